@@ -1,0 +1,74 @@
+"""The classic line of image networks, with torchvision's conventions.
+
+    >>> from models import get_model, list_models
+    >>> network = get_model("googlenet", weights="default")   # (N, 3, 224, 224) float -> (N, 1000) logits
+
+Read in this order:
+
+- ``variants.py``: the literal table of architectures, a row a variant.
+- ``lenet.py``, ``alexnet.py``, ``vgg.py``, ``googlenet.py``: one file a paper, over ``layers.py``.
+- ``pictures.py``: bytes -> upright 8-bit picture; ``preprocess.py``: picture -> the crop a checkpoint wants.
+- ``postprocess.py``: logits -> the k most probable classes; ``labels.py``: class number -> word.
+- ``checkpoints.py``: which weights exist (``weights/manifest.toml`` and the local cache), without torch.
+- ``reading.py``: foreign weight files -> checked state dicts; ``zoo.py``: the ONNX Model Zoo's graphs.
+- ``building.py``: a variant or a checkpoint -> a torch module; ``importing.py``: a weight file -> the local cache.
+- ``analysis.py``: what a network needs, counted from the network itself.
+- ``training/``: how the checkpoints in the box were made.
+
+torch is imported by the functions that need it, so that listing networks and checkpoints stays cheap.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.variants import VARIANTS, UnknownModelError, find_variant
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["UnknownModelError", "get_model", "list_models"]
+
+
+def list_models() -> list[str]:
+    """The names of all variants, oldest paper first."""
+    return list(VARIANTS)
+
+
+def get_model(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    aux_heads: bool = False,
+    as_graph: bool = False,
+    **arguments: Any,
+) -> torch.nn.Module:
+    """Builds a variant, in eval mode: float (N, C, H, W), normalised -> logits (N, classes).
+
+    Args:
+        name: a variant or an alias (``vgg`` is ``vgg16``).
+        weights: None for random initialisation, ``"default"`` for the local checkpoint, or the path of a
+            ``.safetensors``, a torchvision ``.pth`` or an ONNX Model Zoo ``.onnx`` file.
+        num_classes: outputs of the last layer; by default what the weights have, else the paper's.
+        aux_heads: builds GoogLeNet's auxiliary classifiers, which run in training mode only.
+        as_graph: keeps the geometry of a zoo graph where it differs from the original network's.
+        **arguments: passed on to the network, over what the weights ask for (``lrn`` for example).
+
+    Raises:
+        UnknownModelError: no variant has that name.
+        WeightsMissingError: ``"default"`` is asked for and the checkpoint is not on this machine.
+        WrongWeightsError: the file is damaged, or holds another network.
+    """
+    from models import building
+
+    variant = find_variant(name)
+    return building.build(
+        variant,
+        weights=weights,
+        num_classes=num_classes,
+        aux_heads=aux_heads,
+        as_graph=as_graph,
+        arguments=arguments,
+    )

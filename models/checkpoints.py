@@ -1,0 +1,288 @@
+"""Which checkpoints exist, and where their weights lie: the manifest, the box and the local cache. Without torch.
+
+``weights/manifest.toml`` names the checkpoints that the project knows: the ones in the box (``file``) and the
+public ones (``url``). ``topfive import`` puts weights into the cache, each file with its own card in its header;
+a card in the cache wins over the box.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import platformdirs
+
+from models.labels import LABEL_SETS
+from models.preprocess import PRESETS, Preprocess
+from models.variants import VARIANTS, UnknownModelError, Variant, find_variant
+
+State = Literal["loadable", "weights missing"]
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class WeightsMissingError(FileNotFoundError):
+    """The checkpoint is known, but its weights are not on this machine. The text says how to get them."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(f"{checkpoint.name} has no weights on this machine: {checkpoint.mend}")
+        self.checkpoint = checkpoint
+
+    def __str__(self) -> str:  # FileNotFoundError would print an errno
+        return str(self.args[0])
+
+
+class WrongWeightsError(ValueError):
+    """The weight file is damaged, of no kind that is read here, or holds another network; the text says in one line
+    what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestRow:
+    """One checkpoint that the project knows. A variant may have several for one label set; the first is the one
+    to get."""
+
+    variant: str
+    labels: str
+    origin: str
+    preprocess: str
+    top1: float | None = None
+    top5: float | None = None
+    accuracy_source: str = ""
+    file: str | None = None
+    url: str | None = None
+    sha256: str = ""
+    """The whole digest, or the prefix that torchvision puts into its file names."""
+    bytes: int | None = None
+    mib: float | None = None
+    """The size as torchvision states it, where no exact one is published."""
+    recipe: str = ""
+    network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+    """Arguments of the network that these weights were trained with, such as the constants of its LRN."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Weights for a variant on one label set, or the lack of them."""
+
+    variant: Variant
+    labels: str
+    origin: str
+    preprocess: Preprocess
+    top1: float | None
+    top5: float | None
+    accuracy_source: str = ""
+    trained: bool = True
+    path: Path | None = None
+    """Where the weights lie; None if they are missing, or random."""
+    url: str | None = None
+    network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+
+    @property
+    def name(self) -> str:
+        """``googlenet@imagenet1k``, or ``googlenet@untrained``."""
+        return f"{self.variant.name}@{self.labels if self.trained else 'untrained'}"
+
+    @property
+    def state(self) -> State:
+        return "loadable" if self.path is not None or not self.trained else "weights missing"
+
+    @property
+    def mend(self) -> str:
+        """What to do about missing weights."""
+        name = self.variant.name
+        if self.url is None:
+            return f"no public weights are known; import your own with: topfive import {name} FILE"
+        file = self.url.rsplit("/", 1)[-1]
+        return f"download {self.url} and run: topfive import {name} {file}"
+
+
+class Catalogue:
+    """The checkpoints of this machine. Looks at the cache's folder on every call, so that an import shows at once.
+
+    Args:
+        cache_dir: where imported weights lie; ``cache_dir()`` by default.
+        untrained: every variant has seeded random weights instead, whatever checkpoints exist.
+    """
+
+    def __init__(self, cache_directory: Path | None = None, *, untrained: bool = False) -> None:
+        self.cache_dir = cache_directory or cache_dir()
+        self.untrained = untrained
+        self._changed_at = -1
+        self._rows: list[Checkpoint] = []
+        self._found: dict[tuple[str, str | None], Checkpoint] = {}
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """One for each checkpoint that is known or here, and one for each variant that has none."""
+        # Files come into the folder by rename, which changes the folder's time: one stat tells whether to read it.
+        try:
+            changed_at = (self.cache_dir / "checkpoints").stat().st_mtime_ns
+        except FileNotFoundError:
+            changed_at = 0
+        if changed_at != self._changed_at:
+            self._rows = self._read()
+            self._found.clear()
+            self._changed_at = changed_at
+        return self._rows
+
+    def _read(self) -> list[Checkpoint]:
+        if self.untrained:
+            return [_untrained(variant) for variant in VARIANTS.values()]
+        found: dict[tuple[str, str], Checkpoint] = {}
+        for row in manifest():
+            if row.variant in VARIANTS:
+                found.setdefault((row.variant, row.labels), _from_manifest(row))
+        for path in sorted(self.cache_dir.glob("checkpoints/*@*.safetensors")):
+            checkpoint = read_card(path)
+            if checkpoint is not None:
+                found[checkpoint.variant.name, checkpoint.labels] = checkpoint
+        with_rows = {variant for variant, _ in found}
+        for variant in VARIANTS.values():
+            if variant.name not in with_rows:
+                found[variant.name, variant.labels] = _without_weights(variant)
+        order = {name: i for i, name in enumerate(VARIANTS)}
+        return sorted(found.values(), key=lambda c: (order[c.variant.name], LABEL_SETS.index(c.labels)))
+
+    def find(self, model: str, labels: str | None = None) -> Checkpoint:
+        """The checkpoint that ``model`` (variant, alias or ``variant@label_set``) stands for.
+
+        Without a label set: imagenet1k if loadable, else cifar10, else mnist; if nothing is loadable, the first.
+
+        Raises:
+            UnknownModelError: no such variant, or it has no checkpoint for that label set.
+        """
+        rows = self.checkpoints()
+        known = self._found.get((model, labels))
+        if known is None:
+            known = self._found[model, labels] = self._find(rows, model, labels)
+        return known
+
+    def _find(self, rows: list[Checkpoint], model: str, labels: str | None) -> Checkpoint:
+        name, _, at = model.partition("@")
+        variant = find_variant(name)
+        if at and labels and at != labels:
+            raise UnknownModelError(f"{model} with labels={labels}")
+        wanted = at or labels
+        rows = [c for c in rows if c.variant == variant]
+        if wanted and not (wanted == "untrained" and self.untrained):
+            rows = [c for c in rows if c.labels == wanted]
+        if not rows:
+            raise UnknownModelError(f"{variant.name}@{wanted}")
+        rows.sort(key=lambda c: (c.state != "loadable", LABEL_SETS.index(c.labels)))
+        return rows[0]
+
+    def path_for(self, variant: Variant, labels: str) -> Path:
+        """Where the weights of a checkpoint are stored."""
+        return self.cache_dir / "checkpoints" / f"{variant.name}@{labels}.safetensors"
+
+
+def cache_dir() -> Path:
+    """``TOPFIVE_CACHE_DIR``, or the user's cache folder."""
+    return Path(os.environ.get("TOPFIVE_CACHE_DIR") or platformdirs.user_cache_path("topfive"))
+
+
+@cache
+def manifest() -> tuple[ManifestRow, ...]:
+    """The rows of ``weights/manifest.toml``, in its order."""
+    text = (resources.files("weights") / "manifest.toml").read_text(encoding="utf-8")
+    return tuple(ManifestRow(**row) for row in tomllib.loads(text)["checkpoint"])
+
+
+def known_file(variant: Variant, path: Path) -> ManifestRow | None:
+    """The row of the manifest for this very file, told by its digest; None for a file that the project does not
+    know."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    for row in manifest():
+        if row.variant == variant.name and row.sha256 and digest.startswith(row.sha256):
+            return row
+    return None
+
+
+def card(checkpoint: Checkpoint) -> dict[str, str]:
+    """The checkpoint's description as safetensors metadata; ``read_card`` takes it back."""
+    fields = {
+        "variant": checkpoint.variant.name,
+        "labels": checkpoint.labels,
+        "origin": checkpoint.origin,
+        "top1": checkpoint.top1,
+        "top5": checkpoint.top5,
+        "accuracy_source": checkpoint.accuracy_source,
+        "preprocess": checkpoint.preprocess.to_json(),
+        "network": dict(checkpoint.network),
+    }
+    return {"topfive": json.dumps(fields)}
+
+
+def read_card(path: Path) -> Checkpoint | None:
+    """The checkpoint that a safetensors file describes in its header; None for a file without our card, or a
+    damaged one."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > 100_000_000:  # the format's own limit on its header
+                return None
+            header = json.loads(file.read(length))
+        fields = json.loads(header["__metadata__"]["topfive"])
+        if fields["labels"] not in LABEL_SETS:
+            return None
+        return Checkpoint(
+            variant=find_variant(fields.pop("variant")),
+            preprocess=Preprocess.from_json(fields.pop("preprocess")),
+            path=path,
+            **fields,
+        )
+    except (OSError, struct.error, ValueError, KeyError, TypeError):
+        return None
+
+
+def _from_manifest(row: ManifestRow) -> Checkpoint:
+    path = None
+    if row.file is not None:
+        path = Path(str(resources.files("weights") / row.file))
+    return Checkpoint(
+        variant=VARIANTS[row.variant],
+        labels=row.labels,
+        origin=row.origin,
+        preprocess=PRESETS[row.preprocess],
+        top1=row.top1,
+        top5=row.top5,
+        accuracy_source=row.accuracy_source,
+        path=path if path is not None and path.is_file() else None,
+        url=row.url,
+        network=row.network,
+    )
+
+
+def _without_weights(variant: Variant) -> Checkpoint:
+    return Checkpoint(
+        variant=variant,
+        labels=variant.labels,
+        origin="none",
+        preprocess=PRESETS[variant.preprocess],
+        top1=None,
+        top5=None,
+    )
+
+
+def _untrained(variant: Variant) -> Checkpoint:
+    top1, top5 = variant.published
+    return Checkpoint(
+        variant=variant,
+        labels=variant.labels,
+        origin="seeded random weights",
+        preprocess=PRESETS[variant.preprocess],
+        top1=top1,
+        top5=top5,
+        accuracy_source=f"stand-in: {variant.published_source}",
+        trained=False,
+    )

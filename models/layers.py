@@ -1,0 +1,79 @@
+"""Layers that more than one paper uses and torch does not have as they need them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, slots=True)
+class LRNConstants:
+    """Local response normalisation across channels, in torch's convention: alpha is divided by size.
+
+    The constants belong to a checkpoint, not to the network: any state dict fits any of them.
+    """
+
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+
+#: Krizhevsky 2012, section 3.3: k = 2, n = 5, alpha = 1e-4 on the plain sum, which is 5e-4 / size.
+LRN_PAPER = LRNConstants(alpha=5e-4, k=2.0)
+#: What Caffe's models (BVLC AlexNet, BVLC GoogLeNet) were trained with.
+LRN_CAFFE = LRNConstants()
+
+
+class LocalResponseNorm(nn.Module):
+    """b = a / (k + alpha / size * sum of a^2 over ``size`` neighbouring channels) ^ beta.
+
+    Same values as ``torch.nn.LocalResponseNorm``, which pools over a 5-D copy; a running difference of the
+    padded squares needs no such copy and costs about half.
+    """
+
+    def __init__(self, constants: LRNConstants) -> None:
+        super().__init__()
+        self.constants = constants
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        c = self.constants
+        squares = F.pad(x * x, (0, 0, 0, 0, c.size // 2, (c.size - 1) // 2))
+        channels = x.shape[1]
+        total = squares[:, :channels]
+        for offset in range(1, c.size):
+            total = total + squares[:, offset : offset + channels]
+        return x / (c.k + c.alpha / c.size * total) ** c.beta
+
+    def extra_repr(self) -> str:
+        c = self.constants
+        return f"size={c.size}, alpha={c.alpha}, beta={c.beta}, k={c.k}"
+
+
+def init_gaussian(network: nn.Module, std: float = 0.01) -> None:
+    """Zero-mean Gaussian weights and zero biases, for convolutions and linear layers (Krizhevsky 2012, section 5)."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def init_xavier(network: nn.Module) -> None:
+    """Glorot's uniform weights and zero biases, what Caffe's GoogLeNet starts from."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def init_kaiming(network: nn.Module) -> None:
+    """He's normal weights (fan out) and zero biases for convolutions, Gaussian 0.01 for linear layers."""
+    init_gaussian(network)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,147 @@
+"""What a checkpoint wants to see: picture -> uint8 crop, and the numbers that turn the crop into its input.
+
+The two halves are apart because the crop is made for one caller, in 8 bits, and the arithmetic is done for a whole
+batch by the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from models.pictures import decode
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Preprocessing of one checkpoint. Input of the network = (crop * scale - mean) / std, channels in ``colour``
+    order."""
+
+    fit: Literal["short side", "warp", "contain"]
+    """How the picture meets ``resize``: its short side is scaled to it, both sides are (the aspect is lost), or the
+    whole picture is fitted inside and centred on its own border's colour."""
+    resize: int
+    crop: int
+    """Side of the centre crop, in pixels."""
+    colour: Literal["rgb", "bgr", "grey"] = "rgb"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    pad: int = 0
+    """Pixels of zero on every side of the crop."""
+    ink_on_light: bool = False
+    """A light border means dark ink on light ground, which is inverted."""
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.colour == "grey" else 3
+
+    @property
+    def side(self) -> int:
+        """Height and width of what the network gets."""
+        return self.crop + 2 * self.pad
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Preprocess:
+        """Raises TypeError on unknown or missing fields."""
+        plain = dict(fields)
+        for name in ("mean", "std"):
+            if name in plain:
+                plain[name] = tuple(plain[name])
+        return cls(**plain)
+
+
+def picture_to_crop(data: bytes, preprocess: Preprocess, *, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """Encoded bytes -> uint8 (side, side, channels), RGB or grey.
+
+    Raises:
+        PictureError: the bytes are no picture that is decoded here (see ``pictures.decode``).
+    """
+    grey = preprocess.colour == "grey"
+    # Twice the size asked for: the shrinking decoder averages whole 8x8 blocks, and the antialiased resize after it
+    # hides the difference only when it still has pixels to average.
+    picture = decode(data, "L" if grey else "RGB", max_pixels=max_pixels, at_least=2 * preprocess.resize)
+    return crop(picture, preprocess)
+
+
+def crop(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """A decoded picture -> uint8 (side, side, channels): resized, centre-cropped, padded, ink made light."""
+    if preprocess.ink_on_light and _border(picture) > 127:
+        picture = ImageOps.invert(picture)
+    picture = _resized(picture, preprocess)
+    width, height = picture.size
+    # torchvision's CenterCrop rounds like this, half to even.
+    left, top = round((width - preprocess.crop) / 2), round((height - preprocess.crop) / 2)
+    if (width, height) != (preprocess.crop, preprocess.crop):
+        picture = picture.crop((left, top, left + preprocess.crop, top + preprocess.crop))
+    pixels = np.asarray(picture)
+    if preprocess.pad:
+        pixels = np.pad(pixels, ((preprocess.pad, preprocess.pad),) * 2 + ((0, 0),) * (pixels.ndim - 2))
+    return pixels.reshape(preprocess.side, preprocess.side, preprocess.channels)
+
+
+def _resized(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
+    target, (width, height) = preprocess.resize, picture.size
+    if preprocess.fit == "contain":
+        if (width, height) == (target, target):
+            return picture
+        border = _border(picture)
+        fill = border if preprocess.colour == "grey" else (border,) * 3
+        return ImageOps.pad(picture, (target, target), Image.Resampling.BILINEAR, color=fill)
+    if preprocess.fit == "warp":
+        size = (target, target)
+    elif width <= height:
+        size = (target, int(target * height / width))  # torchvision's Resize truncates
+    else:
+        size = (int(target * width / height), target)
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.BILINEAR)
+
+
+def _border(picture: Image.Image) -> int:
+    """Median brightness of the outermost pixels."""
+    pixels = np.asarray(picture.convert("L"))
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return int(np.median(edge))
+
+
+_TORCHVISION: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+#: Caffe's models see BGR in 0-255 with the training set's mean colour subtracted.
+_CAFFE: dict[str, Any] = {
+    "colour": "bgr",
+    "scale": 1.0,
+    "mean": (104.0, 117.0, 123.0),
+    "std": (1.0, 1.0, 1.0),
+}
+
+#: The presets that rows of the manifest and variants name.
+PRESETS: Mapping[str, Preprocess] = MappingProxyType(
+    {
+        "torchvision-224": Preprocess("short side", 256, 224, **_TORCHVISION),
+        # torchvision re-normalises inside googlenet and inception_v3 (transform_input), which were trained on .5/.5.
+        "half-224": Preprocess("short side", 256, 224, mean=(0.5,) * 3, std=(0.5,) * 3),
+        "half-299": Preprocess("short side", 342, 299, mean=(0.5,) * 3, std=(0.5,) * 3),
+        "caffe-224": Preprocess("warp", 256, 224, **_CAFFE),
+        "caffe-227": Preprocess("warp", 256, 227, **_CAFFE),
+        # LeCun 1998, section III-A: background -0.1 and foreground 1.175, here with light ink on dark ground.
+        "mnist": Preprocess(
+            "contain",
+            28,
+            28,
+            colour="grey",
+            mean=(0.1 / 1.275,),
+            std=(1 / 1.275,),
+            pad=2,
+            ink_on_light=True,
+        ),
+    }
+)

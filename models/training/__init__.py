@@ -1,0 +1,1 @@
+"""How the checkpoints in the box were made: ``python -m models.training lenet5 --data PATH`` repeats it."""

@@ -1,0 +1,87 @@
+"""MNIST from disk: one ``.npz`` file, or a folder with the four IDX files as published (gzipped or not)."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class DataError(ValueError):
+    """The data set is missing or damaged; the text says which file and why."""
+
+
+class MNIST(NamedTuple):
+    """Pictures (N, 28, 28), light ink on dark ground, and digits (N,)."""
+
+    train_pictures: Bytes
+    train_digits: Bytes
+    test_pictures: Bytes
+    test_digits: Bytes
+
+
+def read_mnist(path: Path) -> MNIST:
+    """Raises DataError if it is not all there."""
+    data = _read_npz(path) if path.suffix == ".npz" else _read_folder(path)
+    for pictures, digits in (
+        (data.train_pictures, data.train_digits),
+        (data.test_pictures, data.test_digits),
+    ):
+        if pictures.ndim != 3 or pictures.shape[1:] != (28, 28) or digits.shape != pictures.shape[:1]:
+            raise DataError(f"{path}: pictures {pictures.shape} and digits {digits.shape} are not MNIST's")
+    return data
+
+
+def _read_npz(path: Path) -> MNIST:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            # Keras' copy of the file names its arrays x_train and so on.
+            own = ("train_images", "train_labels", "test_images", "test_labels")
+            keras = ("x_train", "y_train", "x_test", "y_test")
+            names = own if own[0] in arrays else keras
+            return MNIST(*(np.asarray(arrays[name], dtype=np.uint8) for name in names))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is no MNIST .npz file: {error}") from error
+
+
+def _read_folder(folder: Path) -> MNIST:
+    return MNIST(
+        read_idx(_find(folder, "train-images-idx3-ubyte")),
+        read_idx(_find(folder, "train-labels-idx1-ubyte")),
+        read_idx(_find(folder, "t10k-images-idx3-ubyte")),
+        read_idx(_find(folder, "t10k-labels-idx1-ubyte")),
+    )
+
+
+def _find(folder: Path, name: str) -> Path:
+    # Some copies write a dot in place of the second hyphen: train-images.idx3-ubyte.
+    dotted = name.replace("-idx", ".idx")
+    for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+        if (folder / candidate).is_file():
+            return folder / candidate
+    raise DataError(f"{folder} has no {name} (gzipped or not), and is no .npz file")
+
+
+def read_idx(path: Path) -> Bytes:
+    """An IDX file of unsigned bytes: 0, 0, type 8, number of dimensions, big-endian sizes, data.
+
+    Raises:
+        DataError: another type, or not as many bytes as the header says.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        zero, kind, dimensions = struct.unpack(">HBB", raw[:4])
+        shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
+    except (OSError, EOFError, struct.error) as error:
+        raise DataError(f"{path} is no IDX file: {error}") from error
+    data = np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions)
+    if (zero, kind) != (0, 8) or data.size != int(np.prod(shape)):
+        raise DataError(f"{path}: {data.size} bytes of type {kind} where {shape} unsigned bytes are promised")
+    return data.reshape(shape)

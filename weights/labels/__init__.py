@@ -1,0 +1,1 @@
+"""Label sets, a class a line; ``models/labels.py`` reads them."""
