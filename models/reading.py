@@ -95,7 +95,8 @@ def _classes(variant: Variant, path: Path, state: Mapping[str, torch.Tensor]) ->
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        state: dict[str, torch.Tensor] = load_file(path)
+        return state
     except (SafetensorError, OSError, ValueError) as error:
         raise WrongWeightsError(f"{path} is no whole safetensors file: {_line(error)}") from error
 

@@ -127,10 +127,8 @@ class _Walk:
                 todo += self._compare(theirs, ours)
 
     def _behind_passes(self, node: fx.Node) -> fx.Node:
-        while (
-            (node.op == "call_module"
-            and isinstance(self.layers[str(node.target)], nn.Dropout))
-            or (node.op == "call_function" and node.target is torch.flatten)
+        while (node.op == "call_module" and isinstance(self.layers[str(node.target)], nn.Dropout)) or (
+            node.op == "call_function" and node.target is torch.flatten
         ):
             node = node.all_input_nodes[0]
         return node

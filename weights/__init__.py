@@ -1,1 +1,1 @@
-"""Data only: the manifest, label sets and the small checkpoints in the box. A package so that it installs with the code."""
+"""Data only: the manifest, label sets and the small checkpoints in the box. A package, so that it installs."""

@@ -1,0 +1,14 @@
+"""TopFive's service. The path of one request, file by file:
+
+1. ``api.py``: HTTP bytes -> pictures and a query; ``schemas.py`` has the shapes, ``bodies.py`` the three kinds of body.
+2. ``router.py``: no model named -> the checkpoint that answers.
+3. ``placement.py``: a checkpoint -> the predictor that serves it, in this process or elsewhere.
+4. ``predictor.py``: one checkpoint being served: decode in a small thread pool, queue, forward, top-k.
+5. ``batcher.py``: waits for the device slot (``device.py``), takes what is queued, earliest deadline first.
+6. ``engines/``: a uint8 batch -> probabilities and class numbers, on the device.
+7. ``errors.py``: what went wrong on the way -> one table -> ``application/problem+json``.
+
+Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray Serve, ``cluster.py`` starts and stops
+Ray and HAProxy, ``fleet.py`` reads which deployment serves what, ``settings.py`` has every setting, ``cli.py`` is the
+command line and ``startup.py`` its ``serve``.
+"""

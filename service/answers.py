@@ -1,0 +1,116 @@
+"""Predictions and failures -> HTTP responses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+
+from models.checkpoints import Checkpoint
+from models.labels import labels
+from service.errors import Failure, problem_document
+from service.predictor import Prediction
+from service.router import Decision
+from service.schemas import Answer, CheckpointAnswer, LabelProbability, ModelRow, Timings
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+def answer(prediction: Prediction, decision: Decision, k: int, total_s: float) -> Answer:
+    """The answer for one picture: the ``k`` most probable classes in words, and where the time went."""
+    checkpoint = decision.checkpoint
+    words = labels(checkpoint.labels)
+    pairs = zip(prediction.indices[:k], prediction.probabilities[:k], strict=True)
+    return Answer(
+        model=checkpoint.variant.name,
+        checkpoint=CheckpointAnswer(
+            name=checkpoint.name,
+            labels=checkpoint.labels,
+            origin=checkpoint.origin,
+            trained=checkpoint.trained,
+            top1=checkpoint.top1,
+        ),
+        top5=[LabelProbability(label=words[index].word, index=index, probability=p) for index, p in pairs],
+        timings_ms=Timings(
+            decode=_ms(prediction.decode_s),
+            queue=_ms(prediction.queue_s),
+            forward=_ms(prediction.forward_s),
+            total=_ms(total_s),
+        ),
+        batch_size=prediction.batch_size,
+        routing=decision.routing,
+    )
+
+
+def single(outcome: Answer | Failure) -> Response:
+    """The response to a request with one picture."""
+    if isinstance(outcome, Failure):
+        return problem(outcome)
+    return Response(
+        outcome.model_dump_json(exclude=_absent(outcome)),
+        media_type="application/json",
+        headers={"X-Model-Served": outcome.model, "Server-Timing": outcome.timings_ms.header()},
+    )
+
+
+def bulk(outcomes: Sequence[Answer | Failure]) -> Response:
+    """The response to a request with several: an entry each, in order, whole answers and whole problems."""
+    entries: list[dict[str, Any]] = []
+    served: dict[str, None] = {}
+    for outcome in outcomes:
+        entries.append(to_json(outcome, bulk=True))
+        if not isinstance(outcome, Failure):
+            served[outcome.model] = None
+    headers = {"X-Model-Served": ", ".join(served)} if served else {}
+    return JSONResponse({"results": entries}, headers=headers)
+
+
+def to_json(outcome: Answer | Failure, *, bulk: bool) -> dict[str, Any]:
+    """An outcome as a JSON object; in a bulk answer an answer says its status, as a problem always does."""
+    if isinstance(outcome, Failure):
+        return problem_document(outcome)
+    status = {"status": 200} if bulk else {}
+    return {**status, **outcome.model_dump(exclude=_absent(outcome))}
+
+
+def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response:
+    """A problem document, with Retry-After in whole seconds where the failure knows when to come back."""
+    headers = dict(headers or {})
+    retry_after_ms = failure.extras.get("retry_after_ms")
+    if retry_after_ms is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_ms / 1000)))
+    return JSONResponse(problem_document(failure), failure.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def model_row(checkpoint: Checkpoint, resident: bool) -> ModelRow:
+    """A checkpoint as ``GET /models`` and ``topfive models`` list it."""
+    variant = checkpoint.variant
+    return ModelRow(
+        name=checkpoint.name,
+        variant=variant.name,
+        labels=checkpoint.labels,
+        aliases=list(variant.aliases),
+        year=variant.year,
+        params=variant.params,
+        top1=checkpoint.top1,
+        top5=checkpoint.top5,
+        analytic_mb=round(variant.analytic_bytes / 1e6, 1),
+        # Footprints are measured, never guessed, and nothing measures them yet.
+        footprint_mb=None,
+        state="ready" if resident else checkpoint.state,
+        resident=resident,
+        origin=checkpoint.origin,
+        preprocess=checkpoint.preprocess.to_json(),
+        mend=checkpoint.mend if checkpoint.state != "loadable" else None,
+    )
+
+
+def _absent(outcome: Answer) -> set[str]:
+    return {"routing"} if outcome.routing is None else set()
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,155 @@
+"""HTTP: paths, their documentation, and problems for everything that is no answer.
+
+Gets everything it needs as arguments, and knows neither Ray nor torch, so that all of HTTP runs in tests without
+either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from models.checkpoints import Catalogue
+from service.answers import PROBLEM_MEDIA_TYPE, model_row, problem
+from service.classify import Classifier, known_failure
+from service.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE, Failure
+from service.placement import Placement
+from service.schemas import Answer, BulkAnswer, ClassifyQuery, ModelList, ModelRow, ProblemDocument
+from service.settings import Settings
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(
+    catalogue: Catalogue, placement: Placement, settings: Settings, lifespan: Lifespan | None = None
+) -> FastAPI:
+    """The whole HTTP contract over a catalogue of checkpoints and a placement of predictors."""
+    app = FastAPI(
+        title="TopFive",
+        description="A picture in, the five most probable labels out.",
+        version="0.1.0",
+        lifespan=lifespan,
+    )
+    app.add_api_route(
+        "/classify",
+        Classifier(catalogue, placement, settings).classify,
+        methods=["POST"],
+        response_model=None,
+        summary="Classify one picture, or up to 64",
+        responses=_responses(),
+        openapi_extra={"parameters": _parameters(), "requestBody": _REQUEST_BODY},
+    )
+
+    @app.get("/models", summary="Every checkpoint, and every variant that has none")
+    async def list_models() -> ModelList:
+        return ModelList(models=[model_row(c, placement.resident(c)) for c in catalogue.checkpoints()])
+
+    @app.get("/models/{name}", summary="One checkpoint, by variant, alias or variant@label_set")
+    async def show_model(name: str) -> ModelRow:
+        checkpoint = catalogue.find(name)
+        return model_row(checkpoint, placement.resident(checkpoint))
+
+    @app.get("/healthz", summary="200 while the process lives")
+    async def healthz() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/readyz", summary="200 once everything that is to be served is loaded, 503 before and while stopping")
+    async def readyz() -> dict[str, str]:
+        placement.check_ready()
+        return {"status": "ready"}
+
+    @app.get("/problems", summary="Every kind of problem that answers may have")
+    async def list_problems() -> dict[str, list[dict[str, Any]]]:
+        return {"problems": [_kind(slug) for slug in PROBLEMS]}
+
+    @app.get("/problems/{slug}", summary="What a kind of problem means and what to do about it")
+    async def show_problem(slug: str) -> dict[str, Any]:
+        if slug not in PROBLEMS:
+            raise HTTPException(404)
+        return _kind(slug)
+
+    _answer_with_problems(app)
+    return app
+
+
+def _answer_with_problems(app: FastAPI) -> None:
+    """Everything that is raised in a handler, by Starlette or by us, leaves as a problem document."""
+
+    async def from_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(error.status_code)
+        if kind is None:
+            return problem(Failure("bad-body", str(error.detail)))
+        return problem(Failure(kind.slug, f"{request.method} {request.url.path}"), dict(error.headers or {}))
+
+    async def from_validation(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        return problem(Failure("bad-parameter", f"{first['loc'][-1]}: {first['msg']}"))
+
+    async def from_table(_request: Request, error: Exception) -> Response:
+        return problem(known_failure(error))
+
+    app.add_exception_handler(HTTPException, from_http)
+    app.add_exception_handler(RequestValidationError, from_validation)
+    for kind in (*TABLE, Exception):
+        app.add_exception_handler(kind, from_table)
+
+
+def _kind(slug: str) -> dict[str, Any]:
+    problem = PROBLEMS[slug]
+    return {"type": problem.type, "status": problem.status, "title": problem.title, "mend": problem.mend}
+
+
+_REQUEST_BODY: dict[str, Any] = {
+    "description": "The bytes of a JPEG, PNG, WebP, GIF or BMP file; or multipart, every part with a file name; or "
+    "JSON with base64. At most 64 pictures.",
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "multipart/form-data": {
+            "schema": {"type": "object", "properties": {"image": {"type": "string", "format": "binary"}}}
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "image": {"type": "string", "description": "base64, or a data: URL"},
+                    "images": {"type": "array", "items": {"type": "string"}, "maxItems": 64},
+                },
+            }
+        },
+    },
+}
+
+
+def _parameters() -> list[dict[str, Any]]:
+    """The query parameters for /docs, out of the model that checks them."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": schema.get("description", ""),
+            "schema": schema,
+        }
+        for name, schema in ClassifyQuery.model_json_schema()["properties"].items()
+    ]
+
+
+def _responses() -> dict[int | str, dict[str, Any]]:
+    documented: dict[int | str, dict[str, Any]] = {200: {"model": Answer | BulkAnswer}}
+    for row in TABLE.values():
+        documented.setdefault(
+            row.status,
+            {
+                "description": row.title,
+                "content": {PROBLEM_MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
+            },
+        )
+    return documented

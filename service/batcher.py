@@ -1,0 +1,175 @@
+"""Dynamic batching without a timer.
+
+A timer cuts batches by the clock: a lone request waits for company that never comes, and under load the batch is
+frozen while the one before it still runs. Here the batcher first waits for the device slot and then takes what is
+queued, up to the largest batch: a lone request never waits, and batches grow by themselves while the device is busy.
+The earliest deadline goes first. Requests that were cancelled, or can no longer meet their deadline, are dropped
+before the forward pass, never inside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from service.device import DeviceSlot
+from service.errors import DeadlineMissedError, NotReadyError, OverloadedError
+
+Item = TypeVar("Item")
+Output = TypeVar("Output")
+
+
+@dataclass(frozen=True, slots=True)
+class Batched(Generic[Output]):
+    """What a batch gave for one item of it."""
+
+    output: Output
+    batch_size: int
+    queue_s: float
+    forward_s: float
+
+
+@dataclass(slots=True, order=True)
+class _Ticket(Generic[Item, Output]):
+    deadline: float
+    number: int
+    item: Item = field(compare=False)
+    queued_at: float = field(compare=False)
+    answer: asyncio.Future[Batched[Output]] = field(compare=False)
+
+
+class Batcher(Generic[Item, Output]):
+    """Queues items of one checkpoint and runs them in batches on a device slot. Lives on one event loop.
+
+    Args:
+        run: the blocking forward pass, one output for each item; called on the slot's thread.
+        slot: the device, shared with other batchers.
+        max_batch_size: items in one batch at most.
+        max_queue: items waiting at most; more are refused at once.
+        clock: seconds, monotonic; deadlines are on it.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Output]],
+        slot: DeviceSlot,
+        *,
+        max_batch_size: int,
+        max_queue: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run = run
+        self._slot = slot
+        self._max_batch_size = max_batch_size
+        self._max_queue = max_queue
+        self._clock = clock
+        self._queue: list[_Ticket[Item, Output]] = []
+        self._numbers = itertools.count()
+        self._arrived = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._closed = False
+        self._fastest_s = 0.0
+        self._seconds_per_item = 0.0
+
+    @property
+    def queue_length(self) -> int:
+        """Items waiting, the cancelled ones among them not yet swept out."""
+        return len(self._queue)
+
+    def check_room(self, arriving: int = 1) -> None:
+        """Raises OverloadedError if that many more items have no room, with the time until they should."""
+        excess = len(self._queue) + arriving - self._max_queue
+        if excess > 0:
+            raise OverloadedError(
+                f"{len(self._queue)} pictures are waiting, the most that are let in is {self._max_queue}",
+                # Before the first batch nothing is known of the rate; a second is HTTP's smallest advice anyway.
+                retry_after_s=excess * self._seconds_per_item or 1.0,
+            )
+
+    async def submit(self, item: Item, deadline: float) -> Batched[Output]:
+        """Queues an item and waits for its output. Cancelling the caller takes the item out of the queue.
+
+        Raises:
+            OverloadedError: the queue is full.
+            DeadlineMissedError: the deadline (on ``clock``) cannot be met any more.
+            NotReadyError: the batcher was closed.
+            Exception: whatever ``run`` raised.
+        """
+        if self._closed:
+            raise NotReadyError("the service is stopping")
+        self.check_room()
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(deadline, next(self._numbers), item, self._clock(), loop.create_future())
+        heapq.heappush(self._queue, ticket)
+        self._arrived.set()
+        if self._worker is None:
+            self._worker = loop.create_task(self._serve())
+        return await ticket.answer
+
+    async def close(self) -> None:
+        """Lets the running batch finish, answers what is queued with NotReadyError, and ends the worker."""
+        self._closed = True
+        for ticket in self._queue:
+            if not ticket.answer.done():
+                ticket.answer.set_exception(NotReadyError("the service is stopping"))
+        self._queue.clear()
+        self._arrived.set()
+        if self._worker is not None:
+            await self._worker
+
+    async def _serve(self) -> None:
+        while not self._closed:
+            await self._arrived.wait()
+            async with self._slot.taken():
+                batch = self._take()
+                if batch:
+                    await self._forward(batch)
+
+    def _take(self) -> list[_Ticket[Item, Output]]:
+        """Empties the queue into a batch, as far as it goes. Runs with the slot in hand."""
+        batch: list[_Ticket[Item, Output]] = []
+        now = self._clock()
+        while self._queue and len(batch) < self._max_batch_size:
+            ticket = heapq.heappop(self._queue)
+            if ticket.answer.done():  # its caller has gone
+                continue
+            # No forward pass was ever faster than the fastest, so that this drops only what is lost for certain.
+            if now + self._fastest_s > ticket.deadline:
+                late_ms = (now - ticket.queued_at) * 1000
+                ticket.answer.set_exception(
+                    DeadlineMissedError(f"the deadline cannot be met any more, after {late_ms:.0f} ms in the queue")
+                )
+                continue
+            batch.append(ticket)
+        if not self._queue:
+            self._arrived.clear()
+        return batch
+
+    async def _forward(self, batch: list[_Ticket[Item, Output]]) -> None:
+        items = [ticket.item for ticket in batch]
+        started = self._clock()
+        try:
+            outputs = await self._slot.run(lambda: self._run(items))
+        except Exception as error:
+            for ticket in batch:
+                if not ticket.answer.done():
+                    ticket.answer.set_exception(error)
+            return
+        forward_s = self._clock() - started
+        self._learn(forward_s, len(batch))
+        for ticket, output in zip(batch, outputs, strict=True):
+            if not ticket.answer.done():
+                ticket.answer.set_result(
+                    Batched(output, len(batch), started - ticket.queued_at, forward_s),
+                )
+
+    def _learn(self, forward_s: float, size: int) -> None:
+        self._fastest_s = min(self._fastest_s or forward_s, forward_s)
+        per_item = forward_s / size
+        previous = self._seconds_per_item or per_item
+        self._seconds_per_item = 0.8 * previous + 0.2 * per_item

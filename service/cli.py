@@ -1,0 +1,209 @@
+"""``topfive``: the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError
+from models.preprocess import PRESETS
+from models.variants import UnknownModelError, find_variant
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.errors import Failure
+    from service.schemas import Answer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="The classic image networks as a microservice: five labels a picture.",
+)
+# Piped output has no width of its own, and tables folded at 80 columns are hard to read and to grep.
+_WIDTH = None if sys.stdout.isatty() else 160
+console = Console(width=_WIDTH)
+errors = Console(stderr=True, width=_WIDTH)
+
+
+def main() -> None:
+    """The entry point of the ``topfive`` command."""
+    app()
+
+
+def _fail(text: object, code: int = 1) -> NoReturn:
+    errors.print(f"[red]error[/]: {escape(str(text))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def _setting(name: str, *flags: str) -> Any:
+    """An option of ``serve`` that overrides a setting; its text and default are the setting's own."""
+    field = Settings.model_fields[name]
+    default = "the user's cache folder" if field.default_factory else str(field.default) or "none"
+    return typer.Option(*flags, help=field.description, envvar=f"TOPFIVE_{name.upper()}", show_default=default)
+
+
+def _settings(**options: Any) -> Settings:
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        _fail(f"TOPFIVE_{name.upper()} (--{name.replace('_', '-')}) = {first['input']!r}: {first['msg']}", 2)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, _setting("host")] = None,
+    port: Annotated[int | None, _setting("port")] = None,
+    fleet: Annotated[str | None, _setting("fleet")] = None,
+    untrained: Annotated[bool | None, _setting("untrained", "--untrained/--trained")] = None,
+    device: Annotated[str | None, _setting("device")] = None,
+    precision: Annotated[str | None, _setting("precision")] = None,
+    max_batch_size: Annotated[int | None, _setting("max_batch_size")] = None,
+    default_latency_ms: Annotated[float | None, _setting("default_latency_ms")] = None,
+    labels: Annotated[str | None, _setting("labels")] = None,
+    max_body_mb: Annotated[float | None, _setting("max_body_mb")] = None,
+    max_pixels: Annotated[int | None, _setting("max_pixels")] = None,
+    cache_dir: Annotated[Path | None, _setting("cache_dir")] = None,
+    access_log: Annotated[bool | None, _setting("access_log", "--access-log/--no-access-log")] = None,
+) -> None:
+    """Serve over HTTP until Ctrl-C."""
+    options = dict(locals())
+    from service.cluster import PortTakenError
+    from service.fleet import FleetError
+    from service.startup import serve as run
+
+    try:
+        run(_settings(**options), errors)
+    except (FleetError, PortTakenError, TimeoutError, ValueError) as error:
+        _fail(error)
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="As GET /models answers.")] = False,
+    untrained: Annotated[bool, typer.Option("--untrained", help="What serve --untrained would serve.")] = False,
+) -> None:
+    """List the networks, their checkpoints, and how to get the weights that are missing."""
+    from service.answers import model_row
+
+    rows = [model_row(c, resident=False) for c in _catalogue(untrained).checkpoints()]
+    if as_json:
+        print(json.dumps({"models": [row.model_dump() for row in rows]}, indent=2))  # noqa: T201
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("checkpoint", "year", "parameters", "MB a picture", "top-1", "state", "origin, or how to get it"):
+        table.add_column(name, justify="right" if name in ("parameters", "MB a picture", "top-1") else "left")
+    for row in rows:
+        top1 = "" if row.top1 is None else f"{row.top1:.2f}"
+        colour = "yellow" if row.state == "weights missing" else "green"
+        state, note = f"[{colour}]{row.state}[/]", escape(row.mend or row.origin)
+        table.add_row(row.name, str(row.year), f"{row.params:,}", f"{row.analytic_mb:,.1f}", top1, state, note)
+    console.print(table)
+
+
+@app.command()
+def classify(
+    model: Annotated[str, typer.Argument(help="Variant, alias or variant@label_set.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Picture files; - reads one from standard input.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=10, help="How many labels.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="As POST /classify answers.")] = False,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Seeded random weights.")] = False,
+    device: Annotated[str | None, _setting("device")] = None,
+) -> None:
+    """Classify pictures without a server."""
+    from service.answers import to_json
+
+    try:
+        checkpoint = _catalogue(untrained).find(model)
+        if checkpoint.state != "loadable":
+            raise WeightsMissingError(checkpoint)
+        contents = [sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes() for path in pictures]
+        outcomes = asyncio.run(_classify(checkpoint, contents, k, _settings(device=device)))
+    except (UnknownModelError, WeightsMissingError, WrongWeightsError, OSError) as error:
+        _fail(error)
+    from service.errors import Failure
+
+    if as_json:
+        entries = [to_json(outcome, bulk=len(outcomes) > 1) for outcome in outcomes]
+        print(json.dumps(entries[0] if len(entries) == 1 else {"results": entries}, indent=2))  # noqa: T201
+    for path, outcome in zip(pictures, outcomes, strict=True):
+        if isinstance(outcome, Failure):
+            errors.print(f"[red]{escape(str(path))}[/]: {escape(outcome.detail)}", highlight=False, soft_wrap=True)
+        elif not as_json:
+            _print_answer(path, outcome)
+    if any(isinstance(outcome, Failure) for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command(name="import")
+def import_(
+    name: Annotated[str, typer.Argument(help="Variant that the file holds.")],
+    file: Annotated[Path, typer.Argument(help=".safetensors, torchvision's .pth, or the ONNX Model Zoo's .onnx.")],
+    labels: Annotated[str | None, typer.Option(help="Label set, if not the variant's own.")] = None,
+    preprocess: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = None,
+    as_graph: Annotated[bool, typer.Option("--as-graph", help="Keep the zoo graph's own geometry.")] = False,
+) -> None:
+    """Check a weight file and store it where serve finds it."""
+    from models.importing import import_file
+
+    if preprocess is not None and preprocess not in PRESETS:
+        _fail(f"unknown preprocessing {preprocess!r}; known: {', '.join(PRESETS)}", 2)
+    try:
+        variant = find_variant(name)
+        stored = import_file(variant, file, _catalogue(), label_set=labels, preset=preprocess, as_graph=as_graph)
+    except (UnknownModelError, WrongWeightsError, OSError) as error:
+        _fail(error)
+    console.print(f"[green]stored[/] {stored.name}: {escape(str(stored.path))}", highlight=False, soft_wrap=True)
+
+
+def _catalogue(untrained: bool = False) -> Catalogue:
+    return Catalogue(_settings().cache_dir, untrained=untrained)
+
+
+async def _classify(
+    checkpoint: Checkpoint, pictures: list[bytes], k: int, settings: Settings
+) -> list[Answer | Failure]:
+    """The service's own path, in this process."""
+    from service.answers import answer
+    from service.errors import Failure
+    from service.fleet import Deployment
+    from service.local import local_placement
+    from service.router import Decision
+
+    placement = local_placement(settings, Deployment(variants=[checkpoint.variant.name]))
+    predictor = placement.predictor(checkpoint)
+    try:
+        await predictor.load()
+        outcomes: list[Answer | Failure] = []
+        for picture in pictures:
+            started = time.monotonic()
+            outcome = await predictor.predict(picture, started + 3600)
+            if not isinstance(outcome, Failure):
+                outcomes.append(answer(outcome, Decision(checkpoint, None), k, time.monotonic() - started))
+            else:
+                outcomes.append(outcome)
+        return outcomes
+    finally:
+        await placement.close()
+
+
+def _print_answer(path: Path, answer: Answer) -> None:
+    note = "" if answer.checkpoint.trained else "  [yellow]untrained[/]"
+    console.print(f"[bold]{escape(str(path))}[/]  {answer.checkpoint.name}{note}", highlight=False)
+    for label in answer.top5:
+        console.print(f"  {label.probability * 100:6.2f} %  {escape(label.label)}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The device slot: one batch at a time on a device within a process, whichever checkpoint it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class DeviceSlot:
+    """A fair lock around a device and the one thread that drives it.
+
+    Batches of different checkpoints take turns in the order in which they asked. The thread is the slot's own, so
+    that a forward pass never waits behind decoding, and thread-local state of the engine (OpenMP's pool, CUDA's
+    current stream) stays in one place.
+    """
+
+    def __init__(self, name: str = "device") -> None:
+        self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """Holds the slot; inside it, ``run`` may be called."""
+        async with self._lock:
+            yield
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Runs blocking work on the slot's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        """Ends the thread after what it is doing now."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,57 @@
+"""Engines: how a checkpoint runs on a device.
+
+torch_engine.py   plain PyTorch on a CPU or a CUDA device
+fake.py           no network at all, for tests
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models.checkpoints import Checkpoint
+from models.preprocess import Preprocess
+
+#: Classes that an engine gives for each picture: the most that a caller may ask for.
+MAX_K = 10
+
+
+class TopK(NamedTuple):
+    """The most probable classes of a batch, most probable first: both (N, min(MAX_K, classes))."""
+
+    probabilities: npt.NDArray[np.float32]
+    indices: npt.NDArray[np.int64]
+
+
+class Engine(Protocol):
+    """A loaded checkpoint. Its methods block, and are called from one thread at a time."""
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of weights on the device."""
+        ...
+
+    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
+        """Runs these batch sizes once, so that no caller pays for what happens only the first time."""
+        ...
+
+    def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
+        """(N, side, side, channels) as ``preprocess.crop`` makes them -> the most probable classes."""
+        ...
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        ...
+
+
+class EngineFactory(Protocol):
+    """Loads a checkpoint."""
+
+    def __call__(self, checkpoint: Checkpoint) -> Engine: ...
+
+
+def blank(preprocess: Preprocess, batch_size: int) -> npt.NDArray[np.uint8]:
+    """A batch of black pictures."""
+    return np.zeros((batch_size, preprocess.side, preprocess.side, preprocess.channels), np.uint8)

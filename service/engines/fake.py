@@ -1,0 +1,52 @@
+"""An engine without a network: answers are computed from the pixels alone, so that tests know them beforehand."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from models.checkpoints import Checkpoint
+from models.labels import labels
+from service.engines import MAX_K, TopK
+
+
+@dataclass
+class FakeEngine:
+    """The class of a picture is its brightest byte modulo the number of classes; the rest follow in order.
+
+    Args:
+        checkpoint: whose label set to answer with.
+        seconds: how long a forward pass takes, whatever the batch.
+        poison: a picture with this byte first makes the whole batch fail, as a defect of an engine would.
+    """
+
+    checkpoint: Checkpoint
+    seconds: float = 0.0
+    poison: int | None = None
+    batches: list[int] = field(default_factory=list)
+    """Sizes of the batches that were run."""
+
+    @property
+    def bytes_held(self) -> int:
+        return self.checkpoint.variant.params * 4
+
+    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
+        pass
+
+    def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
+        time.sleep(self.seconds)
+        self.batches.append(len(crops))
+        flat = crops.reshape(len(crops), -1)
+        if self.poison is not None and (flat[:, 0] == self.poison).any():
+            raise RuntimeError("poisoned batch")
+        classes = len(labels(self.checkpoint.labels))
+        k = min(MAX_K, classes)
+        indices = (flat.max(axis=1, keepdims=True).astype(np.int64) + np.arange(k)) % classes
+        probabilities = np.tile((0.5 ** np.arange(1, k + 1)).astype(np.float32), (len(crops), 1))
+        return TopK(probabilities, indices)
+
+    def close(self) -> None:
+        pass

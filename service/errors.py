@@ -1,0 +1,193 @@
+"""What can go wrong, where it does, and the one table that turns it into an answer.
+
+    a request meets      raises                                        status
+    its parameters       BadParameterError                             400
+    its body             BadBodyError, NoPictureError                  400
+                         BodyTooLargeError                             413
+    the model it names   UnknownModelError                             404
+                         WeightsMissingError, WrongWeightsError        503
+    the router           NoModelFitsError                              422
+    the decoder          UnsupportedFormatError                        415
+                         UndecodableError, TooManyPixelsError          422
+    the queue            OverloadedError                               429
+                         DeadlineMissedError                           504
+    a service not ready  NotReadyError                                 503
+    a bug of ours        anything else                                 500
+
+Inside a process these are raised. Between processes, and in the entries of a bulk answer, they are values:
+``Failure``. Both end in ``problem_document``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.checkpoints import WeightsMissingError, WrongWeightsError
+from models.pictures import TooManyPixelsError, UndecodableError, UnsupportedFormatError
+from models.variants import UnknownModelError
+
+
+class BadParameterError(ValueError):
+    """A query parameter is unknown, or its value is not allowed."""
+
+
+class BadBodyError(ValueError):
+    """Broken JSON, base64 or multipart."""
+
+
+class NoPictureError(ValueError):
+    """An empty body, or a multipart body without a file."""
+
+
+class BodyTooLargeError(ValueError):
+    """More bytes than the limit."""
+
+
+class NoModelFitsError(ValueError):
+    """No checkpoint can meet what the caller asked for, whatever the load."""
+
+
+class OverloadedError(RuntimeError):
+    """The queue is full.
+
+    Args:
+        text: for the caller.
+        retry_after_s: when there should be room, at the rate at which the queue drains now.
+    """
+
+    def __init__(self, text: str, retry_after_s: float) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineMissedError(RuntimeError):
+    """The deadline passed, or was certain to pass, before the forward pass."""
+
+
+class NotReadyError(RuntimeError):
+    """The service is starting or stopping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One kind of problem: a row of the table. Its URI is ``/problems/<slug>``, which clients switch on."""
+
+    slug: str
+    status: int
+    title: str
+    mend: str
+
+    @property
+    def type(self) -> str:
+        return f"/problems/{self.slug}"
+
+
+TABLE: dict[type[Exception], Problem] = {
+    BadParameterError: Problem(
+        "bad-parameter", 400, "Unknown or bad query parameter", "Correct the parameter that the detail names."
+    ),
+    BadBodyError: Problem(
+        "bad-body",
+        400,
+        "Broken JSON, base64 or multipart",
+        "Send a picture's bytes, multipart, or JSON with base64.",
+    ),
+    NoPictureError: Problem(
+        "no-picture",
+        400,
+        "No picture in the body",
+        "Send the bytes of one picture, or a multipart part with a file name.",
+    ),
+    UnknownModelError: Problem(
+        "unknown-model",
+        404,
+        "Unknown model",
+        "Name one of the models that the detail lists; GET /models has them all.",
+    ),
+    BodyTooLargeError: Problem(
+        "body-too-large", 413, "Body too large", "Send a smaller picture, or raise TOPFIVE_MAX_BODY_MB."
+    ),
+    UnsupportedFormatError: Problem(
+        "unsupported-format",
+        415,
+        "A kind of file that is not decoded",
+        "Convert it to JPEG, PNG, WebP, GIF or BMP.",
+    ),
+    UndecodableError: Problem(
+        "undecodable", 422, "No picture in these bytes", "Send a whole JPEG, PNG, WebP, GIF or BMP file."
+    ),
+    TooManyPixelsError: Problem(
+        "too-many-pixels", 422, "Too many pixels", "Send a smaller picture, or raise TOPFIVE_MAX_PIXELS."
+    ),
+    NoModelFitsError: Problem(
+        "no-model-fits", 422, "No model fits the budget", "Widen the budget; the detail says what is nearest."
+    ),
+    OverloadedError: Problem("overloaded", 429, "Overloaded", "Send the request again after Retry-After seconds."),
+    WeightsMissingError: Problem(
+        "weights-missing", 503, "Weights missing", "Run the command in the detail; no restart is needed."
+    ),
+    WrongWeightsError: Problem(
+        "weights-damaged", 503, "Weights damaged", "Import the weights again; the detail names the file."
+    ),
+    NotReadyError: Problem("not-ready", 503, "Not ready", "Wait until GET /readyz answers 200."),
+    DeadlineMissedError: Problem(
+        "deadline-missed", 504, "Deadline missed", "Allow more time (latency_ms), or send less at once."
+    ),
+}
+NOT_FOUND = Problem("not-found", 404, "No such path", "GET /docs lists the paths.")
+METHOD_NOT_ALLOWED = Problem("method-not-allowed", 405, "Method not allowed", "GET /docs lists the methods of a path.")
+INTERNAL = Problem(
+    "internal", 500, "A defect of the service", "Not the request's fault. The service's log has the cause."
+)
+PROBLEMS: dict[str, Problem] = {row.slug: row for row in (*TABLE.values(), NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL)}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as a value: plain data that crosses processes, never a traceback."""
+
+    slug: str
+    detail: str
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def problem(self) -> Problem:
+        return PROBLEMS[self.slug]
+
+    @property
+    def status(self) -> int:
+        return self.problem.status
+
+
+def failure_of(error: Exception) -> Failure:
+    """Looks an exception up in the table; one that is not there is a defect of ours, whose text stays here."""
+    for kind in type(error).__mro__:
+        row = TABLE.get(kind)
+        if row is not None:
+            return Failure(row.slug, str(error), _extras(error))
+    return Failure(INTERNAL.slug, "the service failed on this request; its log has the cause")
+
+
+def problem_document(failure: Failure) -> dict[str, Any]:
+    """RFC 9457's members, and what the kind of problem adds to them."""
+    problem = failure.problem
+    return {
+        "type": problem.type,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": failure.detail,
+        **failure.extras,
+    }
+
+
+def _extras(error: Exception) -> dict[str, Any]:
+    match error:
+        case OverloadedError():
+            return {"retry_after_ms": round(error.retry_after_s * 1000, 1)}
+        case UnknownModelError():
+            return {"known": error.known}
+        case WeightsMissingError():
+            return {"mend": error.checkpoint.mend}
+        case _:
+            return {}

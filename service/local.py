@@ -1,0 +1,54 @@
+"""Everything in one process: HTTP, decoding and every network, without Ray.
+
+This is what a replica of the ``local`` fleet runs, what ``topfive classify`` borrows its predictor from, and what any
+ASGI server can run by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+from fastapi import FastAPI
+
+from models.checkpoints import Catalogue
+from service.api import create_app
+from service.engines.torch_engine import TorchEngine, pick_device
+from service.fleet import Deployment
+from service.placement import LocalPlacement
+from service.predictor import Limits
+from service.settings import Settings
+
+
+def local_placement(settings: Settings, deployment: Deployment) -> LocalPlacement:
+    """Predictors in this process, on the device that the settings name."""
+    load_engine = partial(
+        TorchEngine,
+        device=pick_device(settings.device),
+        precision=settings.precision,
+        threads=deployment.threads or os.cpu_count() or 1,
+    )
+    limits = Limits(deployment.max_batch_size or settings.max_batch_size, deployment.max_queue, settings.max_pixels)
+    return LocalPlacement(load_engine, limits)
+
+
+def local_app(settings: Settings, deployment: Deployment) -> FastAPI:
+    """The whole service as one ASGI app."""
+    catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
+    placement = local_placement(settings, deployment)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        served = [c for c in catalogue.checkpoints() if c.state == "loadable" and c.variant.name in deployment.names()]
+        # In the background, so that /healthz and /readyz answer, and what is loaded serves, while the rest loads.
+        warming = asyncio.create_task(placement.warm_up(served))
+        yield
+        warming.cancel()
+        with suppress(asyncio.CancelledError):
+            await warming
+        await placement.close()
+
+    return create_app(catalogue, placement, settings, lifespan)

@@ -1,0 +1,18 @@
+"""Our log lines to standard error, which Ray carries from every replica to the console of ``topfive serve``."""
+
+from __future__ import annotations
+
+import logging
+
+_OURS = ("service", "models", "topfive")
+
+
+def configure_logging() -> None:
+    """Sends our own loggers to standard error; other libraries' are left as they are."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in _OURS:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers = [handler]
+        logger.propagate = False

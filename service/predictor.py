@@ -1,0 +1,148 @@
+"""A predictor: one checkpoint being served, from encoded bytes to probabilities."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.checkpoints import Checkpoint
+from models.preprocess import picture_to_crop
+from service.batcher import Batcher
+from service.device import DeviceSlot
+from service.engines import Engine, EngineFactory
+from service.errors import INTERNAL, Failure, failure_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The most probable classes of one picture, and where its time went. Plain data that crosses processes."""
+
+    probabilities: tuple[float, ...]
+    indices: tuple[int, ...]
+    batch_size: int
+    decode_s: float
+    queue_s: float
+    forward_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a predictor."""
+
+    max_batch_size: int = 16
+    max_queue: int = 512
+    max_pixels: int = 80_000_000
+
+
+Crop = npt.NDArray[np.uint8]
+_Top = tuple[tuple[float, ...], tuple[int, ...]]
+
+
+class Predictor:
+    """Serves one checkpoint. Loads it on first use; lives on one event loop.
+
+    Args:
+        checkpoint: what is served.
+        load_engine: makes the engine; blocking, called in ``workers``.
+        slot: the device, shared with the other predictors of the process.
+        workers: the small thread pool that decodes pictures and loads weights.
+        limits: bounds on batch, queue and picture.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        load_engine: EngineFactory,
+        slot: DeviceSlot,
+        workers: Executor,
+        limits: Limits,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self._load_engine = load_engine
+        self._slot = slot
+        self._workers = workers
+        self._limits = limits
+        self._engine: Engine | None = None
+        self._loading = asyncio.Lock()
+        self._decoding = 0
+        self._batcher: Batcher[Crop, _Top] = Batcher(
+            self._run, slot, max_batch_size=limits.max_batch_size, max_queue=limits.max_queue
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether the checkpoint is loaded and warm."""
+        return self._engine is not None
+
+    async def predict(self, image: bytes, deadline: float) -> Prediction | Failure:
+        """Classifies one encoded picture. Errors come back as values, since the caller may be another process.
+
+        Args:
+            image: a file's bytes, as the client sent them.
+            deadline: on ``time.monotonic()``.
+        """
+        try:
+            return await self._predict(image, deadline)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure.problem is INTERNAL:
+                log.exception("%s failed", self.checkpoint.name)
+            return failure
+
+    async def load(self) -> None:
+        """Loads and warms the checkpoint unless that is done; concurrent callers wait for the one load.
+
+        Raises:
+            WeightsMissingError, WrongWeightsError: see ``building.build_checkpoint``.
+        """
+        if self._engine is not None:
+            return
+        async with self._loading:
+            if self._engine is None:
+                loop = asyncio.get_running_loop()
+                engine = await loop.run_in_executor(self._workers, self._load_engine, self.checkpoint)
+                async with self._slot.taken():
+                    await self._slot.run(lambda: engine.warm_up((1, self._limits.max_batch_size)))
+                self._engine = engine
+
+    async def close(self) -> None:
+        """Lets the running batch finish and gives the memory back."""
+        await self._batcher.close()
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    async def _predict(self, image: bytes, deadline: float) -> Prediction:
+        await self.load()
+        # Pictures being decoded will want a place in the queue in a moment.
+        self._batcher.check_room(1 + self._decoding)
+        self._decoding += 1
+        started = time.monotonic()
+        try:
+            crop = await asyncio.get_running_loop().run_in_executor(self._workers, self._decode, image)
+        finally:
+            self._decoding -= 1
+        decode_s = time.monotonic() - started
+        batched = await self._batcher.submit(crop, deadline)
+        probabilities, indices = batched.output
+        return Prediction(probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s)
+
+    def _decode(self, image: bytes) -> Crop:
+        return picture_to_crop(image, self.checkpoint.preprocess, max_pixels=self._limits.max_pixels)
+
+    def _run(self, crops: Sequence[Crop]) -> list[_Top]:
+        assert self._engine is not None
+        top = self._engine.run(np.stack(crops))
+        return [
+            (tuple(probabilities), tuple(indices))
+            for probabilities, indices in zip(top.probabilities.tolist(), top.indices.tolist(), strict=True)
+        ]

@@ -1,0 +1,153 @@
+"""The shapes of HTTP: queries that come in, answers that go out. Field names are the contract."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from models.labels import LABEL_SETS
+
+
+def _label_set(name: str) -> str:
+    if name not in LABEL_SETS:
+        raise ValueError(f"unknown label set; known: {', '.join(LABEL_SETS)}")
+    return name
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
+
+
+Finite = Annotated[float, AfterValidator(_finite)]
+
+
+class ClassifyQuery(BaseModel):
+    """Query parameters of ``POST /classify``. One that is not here is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = Field(
+        None, min_length=1, description="Variant, alias or variant@label_set; without it the router picks."
+    )
+    labels: Annotated[str, AfterValidator(_label_set)] | None = Field(
+        None, description="Label set to answer with: imagenet1k, cifar10 or mnist."
+    )
+    latency_ms: Finite | None = Field(
+        None,
+        gt=0,
+        le=3_600_000,
+        description="Milliseconds that the answer may take, counted from the arrival.",
+    )
+    min_top1: Finite | None = Field(
+        None, ge=0, le=100, description="Lowest top-1 accuracy in percent that the router may pick."
+    )
+    strict: bool = Field(True, description="A named model that cannot meet the budget is an error.")
+    k: int = Field(5, ge=1, le=10, description="How many labels to answer with.")
+
+
+class Pictures(BaseModel):
+    """A JSON body: one picture, or up to 64, in base64 or as ``data:`` URLs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str | None = None
+    images: list[str] | None = None
+
+
+class LabelProbability(BaseModel):
+    label: str
+    index: int
+    probability: float
+
+
+class CheckpointAnswer(BaseModel):
+    """Which weights answered."""
+
+    name: str
+    labels: str
+    origin: str
+    trained: bool
+    top1: float | None
+
+
+class Timings(BaseModel):
+    """Milliseconds."""
+
+    decode: float
+    queue: float
+    forward: float
+    total: float
+
+    def header(self) -> str:
+        """As Server-Timing, which browsers and load tests read."""
+        return f"decode;dur={self.decode}, queue;dur={self.queue}, forward;dur={self.forward}, total;dur={self.total}"
+
+
+class Considered(BaseModel):
+    """A checkpoint that the router did not pick."""
+
+    model: str
+    rejected: Literal["latency", "memory", "accuracy", "overloaded", "weights missing"]
+
+
+class Routing(BaseModel):
+    """Why this checkpoint answers."""
+
+    reason: str
+    considered: list[Considered]
+
+
+class Answer(BaseModel):
+    """What ``POST /classify`` says of one picture. ``top5`` keeps its name whatever ``k`` is."""
+
+    model: str
+    checkpoint: CheckpointAnswer
+    top5: list[LabelProbability]
+    timings_ms: Timings
+    batch_size: int
+    routing: Routing | None = None
+
+
+class BulkAnswer(BaseModel):
+    """One entry a picture, in order: a whole answer with ``status`` 200, or a whole problem document."""
+
+    results: list[dict[str, Any]]
+
+
+class ModelRow(BaseModel):
+    """A checkpoint, or a variant that has none."""
+
+    name: str
+    variant: str
+    labels: str
+    aliases: list[str]
+    year: int
+    params: int
+    top1: float | None
+    top5: float | None
+    analytic_mb: float
+    footprint_mb: float | None
+    state: Literal["ready", "loadable", "weights missing"]
+    resident: bool
+    origin: str
+    preprocess: dict[str, Any]
+    mend: str | None = None
+
+
+class ModelList(BaseModel):
+    models: list[ModelRow]
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457. ``type`` is a path under ``/problems/``; kinds of problem add members of their own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str

@@ -1,0 +1,17 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """A folder with CIFAR-10, MNIST, photographs and real GoogLeNet weights, which cannot ship with the project."""
+    folder = os.environ.get("TOPFIVE_TEST_DATA")
+    if not folder:
+        pytest.skip("TOPFIVE_TEST_DATA is not set: no folder with the test data")
+    return Path(folder)

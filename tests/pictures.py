@@ -1,0 +1,27 @@
+"""Small pictures in every state of health."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+DIGIT = Path(__file__).parents[1] / "docs" / "images" / "digit.png"
+
+
+def picture(value: int = 7, *, side: int = 28, format: str = "PNG") -> bytes:
+    """A grey picture of one brightness, dark enough not to be taken for paper; a fake engine answers with class
+    ``value`` modulo the number of classes."""
+    out = io.BytesIO()
+    Image.new("L", (side, side), value).save(out, format)
+    return out.getvalue()
+
+
+def photo(side: int = 300, format: str = "JPEG") -> bytes:
+    """A colour picture with something in it: two gradients, so that every encoder has work."""
+    red = Image.linear_gradient("L").resize((side, side))
+    picture = Image.merge("RGB", (red, red.rotate(90), Image.new("L", (side, side), 90)))
+    out = io.BytesIO()
+    picture.save(out, format)
+    return out.getvalue()

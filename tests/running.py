@@ -1,0 +1,94 @@
+"""Starts the service for tests, in the two ways that users do: Ray Serve by ``topfive serve``, and any ASGI server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from service.fleet import Deployment
+from service.local import local_app
+from service.settings import Settings
+
+#: Bounds on waits, not statements about speed.
+START_WITHIN_S = 120
+STOP_WITHIN_S = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def uvicorn_service(cache_dir: Path, *, untrained: bool = False) -> Iterator[str]:
+    """The local app under uvicorn in a thread; yields its URL."""
+    port = free_port()
+    app = local_app(
+        Settings(cache_dir=cache_dir, untrained=untrained), Deployment(variants=["lenet5", "googlenet"], threads=1)
+    )
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}", lambda: thread.is_alive())
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(STOP_WITHIN_S)
+        assert not thread.is_alive()
+
+
+class Service:
+    """``topfive serve`` as a process of its own."""
+
+    def __init__(self, cache_dir: Path, *options: str, port: int | None = None, log: Path) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), *options]
+        environment = {**os.environ, "TOPFIVE_CACHE_DIR": str(cache_dir)}
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+
+    def wait_until_ready(self) -> None:
+        try:
+            wait_until_ready(self.url, lambda: self.process.poll() is None)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log.read_text()[-5000:]}") from error
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal and returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+def wait_until_ready(url: str, alive: object) -> None:
+    """Polls /readyz until it answers 200; fails when the server has gone or the bound is over."""
+    give_up = time.monotonic() + START_WITHIN_S
+    while time.monotonic() < give_up:
+        assert callable(alive)
+        assert alive(), "the server ended before it was ready"
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(f"{url} was not ready within {START_WITHIN_S} s")

@@ -1,0 +1,67 @@
+"""The plain engine: the same numbers as the network and the arithmetic of its checkpoint's preprocessing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from models.building import build_checkpoint
+from models.checkpoints import Catalogue
+from service.engines import MAX_K
+from service.engines.torch_engine import TorchEngine, pick_device
+
+UNTRAINED = Catalogue(untrained=True)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "googlenet"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_batch_of_bytes_gives_the_networks_probabilities(name: str, batch_size: int) -> None:
+    checkpoint = UNTRAINED.find(name)
+    preprocess = checkpoint.preprocess
+    shape = (batch_size, preprocess.side, preprocess.side, preprocess.channels)
+    crops = np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8)
+    top = TorchEngine(checkpoint, device="cpu", precision="float32", threads=1).run(crops)
+
+    # By the book, one number after the other.
+    x = crops[..., ::-1] if preprocess.colour == "bgr" else crops
+    x = (x.astype(np.float64) * preprocess.scale - np.array(preprocess.mean)) / np.array(preprocess.std)
+    with torch.inference_mode():
+        logits = build_checkpoint(checkpoint)(torch.from_numpy(x.transpose(0, 3, 1, 2)).float())
+    expected = torch.softmax(logits, 1).sort(dim=1, descending=True)
+    assert top.probabilities.shape == (batch_size, MAX_K)
+    np.testing.assert_allclose(top.probabilities, expected.values[:, :MAX_K].numpy(), atol=1e-5)
+    assert (top.indices[:, 0] == expected.indices[:, 0].numpy()).all()
+
+
+def test_bytes_held_are_the_parameters() -> None:
+    engine = TorchEngine(UNTRAINED.find("lenet5"), device="cpu", precision="float32", threads=1)
+    assert engine.bytes_held == 60_850 * 4
+    half = TorchEngine(UNTRAINED.find("lenet5"), device="cpu", precision="bfloat16", threads=1)
+    assert half.bytes_held == 60_850 * 2
+
+
+def test_reduced_precision_answers_alike() -> None:
+    """The trained LeNet-5: on a clear digit bfloat16 and float32 agree about the first label."""
+    checkpoint = Catalogue().find("lenet5@mnist")
+    crop = np.zeros((1, 32, 32, 1), np.uint8)
+    crop[0, 6:26, 15:18] = 255  # a one
+    for precision in ("float32", "bfloat16"):
+        top = TorchEngine(checkpoint, device="cpu", precision=precision, threads=1).run(crop)
+        assert top.indices[0, 0] == 1
+        assert top.probabilities.dtype == np.float32
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    assert pick_device("cpu") == "cpu"
+    with pytest.raises(ValueError, match="CUDA devices"):
+        pick_device("cuda:99")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_answers_like_the_cpu() -> None:
+    checkpoint = UNTRAINED.find("googlenet")
+    crops = np.random.default_rng(7).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    cpu = TorchEngine(checkpoint, device="cpu", precision="float32", threads=1).run(crops)
+    cuda = TorchEngine(checkpoint, device="cuda:0", precision="float32", threads=1).run(crops)
+    np.testing.assert_allclose(cuda.probabilities, cpu.probabilities, atol=1e-4)

@@ -1,0 +1,130 @@
+"""The command line, without a server."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from models import get_model
+from service.cli import app
+from service.settings import Settings
+from tests.pictures import DIGIT, picture
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_models_as_a_table_and_as_json() -> None:
+    table = runner.invoke(app, ["models"])
+    assert table.exit_code == 0
+    assert "vgg16@imagenet1k" in table.output
+    assert "topfive import vgg16" in " ".join(table.output.split())
+    rows = {row["name"]: row for row in json.loads(runner.invoke(app, ["models", "--json"]).stdout)["models"]}
+    assert rows["lenet5@mnist"]["state"] == "loadable"
+    untrained = json.loads(runner.invoke(app, ["models", "--json", "--untrained"]).stdout)["models"]
+    assert {row["state"] for row in untrained} == {"loadable"}
+    assert all(row["name"].endswith("@untrained") for row in untrained)
+
+
+def test_classify_prints_labels_and_json() -> None:
+    words = runner.invoke(app, ["classify", "lenet5", str(DIGIT), "-k", "1"])
+    assert words.exit_code == 0
+    assert words.output.split()[-1] == "3"
+    answer = json.loads(runner.invoke(app, ["classify", "lenet5", str(DIGIT), "--json"]).stdout)
+    assert answer["top5"][0]["label"] == "3"
+    assert set(answer) == {"model", "checkpoint", "top5", "timings_ms", "batch_size"}
+
+
+def test_classify_several_files_of_which_one_is_bad(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"text")
+    result = runner.invoke(app, ["classify", "lenet5", str(DIGIT), str(bad), "--json"])
+    assert result.exit_code == 1
+    assert [entry["status"] for entry in json.loads(result.stdout)["results"]] == [200, 422]
+    assert "no picture" in result.stderr
+
+
+def test_classify_reads_standard_input() -> None:
+    result = runner.invoke(app, ["classify", "lenet5", "-", "--json"], input=DIGIT.read_bytes())
+    assert json.loads(result.stdout)["top5"][0]["label"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["classify", "resnet50", str(DIGIT)], "unknown model"),
+        (["classify", "vgg16", str(DIGIT)], "topfive import vgg16"),
+        (["classify", "lenet5", "no-such-file.png"], "no-such-file.png"),
+        (["classify", "lenet5", str(DIGIT), "-k", "0"], "greater than or equal to 1"),
+        (["classify", "lenet5", str(DIGIT), "--device", "tpu"], "TOPFIVE_DEVICE"),
+        (["import", "resnet50", str(DIGIT)], "unknown model"),
+        (["import", "lenet5", str(DIGIT)], "no .safetensors, .pth or .onnx file"),
+        (["import", "lenet5", "no-such-file.pth"], "there is no file"),
+        (["import", "lenet5", str(DIGIT), "--preprocess", "sideways"], "torchvision-224"),
+        (["serve", "--fleet", "galactic"], "galactic"),
+        (["serve", "--port", "99999"], "TOPFIVE_PORT"),
+        (["serve", "--precision", "int8"], "TOPFIVE_PRECISION"),
+    ],
+)
+def test_bad_input_is_one_line_and_no_traceback(arguments: list[str], says: str) -> None:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code in (1, 2)
+    assert says in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_a_taken_port_is_named_before_anything_starts() -> None:
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        result = runner.invoke(app, ["serve", "--port", str(port)])
+    assert result.exit_code == 1
+    assert f"127.0.0.1:{port}" in result.output
+
+
+def test_import_then_classify(tmp_path: Path, own_cache: Path) -> None:
+    """A LeNet-5 of one's own takes the place of the one in the box."""
+    torch.manual_seed(3)
+    file = tmp_path / "mine.pth"
+    torch.save(get_model("lenet5").state_dict(), file)
+    stored = runner.invoke(app, ["import", "lenet5", str(file)])
+    assert stored.exit_code == 0
+    assert "lenet5@mnist" in stored.output
+    answer = json.loads(runner.invoke(app, ["classify", "lenet5", str(DIGIT), "--json"]).stdout)
+    assert answer["checkpoint"]["origin"] == "imported from mine.pth"
+    assert list(own_cache.rglob("*.part")) == []
+
+
+def test_a_bad_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPFIVE_MAX_PIXELS", "many")
+    result = runner.invoke(app, ["classify", "lenet5", str(DIGIT)])
+    assert result.exit_code == 2
+    assert "TOPFIVE_MAX_PIXELS" in result.output
+
+
+def test_serve_help_lists_every_setting() -> None:
+    text = runner.invoke(app, ["serve", "--help"], env={"COLUMNS": "250"}).output
+    for name in Settings.model_fields:
+        assert f"TOPFIVE_{name.upper()}" in text
+
+
+def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Settings] = []
+    monkeypatch.setattr("service.startup.serve", lambda settings, _console: seen.append(settings))
+    monkeypatch.setenv("TOPFIVE_PORT", "9001")
+    monkeypatch.setenv("TOPFIVE_MAX_BATCH_SIZE", "4")
+    assert runner.invoke(app, ["serve", "--port", "9002"]).exit_code == 0
+    assert (seen[0].port, seen[0].max_batch_size) == (9002, 4)
+    assert picture()

@@ -1,0 +1,42 @@
+"""Photographs of ImageNet classes through import, HTTP and back, with BVLC GoogLeNet's real weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from models.checkpoints import Catalogue
+from models.importing import import_file
+from models.labels import labels
+from models.variants import find_variant
+from tests.running import uvicorn_service
+
+WORDNET_IDS = {label.wordnet_id: index for index, label in enumerate(labels("imagenet1k"))}
+
+
+@pytest.fixture(scope="module")
+def url(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    cache = tmp_path_factory.mktemp("cache")
+    import_file(find_variant("googlenet"), test_data / "googlenet-bvlc.onnx", Catalogue(cache))
+    with uvicorn_service(cache) as address:
+        yield address
+
+
+def test_the_true_label_is_among_the_five(url: str, test_data: Path) -> None:
+    files = sorted((test_data / "photos").glob("*.jpg"))
+    assert len(files) == 48
+    first = among = 0
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for file in files:
+            true = WORDNET_IDS[file.name.split("_")[0]]
+            # No model is named: the router must find the one that knows photographs.
+            answer = client.post("/classify", content=file.read_bytes()).json()
+            assert answer["model"] == "googlenet"
+            indices = [label["index"] for label in answer["top5"]]
+            first += indices[0] == true
+            among += true in indices
+    assert among >= 44
+    assert first >= 36

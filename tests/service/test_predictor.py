@@ -1,0 +1,104 @@
+"""A predictor over a fake engine: loading once, errors as values, room for what is being decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
+from service.device import DeviceSlot
+from service.engines import Engine
+from service.engines.fake import FakeEngine
+from service.errors import Failure
+from service.predictor import Limits, Prediction, Predictor
+from tests.pictures import picture
+
+LENET = Catalogue().find("lenet5@mnist")
+
+
+def soon() -> float:
+    return time.monotonic() + 60
+
+
+def predictor(load: object = FakeEngine, limits: Limits | None = None) -> Predictor:
+    return Predictor(LENET, load, DeviceSlot(), ThreadPoolExecutor(2), limits or Limits())  # type: ignore[arg-type]
+
+
+async def test_a_picture_becomes_a_prediction() -> None:
+    served = predictor()
+    outcome = await served.predict(picture(5), soon())
+    assert isinstance(outcome, Prediction)
+    assert (outcome.indices[0], outcome.batch_size) == (5, 1)
+    assert min(outcome.decode_s, outcome.queue_s, outcome.forward_s) >= 0
+    await served.close()
+
+
+async def test_however_many_ask_the_checkpoint_is_loaded_once() -> None:
+    loads = []
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        loads.append(threading.current_thread())
+        time.sleep(0.05)
+        return FakeEngine(checkpoint)
+
+    served = predictor(load)
+    assert not served.ready
+    outcomes = await asyncio.gather(*(served.predict(picture(1), soon()) for _ in range(8)))
+    assert all(isinstance(outcome, Prediction) for outcome in outcomes)
+    assert served.ready
+    assert len(loads) == 1
+    # The event loop was free meanwhile.
+    assert loads[0] is not threading.current_thread()
+    await served.close()
+
+
+async def test_errors_are_values() -> None:
+    served = predictor()
+    outcome = await served.predict(b"text", soon())
+    assert isinstance(outcome, Failure)
+    assert outcome.slug == "undecodable"
+    late = await served.predict(picture(), time.monotonic() - 1)
+    assert isinstance(late, Failure)
+    assert late.slug == "deadline-missed"
+    await served.close()
+
+
+async def test_a_load_that_fails_is_tried_again() -> None:
+    attempts = iter([WrongWeightsError("damaged"), None])
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        error = next(attempts)
+        if error is not None:
+            raise error
+        return FakeEngine(checkpoint)
+
+    served = predictor(load)
+    first = await served.predict(picture(), soon())
+    assert isinstance(first, Failure)
+    assert (first.slug, first.status) == ("weights-damaged", 503)
+    assert isinstance(await served.predict(picture(), soon()), Prediction)
+    await served.close()
+
+
+async def test_pictures_being_decoded_count_towards_the_queue() -> None:
+    """A burst is refused at its arrival, not after each picture has been decoded in vain."""
+    served = predictor(lambda checkpoint: FakeEngine(checkpoint, seconds=0.05), Limits(max_batch_size=1, max_queue=3))
+    await served.load()
+    outcomes = await asyncio.gather(*(served.predict(picture(), soon()) for _ in range(20)))
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert {outcome.slug for outcome in refused} == {"overloaded"}
+    assert len(refused) >= 15
+    await served.close()
+
+
+async def test_a_defect_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    served = predictor(lambda checkpoint: FakeEngine(checkpoint, poison=0))
+    outcome = await served.predict(picture(), soon())
+    assert isinstance(outcome, Failure)
+    assert outcome.slug == "internal"
+    assert "poisoned batch" in caplog.text
+    await served.close()

@@ -1,0 +1,53 @@
+"""The real service with seeded random weights: every network answers, and says that it knows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from models.variants import VARIANTS
+from tests.pictures import DIGIT, photo
+from tests.running import Service
+
+pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("untrained")
+    service = Service(folder, "--untrained", log=folder / "log.txt")
+    try:
+        service.wait_until_ready()
+        with httpx.Client(base_url=service.url, timeout=120) as client:
+            yield client
+    finally:
+        assert service.stop() == 0
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_every_network_answers_and_says_untrained(client: httpx.Client, name: str) -> None:
+    content = DIGIT.read_bytes() if name == "lenet5" else photo()
+    answer = client.post(f"/classify?model={name}", content=content)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert len(body["top5"]) == 5
+    assert body["checkpoint"]["name"] == f"{name}@untrained"
+    assert body["checkpoint"]["trained"] is False
+
+
+def test_the_router_takes_published_figures_as_stand_in(client: httpx.Client) -> None:
+    body = client.post("/classify", content=photo()).json()
+    assert (body["model"], body["checkpoint"]["trained"]) == ("vgg16", False)
+
+
+def test_two_services_give_the_same_random_answer(client: httpx.Client, tmp_path: Path) -> None:
+    """The weights are seeded: what one service says, another says too."""
+    ours = client.post("/classify?model=googlenet", content=photo()).json()["top5"]
+    from tests.running import uvicorn_service
+
+    with uvicorn_service(tmp_path, untrained=True) as url:
+        theirs = httpx.post(f"{url}/classify?model=googlenet", content=photo(), timeout=60).json()["top5"]
+    assert [label["index"] for label in ours] == [label["index"] for label in theirs]
