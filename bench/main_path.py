@@ -11,6 +11,7 @@ import asyncio
 import statistics
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,12 @@ async def lone(client: httpx.AsyncClient, picture: bytes) -> None:
     print(f"lone request, medians of 200: queue {queue_ms:.3f} ms, total {total_ms:.2f} ms")
 
 
-async def together(client: httpx.AsyncClient, picture: bytes) -> None:
+async def together(clients: list[httpx.AsyncClient], picture: bytes) -> None:
     """200 requests at once, three times."""
     for _ in range(3):
         started = time.perf_counter()
-        bodies = await asyncio.gather(*(post(client, picture, "lenet5") for _ in range(200)))
+        posts = (post(clients[i % len(clients)], picture, "lenet5") for i in range(200))
+        bodies = await asyncio.gather(*posts)
         seconds = time.perf_counter() - started
         sizes = [body["batch_size"] for body in bodies]
         print(f"200 at once: mean batch {statistics.mean(sizes):.1f}, {200 / seconds:.0f} requests/s")
@@ -68,13 +70,16 @@ async def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--photos", type=Path, help="folder of photographs, for googlenet")
     options = parser.parse_args()
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
-    async with httpx.AsyncClient(base_url=options.url, timeout=120, limits=limits) as client:
-        picture = DIGIT.read_bytes()
-        await together(client, picture)
-        await lone(client, picture)
+    picture = DIGIT.read_bytes()
+    async with AsyncExitStack() as stack:
+        # Twenty, since one client's pool looks through all of its connections for each request.
+        clients = [httpx.AsyncClient(base_url=options.url, timeout=120) for _ in range(20)]
+        for client in clients:
+            await stack.enter_async_context(client)
+        await together(clients, picture)
+        await lone(clients[0], picture)
         if options.photos:
-            await photographs(client, options.photos)
+            await photographs(clients[0], options.photos)
 
 
 if __name__ == "__main__":

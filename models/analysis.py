@@ -35,12 +35,16 @@ def activation_elements(network: nn.Module, input_shape: tuple[int, int, int]) -
         nonlocal total
         total += output.numel()
 
-    network = network.to("meta").eval()
+    was_training = network.training
+    network.eval()
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, counted)]
     try:
         picture = torch.empty(1, *input_shape, device="meta")
-        network(picture)
+        # Lent, not moved: the network keeps its weights.
+        tensors = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
+        torch.func.functional_call(network, tensors, (picture,))
     finally:
+        network.train(was_training)
         for hook in hooks:
             hook.remove()
     return total + picture.numel()

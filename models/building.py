@@ -62,7 +62,7 @@ def build_with(
     with torch.device("meta"):
         network = _network(variant, weights.num_classes, aux_heads, as_graph, merged)
     state = weights.state
-    if not aux_heads:
+    if variant.has_aux_heads and not aux_heads:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("aux")}
     check_fit(path, variant.name, network, state)
     network.load_state_dict(state, strict=True, assign=True)

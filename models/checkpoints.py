@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import struct
+import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -129,9 +130,12 @@ class Catalogue:
         except FileNotFoundError:
             changed_at = 0
         if changed_at != self._changed_at:
+            # A folder's time moves in ticks (of milliseconds on some systems), so two changes may share one: while
+            # the last one is fresh, the time proves nothing.
+            fresh = abs(time.time_ns() - changed_at) < 1_000_000_000
             self._rows = self._read()
             self._found.clear()
-            self._changed_at = changed_at
+            self._changed_at = -1 if fresh else changed_at
         return self._rows
 
     def _read(self) -> list[Checkpoint]:
@@ -233,7 +237,8 @@ def read_card(path: Path) -> Checkpoint | None:
                 return None
             header = json.loads(file.read(length))
         fields = json.loads(header["__metadata__"]["topfive"])
-        if fields["labels"] not in LABEL_SETS:
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        if fields["labels"] not in LABEL_SETS or path.stat().st_size != 8 + length + max(ends, default=0):
             return None
         return Checkpoint(
             variant=find_variant(fields.pop("variant")),
@@ -241,7 +246,7 @@ def read_card(path: Path) -> Checkpoint | None:
             path=path,
             **fields,
         )
-    except (OSError, struct.error, ValueError, KeyError, TypeError):
+    except (OSError, struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -34,7 +35,8 @@ def import_file(
         variant: the network that the file should hold.
         path: see ``read_weights``.
         catalogue: whose cache it goes to.
-        label_set: what the classes mean; by default the variant's own set if the number of classes agrees.
+        label_set: what the classes mean; by default what the file says of itself, else the variant's own set if
+            the number of classes agrees.
         preset: preprocessing, a name in ``preprocess.PRESETS``; by default what the manifest says of this very
             file, else what the file says of itself, else the variant's.
         as_graph: keeps a zoo graph's own geometry where it differs from the original network's.
@@ -43,9 +45,10 @@ def import_file(
         WrongWeightsError, FileNotFoundError: nothing was stored, an older file is still in place.
     """
     weights = read_weights(variant, path, as_graph=as_graph)
-    label_set = _label_set(variant, weights.num_classes, label_set)
+    own = read_card(path) if path.suffix.lower() == ".safetensors" else None
+    label_set = _label_set(variant, weights.num_classes, label_set or (own.labels if own is not None else None))
     network = build_with(variant, weights, path, as_graph=as_graph)
-    checkpoint = _describe(variant, path, label_set, weights, as_graph)
+    checkpoint = _describe(variant, path, label_set, weights, own, as_graph)
     if preset is not None:
         checkpoint = replace(checkpoint, preprocess=PRESETS[preset])
     target = catalogue.path_for(variant, label_set)
@@ -53,13 +56,18 @@ def import_file(
     return replace(checkpoint, path=target)
 
 
-def _describe(variant: Variant, path: Path, label_set: str, weights: Weights, as_graph: bool) -> Checkpoint:
-    own = read_card(path) if path.suffix == ".safetensors" else None
+def _describe(
+    variant: Variant, path: Path, label_set: str, weights: Weights, own: Checkpoint | None, as_graph: bool
+) -> Checkpoint:
     network: dict[str, Any] = dict(weights.network)
     if as_graph and variant.graph_differs:
         network["as_graph"] = True
     if own is not None:
-        return replace(own, labels=label_set, path=None)
+        own = replace(own, path=None, network=network)
+        if own.labels == label_set:
+            return own
+        # What it scored on other classes says nothing about these.
+        return replace(own, labels=label_set, top1=None, top5=None, accuracy_source="")
     top1, top5 = (None, None) if label_set != variant.labels else variant.published
     source = f"not measured on this file; {variant.published_source}" if top1 is not None else ""
     checkpoint = Checkpoint(
@@ -108,7 +116,8 @@ def write_checkpoint(target: Path, network: nn.Module, checkpoint: Checkpoint) -
     os.close(handle)
     part = Path(name)
     try:
-        state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+        # Copies: tensors of a foreign file may share memory, which safetensors refuses to write.
+        state = {k: tensor.clone(memory_format=torch.contiguous_format) for k, tensor in network.state_dict().items()}
         save_file(state, part, metadata=card(checkpoint))
         # mkstemp makes files for their owner alone; weights are as public as the folder that they lie in.
         part.chmod(0o644)

@@ -55,7 +55,11 @@ _MAGIC: tuple[tuple[bytes, int, str], ...] = (
     (b"\x00\x00\x01\x00", 0, "Windows icon"),
     (b"PK\x03\x04", 0, "ZIP"),
 )
-_SVG = re.compile(rb"^\s*(<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE[^>]*>|\s)*<svg[\s>]", re.DOTALL | re.IGNORECASE)
+# Possessive (``*+`` and ``(?>``): nothing before <svg is read in two ways, or a file of many comments takes for ever.
+_SVG = re.compile(
+    rb"(\xef\xbb\xbf)?(?>\s+|<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE[^>\[]*(\[[^\]]*\])?[^>]*>)*+<svg[\s>]",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 class PictureError(ValueError):
@@ -148,10 +152,9 @@ def _to_mode(picture: Image.Image, mode: Literal["RGB", "L"]) -> Image.Image:
     if picture.mode.startswith("I"):
         # 16-bit grey. Pillow's own convert() clips everything above 255 to white.
         picture = Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    if picture.mode == mode:
-        return picture
+    # Before the mode is compared: a plain RGB or grey PNG may call one of its colours transparent.
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         picture = Image.alpha_composite(white, rgba).convert("RGB")
-    return picture.convert(mode)
+    return picture if picture.mode == mode else picture.convert(mode)

@@ -17,6 +17,9 @@ from PIL import Image, ImageOps
 
 from models.pictures import decode
 
+#: Long side over short side from which on only the middle of a picture is scaled.
+_LONGEST = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
@@ -100,6 +103,11 @@ def _resized(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
         return ImageOps.pad(picture, (target, target), Image.Resampling.BILINEAR, color=fill)
     if preprocess.fit == "warp":
         size = (target, target)
+    elif max(width, height) > _LONGEST * min(width, height):
+        # Scaled whole, a picture of 1 x 80,000 pixels would take 16 GB, and the crop keeps nothing of its ends.
+        part = _LONGEST * min(width, height)
+        left, top = max(0, (width - part) // 2), max(0, (height - part) // 2)
+        return _resized(picture.crop((left, top, left + min(width, part), top + min(height, part))), preprocess)
     elif width <= height:
         size = (target, int(target * height / width))  # torchvision's Resize truncates
     else:

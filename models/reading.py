@@ -80,6 +80,11 @@ def check_fit(path: Path, name: str, network: nn.Module, state: Mapping[str, tor
         for key in wanted
         if key in state and state[key].shape != wanted[key].shape
     ]
+    differences += [
+        f"{key} holds {state[key].dtype} where {wanted[key].dtype} is expected"
+        for key in wanted
+        if key in state and state[key].dtype != wanted[key].dtype
+    ]
     if differences:
         more = f" (and {len(differences) - 1} more differences)" if len(differences) > 1 else ""
         raise WrongWeightsError(f"{path} does not fit {name}: {differences[0]}{more}")
@@ -107,9 +112,22 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:
         # torch.load raises UnpicklingError, RuntimeError, EOFError, ValueError, KeyError ... on damaged files.
         raise WrongWeightsError(f"{path} is no whole torch file of plain weights") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WrongWeightsError(f"{path} holds no state dict (names and tensors)")
+    if not isinstance(state, Mapping) or not all(_is_plain(name, value) for name, value in state.items()):
+        raise WrongWeightsError(f"{path} holds no state dict (names and plain tensors)")
     return dict(state)
+
+
+def _is_plain(name: object, value: object) -> bool:
+    """A name and a dense tensor with numbers in it: torch files also hold sparse, nested, quantised and empty
+    (meta) ones, on which the checks do not work."""
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and not value.is_nested
+    )
 
 
 def _line(error: Exception) -> str:

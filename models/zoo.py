@@ -62,6 +62,8 @@ class _Graph:
             # protobuf's DecodeError, onnx's ValidationError, FileNotFoundError for external data ...
             first = str(error).strip().splitlines() or ["unreadable"]
             raise WrongWeightsError(f"{path} is no whole ONNX file: {first[0]}") from error
+        if not model.graph.output:
+            raise WrongWeightsError(f"{path} is no whole ONNX file: its graph has no output")
         self.path = path
         self.producers = {output: node for node in model.graph.node for output in node.output}
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -75,7 +77,7 @@ class _Graph:
     @property
     def num_classes(self) -> int:
         node = self.node(self.logits())
-        if node is None or node.op_type != "Gemm":
+        if node is None or node.op_type != "Gemm" or len(node.input) < 3:
             raise WrongWeightsError(f"{self.path}: the graph does not end in a fully connected layer")
         return int(self.weight(node.input[2]).size)
 
@@ -93,7 +95,10 @@ class _Graph:
             value, node = node.input[0], self.producers.get(node.input[0])
         if value not in self.weights:
             raise WrongWeightsError(f"{self.path}: {value!r} is no constant of the graph")
-        return np.asarray(numpy_helper.to_array(self.weights[value]), dtype=np.float32)
+        try:
+            return np.asarray(numpy_helper.to_array(self.weights[value]), dtype=np.float32)
+        except ValueError as error:
+            raise WrongWeightsError(f"{self.path}: {value!r} holds no numbers") from error
 
 
 class _Tracer(fx.Tracer):
@@ -142,6 +147,9 @@ class _Walk:
         if theirs.op_type == "Concat" and ours.target is torch.cat:
             if len(theirs.input) != len(ours.all_input_nodes):
                 raise self._differs(theirs, ours, "another number of branches")
+            axis = onnx.helper.get_node_attr_value(theirs, "axis")
+            if axis != 1:
+                raise self._differs(theirs, ours, f"its axis is {axis} where 1 is expected")
             yield from zip(theirs.input, ours.all_input_nodes, strict=True)
             return
         layer = self.layers.get(str(ours.target)) if ours.op == "call_module" else None
@@ -154,9 +162,14 @@ class _Walk:
             case "Relu", nn.ReLU():
                 return
             case "Conv", nn.Conv2d():
-                self._same(theirs, ours, _conv_numbers(given), _numbers(layer) | {"groups": layer.groups})
+                given.setdefault("kernel_shape", self.graph.weight(theirs.input[1]).shape[2:])
+                wanted = _numbers(layer)
+                wanted |= {"padding": wanted["padding"] * 2, "groups": layer.groups}
+                self._same(theirs, ours, _conv_numbers(given), wanted)
                 self._take_weights(theirs, ours, layer, transpose=False)
             case "Gemm", nn.Linear():
+                plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
+                self._same(theirs, ours, plain | given, plain)
                 self._take_weights(theirs, ours, layer, transpose=not given.get("transB", 0))
             case "MaxPool", nn.MaxPool2d():
                 # Trailing padding and ceil_mode are the rounding rule.
@@ -204,16 +217,28 @@ def _numbers(layer: nn.Conv2d | nn.MaxPool2d) -> dict[str, Any]:
     def pair(value: Any) -> tuple[int, int]:
         return (value, value) if isinstance(value, int) else tuple(value)
 
-    return {"kernel": pair(layer.kernel_size), "stride": pair(layer.stride), "padding": pair(layer.padding)}
+    return {
+        "kernel": pair(layer.kernel_size),
+        "stride": pair(layer.stride),
+        "padding": pair(layer.padding),
+        "dilation": pair(layer.dilation),
+    }
 
 
 def _pool_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kernel": tuple(given["kernel_shape"]),
         "stride": tuple(given.get("strides", (1, 1))),
-        "padding": tuple(given.get("pads", (0, 0, 0, 0)))[:2],
+        "padding": _padding(given)[:2],
+        "dilation": tuple(given.get("dilations", (1, 1))),
     }
 
 
 def _conv_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
-    return _pool_numbers(given) | {"groups": given.get("group", 1)}
+    return _pool_numbers(given) | {"padding": _padding(given), "groups": given.get("group", 1)}
+
+
+def _padding(given: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Top, left, bottom, right; or the name of a rule that computes them, which equals no padding of ours."""
+    rule = given.get("auto_pad", b"NOTSET").decode()
+    return tuple(given.get("pads", (0, 0, 0, 0))) if rule in ("NOTSET", "VALID") else (rule,)

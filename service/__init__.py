@@ -8,7 +8,8 @@
 6. ``engines/``: a uint8 batch -> probabilities and class numbers, on the device.
 7. ``errors.py``: what went wrong on the way -> one table -> ``application/problem+json``.
 
-Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray Serve, ``cluster.py`` starts and stops
-Ray and HAProxy, ``fleet.py`` reads which deployment serves what, ``settings.py`` has every setting, ``cli.py`` is the
-command line and ``startup.py`` its ``serve``.
+Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray Serve; ``fleet.py`` reads which
+deployment serves what; ``settings.py`` has every setting. ``cli.py`` is the command line, whose ``serve`` is
+``supervisor.py``; that starts and ends ``driver.py``, which starts and stops Ray and HAProxy. ``state.py`` is the
+service's record on this machine, ``processes.py`` knows which processes are its own.
 """

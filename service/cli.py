@@ -79,13 +79,14 @@ def serve(
 ) -> None:
     """Serve over HTTP until Ctrl-C."""
     options = dict(locals())
-    from service.cluster import PortTakenError
     from service.fleet import FleetError
-    from service.startup import serve as run
+    from service.state import AlreadyServingError
+    from service.supervisor import StartError
+    from service.supervisor import serve as run
 
     try:
         run(_settings(**options), errors)
-    except (FleetError, PortTakenError, TimeoutError, ValueError) as error:
+    except (FleetError, AlreadyServingError, StartError) as error:
         _fail(error)
 
 

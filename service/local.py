@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -23,7 +23,9 @@ from service.predictor import Limits
 from service.settings import Settings
 
 
-def local_placement(settings: Settings, deployment: Deployment) -> LocalPlacement:
+def local_placement(
+    settings: Settings, deployment: Deployment, stopping: Callable[[], bool] = lambda: False
+) -> LocalPlacement:
     """Predictors in this process, on the device that the settings name."""
     load_engine = partial(
         TorchEngine,
@@ -32,13 +34,13 @@ def local_placement(settings: Settings, deployment: Deployment) -> LocalPlacemen
         threads=deployment.threads or os.cpu_count() or 1,
     )
     limits = Limits(deployment.max_batch_size or settings.max_batch_size, deployment.max_queue, settings.max_pixels)
-    return LocalPlacement(load_engine, limits)
+    return LocalPlacement(load_engine, limits, stopping=stopping)
 
 
-def local_app(settings: Settings, deployment: Deployment) -> FastAPI:
-    """The whole service as one ASGI app."""
+def local_app(settings: Settings, deployment: Deployment, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
+    """The whole service as one ASGI app. ``stopping`` says whether it is on its way down, for /readyz."""
     catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
-    placement = local_placement(settings, deployment)
+    placement = local_placement(settings, deployment, stopping)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -46,11 +46,20 @@ class LocalPlacement:
         load_engine: how a checkpoint is loaded.
         limits: of every predictor.
         workers: threads that decode pictures and load weights.
+        stopping: whether the service is on its way down.
     """
 
-    def __init__(self, load_engine: EngineFactory, limits: Limits, *, workers: int = 2) -> None:
+    def __init__(
+        self,
+        load_engine: EngineFactory,
+        limits: Limits,
+        *,
+        workers: int = 2,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._load_engine = load_engine
         self._limits = limits
+        self._stopping = stopping
         self._slot = DeviceSlot()
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._predictors: dict[str, Predictor] = {}
@@ -70,6 +79,8 @@ class LocalPlacement:
     def check_ready(self) -> None:
         if self._state is not None:
             raise NotReadyError(self._state)
+        if self._stopping():
+            raise NotReadyError("the service is stopping")
 
     async def warm_up(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Loads what is to be served, one after the other, then says that the service is ready. A checkpoint that

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
-import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,9 @@ def _read_npz(path: Path) -> MNIST:
             keras = ("x_train", "y_train", "x_test", "y_test")
             names = own if own[0] in arrays else keras
             return MNIST(*(np.asarray(arrays[name], dtype=np.uint8) for name in names))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:
+        # numpy and zipfile raise OSError, EOFError, KeyError, ValueError, TypeError, BadZipFile, zlib.error and even
+        # tokenize's TokenError on damaged files.
         raise DataError(f"{path} is no MNIST .npz file: {error}") from error
 
 
@@ -79,9 +82,9 @@ def read_idx(path: Path) -> Bytes:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         zero, kind, dimensions = struct.unpack(">HBB", raw[:4])
         shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
-    except (OSError, EOFError, struct.error) as error:
+    except (OSError, EOFError, struct.error, zlib.error) as error:
         raise DataError(f"{path} is no IDX file: {error}") from error
     data = np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions)
-    if (zero, kind) != (0, 8) or data.size != int(np.prod(shape)):
+    if (zero, kind) != (0, 8) or data.size != math.prod(shape):
         raise DataError(f"{path}: {data.size} bytes of type {kind} where {shape} unsigned bytes are promised")
     return data.reshape(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def test_a_taken_port_is_named_before_anything_starts() -> None:
         port = stranger.getsockname()[1]
         result = runner.invoke(app, ["serve", "--port", str(port)])
     assert result.exit_code == 1
-    assert f"127.0.0.1:{port}" in result.output
+    assert f"port {port} is held by" in result.output
+    assert f"(pid {os.getpid()})" in result.output
 
 
 def test_import_then_classify(tmp_path: Path, own_cache: Path) -> None:
@@ -122,7 +124,7 @@ def test_serve_help_lists_every_setting() -> None:
 
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Settings] = []
-    monkeypatch.setattr("service.startup.serve", lambda settings, _console: seen.append(settings))
+    monkeypatch.setattr("service.supervisor.serve", lambda settings, _console: seen.append(settings))
     monkeypatch.setenv("TOPFIVE_PORT", "9001")
     monkeypatch.setenv("TOPFIVE_MAX_BATCH_SIZE", "4")
     assert runner.invoke(app, ["serve", "--port", "9002"]).exit_code == 0

@@ -1,0 +1,193 @@
+"""``topfive serve``: start the driver, say what is ready and what is missing, wait for a signal, stop.
+
+This process holds the claim on the port (``state.py``) and does nothing that could hang: Ray lives in the driver, a
+child with a session of its own, so that Ctrl-C in a terminal reaches this process alone and running requests are
+answered before anything ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from service.fleet import load_fleet
+from service.processes import RUN_ID, end_run, holder_of
+from service.settings import Settings
+from service.state import State, end_leftovers
+
+#: A generous bound on loading every checkpoint, after which the start has failed.
+_READY_WITHIN_S = 600.0
+#: The driver bounds its own steps below this.
+_STOP_WITHIN_S = 9.5
+
+
+class StartError(RuntimeError):
+    """The service could not start, or did not stay up; the text says why."""
+
+
+def serve(settings: Settings, console: Console) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Raises:
+        FleetError, AlreadyServingError, StartError: as their names say; nothing is left running.
+    """
+    started = time.monotonic()
+    load_fleet(settings.fleet)
+    ended = end_leftovers()
+    if ended:
+        console.print(f"ended {ended} processes that an earlier run had left behind")
+    state = State.claim(settings.host, settings.port, settings.fleet)
+    signals = _Signals()
+    driver, answers = None, False
+    try:
+        _check_port(settings.host, settings.port)
+        url = state.record.url
+        console.print(f"[bold]TopFive[/] starts: fleet {escape(settings.fleet)}, device {settings.device}, {url}")
+        driver = _start_driver(settings, state)
+        models = _wait_until_ready(url, driver, console)
+        answers = True
+        console.print(_table(models))
+        _print_ready(url, models, settings, time.monotonic() - started, console)
+        driver.wait()
+        raise StartError("the service has ended by itself; Ray's log files are in /tmp/ray/session_latest/logs")
+    except _StopSignal:
+        console.print("stopping: running requests are answered first" if answers else "stopping")
+    finally:
+        signals.hold()
+        _stop(driver, state, orderly=answers)
+    console.print("stopped")
+
+
+def _start_driver(settings: Settings, state: State) -> subprocess.Popen[str]:
+    environment = {**os.environ, RUN_ID: state.record.run_id}
+    command = [sys.executable, "-m", "service.driver", str(state.folder)]
+    driver = subprocess.Popen(  # noqa: S603 - our own module
+        command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    state.set_driver(driver.pid)
+    assert driver.stdin is not None
+    driver.stdin.write(settings.model_dump_json() + "\n")
+    driver.stdin.flush()
+    return driver
+
+
+def _stop(driver: subprocess.Popen[str] | None, state: State, *, orderly: bool) -> None:
+    """Lets the driver stop in order, unless the service was not up yet, then ends whatever is left of the run."""
+    if orderly and driver is not None and driver.poll() is None:
+        state.mark_stopping()
+        assert driver.stdin is not None
+        driver.stdin.close()
+        try:
+            driver.wait(_STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            driver.wait()
+    end_run(state.record.run, patience_s=0.2)
+    if driver is not None:
+        driver.wait()
+    state.release()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises StartError if a stranger listens there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise StartError(f"{host}:{port} cannot be served on: {error.strerror}") from error
+            raise StartError(f"port {port} is held by {holder_of(host, port)}; choose another with --port") from error
+
+
+class _StopSignal(BaseException):
+    """SIGINT or SIGTERM, raised where the main thread is, so that a start can be broken off at any point."""
+
+
+class _Signals:
+    """Turns the first SIGINT or SIGTERM into _StopSignal; the ones after it change nothing, since stopping is what is
+    being done already."""
+
+    def __init__(self) -> None:
+        self._held = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def hold(self) -> None:
+        """From here on signals are ignored."""
+        self._held = True
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._held:
+            self._held = True
+            raise _StopSignal
+
+
+def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console) -> list[dict[str, Any]]:
+    """Polls /readyz, saying what is being loaded, then reads /models.
+
+    Raises:
+        StartError: the driver has ended, or the bound on loading is over.
+    """
+    give_up = time.monotonic() + _READY_WITHIN_S
+    said = ""
+    with httpx.Client(base_url=url, timeout=10) as client:
+        while time.monotonic() < give_up:
+            if driver.poll() is not None:
+                raise StartError("Ray Serve could not start; the lines above say why")
+            answer = _get(client, "/readyz")
+            if answer is not None and answer.status_code == 200:
+                rows: list[dict[str, Any]] = client.get("/models").json()["models"]
+                return rows
+            detail = answer.json().get("detail", "") if answer is not None and _is_json(answer) else ""
+            if detail and detail != said:
+                console.print(f"  {escape(detail)}")
+                said = detail
+            time.sleep(0.2)
+    raise StartError(f"not ready within {_READY_WITHIN_S:.0f} s: {said or 'no answer'}")
+
+
+def _get(client: httpx.Client, path: str) -> httpx.Response | None:
+    try:
+        return client.get(path)
+    except httpx.TransportError:
+        return None
+
+
+def _is_json(answer: httpx.Response) -> bool:
+    return "json" in answer.headers.get("content-type", "")
+
+
+def _table(models: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for row in models:
+        if row["state"] == "weights missing":
+            table.add_row("  [yellow]no weights[/]", row["name"], "", f"[dim]{escape(row['mend'] or '')}[/]")
+            continue
+        colour = "green" if row["state"] == "ready" else "red"
+        top1 = "" if row["top1"] is None else f"{row['top1']:.2f} %"
+        table.add_row(f"  [{colour}]{row['state']}[/]", row["name"], top1, f"[dim]{escape(row['origin'])}[/]")
+    return table
+
+
+def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, seconds: float, console: Console) -> None:
+    ready = [row["variant"] for row in models if row["state"] == "ready"]
+    console.print(f"[bold green]ready[/] in {seconds:.1f} s: {len(ready)} of {len(models)} networks, {url}/docs")
+    if settings.untrained:
+        console.print("[yellow]untrained[/]: seeded random weights; every answer says so")
+    if ready:
+        query = "" if settings.untrained else f"?model={ready[0]}"
+        console.print(f"  try: curl --data-binary @docs/images/digit.png '{url}/classify{query}'", highlight=False)
+    console.print("  Ctrl-C stops it")
