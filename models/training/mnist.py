@@ -42,7 +42,8 @@ def read_mnist(path: Path) -> MNIST:
 
 def _read_npz(path: Path) -> MNIST:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: numpy leaves the file of a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             # Keras' copy of the file names its arrays x_train and so on.
             own = ("train_images", "train_labels", "test_images", "test_labels")
             keras = ("x_train", "y_train", "x_test", "y_test")

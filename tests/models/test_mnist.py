@@ -1,0 +1,157 @@
+"""MNIST from disk in the shapes that it is published in, and damaged copies of it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.training.mnist import MNIST, Bytes, DataError, read_idx, read_mnist
+
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def idx(array: Bytes) -> bytes:
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+def arrays() -> MNIST:
+    rng = np.random.default_rng(0)
+
+    def pictures(count: int) -> Bytes:
+        return rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+
+    return MNIST(pictures(6), np.arange(6, dtype=np.uint8), pictures(4), np.arange(4, dtype=np.uint8))
+
+
+def write_folder(folder: Path, data: MNIST, *, dotted: bool = False, zipped: bool = False) -> None:
+    for name, array in zip(FILES, data, strict=True):
+        name = name.replace("-idx", ".idx") if dotted else name
+        content = idx(array)
+        (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
+
+
+def same(first: MNIST, second: MNIST) -> bool:
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("dotted", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_folder_of_idx_files(tmp_path: Path, dotted: bool, zipped: bool) -> None:
+    data = arrays()
+    write_folder(tmp_path, data, dotted=dotted, zipped=zipped)
+    assert same(read_mnist(tmp_path), data)
+
+
+def npz(data: MNIST, names: tuple[str, ...] = ("train_images", "train_labels", "test_images", "test_labels")) -> bytes:
+    out = io.BytesIO()
+    np.savez_compressed(out, **dict(zip(names, data, strict=True)))  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("names", [
+    ("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"),
+])  # fmt: skip
+def test_an_npz_file(tmp_path: Path, names: tuple[str, ...]) -> None:
+    data, path = arrays(), tmp_path / "mnist.npz"
+    path.write_bytes(npz(data, names))
+    assert same(read_mnist(path), data)
+
+
+def refuse(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_mnist(path)
+    assert str(path if path.suffix == ".npz" else path.name) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("missing", FILES)
+def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+    write_folder(tmp_path, arrays())
+    (tmp_path / missing).unlink()
+    assert missing in refuse(tmp_path)
+
+
+def test_pictures_and_digits_must_fit_each_other(tmp_path: Path) -> None:
+    data = arrays()
+    for bad in (
+        data._replace(train_digits=data.train_digits[:5]),
+        data._replace(test_pictures=data.test_pictures[:, :27]),
+        data._replace(test_digits=np.zeros((4, 1), np.uint8)),
+    ):
+        write_folder(tmp_path, bad)
+        assert "are not MNIST's" in refuse(tmp_path)
+
+
+GOOD = idx(np.arange(100, dtype=np.uint8).reshape(4, 25))
+DAMAGED = {
+    "empty": b"",
+    "half a header": GOOD[:3],
+    "no sizes": GOOD[:6],
+    "truncated": GOOD[:-1],
+    "too long": GOOD + b"\0",
+    "text": b"this is no IDX file at all",
+    "not bytes": GOOD[:2] + b"\x0d" + GOOD[3:],
+    "not zero": b"\1" + GOOD[1:],
+    "sizes whose product overflows": struct.pack(">HBBIII", 0, 8, 3, 2**31, 2**31, 4),
+}
+
+
+def test_an_idx_file_without_damage(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(GOOD)
+    assert np.array_equal(read_idx(tmp_path / "file"), np.arange(100).reshape(4, 25))
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_damaged_idx_file_is_refused(tmp_path: Path, name: str, zipped: bool) -> None:
+    path = tmp_path / ("file.gz" if zipped else "file")
+    path.write_bytes(gzip.compress(DAMAGED[name]) if zipped else DAMAGED[name])
+    with pytest.raises(DataError, match=str(path)):
+        read_idx(path)
+
+
+def test_a_damaged_gzip_is_refused_wherever_the_damage_is(tmp_path: Path) -> None:
+    path, data = tmp_path / "file.gz", gzip.compress(GOOD)
+    for place in (0, 3, *range(10, len(data))):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        with pytest.raises(DataError):
+            read_idx(path)
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(DataError):
+            read_idx(path)
+
+
+def test_a_damaged_npz_is_refused(tmp_path: Path) -> None:
+    path, data = tmp_path / "mnist.npz", npz(arrays())
+    array = io.BytesIO()
+    np.save(array, np.zeros(3))
+    pickled = io.BytesIO()
+    np.savez(pickled, train_images=np.array([{}], dtype=object))
+    for content in (b"", b"no archive", data[:100], data[:-30], array.getvalue(), pickled.getvalue()):
+        path.write_bytes(content)
+        assert "is no MNIST .npz file" in refuse(path)
+
+
+def test_damage_anywhere_in_an_npz_raises_nothing_else(tmp_path: Path) -> None:
+    path, data, rng = tmp_path / "mnist.npz", npz(arrays()), np.random.default_rng(0)
+    refused = 0
+    for place in rng.integers(0, len(data), 200):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        try:
+            read_mnist(path)
+        except DataError:
+            refused += 1
+    # The rest hits dates and the like, which nobody reads.
+    assert refused > 150
+
+
+def test_no_file_at_all(tmp_path: Path) -> None:
+    assert "is no MNIST .npz file" in refuse(tmp_path / "nothing.npz")
+    assert "has no train-images-idx3-ubyte" in refuse(tmp_path / "nothing")
