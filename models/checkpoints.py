@@ -13,7 +13,7 @@ import os
 import struct
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -70,6 +70,11 @@ class ManifestRow:
     network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
     """Arguments of the network that these weights were trained with, such as the constants of its LRN."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file, exact where an exact figure is published."""
+        return self.bytes if self.bytes is not None else round((self.mib or 0) * 2**20)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
@@ -86,6 +91,8 @@ class Checkpoint:
     path: Path | None = None
     """Where the weights lie; None if they are missing, or random."""
     url: str | None = None
+    download_bytes: int | None = None
+    """What there is to fetch from ``url``."""
     network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
 
     @property
@@ -101,10 +108,10 @@ class Checkpoint:
     def mend(self) -> str:
         """What to do about missing weights."""
         name = self.variant.name
-        if self.url is None:
+        if self.url is None or self.download_bytes is None:
             return f"no public weights are known; import your own with: topfive import {name} FILE"
-        file = self.url.rsplit("/", 1)[-1]
-        return f"download {self.url} and run: topfive import {name} {file}"
+        size = f"{self.download_bytes / 1e6:.0f} MB"
+        return f"topfive pull {name} (fetches {size}), or offline: topfive import {name} FILE"
 
 
 class Catalogue:
@@ -113,11 +120,19 @@ class Catalogue:
     Args:
         cache_dir: where imported weights lie; ``cache_dir()`` by default.
         untrained: every variant has seeded random weights instead, whatever checkpoints exist.
+        variants: the ones that count, for a service that does not host them all; by default all.
     """
 
-    def __init__(self, cache_directory: Path | None = None, *, untrained: bool = False) -> None:
+    def __init__(
+        self,
+        cache_directory: Path | None = None,
+        *,
+        untrained: bool = False,
+        variants: Collection[str] | None = None,
+    ) -> None:
         self.cache_dir = cache_directory or cache_dir()
         self.untrained = untrained
+        self._variants = VARIANTS.keys() if variants is None else frozenset(variants)
         self._changed_at = -1
         self._rows: list[Checkpoint] = []
         self._found: dict[tuple[str, str | None], Checkpoint] = {}
@@ -133,7 +148,7 @@ class Catalogue:
             # A folder's time moves in ticks (of milliseconds on some systems), so two changes may share one: while
             # the last one is fresh, the time proves nothing.
             fresh = abs(time.time_ns() - changed_at) < 1_000_000_000
-            self._rows = self._read()
+            self._rows = [row for row in self._read() if row.variant.name in self._variants]
             self._found.clear()
             self._changed_at = -1 if fresh else changed_at
         return self._rows
@@ -173,6 +188,8 @@ class Catalogue:
     def _find(self, rows: list[Checkpoint], model: str, labels: str | None) -> Checkpoint:
         name, _, at = model.partition("@")
         variant = find_variant(name)
+        if variant.name not in self._variants:
+            raise UnknownModelError(model, self._variants)
         if at and labels and at != labels:
             raise UnknownModelError(f"{model} with labels={labels}")
         wanted = at or labels
@@ -264,6 +281,7 @@ def _from_manifest(row: ManifestRow) -> Checkpoint:
         accuracy_source=row.accuracy_source,
         path=path if path is not None and path.is_file() else None,
         url=row.url,
+        download_bytes=row.size if row.url is not None else None,
         network=row.network,
     )
 

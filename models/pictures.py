@@ -55,10 +55,10 @@ _MAGIC: tuple[tuple[bytes, int, str], ...] = (
     (b"\x00\x00\x01\x00", 0, "Windows icon"),
     (b"PK\x03\x04", 0, "ZIP"),
 )
-# Possessive (``*+`` and ``(?>``): nothing before <svg is read in two ways, or a file of many comments takes for ever.
+# Nothing before <svg can be read in two ways: a pattern that may try both takes for ever on a file of many comments.
 _SVG = re.compile(
-    rb"(\xef\xbb\xbf)?(?>\s+|<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE[^>\[]*(\[[^\]]*\])?[^>]*>)*+<svg[\s>]",
-    re.DOTALL | re.IGNORECASE,
+    rb"(?:\xef\xbb\xbf)?(?:\s|<\?xml[^>]*>|<!--(?:[^-]|-(?!->))*-->|<!DOCTYPE[^>\[]*(?:\[[^\]]*\]\s*)?>)*<svg[\s>]",
+    re.IGNORECASE,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -13,8 +13,8 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 class UnknownModelError(ValueError):
     """No variant, alias or checkpoint has that name. The text lists the known ones."""
 
-    def __init__(self, name: str) -> None:
-        known = sorted([*VARIANTS, *_ALIASES])
+    def __init__(self, name: str, known: Iterable[str] | None = None) -> None:
+        known = sorted([*VARIANTS, *_ALIASES] if known is None else known)
         super().__init__(f"unknown model {name!r}; known: {', '.join(known)}")
         self.known = known
 

@@ -87,7 +87,7 @@ def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response
 
 def model_row(checkpoint: Checkpoint, resident: bool) -> ModelRow:
     """A checkpoint as ``GET /models`` and ``topfive models`` list it."""
-    variant = checkpoint.variant
+    variant, here = checkpoint.variant, checkpoint.state == "loadable"
     return ModelRow(
         name=checkpoint.name,
         variant=variant.name,
@@ -104,7 +104,8 @@ def model_row(checkpoint: Checkpoint, resident: bool) -> ModelRow:
         resident=resident,
         origin=checkpoint.origin,
         preprocess=checkpoint.preprocess.to_json(),
-        mend=checkpoint.mend if checkpoint.state != "loadable" else None,
+        mend=None if here else checkpoint.mend,
+        download_mb=None if here or checkpoint.download_bytes is None else round(checkpoint.download_bytes / 1e6, 1),
     )
 
 

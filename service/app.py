@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
 
+from models.checkpoints import Catalogue
+from service.api import create_app
+from service.capacity import hosted
 from service.fleet import Deployment, Fleet
 from service.local import local_app
 from service.logs import configure_logging
+from service.remote import Host, RemotePlacement
 from service.settings import Settings
 from service.state import is_stopping
 
+#: What every deployment has in common. Serve's own limit on requests (5 by default) puts them to sleep unseen; ours
+#: refuses them with a time to come back. Stopping and noticing a death should take seconds, not half a minute.
+_COMMON: dict[str, Any] = {
+    "max_ongoing_requests": 10_000,
+    "graceful_shutdown_wait_loop_s": 0.05,
+    "graceful_shutdown_timeout_s": 6,
+    "health_check_period_s": 1,
+    "logging_config": {"log_level": "WARNING", "enable_access_log": False},
+}
 
-class TopFive:
-    """The ingress of the ``local`` fleet. Ray Serve asks it for the ASGI app in the replica's own process."""
+
+class Local:
+    """The one deployment of the ``local`` fleet: HTTP and every network. Ray Serve asks for the ASGI app in the
+    replica's own process."""
 
     def __init__(self, settings: Settings, deployment: Deployment, folder: Path) -> None:
         configure_logging()
@@ -26,22 +44,58 @@ class TopFive:
         return self._app
 
 
+class Gateway:
+    """The ingress of other fleets: HTTP here, networks behind Serve handles."""
+
+    def __init__(self, settings: Settings, variants: list[str], folder: Path, handles: dict[str, Any]) -> None:
+        configure_logging()
+        catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=variants)
+        placement = RemotePlacement(handles, stopping=lambda: is_stopping(folder))
+
+        @asynccontextmanager
+        async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+            watching = asyncio.create_task(placement.watch())
+            yield
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+        self._app = create_app(catalogue, placement, settings, lifespan)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
+
+
 def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Application:
     """What ``serve.run`` takes. The folder is the service's own (``state.py``)."""
-    (deployment,) = fleet.deployment
     # Ray's decorators return one type or another by how they are called.
     deploy: Any = serve.deployment
-    ingress = deploy(
-        serve.ingress()(TopFive),
-        name="TopFive",
-        num_replicas=deployment.replicas,
-        ray_actor_options={"num_cpus": deployment.num_cpus, "num_gpus": deployment.num_gpus},
-        # Serve's own limit (5 by default) puts requests to sleep unseen; ours refuses them with a time to come back.
-        max_ongoing_requests=10_000,
-        graceful_shutdown_wait_loop_s=0.05,
-        graceful_shutdown_timeout_s=6,
-        health_check_period_s=2,
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
-    )
-    bound: serve.Application = ingress.bind(settings, deployment, folder)
-    return bound
+    if fleet.ingress is None:
+        (everything,) = fleet.deployment
+        bound = deploy(serve.ingress()(Local), **_options("ingress", everything)).bind(settings, everything, folder)
+    else:
+        loadable = hosted(fleet, Catalogue(settings.cache_dir, untrained=settings.untrained).checkpoints())
+        handles: dict[str, Any] = {}
+        for deployment in fleet.deployment:
+            if deployment.name in loadable:
+                host = deploy(Host, **_options(deployment.name, deployment)).bind(settings, deployment)
+                handles |= dict.fromkeys(deployment.names(), host)
+        gateway = deploy(
+            serve.ingress()(Gateway),
+            name="ingress",
+            num_replicas=fleet.ingress.replicas,
+            ray_actor_options={"num_cpus": fleet.ingress.num_cpus},
+            **_COMMON,
+        )
+        bound = gateway.bind(settings, fleet.names(), folder, handles)
+    application: serve.Application = bound
+    return application
+
+
+def _options(name: str, deployment: Deployment) -> dict[str, Any]:
+    return {
+        "name": name,
+        "num_replicas": deployment.replicas,
+        "ray_actor_options": {"num_cpus": deployment.num_cpus, "num_gpus": deployment.num_gpus},
+        **_COMMON,
+    }

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from models.checkpoints import Catalogue, WeightsMissingError
 from service.answers import answer, bulk, problem, single
 from service.bodies import read_body
-from service.errors import INTERNAL, BadParameterError, Failure, NoPictureError, failure_of
+from service.errors import INTERNAL, BadParameterError, Failure, NoPictureError, NotReadyError, failure_of
 from service.placement import Placement
 from service.router import Decision, choose
 from service.schemas import Answer, ClassifyQuery
@@ -68,7 +68,10 @@ class Classifier:
         if not picture:
             return failure_of(NoPictureError("the file is empty"))
         allowed_ms = query.latency_ms or self._settings.default_latency_ms
-        predictor = self._placement.predictor(decision.checkpoint)
+        try:
+            predictor = self._placement.predictor(decision.checkpoint)
+        except NotReadyError as error:
+            return failure_of(error)
         outcome = await predictor.predict(picture, arrived + allowed_ms / 1000)
         if isinstance(outcome, Failure):
             return outcome

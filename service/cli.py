@@ -75,6 +75,7 @@ def serve(
     max_body_mb: Annotated[float | None, _setting("max_body_mb")] = None,
     max_pixels: Annotated[int | None, _setting("max_pixels")] = None,
     cache_dir: Annotated[Path | None, _setting("cache_dir")] = None,
+    mirror: Annotated[str | None, _setting("mirror")] = None,
     access_log: Annotated[bool | None, _setting("access_log", "--access-log/--no-access-log")] = None,
 ) -> None:
     """Serve over HTTP until Ctrl-C."""
@@ -145,6 +146,52 @@ def classify(
             _print_answer(path, outcome)
     if any(isinstance(outcome, Failure) for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@app.command()
+def pull(
+    names: Annotated[list[str] | None, typer.Argument(help="Variants or variant@label_set.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything that lacks weights.")] = False,
+    mirror: Annotated[str | None, _setting("mirror")] = None,
+    cache_dir: Annotated[Path | None, _setting("cache_dir")] = None,
+) -> None:
+    """Fetch public weights, check them, and store them where serve finds them. Resumes what was cut off."""
+    from models.pulling import PullError, check_space, rows_to_pull
+    from service.fetching import pull_all
+
+    if everything == bool(names):
+        _fail("name what to pull, or say --all", 2)
+    settings = _settings(mirror=mirror, cache_dir=cache_dir)
+    catalogue = Catalogue(settings.cache_dir)
+    try:
+        rows = rows_to_pull(names or [], catalogue)
+        check_space(rows, catalogue)
+    except (UnknownModelError, PullError, OSError) as error:
+        _fail(error)
+    if not rows:
+        console.print("nothing to pull: every public checkpoint is here")
+        return
+    failures = pull_all(rows, catalogue, settings.mirror, console, errors)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    port: Annotated[int | None, typer.Option(help="Only the service on this port.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show this user's running services on this machine: fleet, deployments, replicas, models."""
+    from service.status import read_status, show_status
+
+    found = [service for service in read_status() if port in (None, service["port"])]
+    if as_json:
+        print(json.dumps({"services": found}, indent=2))  # noqa: T201
+    elif found:
+        for service in found:
+            show_status(service, console)
+    if not found:
+        _fail("no TopFive service of yours runs on this machine" + (f" on port {port}" if port else ""))
 
 
 @app.command(name="import")

@@ -1,19 +1,33 @@
-"""A fleet: which Serve deployment hosts which variants on which resources. A TOML file."""
+"""A fleet: which Serve deployment hosts which variants on which resources. A TOML file.
+
+Without an ``[ingress]`` table the one deployment is everything: HTTP and predictors in the same process. With one, HTTP
+has a deployment of its own, and every ``[[deployment]]`` is a Serve deployment behind it.
+"""
 
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.variants import VARIANTS, UnknownModelError, find_variant
+from models.variants import VARIANTS, find_variant
 
 
 class FleetError(ValueError):
     """The fleet cannot run; the text says what is wrong with it."""
+
+
+class Ingress(BaseModel):
+    """The ``[ingress]`` table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    replicas: int = Field(1, ge=1)
+    num_cpus: float = Field(0.1, ge=0)
 
 
 class Deployment(BaseModel):
@@ -37,6 +51,11 @@ class Deployment(BaseModel):
     pinned: list[str] = []
     """Variants that stay in memory."""
 
+    @property
+    def name(self) -> str:
+        """The Serve deployment's name."""
+        return "all" if "*" in self.variants else "+".join(self.names())
+
     def names(self) -> list[str]:
         """The variants, without aliases and wildcards.
 
@@ -54,26 +73,33 @@ class Fleet(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = ""
+    ingress: Ingress | None = None
     deployment: list[Deployment] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _check_names(self) -> Fleet:
-        seen: set[str] = set()
+    def _check(self) -> Fleet:
+        hosted = Counter(self.names())
+        twice = [name for name, times in hosted.items() if times > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is hosted twice")
+        if self.ingress is None and len(self.deployment) > 1:
+            raise ValueError("several deployments need an [ingress] table in front of them")
         for deployment in self.deployment:
-            for name in (*deployment.names(), *()):
-                if name in seen:
-                    raise ValueError(f"{name} is in two deployments")
-                seen.add(name)
             for name in deployment.pinned:
-                find_variant(name)
+                if find_variant(name).name not in deployment.names():
+                    raise ValueError(f"{name} is pinned where it is not hosted")
         return self
+
+    def names(self) -> list[str]:
+        """Every variant that is hosted."""
+        return [name for deployment in self.deployment for name in deployment.names()]
 
 
 def load_fleet(name_or_path: str) -> Fleet:
     """A shipped fleet by its name, or any TOML file by its path.
 
     Raises:
-        FleetError: no such fleet, broken TOML, an unknown key or variant, or a variant in two deployments.
+        FleetError: no such fleet, broken TOML, an unknown key or variant, or a variant that is hosted twice.
     """
     folder = resources.files("service.deploy.fleets")
     shipped = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
@@ -90,6 +116,7 @@ def load_fleet(name_or_path: str) -> Fleet:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise FleetError(f"fleet {name_or_path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
-    except UnknownModelError as error:
-        raise FleetError(f"fleet {name_or_path}: {error}") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise FleetError(
+            f"fleet {name_or_path}: {where}: {reason}" if where else f"fleet {name_or_path}: {reason}"
+        ) from error

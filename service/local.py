@@ -39,12 +39,12 @@ def local_placement(
 
 def local_app(settings: Settings, deployment: Deployment, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
     """The whole service as one ASGI app. ``stopping`` says whether it is on its way down, for /readyz."""
-    catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
+    catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
     placement = local_placement(settings, deployment, stopping)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        served = [c for c in catalogue.checkpoints() if c.state == "loadable" and c.variant.name in deployment.names()]
+        served = [c for c in catalogue.checkpoints() if c.state == "loadable"]
         # In the background, so that /healthz and /readyz answer, and what is loaded serves, while the rest loads.
         warming = asyncio.create_task(placement.warm_up(served))
         yield

@@ -136,6 +136,9 @@ class ModelRow(BaseModel):
     origin: str
     preprocess: dict[str, Any]
     mend: str | None = None
+    """How to get the weights that are missing."""
+    download_mb: float | None = None
+    """What getting them fetches."""
 
 
 class ModelList(BaseModel):

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     )
     max_body_mb: float = Field(20, gt=0, description="Largest body, in MB (10^6 bytes).")
     max_pixels: int = Field(80_000_000, ge=1, description="Largest picture, width times height.")
+    mirror: str | None = Field(None, description="http(s):// or file:// folder that pull takes weights from.")
     access_log: bool = Field(False, description="Log one line a request.")
 
     @property

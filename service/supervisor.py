@@ -14,16 +14,20 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
+import psutil
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from models.checkpoints import Catalogue
+from service.capacity import Machine, check_fits
 from service.fleet import load_fleet
-from service.processes import RUN_ID, end_run, holder_of
+from service.processes import RUN_ID, end_run, holder_of, of_run
 from service.settings import Settings
 from service.state import State, end_leftovers
 
@@ -31,6 +35,7 @@ from service.state import State, end_leftovers
 _READY_WITHIN_S = 600.0
 #: The driver bounds its own steps below this.
 _STOP_WITHIN_S = 9.5
+_LOGS = "its log files are in /tmp/ray/session_latest/logs"
 
 
 class StartError(RuntimeError):
@@ -44,7 +49,8 @@ def serve(settings: Settings, console: Console) -> None:
         FleetError, AlreadyServingError, StartError: as their names say; nothing is left running.
     """
     started = time.monotonic()
-    load_fleet(settings.fleet)
+    catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
+    check_fits(load_fleet(settings.fleet), catalogue.checkpoints(), Machine.this())
     ended = end_leftovers()
     if ended:
         console.print(f"ended {ended} processes that an earlier run had left behind")
@@ -60,10 +66,12 @@ def serve(settings: Settings, console: Console) -> None:
         answers = True
         console.print(_table(models))
         _print_ready(url, models, settings, time.monotonic() - started, console)
-        driver.wait()
-        raise StartError("the service has ended by itself; Ray's log files are in /tmp/ray/session_latest/logs")
+        _watch(driver, state)
     except _StopSignal:
         console.print("stopping: running requests are answered first" if answers else "stopping")
+    except StartError:
+        answers = False  # nothing is left that could stop in order
+        raise
     finally:
         signals.hold()
         _stop(driver, state, orderly=answers)
@@ -81,6 +89,30 @@ def _start_driver(settings: Settings, state: State) -> subprocess.Popen[str]:
     driver.stdin.write(settings.model_dump_json() + "\n")
     driver.stdin.flush()
     return driver
+
+
+def _watch(driver: subprocess.Popen[str], state: State) -> NoReturn:
+    """Until a signal, or until a process dies that Ray cannot replace.
+
+    Raises:
+        StartError: the driver, Ray's control store or its node daemon has ended. Replicas would go on answering for a
+            while, but none that died would come back.
+    """
+    found = {_name(process): process for process in of_run(state.record.run)}
+    while driver.poll() is None:
+        for name in ("gcs_server", "raylet"):
+            if name not in found or _name(found[name]) != name:
+                raise StartError(f"Ray's {name} has died; {_LOGS}")
+        time.sleep(0.5)
+    raise StartError(f"Ray's driver (pid {driver.pid}) has died; {_LOGS}")
+
+
+def _name(process: psutil.Process) -> str:
+    """The name of a living process; nothing for one that has died."""
+    with suppress(psutil.Error):
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            return process.name()
+    return ""
 
 
 def _stop(driver: subprocess.Popen[str] | None, state: State, *, orderly: bool) -> None:
@@ -187,6 +219,9 @@ def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, sec
     console.print(f"[bold green]ready[/] in {seconds:.1f} s: {len(ready)} of {len(models)} networks, {url}/docs")
     if settings.untrained:
         console.print("[yellow]untrained[/]: seeded random weights; every answer says so")
+    sizes = [row["download_mb"] for row in models if row["download_mb"]]
+    if sizes:
+        console.print(f"  topfive pull --all fetches what is missing: {len(sizes)} files, {sum(sizes):,.0f} MB")
     if ready:
         query = "" if settings.untrained else f"?model={ready[0]}"
         console.print(f"  try: curl --data-binary @docs/images/digit.png '{url}/classify{query}'", highlight=False)

@@ -32,11 +32,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def uvicorn_service(cache_dir: Path, *, untrained: bool = False) -> Iterator[str]:
-    """The local app under uvicorn in a thread; yields its URL."""
+def uvicorn_service(cache_dir: Path, *variants: str, untrained: bool = False) -> Iterator[str]:
+    """The local app under uvicorn in a thread, with all variants or some; yields its URL."""
     port = free_port()
     app = local_app(
-        Settings(cache_dir=cache_dir, untrained=untrained), Deployment(variants=["lenet5", "googlenet"], threads=1)
+        Settings(cache_dir=cache_dir, untrained=untrained), Deployment(variants=list(variants) or ["*"], threads=1)
     )
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run)
@@ -65,6 +65,10 @@ class Service:
     def wait_until_ready(self) -> None:
         try:
             wait_until_ready(self.url, lambda: self.process.poll() is None)
+            # An earlier run's replicas may still answer on the port; this one says so itself.
+            while "ready in" not in self.log.read_text():
+                assert self.process.poll() is None, "the server ended before it was ready"
+                time.sleep(0.1)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log.read_text()[-5000:]}") from error
 

@@ -73,7 +73,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
     assert set(rows) == {name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         if field.default_factory is None:
-            assert rows[name.upper()].lower() == (str(field.default).lower() or "none")
+            assert rows[name.upper()].lower() == (str(field.default).lower() or "none"), name
 
 
 def test_every_query_parameter_is_listed() -> None:

@@ -1,4 +1,4 @@
-"""Real bytes over real sockets into the real LeNet-5: the same tests against the app under uvicorn and the service."""
+"""Real bytes over real sockets into the real LeNet-5: the same tests against the app under uvicorn and both fleets."""
 
 from __future__ import annotations
 
@@ -18,15 +18,40 @@ import pytest
 from tests.pictures import DIGIT, photo
 from tests.running import Service, uvicorn_service
 
+#: As the shipped cluster-cpu, with the two networks that tests have weights for, and two ingress replicas.
+CLUSTER = """
+[ingress]
+replicas = 2
+num_cpus = 0.1
 
-@pytest.fixture(scope="module", params=["uvicorn", pytest.param("local", marks=pytest.mark.service)])
+[[deployment]]
+variants = ["lenet5"]
+num_cpus = 0.2
+threads = 1
+
+[[deployment]]
+variants = ["googlenet"]
+num_cpus = 0.2
+"""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "uvicorn",
+        pytest.param("local", marks=pytest.mark.service),
+        pytest.param("cluster-cpu", marks=pytest.mark.service),
+    ],
+)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "uvicorn":
         with uvicorn_service(folder) as address:
             yield address
         return
-    service = Service(folder, log=folder / "log.txt")
+    fleet = folder / "cluster.toml"
+    fleet.write_text(CLUSTER)
+    service = Service(folder, "--fleet", "local" if request.param == "local" else str(fleet), log=folder / "log.txt")
     try:
         service.wait_until_ready()
         yield service.url
@@ -106,7 +131,7 @@ def test_bad_bytes_get_a_problem(client: httpx.Client, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("query", "status"),
-    [("model=nonesuch", 404), ("modle=lenet5", 400), ("model=lenet5&k=0", 400), ("model=vgg16", 503)],
+    [("model=nonesuch", 404), ("modle=lenet5", 400), ("model=lenet5&k=0", 400), ("model=googlenet", 503)],
 )
 def test_bad_queries_get_a_problem(client: httpx.Client, query: str, status: int) -> None:
     answer = client.post(f"/classify?{query}", content=DIGIT.read_bytes())
@@ -153,6 +178,6 @@ def test_two_hundred_at_once_are_batched(url: str) -> None:
 def test_models_and_docs_are_served(client: httpx.Client) -> None:
     rows = {row["name"]: row["state"] for row in client.get("/models").json()["models"]}
     assert rows["lenet5@mnist"] == "ready"
-    assert rows["vgg16@imagenet1k"] == "weights missing"
+    assert rows["googlenet@imagenet1k"] == "weights missing"
     assert client.get("/docs").status_code == 200
     assert client.get("/healthz").json() == {"status": "live"}

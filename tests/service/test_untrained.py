@@ -48,6 +48,6 @@ def test_two_services_give_the_same_random_answer(client: httpx.Client, tmp_path
     ours = client.post("/classify?model=googlenet", content=photo()).json()["top5"]
     from tests.running import uvicorn_service
 
-    with uvicorn_service(tmp_path, untrained=True) as url:
+    with uvicorn_service(tmp_path, "googlenet", untrained=True) as url:
         theirs = httpx.post(f"{url}/classify?model=googlenet", content=photo(), timeout=60).json()["top5"]
     assert [label["index"] for label in ours] == [label["index"] for label in theirs]

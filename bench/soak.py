@@ -1,0 +1,200 @@
+"""Five minutes in the life of a service: ``python bench/soak.py [--minutes M] [--fleet NAME|PATH]``.
+
+Good and bad requests all the while; three restarts, two kills of a replica with SIGKILL; then quiet running, in which
+the replica's memory is watched. Checks that every answer was the right one, that memory stayed flat and that nothing is
+left at the end; exits with 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import httpx
+import psutil
+
+DIGIT = Path(__file__).parents[1] / "docs" / "images" / "digit.png"
+CLIENTS = 8
+#: Share of the run after which the restarts and kills are over.
+QUIET_FROM = 0.4
+
+
+class Load:
+    """Clients that post all the while and compare each answer with the one that is due."""
+
+    def __init__(self, url: str) -> None:
+        digit = DIGIT.read_bytes()
+        self._url = url
+        self._due = [
+            ("lenet5", digit, 200),
+            ("lenet5", digit, 200),
+            ("lenet5", digit[:3000], 422),
+            ("lenet5", b"some text", 422),
+            ("lenet5", b"%PDF-1.7", 415),
+            ("lenet5", b"", 400),
+            ("resnet50", digit, 404),
+            ("lenet5&k=11", digit, 400),
+        ]
+        self.counts: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._client, args=(i,)) for i in range(CLIENTS)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _client(self, turn: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=30) as client:
+            while not self._over.is_set():
+                model, content, status = self._due[turn % len(self._due)]
+                turn += 1
+                try:
+                    answer = client.post(f"/classify?model={model}", content=content)
+                except httpx.TransportError:
+                    self.counts["no answer"] += 1
+                    time.sleep(0.2)
+                    continue
+                self._check(answer, status)
+                time.sleep(0.01)
+
+    def _check(self, answer: httpx.Response, status: int) -> None:
+        problem = answer.headers.get("content-type") == "application/problem+json"
+        if answer.status_code == 503 and problem:
+            self.counts["503 while down"] += 1
+        elif answer.status_code == 404 and not problem:
+            self.counts["404 of HAProxy while down"] += 1
+        elif answer.status_code != status:
+            self.wrong.append(f"{answer.status_code} where {status} is due: {answer.text[:200]}")
+        elif status == 200 and answer.json()["top5"][0]["label"] != "3":
+            self.wrong.append(f"label {answer.json()['top5'][0]['label']}")
+        else:
+            self.counts[f"right {status}"] += 1
+
+
+class Service:
+    """``topfive serve``, started again and again on one port."""
+
+    def __init__(self, fleet: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), "--fleet", fleet]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)  # noqa: S603 - our own
+        for _ in range(600):
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        raise SystemExit("the service was not ready within two minutes")
+
+    def stop(self) -> float:
+        """Returns the seconds it took."""
+        assert self._process is not None
+        started = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        if self._process.wait(60) != 0:
+            raise SystemExit("the service ended with an error")
+        return time.monotonic() - started
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """Living replicas of the deployment that runs lenet5."""
+        command = [sys.executable, "-m", "service.cli", "status", "--port", str(self.port), "--json"]
+        run = subprocess.run(command, capture_output=True, check=True)  # noqa: S603 - our own
+        deployments = {d["name"]: d["replicas"] for d in json.loads(run.stdout)["services"][0]["deployments"]}
+        found: list[dict[str, Any]] = deployments.get("lenet5") or deployments["ingress"]
+        return found
+
+
+def kill_replica(service: Service) -> float:
+    """Seconds from the kill until the first right answer after a failure."""
+    os.kill(service.replicas()[0]["pid"], signal.SIGKILL)
+    started, failed = time.monotonic(), False
+    while time.monotonic() - started < 60:
+        try:
+            answer = httpx.post(f"{service.url}/classify?model=lenet5", content=DIGIT.read_bytes(), timeout=60)
+            if answer.status_code == 200 and (failed or time.monotonic() - started > 3):
+                break
+            failed = failed or answer.status_code != 200
+        except httpx.TransportError:
+            failed = True
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def marked_processes() -> list[int]:
+    """Processes of any run of TopFive, by the mark that they inherit."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if b"TOPFIVE_RUN_ID=" in Path(f"/proc/{process.pid}/environ").read_bytes():
+                found.append(process.pid)
+        except OSError:
+            continue
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--fleet", default="local")
+    options = parser.parse_args()
+    before = set(marked_processes())
+    service, seconds = Service(options.fleet), options.minutes * 60
+    service.start()
+    load, began = Load(service.url), time.monotonic()
+    load.start()
+    busy = seconds * QUIET_FROM
+    for turn in range(3):
+        time.sleep(busy / 12)
+        print(f"restart {turn + 1}: stopped in {service.stop():.1f} s", flush=True)
+        service.start()
+    for turn in range(2):
+        time.sleep(busy / 12)
+        print(f"kill {turn + 1}: right answers again after {kill_replica(service):.1f} s", flush=True)
+    time.sleep(max(0.0, busy - (time.monotonic() - began)))
+    process = psutil.Process(service.replicas()[0]["pid"])
+    sizes = []
+    while time.monotonic() - began < seconds:
+        sizes.append(process.memory_info().rss / 1e6)
+        time.sleep(0.5)
+    load.stop()
+    print(f"last stop: {service.stop():.1f} s")
+    report(load, sizes, sorted(set(marked_processes()) - before))
+
+
+def report(load: Load, sizes: list[float], left: list[int]) -> None:
+    """Prints what was found, and exits with 1 if anything is wrong."""
+    tenth = max(1, len(sizes) // 10)
+    first, last = mean(sizes[:tenth]), mean(sizes[-tenth:])
+    print("answers:", dict(load.counts), f"wrong: {len(load.wrong)}", *load.wrong[:3], sep="\n  ")
+    print(f"replica's RSS: {first:.1f} MB at first, {last:.1f} MB at last, {100 * (last / first - 1):+.1f} %")
+    print(f"processes left: {left or 'none'}")
+    if load.wrong or left or abs(last / first - 1) > 0.05:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Whether a fleet fits this machine, with the arithmetic, before anything is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from models.checkpoints import Checkpoint
+from service.fleet import Fleet, FleetError
+
+#: Resident bytes of a replica before it has loaded a network: Python, Ray Serve and PyTorch. Measured on the CPU build
+#: of PyTorch 2.14 and Ray 2.60, 330 to 360 MB.
+PROCESS_BYTES = 350_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is."""
+
+    cpus: float
+    gpus: int
+    free_bytes: int
+
+    @classmethod
+    def this(cls) -> Machine:
+        """The machine that this process may use."""
+        # One entry a GPU of NVIDIA's driver; asking torch would cost seconds.
+        gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+        return cls(len(os.sched_getaffinity(0)), gpus, psutil.virtual_memory().available)
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    name: str
+    replicas: int
+    each: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.replicas} x {self.each:g}"
+
+
+def check_fits(fleet: Fleet, checkpoints: Sequence[Checkpoint], machine: Machine) -> None:
+    """Raises FleetError if the fleet wants more than there is.
+
+    Args:
+        fleet: what is to run.
+        checkpoints: the catalogue; only what is loadable takes memory.
+        machine: what there is.
+    """
+    cpus = [_Share(d.name, d.replicas, d.num_cpus) for d in fleet.deployment]
+    if fleet.ingress is not None:
+        cpus.insert(0, _Share("ingress", fleet.ingress.replicas, fleet.ingress.num_cpus))
+    _check("CPUs", cpus, machine.cpus, "")
+    _check("GPUs", [_Share(d.name, d.replicas, d.num_gpus) for d in fleet.deployment], machine.gpus, "")
+    _check("MB", _memory(fleet, checkpoints), machine.free_bytes / 1e6, " free")
+
+
+def hosted(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> dict[str, list[Checkpoint]]:
+    """The loadable checkpoints of each deployment, by its name. Behind an ingress a deployment that has none is left
+    out: a process without a network would only take memory."""
+    by_deployment = {
+        d.name: [c for c in checkpoints if c.state == "loadable" and c.variant.name in d.names()]
+        for d in fleet.deployment
+    }
+    if fleet.ingress is None:
+        return by_deployment
+    return {name: loadable for name, loadable in by_deployment.items() if loadable}
+
+
+def _memory(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> list[_Share]:
+    """Megabytes: a process each replica, its parameters in float32, and the activations of its largest network."""
+    replicas = {d.name: d.replicas for d in fleet.deployment}
+    shares = []
+    for name, loadable in hosted(fleet, checkpoints).items():
+        weights = sum(4 * c.variant.params for c in loadable)
+        activations = max((4 * c.variant.activations for c in loadable), default=0)
+        shares.append(_Share(name, replicas[name], round((PROCESS_BYTES + weights + activations) / 1e6)))
+    if fleet.ingress is not None:
+        shares.insert(0, _Share("ingress", fleet.ingress.replicas, round(PROCESS_BYTES / 1e6)))
+    return shares
+
+
+def _check(unit: str, shares: Sequence[_Share], there: float, which: str) -> None:
+    wanted = sum(share.replicas * share.each for share in shares)
+    # Ray counts in ten-thousandths; a sum of tenths must not fail by its last bit.
+    if wanted > there + 1e-6:
+        sum_of = " + ".join(str(share) for share in shares if share.each)
+        raise FleetError(f"the fleet needs {wanted:g} {unit} ({sum_of}), this machine has {there:.6g}{which}")

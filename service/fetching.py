@@ -1,0 +1,52 @@
+"""Several pulls side by side, with a progress bar each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from models.checkpoints import Catalogue, ManifestRow, WrongWeightsError
+from models.pulling import PullError, pull
+
+_AT_ONCE = 4
+
+
+def pull_all(
+    rows: Sequence[ManifestRow], catalogue: Catalogue, mirror: str | None, console: Console, errors: Console
+) -> int:
+    """Pulls every row; one that fails does not stop the others. Returns how many failed."""
+    failures = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=errors) as bars, ThreadPoolExecutor(_AT_ONCE) as pool:
+        tasks: dict[str | None, TaskID] = {row.url: bars.add_task(row.variant, total=row.size) for row in rows}
+
+        def progress(row: ManifestRow, done: int) -> None:
+            bars.update(tasks[row.url], completed=done)
+
+        running = {pool.submit(pull, row, catalogue, mirror=mirror, progress=progress): row for row in rows}
+        for future in as_completed(running):
+            row = running[future]
+            try:
+                stored = future.result()
+            except (PullError, WrongWeightsError, OSError) as error:
+                failures += 1
+                bars.update(tasks[row.url], description=f"[red]{row.variant}[/]")
+                errors.print(f"[red]error[/]: {row.variant}: {escape(str(error))}", highlight=False, soft_wrap=True)
+            else:
+                bars.update(tasks[row.url], description=f"[green]{row.variant}[/]")
+                console.print(
+                    f"[green]stored[/] {stored.name}: {escape(str(stored.path))}", highlight=False, soft_wrap=True
+                )
+    return failures

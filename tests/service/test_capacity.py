@@ -1,0 +1,57 @@
+"""Fleets that want more than the machine has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.checkpoints import Catalogue, Checkpoint
+from service.capacity import PROCESS_BYTES, Machine, check_fits, hosted
+from service.fleet import Fleet, FleetError, load_fleet
+
+ROWS = Catalogue(Path("/nonexistent")).checkpoints()
+LAPTOP = Machine(cpus=2, gpus=0, free_bytes=4_000_000_000)
+
+
+def all_loadable() -> list[Checkpoint]:
+    return [replace(row, path=Path("weights")) for row in ROWS]
+
+
+def fleet(**changes: object) -> Fleet:
+    deployments = [{"variants": ["lenet5"], "num_cpus": 0.5}, {"variants": ["vgg16"], "num_cpus": 0.5, **changes}]
+    return Fleet.model_validate({"ingress": {"num_cpus": 0.25}, "deployment": deployments})
+
+
+@pytest.mark.parametrize("name", ["local", "cluster-cpu"])
+def test_shipped_fleets_fit_two_cores(name: str) -> None:
+    check_fits(load_fleet(name), all_loadable(), LAPTOP)
+
+
+def test_cpus_are_summed_up_in_the_refusal() -> None:
+    check_fits(fleet(replicas=3, num_cpus=0.4), all_loadable(), LAPTOP)
+    with pytest.raises(
+        FleetError, match=r"2\.25 CPUs \(ingress 1 x 0\.25 \+ lenet5 1 x 0\.5 \+ vgg16 3 x 0\.5\).* has 2$"
+    ):
+        check_fits(fleet(replicas=3), all_loadable(), LAPTOP)
+
+
+def test_gpus_that_are_not_there() -> None:
+    with pytest.raises(FleetError, match=r"0\.5 GPUs \(vgg16 1 x 0\.5\), this machine has 0"):
+        check_fits(fleet(num_gpus=0.5), all_loadable(), LAPTOP)
+
+
+def test_bytes_count_processes_weights_and_activations() -> None:
+    process, vgg = PROCESS_BYTES / 1e6, 4 * (138_357_544 + 15_237_608) / 1e6
+    needed = 2 * process + process + vgg  # the ingress, lenet5 and vgg16
+    check_fits(fleet(), all_loadable(), replace(LAPTOP, free_bytes=round((needed + 2) * 1e6)))
+    with pytest.raises(FleetError, match=r"MB \(ingress 1 x 350 \+ lenet5 1 x 350 \+ vgg16 1 x 964\)"):
+        check_fits(fleet(), all_loadable(), replace(LAPTOP, free_bytes=round((needed - 2) * 1e6)))
+
+
+def test_a_network_without_weights_costs_nothing_behind_an_ingress() -> None:
+    assert list(hosted(fleet(), ROWS)) == ["lenet5"]
+    check_fits(fleet(), ROWS, replace(LAPTOP, free_bytes=2 * PROCESS_BYTES + 2_000_000))
+    # In one process there is nothing to leave out.
+    assert list(hosted(load_fleet("local"), ROWS)) == ["all"]

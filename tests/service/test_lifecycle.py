@@ -1,0 +1,178 @@
+"""Starting, stopping, killing and restarting the real service. In each case nothing may be left behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from service.processes import of_run
+from service.state import Record, running
+from tests.pictures import DIGIT, photo
+from tests.running import Service, free_port
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Starts services and ends them, whatever the test did to them."""
+    with ExitStack() as stack:
+
+        def starter(*options: str, port: int | None = None) -> Service:
+            service = Service(tmp_path, *options, port=port, log=tmp_path / f"{time.monotonic_ns()}.log")
+            stack.callback(service.stop)
+            service.wait_until_ready()
+            return service
+
+        yield starter
+
+
+def record(service: Service) -> Record:
+    (found,) = [record for record in running() if record.port == service.port]
+    return found
+
+
+def named(service: Service, title: str) -> psutil.Process:
+    """The one process of a service whose command line has that text."""
+    found = [p for p in of_run(record(service).run) if title in " ".join(p.cmdline())]
+    return found[0]
+
+
+def post(url: str, model: str = "lenet5") -> int:
+    """Status of one classification; 0 without an answer."""
+    try:
+        return httpx.post(f"{url}/classify?model={model}", content=DIGIT.read_bytes(), timeout=10).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def until(condition: Callable[[], bool], within_s: float = 60) -> None:
+    give_up = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_stop_answers_what_runs_and_leaves_nothing(
+    start: Callable[..., Service], tmp_path: Path, number: signal.Signals
+) -> None:
+    """With a slow request in flight: readyz turns first, the request is answered, then everything is gone."""
+    fleet = tmp_path / "slow.toml"
+    fleet.write_text('[[deployment]]\nvariants = ["vgg16"]\nmax_batch_size = 4\n')
+    service = start("--fleet", str(fleet), "--untrained")
+    run = record(service).run
+    files = [("image", (f"{i}.jpg", photo())) for i in range(8)]
+    answers: list[httpx.Response] = []
+    slow = threading.Thread(
+        target=lambda: answers.append(httpx.post(f"{service.url}/classify?model=vgg16", files=files, timeout=60))
+    )
+    slow.start()
+    time.sleep(0.5)
+    service.process.send_signal(number)
+    until(lambda: httpx.get(f"{service.url}/readyz", timeout=5).status_code == 503)
+    assert slow.is_alive(), "the request was too fast to prove anything"
+    assert service.stop() == 0
+    slow.join()
+    assert [entry["status"] for entry in answers[0].json()["results"]] == [200] * 8
+    assert of_run(run) == []
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_two_services_side_by_side_and_status_knows_both(start: Callable[..., Service]) -> None:
+    first, second = start(), start()
+    assert (post(first.url), post(second.url)) == (200, 200)
+    command = [sys.executable, "-m", "service.cli", "status"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert first.url in shown
+    assert second.url in shown
+    assert "ready" in shown
+    assert "lenet5@mnist" in shown
+    assert first.stop() == 0
+    assert post(second.url) == 200
+    # A third on the second's port is one clear line.
+    refused = subprocess.run(
+        [sys.executable, "-m", "service.cli", "serve", "--port", str(second.port)], capture_output=True, text=True
+    )
+    assert refused.returncode == 1
+    assert f"on port {second.port}" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_supervisor_takes_everything_with_it(start: Callable[..., Service]) -> None:
+    service = start()
+    run = record(service).run
+    service.process.kill()
+    until(lambda: of_run(run) == [])
+    again = start(port=service.port)
+    assert post(again.url) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", ["service.driver", "gcs_server", "raylet/raylet"])
+def test_a_death_that_ray_cannot_mend_ends_the_service(start: Callable[..., Service], title: str) -> None:
+    """With a message and an exit status, so that whoever supervises the service starts it again."""
+    service = start()
+    run = record(service).run
+    named(service, title).kill()
+    assert service.process.wait(60) == 1
+    assert "has died" in service.log.read_text()
+    assert of_run(run) == []
+    again = start(port=service.port)
+    assert post(again.url) == 200
+
+
+@pytest.mark.slow
+def test_everything_killed_at_once_is_cleared_up_by_the_next_start(start: Callable[..., Service]) -> None:
+    """Supervisor and driver die together, so that nobody is left who could clear up."""
+    service = start()
+    run = record(service).run
+    driver = named(service, "service.driver")
+    service.process.send_signal(signal.SIGSTOP)
+    driver.kill()
+    service.process.kill()
+    assert of_run(run) != []
+    again = start(port=service.port)
+    assert of_run(run) == []
+    assert post(again.url) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", ["ray::ServeReplica", "haproxy -db", "ray::HAProxyManager", "ray::ServeController"])
+def test_what_ray_can_mend_comes_back_by_itself(start: Callable[..., Service], title: str) -> None:
+    service = start()
+    victim = named(service, title)
+    victim.kill()
+    until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
+    answers: list[int] = []
+    until(lambda: answers.append(post(service.url)) or answers[-5:] == [200] * 5, within_s=100)
+    assert set(answers) <= {0, 200, 404, 503}, "a dead process must not look like a defect of the service"
+
+
+def test_a_stranger_on_the_port_is_named(tmp_path: Path) -> None:
+    port = free_port()
+    stranger = subprocess.Popen(
+        [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], stderr=subprocess.DEVNULL
+    )
+    try:
+        until(lambda: any(c.laddr.port == port for c in psutil.Process(stranger.pid).net_connections()))
+        refused = subprocess.run(
+            [sys.executable, "-m", "service.cli", "serve", "--port", str(port)], capture_output=True, text=True
+        )
+    finally:
+        stranger.kill()
+        stranger.wait()
+    assert refused.returncode == 1
+    assert f"port {port} is held by" in refused.stderr
+    assert f"(pid {stranger.pid})" in refused.stderr
