@@ -79,26 +79,28 @@ def picture_to_crop(data: bytes, preprocess: Preprocess, *, max_pixels: int) -> 
 
 def crop(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """A decoded picture -> uint8 (side, side, channels): resized, centre-cropped, padded, ink made light."""
-    if preprocess.ink_on_light and _border(picture) > 127:
-        picture = ImageOps.invert(picture)
-    picture = _resized(picture, preprocess)
+    border = _border(picture) if preprocess.fit == "contain" or preprocess.ink_on_light else 0
+    picture = _resized(picture, preprocess, border)
     width, height = picture.size
     # torchvision's CenterCrop rounds like this, half to even.
     left, top = round((width - preprocess.crop) / 2), round((height - preprocess.crop) / 2)
     if (width, height) != (preprocess.crop, preprocess.crop):
         picture = picture.crop((left, top, left + preprocess.crop, top + preprocess.crop))
-    pixels = np.asarray(picture)
-    if preprocess.pad:
-        pixels = np.pad(pixels, ((preprocess.pad, preprocess.pad),) * 2 + ((0, 0),) * (pixels.ndim - 2))
-    return pixels.reshape(preprocess.side, preprocess.side, preprocess.channels)
+    pixels = np.asarray(picture).reshape(preprocess.crop, preprocess.crop, preprocess.channels)
+    if preprocess.ink_on_light and border > 127:
+        pixels = 255 - pixels
+    if not preprocess.pad:
+        return pixels
+    padded = np.zeros((preprocess.side, preprocess.side, preprocess.channels), np.uint8)
+    padded[preprocess.pad : -preprocess.pad, preprocess.pad : -preprocess.pad] = pixels
+    return padded
 
 
-def _resized(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
+def _resized(picture: Image.Image, preprocess: Preprocess, border: int) -> Image.Image:
     target, (width, height) = preprocess.resize, picture.size
     if preprocess.fit == "contain":
         if (width, height) == (target, target):
             return picture
-        border = _border(picture)
         fill = border if preprocess.colour == "grey" else (border,) * 3
         return ImageOps.pad(picture, (target, target), Image.Resampling.BILINEAR, color=fill)
     if preprocess.fit == "warp":
@@ -107,7 +109,7 @@ def _resized(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
         # Scaled whole, a picture of 1 x 80,000 pixels would take 16 GB, and the crop keeps nothing of its ends.
         part = _LONGEST * min(width, height)
         left, top = max(0, (width - part) // 2), max(0, (height - part) // 2)
-        return _resized(picture.crop((left, top, left + min(width, part), top + min(height, part))), preprocess)
+        return _resized(picture.crop((left, top, left + min(width, part), top + min(height, part))), preprocess, border)
     elif width <= height:
         size = (target, int(target * height / width))  # torchvision's Resize truncates
     else:
@@ -117,7 +119,7 @@ def _resized(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
 
 def _border(picture: Image.Image) -> int:
     """Median brightness of the outermost pixels."""
-    pixels = np.asarray(picture.convert("L"))
+    pixels = np.asarray(picture if picture.mode == "L" else picture.convert("L"))
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     return int(np.median(edge))
 

@@ -15,7 +15,6 @@ from models.checkpoints import Catalogue
 from service.api import create_app
 from service.capacity import hosted
 from service.fleet import Deployment, Fleet
-from service.local import local_app
 from service.logs import configure_logging
 from service.remote import Host, RemotePlacement
 from service.settings import Settings
@@ -37,6 +36,9 @@ class Local:
     replica's own process."""
 
     def __init__(self, settings: Settings, deployment: Deployment, folder: Path) -> None:
+        # Here and not above: the driver only names this class, and needs neither torch nor its 300 MB.
+        from service.local import local_app
+
         configure_logging()
         self._app = local_app(settings, deployment, stopping=lambda: is_stopping(folder))
 

@@ -21,6 +21,9 @@ from service.schemas import Answer, ClassifyQuery
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+#: How long a named checkpoint that can be served is served without a look at the disk: each look gives the
+#: interpreter's lock away, and getting it back from busy threads costs more than the look.
+_TRUST_S = 1.0
 access_log = logging.getLogger("topfive.access")
 
 
@@ -31,6 +34,8 @@ class Classifier:
         self._catalogue = catalogue
         self._placement = placement
         self._settings = settings
+        self._named: dict[tuple[str, str | None], Decision] = {}
+        self._trusted_until = 0.0
 
     async def classify(self, request: Request) -> Response:
         """Read the query, read the body, pick the checkpoint, predict, answer."""
@@ -38,7 +43,7 @@ class Classifier:
         try:
             query = _query(request.scope["query_string"])
             body = await read_body(request, self._settings.max_body_bytes)
-            decision = self._decide(query)
+            decision = self._decide(query, arrived)
         except Exception as error:
             response = problem(known_failure(error))
         else:
@@ -50,15 +55,21 @@ class Classifier:
             _log_access(request, response, arrived)
         return response
 
-    def _decide(self, query: ClassifyQuery) -> Decision:
+    def _decide(self, query: ClassifyQuery, arrived: float) -> Decision:
         """Raises UnknownModelError, WeightsMissingError or NoModelFitsError."""
         if query.model is None:
             preferred = query.labels or self._settings.labels or None
             return choose(self._catalogue.checkpoints(), preferred, query.min_top1)
-        checkpoint = self._catalogue.find(query.model, query.labels)
-        if checkpoint.state != "loadable":
-            raise WeightsMissingError(checkpoint)
-        return Decision(checkpoint, None)
+        if arrived > self._trusted_until:
+            self._named.clear()
+            self._trusted_until = arrived + _TRUST_S
+        decision = self._named.get((query.model, query.labels))
+        if decision is None:
+            checkpoint = self._catalogue.find(query.model, query.labels)
+            if checkpoint.state != "loadable":
+                raise WeightsMissingError(checkpoint)
+            decision = self._named[query.model, query.labels] = Decision(checkpoint, None)
+        return decision
 
     async def _one(
         self, picture: bytes | Failure, query: ClassifyQuery, decision: Decision, arrived: float

@@ -15,7 +15,6 @@ from typing import Any
 from models.checkpoints import Catalogue, Checkpoint
 from service.errors import Failure, NotReadyError, failure_of
 from service.fleet import Deployment
-from service.local import local_placement
 from service.logs import configure_logging
 from service.predictor import Prediction
 from service.settings import Settings
@@ -33,6 +32,9 @@ class Host:
     """The far end: a Serve deployment that hosts the variants of one ``[[deployment]]``."""
 
     def __init__(self, settings: Settings, deployment: Deployment) -> None:
+        # Here and not above: the driver and the ingress need neither torch nor its 300 MB.
+        from service.local import local_placement
+
         configure_logging()
         self._catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
         self._placement = local_placement(settings, deployment)
