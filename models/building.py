@@ -59,8 +59,11 @@ def build_with(
     """
     merged = {**weights.network, **(arguments or {})}
     # On the meta device nothing is initialised only to be overwritten: the file's tensors become the parameters.
-    with torch.device("meta"):
-        network = _network(variant, weights.num_classes, aux_heads, as_graph, merged)
+    try:
+        with torch.device("meta"):
+            network = _network(variant, weights.num_classes, aux_heads, as_graph, merged)
+    except TypeError as error:
+        raise WrongWeightsError(f"{path}: {variant.name} does not know what its card asks for: {error}") from error
     state = weights.state
     if variant.has_aux_heads and not aux_heads:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("aux")}

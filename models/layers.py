@@ -31,8 +31,8 @@ LRN_CAFFE = LRNConstants()
 class LocalResponseNorm(nn.Module):
     """b = a / (k + alpha / size * sum of a^2 over ``size`` neighbouring channels) ^ beta.
 
-    Same values as ``torch.nn.LocalResponseNorm``, which pools over a 5-D copy; a running difference of the
-    padded squares needs no such copy and costs about half.
+    Same values as ``torch.nn.LocalResponseNorm``, which pools over a 5-D copy; a sum of shifted slices of the
+    padded squares needs none.
     """
 
     def __init__(self, constants: LRNConstants) -> None:

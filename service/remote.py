@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 #: How often the ingress asks every deployment what it has loaded, and how long it waits for the answer.
 _ASK_EVERY_S = 1.0
 _ASK_WITHIN_S = 2.0
+#: Questions in a row that a deployment may leave unanswered before it counts as down: under load it may be slow to
+#: answer, and a replica that died is back within as many.
+_SILENCES = 3
 #: Advice to a client while a replica comes back: about what starting one takes.
 _BACK_WITHIN_MS = 5000.0
 
@@ -63,16 +66,13 @@ class Host:
 class RemotePredictor:
     """The near end of one checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint, handle: Any, is_up: Callable[[], bool]) -> None:
+    def __init__(self, checkpoint: Checkpoint, handle: Any) -> None:
         self._name = checkpoint.name
         self._handle = handle
-        self._is_up = is_up
 
     async def predict(self, image: bytes, deadline: float) -> Prediction | Failure:
-        """As ``Predictor.predict``, from the ingress."""
-        # Serve holds a request back until a replica is there. We would rather say so.
-        if not self._is_up():
-            return _unavailable(self._name)
+        """As ``Predictor.predict``, from the ingress. While a deployment has no replica, Serve holds a request back until
+        one is there again, or the deadline is over."""
         remaining_s = deadline - time.monotonic()
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):
@@ -83,7 +83,11 @@ class RemotePredictor:
         except Exception as error:
             # Ray's and gRPC's errors for a replica that died; their texts hold addresses and traces.
             log.warning("%s: the hop broke: %s", self._name, type(error).__name__)
-            return _unavailable(self._name)
+            return Failure(
+                "not-ready",
+                f"{self._name} lost its replica; it comes back by itself",
+                {"retry_after_ms": _BACK_WITHIN_MS},
+            )
 
 
 class RemotePlacement:
@@ -99,6 +103,7 @@ class RemotePlacement:
         self._stopping = stopping
         self._loaded: dict[str, frozenset[str] | None] = dict.fromkeys(handles)
         self._predictors: dict[str, RemotePredictor] = {}
+        self._silences = dict.fromkeys(handles, 0)
         self._was_ready = False
 
     def predictor(self, checkpoint: Checkpoint) -> RemotePredictor:
@@ -108,7 +113,7 @@ class RemotePlacement:
             variant = checkpoint.variant.name
             if variant not in self._handles:
                 raise NotReadyError(f"{checkpoint.name} came after the service was started; restart it to serve it")
-            found = RemotePredictor(checkpoint, self._handles[variant], lambda: self._loaded.get(variant) is not None)
+            found = RemotePredictor(checkpoint, self._handles[variant])
             self._predictors[checkpoint.name] = found
         return found
 
@@ -134,12 +139,10 @@ class RemotePlacement:
         try:
             async with asyncio.timeout(_ASK_WITHIN_S):
                 loaded = await handle.loaded.remote()
+            self._silences[variant] = 0
             self._loaded[variant] = None if loaded is None else frozenset(loaded)
         except Exception:
-            self._loaded[variant] = None
-
-
-def _unavailable(name: str) -> Failure:
-    return Failure(
-        "not-ready", f"{name} has no replica up; it comes back by itself", {"retry_after_ms": _BACK_WITHIN_MS}
-    )
+            # A timeout, or Ray's and gRPC's errors for a replica that died.
+            self._silences[variant] += 1
+            if self._silences[variant] >= _SILENCES:
+                self._loaded[variant] = None

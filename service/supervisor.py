@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -49,6 +50,8 @@ def serve(settings: Settings, console: Console) -> None:
         FleetError, AlreadyServingError, StartError: as their names say; nothing is left running.
     """
     started = time.monotonic()
+    if Path(settings.fleet).is_file():  # for whoever reads the record from another folder
+        settings = settings.model_copy(update={"fleet": str(Path(settings.fleet).resolve())})
     catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
     check_fits(load_fleet(settings.fleet), catalogue.checkpoints(), Machine.this())
     ended = end_leftovers()

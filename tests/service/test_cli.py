@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -11,7 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models import get_model
+from models import checkpoints, get_model, pulling
+from models.checkpoints import ManifestRow
 from service.cli import app
 from service.settings import Settings
 from tests.pictures import DIGIT, picture
@@ -73,6 +75,12 @@ def test_classify_reads_standard_input() -> None:
         (["import", "lenet5", "no-such-file.pth"], "there is no file"),
         (["import", "lenet5", str(DIGIT), "--preprocess", "sideways"], "torchvision-224"),
         (["serve", "--fleet", "galactic"], "galactic"),
+        (["pull"], "--all"),
+        (["pull", "vgg16", "--all"], "--all"),
+        (["pull", "resnet50"], "unknown model"),
+        (["pull", "googlenet", "--mirror", "http://127.0.0.1:9"], "cannot fetch googlenet-12.onnx from 127.0.0.1:9"),
+        (["pull", "googlenet", "--mirror", "file:///no/such/folder"], "No such file"),
+        (["status", "--port", "1"], "no TopFive service"),
         (["serve", "--port", "99999"], "TOPFIVE_PORT"),
         (["serve", "--precision", "int8"], "TOPFIVE_PRECISION"),
     ],
@@ -107,6 +115,32 @@ def test_import_then_classify(tmp_path: Path, own_cache: Path) -> None:
     answer = json.loads(runner.invoke(app, ["classify", "lenet5", str(DIGIT), "--json"]).stdout)
     assert answer["checkpoint"]["origin"] == "imported from mine.pth"
     assert list(own_cache.rglob("*.part")) == []
+
+
+def test_pull_from_a_mirror_on_disk_then_classify(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(4)
+    file = tmp_path / "lenet5-of-somebody.pth"
+    torch.save(get_model("lenet5").state_dict(), file)
+    row = ManifestRow(
+        variant="lenet5",
+        labels="mnist",
+        origin="somebody",
+        preprocess="mnist",
+        url=f"http://127.0.0.1:9/{file.name}",
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        bytes=file.stat().st_size,
+    )
+    monkeypatch.setattr(checkpoints, "manifest", lambda: (row,))
+    monkeypatch.setattr(pulling, "manifest", lambda: (row,))
+    pulled = runner.invoke(app, ["pull", "--all", "--mirror", tmp_path.as_uri()])
+    assert pulled.exit_code == 0, pulled.output
+    assert "stored lenet5@mnist" in pulled.output
+    answer = json.loads(runner.invoke(app, ["classify", "lenet5", str(DIGIT), "--json"]).stdout)
+    assert answer["checkpoint"]["origin"] == "somebody"
+    assert [path.name for path in own_cache.rglob("*") if path.is_file()] == ["lenet5@mnist.safetensors"]
+    assert "nothing to pull" in runner.invoke(app, ["pull", "--all"]).output
 
 
 def test_a_bad_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

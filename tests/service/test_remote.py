@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from models.checkpoints import Catalogue
+from service import remote
 from service.errors import Failure, NotReadyError
 from service.predictor import Prediction
 from service.remote import RemotePlacement, RemotePredictor
@@ -47,8 +48,8 @@ def soon() -> float:
     return time.monotonic() + 30
 
 
-def near_end(handle: Handle, up: bool = True) -> RemotePredictor:
-    return RemotePredictor(LENET, handle, lambda: up)
+def near_end(handle: Handle) -> RemotePredictor:
+    return RemotePredictor(LENET, handle)
 
 
 async def test_bytes_name_and_the_time_left_cross() -> None:
@@ -78,13 +79,6 @@ async def test_a_hop_that_hangs_is_504_at_the_deadline() -> None:
     assert outcome.status == 504
 
 
-async def test_a_deployment_that_is_down_is_not_even_asked() -> None:
-    handle = Handle()
-    outcome = await near_end(handle, up=False).predict(b"", soon())
-    assert isinstance(outcome, Failure)
-    assert (outcome.status, handle.calls) == (503, [])
-
-
 async def watched(placement: RemotePlacement) -> None:
     """Lets the placement ask every deployment once."""
     task = asyncio.create_task(placement.watch())
@@ -109,14 +103,28 @@ async def test_ready_once_every_deployment_has_loaded_and_then_as_long_as_one_is
     lenet.is_loaded = ["lenet5@mnist"]
     await watched(placement)
     assert is_ready(placement)
-    lenet.is_loaded = RuntimeError("died")
+    lenet.is_loaded = None
     await watched(placement)
     assert is_ready(placement)
-    outcome = await placement.predictor(LENET).predict(b"", soon())
-    assert isinstance(outcome, Failure)
-    googlenet.is_loaded = RuntimeError("died")
+    googlenet.is_loaded = None
     await watched(placement)
     assert not is_ready(placement)
+
+
+@pytest.mark.parametrize("trouble", ["hang", RuntimeError("died")])
+async def test_a_silence_is_no_death_until_there_are_several(trouble: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_ASK_WITHIN_S", 0.001)
+    lenet = Handle()
+    placement = RemotePlacement({"lenet5": lenet}, stopping=lambda: False)
+    await watched(placement)
+    lenet.is_loaded = trouble
+    for silence in range(1, remote._SILENCES + 1):
+        await placement._ask("lenet5", lenet)
+        assert placement.resident(LENET) == (silence < remote._SILENCES)
+        assert is_ready(placement) == (silence < remote._SILENCES)
+    lenet.is_loaded = ["lenet5@mnist"]
+    await placement._ask("lenet5", lenet)
+    assert placement.resident(LENET)
 
 
 async def test_stopping_is_not_ready() -> None:
