@@ -71,8 +71,11 @@ class RemotePredictor:
         self._handle = handle
 
     async def predict(self, image: bytes, deadline: float) -> Prediction | Failure:
-        """As ``Predictor.predict``, from the ingress. While a deployment has no replica, Serve holds a request back until
-        one is there again, or the deadline is over."""
+        """As ``Predictor.predict``, from the ingress.
+
+        While the deployment has no replica, Serve holds the request back until one is there again, at most until the
+        deadline.
+        """
         remaining_s = deadline - time.monotonic()
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):

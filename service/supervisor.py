@@ -52,11 +52,12 @@ def serve(settings: Settings, console: Console) -> None:
     started = time.monotonic()
     if Path(settings.fleet).is_file():  # for whoever reads the record from another folder
         settings = settings.model_copy(update={"fleet": str(Path(settings.fleet).resolve())})
-    catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
-    check_fits(load_fleet(settings.fleet), catalogue.checkpoints(), Machine.this())
+    fleet = load_fleet(settings.fleet)
     ended = end_leftovers()
     if ended:
         console.print(f"ended {ended} processes that an earlier run had left behind")
+    catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
+    check_fits(fleet, catalogue.checkpoints(), Machine.this())
     state = State.claim(settings.host, settings.port, settings.fleet)
     signals = _Signals()
     driver, answers = None, False
