@@ -90,6 +90,8 @@ class Checkpoint:
     trained: bool = True
     path: Path | None = None
     """Where the weights lie; None if they are missing, or random."""
+    modified_ns: int | None = None
+    """When a file in the cache was last replaced: other weights, even under the same card."""
     url: str | None = None
     download_bytes: int | None = None
     """What there is to fetch from ``url``."""
@@ -261,6 +263,7 @@ def read_card(path: Path) -> Checkpoint | None:
             variant=find_variant(fields.pop("variant")),
             preprocess=Preprocess.from_json(fields.pop("preprocess")),
             path=path,
+            modified_ns=path.stat().st_mtime_ns,
             **fields,
         )
     except (OSError, struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):

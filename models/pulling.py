@@ -17,13 +17,14 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from models.checkpoints import Catalogue, Checkpoint, ManifestRow, manifest
+from models.checkpoints import Catalogue, Checkpoint, ManifestRow, WrongWeightsError, manifest
 from models.importing import import_file
 from models.variants import VARIANTS, UnknownModelError, find_variant
 
 _CHUNK = 1 << 18
 #: Attempts in a row that bring not one byte, after which the pull has failed.
 _ATTEMPTS = 4
+_HOPELESS = (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects)
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
@@ -47,7 +48,8 @@ def rows_to_pull(names: Sequence[str], catalogue: Catalogue) -> list[ManifestRow
     if not names:
         missing = [c for c in catalogue.checkpoints() if c.state != "loadable" and c.url is not None]
         return [_row(c.variant.name, c.labels) for c in missing]
-    return [_row(find_variant(name.partition("@")[0]).name, name.partition("@")[2]) for name in names]
+    rows = [_row(find_variant(name.partition("@")[0]).name, name.partition("@")[2]) for name in names]
+    return list({row.url: row for row in rows}.values())
 
 
 def check_space(rows: Sequence[ManifestRow], catalogue: Catalogue) -> None:
@@ -88,9 +90,17 @@ def pull(row: ManifestRow, catalogue: Catalogue, *, mirror: str | None, progress
             _fetch(url, part, row, lambda done: progress(row, done))
         _check_digest(part, row)
         part.replace(whole)
-        return import_file(VARIANTS[row.variant], whole, catalogue, label_set=row.labels, preset=row.preprocess)
-    finally:
+        try:
+            stored = import_file(VARIANTS[row.variant], whole, catalogue, label_set=row.labels, preset=row.preprocess)
+        except OSError:
+            whole.replace(part)  # a full disk, say: the download is good, and is not fetched again
+            raise
+        whole.unlink()
+        return stored
+    except WrongWeightsError:
         whole.unlink(missing_ok=True)
+        raise
+    finally:
         if part.exists() and part.stat().st_size == 0:
             part.unlink()
 
@@ -124,14 +134,12 @@ def _fetch(url: str, part: Path, row: ManifestRow, progress: Callable[[int], Non
             error: Exception = PullError(f"{_size(part):,} bytes of {row.bytes:,} came")
         except httpx.HTTPStatusError as failed:
             raise PullError(f"{url} answers {failed.response.status_code}") from failed
-        except (httpx.TransportError, httpx.InvalidURL, OSError) as failed:
+        except (httpx.RequestError, httpx.InvalidURL, OSError) as failed:
             if isinstance(failed, OSError) and not isinstance(failed, ConnectionError):
                 raise PullError(f"{url}: {failed.strerror or failed}") from failed
             error = failed
         failures = 0 if _size(part) > before else failures + 1
-        if failures == _ATTEMPTS or isinstance(
-            error, httpx.ConnectError | httpx.UnsupportedProtocol | httpx.InvalidURL
-        ):
+        if failures == _ATTEMPTS or isinstance(error, _HOPELESS):
             host = urlsplit(url).netloc or url
             again = f"; {_size(part) / 1e6:,.1f} MB are kept and will be resumed" if _size(part) else ""
             raise PullError(
@@ -168,9 +176,10 @@ def _write(
     with part.open("ab" if append else "wb") as file:
         for chunk in chunks:
             file.write(chunk)
-            if row.bytes is not None and file.tell() > row.bytes:
+            # torchvision publishes sizes rounded to a thousandth of a MiB.
+            if file.tell() > (row.bytes if row.bytes is not None else 1.01 * row.size + 2**20):
                 file.truncate(0)
-                raise PullError(f"{_file(row)} has more than the {row.bytes:,} bytes that it should have")
+                raise PullError(f"{_file(row)} has more than the {row.size:,} bytes that it should have")
             progress(file.tell())
 
 

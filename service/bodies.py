@@ -6,6 +6,7 @@ at their word.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -25,6 +26,7 @@ MAX_PICTURES = 64
 #: A body that is too large is still read to its end, up to this many times the limit, before it is refused: a client
 #: that is cut off while it sends often never sees the answer.
 _READ_ON = 8
+_SLICE = 64 * 1024
 
 _DATA_URL = re.compile(r"data:[^,]*?;base64,", re.IGNORECASE)
 
@@ -48,7 +50,8 @@ async def read_body(request: Request, max_bytes: int) -> Body:
         case "multipart/form-data":
             return await _multipart(request, content)
         case "application/json":
-            return _json(content)
+            # Decoding megabytes of base64 takes milliseconds that the event loop does not have.
+            return _json(content) if len(content) < _SLICE else await asyncio.to_thread(_json, content)
     if not content:
         raise NoPictureError("the body is empty")
     return Body([content], bulk=False)
@@ -72,7 +75,10 @@ async def _read_bytes(request: Request, max_bytes: int) -> bytes:
 
 async def _multipart(request: Request, content: bytes) -> Body:
     async def stream() -> AsyncGenerator[bytes, None]:
-        yield content
+        # The parser runs on the event loop and some bodies keep it busy for seconds; others get their turn between.
+        for start in range(0, len(content), _SLICE):
+            yield content[start : start + _SLICE]
+            await asyncio.sleep(0)
 
     try:
         parser = MultiPartParser(request.headers, stream(), max_files=MAX_PICTURES, max_part_size=len(content))
@@ -82,7 +88,7 @@ async def _multipart(request: Request, content: bytes) -> Body:
         text = error.message if isinstance(error, MultiPartException) else "the boundary is missing or broken"
         raise BadBodyError(f"broken multipart body: {text}") from error
     try:
-        files = [await part.read() for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        files = [await part.read() for _, part in form.multi_items() if isinstance(part, UploadFile) and part.filename]
     finally:
         await form.close()
     if not files:

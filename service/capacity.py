@@ -30,7 +30,39 @@ class Machine:
         """The machine that this process may use."""
         # One entry a GPU of NVIDIA's driver; asking torch would cost seconds.
         gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-        return cls(len(os.sched_getaffinity(0)), gpus, psutil.virtual_memory().available)
+        cpus, free_bytes = float(len(os.sched_getaffinity(0))), psutil.virtual_memory().available
+        # A container may be given less than its host has.
+        quota = _numbers("cpu.max")
+        limit, used = _numbers("memory.max"), _numbers("memory.current")
+        if len(quota) == 2:
+            cpus = min(cpus, quota[0] / quota[1])
+        if limit and used:
+            free_bytes = min(free_bytes, round(limit[0] - used[0]))
+        return cls(cpus, gpus, free_bytes)
+
+
+def _numbers(file: str) -> list[float]:
+    """The numbers in one of the control group's files; none if it has no limit, or there is no such file."""
+    try:
+        words = Path("/sys/fs/cgroup", file).read_text().split()
+    except OSError:
+        return []
+    return [] if "max" in words else [float(word) for word in words]
+
+
+def with_device(fleet: Fleet, device: str, machine: Machine) -> Fleet:
+    """A fleet of one process takes a GPU where there is one, unless its file or the device setting says otherwise: Ray
+    hides every GPU from a replica that reserves none.
+
+    Raises:
+        FleetError: the device setting asks for a GPU that is not there.
+    """
+    if device.startswith("cuda") and not machine.gpus:
+        raise FleetError(f"device {device} is asked for, and this machine has no NVIDIA GPU")
+    (first, *others) = fleet.deployment
+    if fleet.ingress is not None or others or device == "cpu" or first.num_gpus or not machine.gpus:
+        return fleet
+    return fleet.model_copy(update={"deployment": [first.model_copy(update={"num_gpus": 1.0})]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +75,21 @@ class _Share:
         return f"{self.name} {self.replicas} x {self.each:g}"
 
 
-def check_fits(fleet: Fleet, checkpoints: Sequence[Checkpoint], machine: Machine) -> None:
+def check_fits(fleet: Fleet, checkpoints: Sequence[Checkpoint], machine: Machine, *, max_batch_size: int) -> None:
     """Raises FleetError if the fleet wants more than there is.
 
     Args:
         fleet: what is to run.
         checkpoints: the catalogue; only what is loadable takes memory.
         machine: what there is.
+        max_batch_size: of deployments that do not state theirs.
     """
     cpus = [_Share(d.name, d.replicas, d.num_cpus) for d in fleet.deployment]
     if fleet.ingress is not None:
         cpus.insert(0, _Share("ingress", fleet.ingress.replicas, fleet.ingress.num_cpus))
     _check("CPUs", cpus, machine.cpus, "")
     _check("GPUs", [_Share(d.name, d.replicas, d.num_gpus) for d in fleet.deployment], machine.gpus, "")
-    _check("MB", _memory(fleet, checkpoints), machine.free_bytes / 1e6, " free")
+    _check("MB", _memory(fleet, checkpoints, max_batch_size), machine.free_bytes / 1e6, " free")
 
 
 def hosted(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> dict[str, list[Checkpoint]]:
@@ -71,14 +104,17 @@ def hosted(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> dict[str, list[Ch
     return {name: loadable for name, loadable in by_deployment.items() if loadable}
 
 
-def _memory(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> list[_Share]:
-    """Megabytes: a process each replica, its parameters in float32, and the activations of its largest network."""
-    replicas = {d.name: d.replicas for d in fleet.deployment}
+def _memory(fleet: Fleet, checkpoints: Sequence[Checkpoint], max_batch_size: int) -> list[_Share]:
+    """Megabytes: a process each replica, its parameters in float32, and the activations of its largest network at the
+    largest batch."""
+    deployments = {d.name: d for d in fleet.deployment}
     shares = []
     for name, loadable in hosted(fleet, checkpoints).items():
         weights = sum(4 * c.variant.params for c in loadable)
-        activations = max((4 * c.variant.activations for c in loadable), default=0)
-        shares.append(_Share(name, replicas[name], round((PROCESS_BYTES + weights + activations) / 1e6)))
+        batch = deployments[name].max_batch_size or max_batch_size
+        activations = batch * max((4 * c.variant.activations for c in loadable), default=0)
+        megabytes = round((PROCESS_BYTES + weights + activations) / 1e6)
+        shares.append(_Share(name, deployments[name].replicas, megabytes))
     if fleet.ingress is not None:
         shares.insert(0, _Share("ingress", fleet.ingress.replicas, round(PROCESS_BYTES / 1e6)))
     return shares

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from models.checkpoints import Catalogue, WeightsMissingError
 from service.answers import answer, bulk, problem, single
@@ -44,6 +45,9 @@ class Classifier:
             query = _query(request.scope["query_string"])
             body = await read_body(request, self._settings.max_body_bytes)
             decision = self._decide(query, arrived)
+        except ClientDisconnect:
+            # Nobody is there to read the answer; the status is what proxies log for this.
+            return Response(status_code=499)
         except Exception as error:
             response = problem(known_failure(error))
         else:
@@ -59,7 +63,9 @@ class Classifier:
         """Raises UnknownModelError, WeightsMissingError or NoModelFitsError."""
         if query.model is None:
             preferred = query.labels or self._settings.labels or None
-            return choose(self._catalogue.checkpoints(), preferred, query.min_top1)
+            rows = self._catalogue.checkpoints()
+            served = [row for row in rows if row.state != "loadable" or self._placement.serves(row)]
+            return choose(served, preferred, query.min_top1)
         if arrived > self._trusted_until:
             self._named.clear()
             self._trusted_until = arrived + _TRUST_S

@@ -125,6 +125,7 @@ def classify(
 ) -> None:
     """Classify pictures without a server."""
     from service.answers import to_json
+    from service.engines import DeviceError
 
     try:
         checkpoint = _catalogue(untrained).find(model)
@@ -132,7 +133,7 @@ def classify(
             raise WeightsMissingError(checkpoint)
         contents = [sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes() for path in pictures]
         outcomes = asyncio.run(_classify(checkpoint, contents, k, _settings(device=device)))
-    except (UnknownModelError, WeightsMissingError, WrongWeightsError, OSError) as error:
+    except (UnknownModelError, WeightsMissingError, WrongWeightsError, DeviceError, OSError) as error:
         _fail(error)
     from service.errors import Failure
 

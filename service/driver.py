@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from service.capacity import Machine, with_device
 from service.errors import NotReadyError, failure_of, problem_document
 from service.fleet import Fleet, load_fleet
 from service.processes import RUN_ID, end_run
@@ -35,14 +36,14 @@ def main() -> None:
     """Starts, waits for the end of standard input, stops."""
     settings = Settings.model_validate_json(sys.stdin.readline())
     folder = Path(sys.argv[1])
-    start(settings, load_fleet(settings.fleet), folder)
+    start(settings, with_device(load_fleet(settings.fleet), settings.device, Machine.this()), folder)
     sys.stdin.read()
     stop(folder)
 
 
 def start(settings: Settings, fleet: Fleet, folder: Path) -> None:
     """Starts Ray, HAProxy and the application; returns when its replicas run."""
-    os.environ.update(environment(folder))
+    os.environ.update(environment(folder, settings))
     # Once more, as the last: Ray's daemons write their titles over the first kilobyte of their environment.
     os.environ[RUN_ID] = os.environ.pop(RUN_ID)
     # Ray reads its environment when it is imported.
@@ -56,6 +57,7 @@ def start(settings: Settings, fleet: Fleet, folder: Path) -> None:
     ray.init(
         address="local",
         include_dashboard=False,
+        num_cpus=max(1, int(Machine.this().cpus)),
         object_store_memory=_OBJECT_STORE_BYTES,
         logging_level=logging.WARNING,
     )
@@ -87,7 +89,7 @@ def stop(folder: Path) -> None:
     os._exit(0)
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, settings: Settings) -> dict[str, str]:
     """What Ray is told before it starts; what the user has set wins."""
     wanted = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -96,8 +98,8 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # Serve's own log goes to files alone; what our replicas log comes to the console (see logs.py).
         "RAY_SERVE_LOG_TO_STDERR": "0",
-        # 4 MiB by default, which refuses big pictures.
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(32 * 1024 * 1024),
+        # 4 MiB by default, which refuses big pictures; with room for what travels beside them.
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(max(32 * 2**20, settings.max_body_bytes + 2**20)),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1" if (os.cpu_count() or 1) < 8 else "2",
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         # A HAProxy that died is replaced after three failed checks; the default of 10 makes that half a minute.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,10 +18,21 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from models.checkpoints import Catalogue, ManifestRow, WrongWeightsError
+from models.checkpoints import Catalogue, Checkpoint, ManifestRow, WrongWeightsError
 from models.pulling import PullError, pull
 
 _AT_ONCE = 4
+
+
+def _finished(running: Mapping[Future[Checkpoint], ManifestRow], stop: threading.Event) -> Iterator[Future[Checkpoint]]:
+    """As they come; on Ctrl-C the ones that wait are dropped and the ones that run stop at their next bytes."""
+    try:
+        yield from as_completed(running)
+    except KeyboardInterrupt:
+        stop.set()
+        for future in running:
+            future.cancel()
+        yield from (future for future in as_completed(running) if not future.cancelled())
 
 
 def pull_all(
@@ -28,15 +40,18 @@ def pull_all(
 ) -> int:
     """Pulls every row; one that fails does not stop the others. Returns how many failed."""
     failures = 0
+    stop = threading.Event()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=errors) as bars, ThreadPoolExecutor(_AT_ONCE) as pool:
         tasks: dict[str | None, TaskID] = {row.url: bars.add_task(row.variant, total=row.size) for row in rows}
 
         def progress(row: ManifestRow, done: int) -> None:
+            if stop.is_set():
+                raise PullError("interrupted; what came is kept and will be resumed")
             bars.update(tasks[row.url], completed=done)
 
         running = {pool.submit(pull, row, catalogue, mirror=mirror, progress=progress): row for row in rows}
-        for future in as_completed(running):
+        for future in _finished(running, stop):
             row = running[future]
             try:
                 stored = future.result()

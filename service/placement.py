@@ -34,6 +34,10 @@ class Placement(Protocol):
         """Whether the checkpoint is loaded and warm."""
         ...
 
+    def serves(self, checkpoint: Checkpoint) -> bool:
+        """Whether the router may pick this loadable checkpoint: it has a place, and is not known to be damaged."""
+        ...
+
     def check_ready(self) -> None:
         """Raises NotReadyError, saying what is still being done, until the service is ready, and when it stops."""
         ...
@@ -63,14 +67,25 @@ class LocalPlacement:
         self._slot = DeviceSlot()
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._predictors: dict[str, Predictor] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._state: str | None = "starting"
 
     def predictor(self, checkpoint: Checkpoint) -> Predictor:
         found = self._predictors.get(checkpoint.name)
-        if found is None:
-            found = Predictor(checkpoint, self._load_engine, self._slot, self._workers, self._limits)
-            self._predictors[checkpoint.name] = found
-        return found
+        if found is not None and (found.checkpoint is checkpoint or found.checkpoint == checkpoint):
+            return found
+        if found is not None:
+            # Its file was replaced by another import. What is queued is still answered with the old weights.
+            task = asyncio.get_running_loop().create_task(found.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        new = Predictor(checkpoint, self._load_engine, self._slot, self._workers, self._limits)
+        self._predictors[checkpoint.name] = new
+        return new
+
+    def serves(self, checkpoint: Checkpoint) -> bool:
+        found = self._predictors.get(checkpoint.name)
+        return found is None or found.checkpoint != checkpoint or not found.damaged
 
     def resident(self, checkpoint: Checkpoint) -> bool:
         found = self._predictors.get(checkpoint.name)

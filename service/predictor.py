@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoints import Checkpoint
+from models.checkpoints import Checkpoint, WrongWeightsError
 from models.preprocess import picture_to_crop
 from service.batcher import Batcher
 from service.device import DeviceSlot
 from service.engines import Engine, EngineFactory
-from service.errors import INTERNAL, Failure, failure_of
+from service.errors import INTERNAL, DeadlineMissedError, Failure, failure_of
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +72,17 @@ class Predictor:
         self._workers = workers
         self._limits = limits
         self._engine: Engine | None = None
-        self._loading = asyncio.Lock()
-        self._decoding = 0
+        self._loading: asyncio.Task[None] | None = None
+        self._damage: WrongWeightsError | None = None
+        self._arriving = 0
         self._batcher: Batcher[Crop, _Top] = Batcher(
             self._run, slot, max_batch_size=limits.max_batch_size, max_queue=limits.max_queue
         )
+
+    @property
+    def damaged(self) -> bool:
+        """Whether its file was read and found wrong; a file that takes its place is another checkpoint."""
+        return self._damage is not None
 
     @property
     def ready(self) -> bool:
@@ -91,7 +97,10 @@ class Predictor:
             deadline: on ``time.monotonic()``.
         """
         try:
-            return await self._predict(image, deadline)
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._predict(image, deadline)
+        except TimeoutError:
+            return failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
         except Exception as error:
             failure = failure_of(error)
             if failure.problem is INTERNAL:
@@ -106,13 +115,30 @@ class Predictor:
         """
         if self._engine is not None:
             return
-        async with self._loading:
-            if self._engine is None:
-                loop = asyncio.get_running_loop()
-                engine = await loop.run_in_executor(self._workers, self._load_engine, self.checkpoint)
-                async with self._slot.taken():
-                    await self._slot.run(lambda: engine.warm_up((1, self._limits.max_batch_size)))
-                self._engine = engine
+        if self._damage is not None:
+            raise self._damage
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.get_running_loop().create_task(self._load())
+        # A caller whose time is over must not take the load with it that others wait for.
+        await asyncio.shield(self._loading)
+
+    async def _load(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            engine = await loop.run_in_executor(self._workers, self._load_engine, self.checkpoint)
+        except WrongWeightsError as error:
+            self._damage = error
+            raise
+        async with self._slot.taken():
+            await self._slot.run(lambda: engine.warm_up((1, self._limits.max_batch_size)))
+        self._engine = engine
+
+    async def retire(self) -> None:
+        """Answers what is here already, then closes."""
+        # Once in a re-import: not worth an event that every request would have to set.
+        while self._arriving or self._batcher.queue_length:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        await self.close()
 
     async def close(self) -> None:
         """Lets the running batch finish and gives the memory back."""
@@ -122,15 +148,16 @@ class Predictor:
             self._engine = None
 
     async def _predict(self, image: bytes, deadline: float) -> Prediction:
-        await self.load()
-        # Pictures being decoded will want a place in the queue in a moment.
-        self._batcher.check_room(1 + self._decoding)
-        self._decoding += 1
-        started = time.monotonic()
+        # Pictures that wait for the load or are being decoded will want a place in the queue in a moment.
+        self._batcher.check_room(1 + self._arriving)
+        self._arriving += 1
         try:
+            if self._engine is None:
+                await self.load()
+            started = time.monotonic()
             crop = await asyncio.get_running_loop().run_in_executor(self._workers, self._decode, image)
         finally:
-            self._decoding -= 1
+            self._arriving -= 1
         decode_s = time.monotonic() - started
         batched = await self._batcher.submit(crop, deadline)
         probabilities, indices = batched.output

@@ -57,7 +57,8 @@ def holder_of(host: str, port: int) -> str:
             if connection.status != psutil.CONN_LISTEN or connection.pid is None:
                 continue
             address, its_port = tuple(connection.laddr)[:2] or ("", 0)
-            if its_port == port and address in (host, "0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+            wildcards = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+            if its_port == port and (host in wildcards or address in (host, *wildcards)):
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return "another process"
 

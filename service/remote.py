@@ -123,6 +123,9 @@ class RemotePlacement:
     def resident(self, checkpoint: Checkpoint) -> bool:
         return checkpoint.name in (self._loaded.get(checkpoint.variant.name) or ())
 
+    def serves(self, checkpoint: Checkpoint) -> bool:
+        return checkpoint.variant.name in self._handles
+
     def check_ready(self) -> None:
         if self._stopping():
             raise NotReadyError("the service is stopping")

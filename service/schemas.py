@@ -45,7 +45,7 @@ class ClassifyQuery(BaseModel):
     min_top1: Finite | None = Field(
         None, ge=0, le=100, description="Lowest top-1 accuracy in percent that the router may pick."
     )
-    strict: bool = Field(True, description="A named model that cannot meet the budget is an error.")
+    strict: bool = Field(True, description="Reserved for budgets of named models.")
     k: int = Field(5, ge=1, le=10, description="How many labels to answer with.")
 
 

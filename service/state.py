@@ -18,10 +18,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from service.processes import Run, end_run
 
 _RECORD = "service.json"
 _STOPPING = "stopping"
+_CLEARED_WITHIN_S = 10.0
 
 
 class AlreadyServingError(RuntimeError):
@@ -69,9 +72,13 @@ class State:
             AlreadyServingError: a living service of ours has the port.
         """
         folder = base() / str(port)
-        lock = _try_lock(port)
-        if lock is None:
+        give_up = time.monotonic() + _CLEARED_WITHIN_S
+        while (lock := _try_lock(port)) is None:
             holder = read_record(folder)
+            # Another start of ours may be clearing up what a dead service left behind, and hold its lock meanwhile.
+            if (holder is None or not psutil.pid_exists(holder.pid)) and time.monotonic() < give_up:
+                time.sleep(0.1)
+                continue
             pid = f" (pid {holder.pid})" if holder is not None else ""
             raise AlreadyServingError(f"a TopFive service{pid} is on port {port}; stop it, or choose another --port")
         _clean(folder)

@@ -67,7 +67,7 @@ def _service(record: Record) -> dict[str, Any]:
 
 def _ask(url: str) -> tuple[bool, list[dict[str, Any]]]:
     try:
-        with httpx.Client(base_url=url, timeout=5) as client:
+        with httpx.Client(base_url=url, timeout=5, trust_env=False) as client:
             ready = client.get("/readyz").status_code == httpx.codes.OK
             answer = client.get("/models")
             rows = answer.json()["models"] if answer.status_code == httpx.codes.OK else []

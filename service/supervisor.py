@@ -26,7 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.checkpoints import Catalogue
-from service.capacity import Machine, check_fits
+from service.capacity import Machine, check_fits, with_device
 from service.fleet import load_fleet
 from service.processes import RUN_ID, end_run, holder_of, of_run
 from service.settings import Settings
@@ -57,7 +57,9 @@ def serve(settings: Settings, console: Console) -> None:
     if ended:
         console.print(f"ended {ended} processes that an earlier run had left behind")
     catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
-    check_fits(fleet, catalogue.checkpoints(), Machine.this())
+    machine = Machine.this()
+    fleet = with_device(fleet, settings.device, machine)
+    check_fits(fleet, catalogue.checkpoints(), machine, max_batch_size=settings.max_batch_size)
     state = State.claim(settings.host, settings.port, settings.fleet)
     signals = _Signals()
     driver, answers = None, False
@@ -79,6 +81,7 @@ def serve(settings: Settings, console: Console) -> None:
     finally:
         signals.hold()
         _stop(driver, state, orderly=answers)
+        signals.restore()
     console.print("stopped")
 
 
@@ -158,12 +161,16 @@ class _Signals:
 
     def __init__(self) -> None:
         self._held = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        self._before = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def hold(self) -> None:
         """From here on signals are ignored."""
         self._held = True
+
+    def restore(self) -> None:
+        """Puts back the handlers that were there before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if not self._held:
@@ -179,7 +186,8 @@ def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console)
     """
     give_up = time.monotonic() + _READY_WITHIN_S
     said = ""
-    with httpx.Client(base_url=url, timeout=10) as client:
+    # Not through a proxy of the environment: the service is on this machine.
+    with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
         while time.monotonic() < give_up:
             if driver.poll() is not None:
                 raise StartError("Ray Serve could not start; the lines above say why")

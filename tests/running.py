@@ -90,7 +90,7 @@ def wait_until_ready(url: str, alive: object) -> None:
         assert callable(alive)
         assert alive(), "the server ended before it was ready"
         try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+            if httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200:
                 return
         except httpx.TransportError:
             pass

@@ -18,6 +18,10 @@ from models.preprocess import Preprocess
 MAX_K = 10
 
 
+class DeviceError(ValueError):
+    """The device that is asked for is not on this machine."""
+
+
 class TopK(NamedTuple):
     """The most probable classes of a batch, most probable first: both (N, min(MAX_K, classes))."""
 

@@ -9,7 +9,7 @@ import torch
 from models.building import build_checkpoint
 from models.checkpoints import Checkpoint
 from models.postprocess import top_k
-from service.engines import MAX_K, TopK, blank
+from service.engines import MAX_K, DeviceError, TopK, blank
 
 
 class TorchEngine:
@@ -67,7 +67,7 @@ def pick_device(wanted: str) -> str:
     """``auto`` -> ``cuda:0`` where there is one, else ``cpu``.
 
     Raises:
-        ValueError: that device is not on this machine.
+        DeviceError: that device is not on this machine.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
@@ -75,6 +75,6 @@ def pick_device(wanted: str) -> str:
     if wanted.startswith("cuda"):
         number = int(wanted.partition(":")[2] or 0)
         if number >= count:
-            raise ValueError(f"device {wanted} is not here: this machine has {count} CUDA devices")
+            raise DeviceError(f"device {wanted} is not here: this machine has {count} CUDA devices")
         return f"cuda:{number}"
     return wanted

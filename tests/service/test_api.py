@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from models.checkpoints import Checkpoint, WrongWeightsError
+from service.engines import Engine
 from service.errors import PROBLEMS
 from service.predictor import Limits
 from service.settings import Settings
@@ -106,6 +108,54 @@ async def test_the_router_takes_the_most_accurate_and_says_why(fakes: Fakes) -> 
         assert digit["model"] == "lenet5"
         document = problem(await client.post("/classify?min_top1=90", content=photo()), 422, "no-model-fits")
         assert "vgg16" in document["detail"]
+
+
+async def test_a_client_that_hangs_up_is_no_defect(fakes: Fakes, caplog: pytest.LogCaptureFixture) -> None:
+    async with fakes.client() as client:
+        app = client._transport.app  # type: ignore[attr-defined]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/classify",
+            "query_string": b"model=lenet5",
+            "headers": [(b"content-length", b"1000")],
+        }
+        messages = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return next(messages)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)
+    assert sent[0]["status"] == 499
+    assert caplog.text == ""
+
+
+async def test_the_router_passes_over_damaged_weights(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes.loadable |= {"googlenet@imagenet1k", "vgg16@imagenet1k"}
+    load = fakes.load
+
+    def damaged(checkpoint: Checkpoint) -> Engine:
+        if checkpoint.variant.name == "vgg16":
+            raise WrongWeightsError("vgg16's file is damaged")
+        return load(checkpoint)
+
+    monkeypatch.setattr(fakes, "load", damaged)
+    async with fakes.client() as client:
+        assert (await client.post("/classify", content=photo())).json()["model"] == "googlenet"
+        problem(await client.post("/classify?model=vgg16", content=photo()), 503, "weights-damaged")
+
+
+async def test_an_empty_file_input_of_a_form_is_no_picture(fakes: Fakes) -> None:
+    form = "multipart/form-data; boundary=xyz"
+    part = b'--xyz\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n'
+    content = part % (b"a", b"a.png", picture(4)) + part % (b"b", b"", b"") + b"--xyz--\r\n"
+    async with fakes.client() as client:
+        answer = await client.post("/classify?model=lenet5", content=content, headers={"content-type": form})
+    assert answer.json()["top5"][0]["label"] == "4"
 
 
 async def test_labels_force_a_checkpoint(fakes: Fakes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.checkpoints import Catalogue, Checkpoint
-from service.capacity import PROCESS_BYTES, Machine, check_fits, hosted
+from service.capacity import PROCESS_BYTES, Machine, check_fits, hosted, with_device
 from service.fleet import Fleet, FleetError, load_fleet
 
 ROWS = Catalogue(Path("/nonexistent")).checkpoints()
@@ -26,32 +26,49 @@ def fleet(**changes: object) -> Fleet:
 
 @pytest.mark.parametrize("name", ["local", "cluster-cpu"])
 def test_shipped_fleets_fit_two_cores(name: str) -> None:
-    check_fits(load_fleet(name), all_loadable(), LAPTOP)
+    check_fits(load_fleet(name), all_loadable(), LAPTOP, max_batch_size=1)
 
 
 def test_cpus_are_summed_up_in_the_refusal() -> None:
-    check_fits(fleet(replicas=3, num_cpus=0.4), all_loadable(), LAPTOP)
+    check_fits(fleet(replicas=3, num_cpus=0.4), all_loadable(), LAPTOP, max_batch_size=1)
     with pytest.raises(
         FleetError, match=r"2\.25 CPUs \(ingress 1 x 0\.25 \+ lenet5 1 x 0\.5 \+ vgg16 3 x 0\.5\).* has 2$"
     ):
-        check_fits(fleet(replicas=3), all_loadable(), LAPTOP)
+        check_fits(fleet(replicas=3), all_loadable(), LAPTOP, max_batch_size=1)
 
 
 def test_gpus_that_are_not_there() -> None:
     with pytest.raises(FleetError, match=r"0\.5 GPUs \(vgg16 1 x 0\.5\), this machine has 0"):
-        check_fits(fleet(num_gpus=0.5), all_loadable(), LAPTOP)
+        check_fits(fleet(num_gpus=0.5), all_loadable(), LAPTOP, max_batch_size=1)
 
 
 def test_bytes_count_processes_weights_and_activations() -> None:
     process, vgg = PROCESS_BYTES / 1e6, 4 * (138_357_544 + 15_237_608) / 1e6
     needed = 2 * process + process + vgg  # the ingress, lenet5 and vgg16
-    check_fits(fleet(), all_loadable(), replace(LAPTOP, free_bytes=round((needed + 2) * 1e6)))
+    check_fits(fleet(), all_loadable(), replace(LAPTOP, free_bytes=round((needed + 2) * 1e6)), max_batch_size=1)
     with pytest.raises(FleetError, match=r"MB \(ingress 1 x 350 \+ lenet5 1 x 350 \+ vgg16 1 x 964\)"):
-        check_fits(fleet(), all_loadable(), replace(LAPTOP, free_bytes=round((needed - 2) * 1e6)))
+        check_fits(fleet(), all_loadable(), replace(LAPTOP, free_bytes=round((needed - 2) * 1e6)), max_batch_size=1)
 
 
 def test_a_network_without_weights_costs_nothing_behind_an_ingress() -> None:
     assert list(hosted(fleet(), ROWS)) == ["lenet5"]
-    check_fits(fleet(), ROWS, replace(LAPTOP, free_bytes=2 * PROCESS_BYTES + 2_000_000))
+    check_fits(fleet(), ROWS, replace(LAPTOP, free_bytes=2 * PROCESS_BYTES + 2_000_000), max_batch_size=1)
     # In one process there is nothing to leave out.
     assert list(hosted(load_fleet("local"), ROWS)) == ["all"]
+
+
+def test_activations_count_at_the_largest_batch() -> None:
+    with pytest.raises(FleetError, match="vgg16 1 x 1391"):  # 350 + 553.4 + 8 x 60.95
+        check_fits(fleet(), all_loadable(), replace(LAPTOP, free_bytes=2_000_000_000), max_batch_size=8)
+
+
+def test_one_process_takes_the_gpu_where_there_is_one() -> None:
+    """Ray hides GPUs from a replica that reserves none."""
+    workstation, local = replace(LAPTOP, gpus=2), load_fleet("local")
+    assert with_device(local, "auto", workstation).deployment[0].num_gpus == 1
+    assert with_device(local, "cuda:0", workstation).deployment[0].num_gpus == 1
+    assert with_device(local, "cpu", workstation) == local
+    assert with_device(local, "auto", LAPTOP) == local
+    assert with_device(fleet(), "auto", workstation) == fleet()
+    with pytest.raises(FleetError, match="no NVIDIA GPU"):
+        with_device(local, "cuda:0", LAPTOP)

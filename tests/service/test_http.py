@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -17,6 +19,9 @@ import pytest
 
 from tests.pictures import DIGIT, photo
 from tests.running import Service, uvicorn_service
+
+# The first test of a fleet waits for its start, on a new machine with a cold disk.
+pytestmark = pytest.mark.timeout(300)
 
 #: As the shipped cluster-cpu, with the two networks that tests have weights for, and two ingress replicas.
 CLUSTER = """
@@ -83,12 +88,13 @@ def test_curl_with_a_form_content_type_is_a_picture(client: httpx.Client) -> Non
     assert answer.status_code == 200
 
 
-def test_the_command_line_agrees_with_the_service(client: httpx.Client) -> None:
+def test_the_command_line_agrees_with_the_service(client: httpx.Client, tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "service.cli", "classify", "lenet5", str(DIGIT), "--json"],
         capture_output=True,
         check=True,
         timeout=100,
+        env={**os.environ, "TOPFIVE_CACHE_DIR": str(tmp_path)},
     )
     ours = json.loads(run.stdout)["top5"]
     theirs = client.post("/classify?model=lenet5", content=DIGIT.read_bytes()).json()["top5"]

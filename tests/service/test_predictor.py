@@ -67,8 +67,8 @@ async def test_errors_are_values() -> None:
     await served.close()
 
 
-async def test_a_load_that_fails_is_tried_again() -> None:
-    attempts = iter([WrongWeightsError("damaged"), None])
+async def test_a_load_that_fails_is_tried_again_unless_the_file_is_damaged() -> None:
+    attempts = iter([OSError("busy"), None, WrongWeightsError("damaged")])
 
     def load(checkpoint: Checkpoint) -> Engine:
         error = next(attempts)
@@ -77,10 +77,50 @@ async def test_a_load_that_fails_is_tried_again() -> None:
         return FakeEngine(checkpoint)
 
     served = predictor(load)
-    first = await served.predict(picture(), soon())
-    assert isinstance(first, Failure)
-    assert (first.slug, first.status) == ("weights-damaged", 503)
+    assert isinstance(await served.predict(picture(), soon()), Failure)
     assert isinstance(await served.predict(picture(), soon()), Prediction)
+    await served.close()
+    damaged = predictor(load)
+    for _ in range(3):  # read once: the attempts are used up
+        outcome = await damaged.predict(picture(), soon())
+        assert isinstance(outcome, Failure)
+        assert (outcome.slug, outcome.status, damaged.damaged) == ("weights-damaged", 503, True)
+    await damaged.close()
+
+
+async def test_the_deadline_bounds_the_wait_for_a_load_which_goes_on_for_the_others() -> None:
+    release = threading.Event()
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        assert release.wait(30)
+        return FakeEngine(checkpoint)
+
+    served = predictor(load)
+    patient = asyncio.create_task(served.predict(picture(), soon()))
+    await asyncio.sleep(0)
+    hasty = await served.predict(picture(), time.monotonic() + 0.05)
+    assert isinstance(hasty, Failure)
+    assert hasty.slug == "deadline-missed"
+    release.set()
+    assert isinstance(await patient, Prediction)
+    await served.close()
+
+
+async def test_a_full_queue_refuses_while_the_checkpoint_is_still_loading() -> None:
+    release = threading.Event()
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        assert release.wait(30)
+        return FakeEngine(checkpoint)
+
+    served = predictor(load, Limits(max_queue=3))
+    posts = [asyncio.create_task(served.predict(picture(), soon())) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    refused = [post for post in posts if post.done()]
+    assert len(refused) == 7
+    release.set()
+    outcomes = await asyncio.gather(*posts)
+    assert sum(isinstance(outcome, Prediction) for outcome in outcomes) == 3
     await served.close()
 
 
