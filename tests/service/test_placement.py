@@ -35,8 +35,8 @@ async def test_a_replaced_file_gets_a_new_predictor_and_the_old_one_answers_what
     assert not placement.resident(imported)
     assert isinstance(await new.predict(picture(), time.monotonic() + 30), Prediction)
     assert all(isinstance(outcome, Prediction) for outcome in await asyncio.gather(*running))
-    while old.ready:
-        await asyncio.sleep(0.01)
+    await asyncio.gather(*placement._retiring)
+    assert not old.ready
     assert placement.predictor(imported) is new
     await placement.close()
 
