@@ -53,7 +53,7 @@ def import_file(
         checkpoint = replace(checkpoint, preprocess=PRESETS[preset])
     target = catalogue.path_for(variant, label_set)
     write_checkpoint(target, network, checkpoint)
-    return replace(checkpoint, path=target)
+    return replace(checkpoint, path=target, modified_ns=target.stat().st_mtime_ns)
 
 
 def _describe(
@@ -63,7 +63,7 @@ def _describe(
     if as_graph and variant.graph_differs:
         network["as_graph"] = True
     if own is not None:
-        own = replace(own, path=None, network=network)
+        own = replace(own, path=None, modified_ns=None, network=network)
         if own.labels == label_set:
             return own
         # What it scored on other classes says nothing about these.
