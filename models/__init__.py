@@ -9,9 +9,10 @@ Read in this order:
 - ``lenet.py``, ``alexnet.py``, ``vgg.py``, ``googlenet.py``: one file a paper, over ``layers.py``.
 - ``pictures.py``: bytes -> upright 8-bit picture; ``preprocess.py``: picture -> the crop a checkpoint wants.
 - ``postprocess.py``: logits -> the k most probable classes; ``labels.py``: class number -> word.
-- ``checkpoints.py``: which weights exist (``weights/manifest.toml`` and the local cache), without torch.
+- ``manifest.py``: the checkpoints that the project knows; ``checkpoints.py``: which of them are here. Without torch.
 - ``reading.py``: foreign weight files -> checked state dicts; ``zoo.py``: the ONNX Model Zoo's graphs.
-- ``building.py``: a variant or a checkpoint -> a torch module; ``importing.py``: a weight file -> the local cache.
+- ``building.py``: a variant or a checkpoint -> a torch module; ``importing.py``: a weight file -> the local cache;
+  ``pulling.py``: a public checkpoint over the network.
 - ``analysis.py``: what a network needs, counted from the network itself.
 - ``training/``: how the checkpoints in the box were made.
 

@@ -17,8 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from models.checkpoints import Catalogue, Checkpoint, ManifestRow, WrongWeightsError, manifest
+from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
 from models.importing import import_file
+from models.manifest import ManifestRow, manifest
 from models.variants import VARIANTS, UnknownModelError, find_variant
 
 _CHUNK = 1 << 18

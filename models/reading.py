@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from models.checkpoints import ManifestRow, WrongWeightsError, known_file, read_card
+from models.checkpoints import WrongWeightsError, read_card
+from models.manifest import ManifestRow, known_file
 from models.variants import Variant
 
 

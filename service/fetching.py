@@ -18,7 +18,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from models.checkpoints import Catalogue, Checkpoint, ManifestRow, WrongWeightsError
+from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
+from models.manifest import ManifestRow
 from models.pulling import PullError, pull
 
 _AT_ONCE = 4

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from models.checkpoints import ManifestRow, manifest, read_card
+from models.checkpoints import read_card
 from models.labels import LABEL_SETS
+from models.manifest import ManifestRow, manifest
 from models.preprocess import PRESETS
 from models.variants import VARIANTS
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from models import get_model
-from models.checkpoints import Catalogue, ManifestRow
+from models.checkpoints import Catalogue
+from models.manifest import ManifestRow
 from models.pulling import PullError, check_space, pull, rows_to_pull, source
 from models.variants import UnknownModelError
 

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from models import get_model
-from models.checkpoints import Catalogue, manifest, read_card
+from models.checkpoints import Catalogue, read_card
 from models.lenet import LeNet5
+from models.manifest import manifest
 from models.preprocess import PRESETS, picture_to_crop
 from models.training.__main__ import app
 from models.training.lenet import Epoch, Recipe, accuracy, distort, to_input, train

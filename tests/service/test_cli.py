@@ -12,8 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models import checkpoints, get_model, pulling
-from models.checkpoints import ManifestRow
+from models import checkpoints, get_model, manifest, pulling
+from models.manifest import ManifestRow
 from service.cli import app
 from service.settings import Settings
 from tests.pictures import DIGIT, picture
@@ -132,8 +132,8 @@ def test_pull_from_a_mirror_on_disk_then_classify(
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         bytes=file.stat().st_size,
     )
-    monkeypatch.setattr(checkpoints, "manifest", lambda: (row,))
-    monkeypatch.setattr(pulling, "manifest", lambda: (row,))
+    for module in (manifest, checkpoints, pulling):
+        monkeypatch.setattr(module, "manifest", lambda: (row,))
     pulled = runner.invoke(app, ["pull", "--all", "--mirror", tmp_path.as_uri()])
     assert pulled.exit_code == 0, pulled.output
     assert "stored lenet5@mnist" in pulled.output
