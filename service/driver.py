@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 #: How long a stop waits for running requests, and for Ray.
 _DELETE_WITHIN_S = 6.0
 _SHUTDOWN_WITHIN_S = 2.0
+_PAGE_WITHIN_S = 5.0
 
 
 def main() -> None:
@@ -150,9 +152,14 @@ def _write_error_page(folder: Path) -> None:
         "Retry-After: 1",
         f"Content-Length: {len(body)}",
     )
-    part = folder / "500.http.part"
-    part.write_bytes("\r\n".join((*head, "", body)).encode())
-    part.replace(folder / "500.http")
+    # Serve keeps the page in a folder below, named for the cluster, and writes it when its HAProxy manager starts.
+    give_up = time.monotonic() + _PAGE_WITHIN_S
+    while not (pages := list(folder.rglob("500.http"))) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    for page in pages:
+        part = page.with_suffix(".part")
+        part.write_bytes("\r\n".join((*head, "", body)).encode())
+        part.replace(page)
 
 
 def _free_port() -> int:
