@@ -1,15 +1,17 @@
 """TopFive's service. The path of one request, file by file:
 
-1. ``api.py``: HTTP bytes -> pictures and a query; ``schemas.py`` has the shapes, ``bodies.py`` the three kinds of body.
+1. ``api.py``: the paths; ``classify.py`` is the one that counts, ``bodies.py`` reads its three kinds of body and
+   ``schemas.py`` has the shapes.
 2. ``router.py``: no model named -> the checkpoint that answers.
-3. ``placement.py``: a checkpoint -> the predictor that serves it, in this process or elsewhere.
+3. ``placement.py``: a checkpoint -> the predictor that serves it, in this process, or over the hop of ``remote.py``.
 4. ``predictor.py``: one checkpoint being served: decode in a small thread pool, queue, forward, top-k.
 5. ``batcher.py``: waits for the device slot (``device.py``), takes what is queued, earliest deadline first.
 6. ``engines/``: a uint8 batch -> probabilities and class numbers, on the device.
-7. ``errors.py``: what went wrong on the way -> one table -> ``application/problem+json``.
+7. ``answers.py``: predictions and failures -> responses; ``errors.py``: the one table of what can go wrong.
 
 Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray Serve; ``fleet.py`` reads which
-deployment serves what; ``settings.py`` has every setting. ``cli.py`` is the command line, whose ``serve`` is
-``supervisor.py``; that starts and ends ``driver.py``, which starts and stops Ray and HAProxy. ``state.py`` is the
-service's record on this machine, ``processes.py`` knows which processes are its own.
+deployment serves what and ``capacity.py`` whether it fits; ``settings.py`` has every setting. ``cli.py`` is the command
+line, whose ``serve`` is ``supervisor.py``; that starts and ends ``driver.py``, which starts and stops Ray and HAProxy.
+``state.py`` is the service's record on this machine, ``processes.py`` knows which processes are its own, ``status.py``
+shows both. ``fetching.py`` runs pulls side by side, ``logs.py`` sends our log lines to the console.
 """
