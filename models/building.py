@@ -66,7 +66,7 @@ def build_with(
         raise WrongWeightsError(f"{path}: {variant.name} does not know what its card asks for: {error}") from error
     state = weights.state
     if variant.has_aux_heads and not aux_heads:
-        state = {name: tensor for name, tensor in state.items() if not name.startswith("aux")}
+        state = {name: tensor for name, tensor in state.items() if not name.lower().startswith("aux")}
     check_fit(path, variant.name, network, state)
     network.load_state_dict(state, strict=True, assign=True)
     return network.requires_grad_(True).eval()

@@ -9,18 +9,20 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.layers import LRN_CAFFE, LocalResponseNorm, LRNConstants, init_xavier
+from models.layers import LRN_CAFFE, ConvReLU, LocalResponseNorm, LRNConstants, init_xavier
 
-
-class ConvReLU(nn.Sequential):
-    """A convolution and its ReLU, the paper's "all the convolutions ... use rectified linear activation"."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, padding: int = 0
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
-        self.relu = nn.ReLU(inplace=True)
+#: Table 1 of the paper: channels in, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
+TABLE_1: dict[str, tuple[int, int, int, int, int, int, int]] = {
+    "3a": (192, 64, 96, 128, 16, 32, 32),
+    "3b": (256, 128, 128, 192, 32, 96, 64),
+    "4a": (480, 192, 96, 208, 16, 48, 64),
+    "4b": (512, 160, 112, 224, 24, 64, 64),
+    "4c": (512, 128, 128, 256, 24, 64, 64),
+    "4d": (512, 112, 144, 288, 32, 64, 64),
+    "4e": (528, 256, 160, 320, 32, 128, 128),
+    "5a": (832, 256, 160, 320, 32, 128, 128),
+    "5b": (832, 384, 192, 384, 48, 128, 128),
+}
 
 
 class Inception(nn.Module):
@@ -109,18 +111,17 @@ class GoogLeNet(nn.Module):
         self.conv2 = ConvReLU(64, 192, kernel_size=3, padding=1)
         self.norm2 = LocalResponseNorm(lrn)
         self.pool2 = pool()
-        # Table 1:               in   1x1  3x3r 3x3  5x5r 5x5 proj
-        self.inception3a = Inception(192, 64, 96, 128, 16, 32, 32)
-        self.inception3b = Inception(256, 128, 128, 192, 32, 96, 64)
+        self.inception3a = Inception(*TABLE_1["3a"])
+        self.inception3b = Inception(*TABLE_1["3b"])
         self.pool3 = pool()
-        self.inception4a = Inception(480, 192, 96, 208, 16, 48, 64)
-        self.inception4b = Inception(512, 160, 112, 224, 24, 64, 64)
-        self.inception4c = Inception(512, 128, 128, 256, 24, 64, 64)
-        self.inception4d = Inception(512, 112, 144, 288, 32, 64, 64)
-        self.inception4e = Inception(528, 256, 160, 320, 32, 128, 128)
+        self.inception4a = Inception(*TABLE_1["4a"])
+        self.inception4b = Inception(*TABLE_1["4b"])
+        self.inception4c = Inception(*TABLE_1["4c"])
+        self.inception4d = Inception(*TABLE_1["4d"])
+        self.inception4e = Inception(*TABLE_1["4e"])
         self.pool4 = pool()
-        self.inception5a = Inception(832, 256, 160, 320, 32, 128, 128)
-        self.inception5b = Inception(832, 384, 192, 384, 48, 128, 128)
+        self.inception5a = Inception(*TABLE_1["5a"])
+        self.inception5b = Inception(*TABLE_1["5b"])
         # 7x7 over the 7x7 map in the paper. Global, it also takes the zoo graph's 6x6, whose 7x7 pool does not
         # count the empty row and column.
         self.avgpool = nn.AdaptiveAvgPool2d(1)

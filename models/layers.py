@@ -53,6 +53,41 @@ class LocalResponseNorm(nn.Module):
         return f"size={c.size}, alpha={c.alpha}, beta={c.beta}, k={c.k}"
 
 
+class ConvReLU(nn.Sequential):
+    """A convolution with biases and its ReLU."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
+        self.relu = nn.ReLU(inplace=True)
+
+
+class ConvBNReLU(nn.Sequential):
+    """A convolution without biases, batch normalisation and ReLU (Ioffe and Szegedy 2015, section 3.2: the bias is
+    cancelled by the mean subtraction, and its role is taken by beta).
+
+    Args:
+        eps: what is added to the variance; it belongs to the weights that were trained with it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+        eps: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=eps)
+        self.relu = nn.ReLU(inplace=True)
+
+
 def init_gaussian(network: nn.Module, std: float = 0.01) -> None:
     """Zero-mean Gaussian weights and zero biases, for convolutions and linear layers (Krizhevsky 2012, section 5)."""
     for layer in network.modules():

@@ -8,11 +8,23 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.layers import init_kaiming
+from models.layers import LRN_PAPER, LocalResponseNorm, init_kaiming
 
-#: Table 1 of the paper, by its column letters: a number is a 3x3 convolution with that many maps, "M" a 2x2 pool.
+#: Table 1 of the paper, by its column letters: a number is a 3x3 convolution with that many maps, "conv1-256" a 1x1
+#: convolution with 256, "M" a 2x2 pool, "LRN" the normalisation that did not help (section 4.1).
 CONFIGURATIONS: dict[str, tuple[int | str, ...]] = {
+    "A": (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    "A-LRN": (64, "LRN", "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    "B": (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    "C": (
+        *(64, 64, "M", 128, 128, "M", 256, 256, "conv1-256", "M"),
+        *(512, 512, "conv1-512", "M", 512, 512, "conv1-512", "M"),
+    ),
     "D": (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"),
+    "E": (
+        *(64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M"),
+        *(512, 512, 512, 512, "M", 512, 512, 512, 512, "M"),
+    ),
 }
 
 
@@ -51,11 +63,16 @@ def _features(configuration: tuple[int | str, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
     for item in configuration:
-        if isinstance(item, int):
-            layers += [nn.Conv2d(channels, item, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
-            channels = item
-        else:
+        if item == "M":
             layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+        elif item == "LRN":
+            # "As in (Krizhevsky et al., 2012)": its constants (section 2.1, footnote).
+            layers.append(LocalResponseNorm(LRN_PAPER))
+        else:
+            size = 1 if isinstance(item, str) else 3
+            maps = int(item.removeprefix("conv1-")) if isinstance(item, str) else item
+            layers += [nn.Conv2d(channels, maps, size, padding=size // 2), nn.ReLU(inplace=True)]
+            channels = maps
     return nn.Sequential(*layers)
 
 

@@ -96,8 +96,9 @@ def test_the_first_row_of_a_variant_is_the_published_one() -> None:
     first: dict[str, ManifestRow] = {}
     for row in manifest():
         first.setdefault(row.variant, row)
-    assert set(first) >= set(VARIANTS)
-    for name in ("alexnet", "vgg16", "googlenet"):
+    # Of these nobody has published weights, so that they carry the papers' figures.
+    assert set(VARIANTS) - set(first) == {"zfnet", "nin", "vgg11_lrn", "vgg16_c"}
+    for name in set(first) - {"lenet5"}:
         assert (first[name].top1, first[name].top5) == VARIANTS[name].published
         assert first[name].preprocess == VARIANTS[name].preprocess
 

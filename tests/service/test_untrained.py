@@ -40,7 +40,7 @@ def test_every_network_answers_and_says_untrained(client: httpx.Client, name: st
 
 def test_the_router_takes_published_figures_as_stand_in(client: httpx.Client) -> None:
     body = client.post("/classify", content=photo()).json()
-    assert (body["model"], body["checkpoint"]["trained"]) == ("vgg16", False)
+    assert (body["model"], body["checkpoint"]["trained"]) == ("inception_v3", False)
 
 
 def test_two_services_give_the_same_random_answer(client: httpx.Client, tmp_path: Path) -> None:
