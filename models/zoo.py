@@ -5,8 +5,8 @@ matched by name: our own network is traced, and both graphs are walked backwards
 stands at the same place must be the same layer with the same numbers; its weights are then ours. A concatenation
 keeps the order of its inputs, which is what tells the branches of an inception module apart.
 
-Two things are not compared, since the conversion changed them: how a pool rounds (``as_graph`` keeps the graph's
-way) and the size of the last average pool.
+How pools round and whether an average counts the padding is compared where our network has the graph's own geometry.
+Where the conversion lost Caffe's (``Variant.graph_differs``), the original is kept unless ``as_graph`` is asked for.
 """
 
 from __future__ import annotations
@@ -16,18 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import fx, nn
 
 from models.checkpoints import WrongWeightsError
 from models.layers import LocalResponseNorm
+from models.onnx_graph import OnnxGraph
+from models.tracing import output_shapes, trace
 from models.variants import Variant
-
-#: What changes nothing at inference, or only the shape.
-_PASSES = frozenset({"Dropout", "Identity", "Reshape", "Flatten", "Squeeze"})
 
 
 def read_graph(
@@ -40,10 +37,10 @@ def read_graph(
     """
     from models.building import build
 
-    graph = _Graph(path)
+    graph = OnnxGraph(path)
     with torch.device("meta"):
         network = build(variant, num_classes=graph.num_classes, as_graph=as_graph, arguments=arguments)
-    walk = _Walk(path, graph, network, variant.name)
+    walk = _Walk(path, graph, network, variant, same_geometry=as_graph or not variant.graph_differs)
     walk.pair(graph.logits(), walk.logits)
     missing = [name for name in network.state_dict() if name not in walk.state]
     if missing:
@@ -51,71 +48,22 @@ def read_graph(
     return walk.state, walk.arguments
 
 
-class _Graph:
-    """An ONNX graph by the names of its values."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            model = onnx.load(str(path))
-            onnx.checker.check_model(model)
-        except Exception as error:
-            # protobuf's DecodeError, onnx's ValidationError, FileNotFoundError for external data ...
-            first = str(error).strip().splitlines() or ["unreadable"]
-            raise WrongWeightsError(f"{path} is no whole ONNX file: {first[0]}") from error
-        if not model.graph.output:
-            raise WrongWeightsError(f"{path} is no whole ONNX file: its graph has no output")
-        self.path = path
-        self.producers = {output: node for node in model.graph.node for output in node.output}
-        self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.output = model.graph.output[0].name
-
-    def logits(self) -> str:
-        """The value before the softmax."""
-        node = self.node(self.output)
-        return str(node.input[0]) if node is not None and node.op_type == "Softmax" else str(self.output)
-
-    @property
-    def num_classes(self) -> int:
-        node = self.node(self.logits())
-        if node is None or node.op_type != "Gemm" or len(node.input) < 3:
-            raise WrongWeightsError(f"{self.path}: the graph does not end in a fully connected layer")
-        return int(self.weight(node.input[2]).size)
-
-    def node(self, value: str) -> onnx.NodeProto | None:
-        """What computes a value, behind what changes nothing; None for the graph's input."""
-        node = self.producers.get(value)
-        while node is not None and node.op_type in _PASSES:
-            node = self.producers.get(node.input[0])
-        return node
-
-    def weight(self, value: str) -> npt.NDArray[np.float32]:
-        """A constant tensor; a Reshape over one is seen through (Caffe's fully connected weights are 4-D)."""
-        node = self.producers.get(value)
-        while node is not None and node.op_type in _PASSES:
-            value, node = node.input[0], self.producers.get(node.input[0])
-        if value not in self.weights:
-            raise WrongWeightsError(f"{self.path}: {value!r} is no constant of the graph")
-        try:
-            return np.asarray(numpy_helper.to_array(self.weights[value]), dtype=np.float32)
-        except ValueError as error:
-            raise WrongWeightsError(f"{self.path}: {value!r} holds no numbers") from error
-
-
-class _Tracer(fx.Tracer):
-    """Traces a network down to the layers that ONNX has as nodes."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, LocalResponseNorm) or super().is_leaf_module(m, module_qualified_name)
-
-
 class _Walk:
     """Pairs the nodes of both graphs, from the logits to the picture."""
 
-    def __init__(self, path: Path, graph: _Graph, network: nn.Module, name: str) -> None:
-        self.path, self.graph, self.name = path, graph, name
+    def __init__(
+        self, path: Path, graph: OnnxGraph, network: nn.Module, variant: Variant, *, same_geometry: bool
+    ) -> None:
+        self.path, self.graph, self.name, self.same_geometry = path, graph, variant.name, same_geometry
         self.layers = dict(network.named_modules())
-        nodes = list(_Tracer().trace(network).nodes)
-        self.logits: fx.Node = nodes[-1].all_input_nodes[0]
+        self.logits: fx.Node = trace(network)[-1].all_input_nodes[0]
+        picture = graph.input_shape if graph.input_shape and same_geometry else variant.input_shape
+        try:
+            self.shapes = output_shapes(network, picture)
+        except RuntimeError as error:
+            raise WrongWeightsError(
+                f"{path}: {variant.name} takes no pictures of {picture}, as the graph does"
+            ) from error
         self.state: dict[str, torch.Tensor] = {}
         self.arguments: dict[str, Any] = {}
 
@@ -153,7 +101,10 @@ class _Walk:
             yield from zip(theirs.input, ours.all_input_nodes, strict=True)
             return
         layer = self.layers.get(str(ours.target)) if ours.op == "call_module" else None
-        self._take(theirs, ours, layer)
+        if isinstance(layer, nn.BatchNorm2d):
+            theirs = self._take_batch_norm(theirs, ours, layer)
+        else:
+            self._take(theirs, ours, layer)
         yield theirs.input[0], ours.all_input_nodes[0]
 
     def _take(self, theirs: onnx.NodeProto, ours: fx.Node, layer: nn.Module | None) -> None:
@@ -166,15 +117,18 @@ class _Walk:
                 wanted = _numbers(layer)
                 wanted |= {"padding": wanted["padding"] * 2, "groups": layer.groups}
                 self._same(theirs, ours, _conv_numbers(given), wanted)
-                self._take_weights(theirs, ours, layer, transpose=False)
+                self._take_weights(theirs, ours, layer)
             case "Gemm", nn.Linear():
                 plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
                 self._same(theirs, ours, plain | given, plain)
                 self._take_weights(theirs, ours, layer, transpose=not given.get("transB", 0))
             case "MaxPool", nn.MaxPool2d():
-                # Trailing padding and ceil_mode are the rounding rule.
-                self._same(theirs, ours, _pool_numbers(given), _numbers(layer))
-            case (("AveragePool" | "GlobalAveragePool"), nn.AdaptiveAvgPool2d()):
+                self._pool(theirs, ours, layer, given)
+            case "AveragePool", nn.AvgPool2d():
+                self._pool(theirs, ours, layer, given)
+            case "AveragePool", nn.AdaptiveAvgPool2d():
+                self._whole_map(theirs, ours, given)
+            case "GlobalAveragePool", nn.AdaptiveAvgPool2d():
                 return
             case "LRN", LocalResponseNorm():
                 constants = {
@@ -188,9 +142,80 @@ class _Walk:
             case _:
                 raise self._differs(theirs, ours, "another kind of layer")
 
-    def _take_weights(self, theirs: onnx.NodeProto, ours: fx.Node, layer: nn.Module, *, transpose: bool) -> None:
-        for name, value in zip(("weight", "bias"), theirs.input[1:], strict=False):
+    def _take_batch_norm(self, theirs: onnx.NodeProto, ours: fx.Node, layer: nn.BatchNorm2d) -> onnx.NodeProto:
+        """Batch norm, and the scale and shift after it that Caffe makes a layer of its own; returns the norm's node.
+
+        ((x - mean) / sd * weight + bias) * scale + shift has our form with weight * scale and bias * scale + shift.
+        """
+        scale, shift = np.ones(layer.num_features, np.float32), np.zeros(layer.num_features, np.float32)
+        norm: onnx.NodeProto | None = theirs
+        while norm is not None and norm.op_type in ("Mul", "Add"):
+            constants = [value for value in norm.input if self.graph.is_constant(value)]
+            if len(constants) != 1:
+                raise self._differs(norm, ours, "it takes no constant")
+            constant = self.graph.weight(constants[0]).reshape(-1)
+            if constant.size != layer.num_features:
+                raise self._differs(norm, ours, f"its constant has {constant.size} values, not {layer.num_features}")
+            # Walking backwards: what was met already comes after.
+            scale, shift = (scale * constant, shift) if norm.op_type == "Mul" else (scale, shift + scale * constant)
+            (value,) = (value for value in norm.input if value not in constants)
+            norm = self.graph.node(value)
+        if norm is None or norm.op_type != "BatchNormalization":
+            raise self._differs(norm, ours, "another kind of layer")
+        epsilon = next((onnx.helper.get_attribute_value(a) for a in norm.attribute if a.name == "epsilon"), 1e-5)
+        self._same(norm, ours, {"epsilon": round(float(epsilon), 9)}, {"epsilon": round(layer.eps, 9)})
+        self._take_weights(norm, ours, layer, ("weight", "bias", "running_mean", "running_var"))
+        name = str(ours.target)
+        self.state[f"{name}.weight"] *= torch.from_numpy(scale)
+        self.state[f"{name}.bias"] = self.state[f"{name}.bias"] * torch.from_numpy(scale) + torch.from_numpy(shift)
+        self.state[f"{name}.num_batches_tracked"] = torch.tensor(0)
+        return norm
+
+    def _pool(
+        self, theirs: onnx.NodeProto, ours: fx.Node, layer: nn.MaxPool2d | nn.AvgPool2d, given: Mapping[str, Any]
+    ) -> None:
+        """The same windows: they begin alike, so that as many of them are the same; and the same count of padding."""
+        self._same(theirs, ours, _pool_numbers(given), _numbers(layer))
+        if not self.same_geometry:
+            return
+        before, after = self._size_before(ours), self.shapes[str(ours.target)][1:]
+        self._same(theirs, ours, {"output size": _pooled(before, given)}, {"output size": after})
+        if isinstance(layer, nn.AvgPool2d):
+            found = {"count_include_pad": bool(given.get("count_include_pad", 0))}
+            self._same(theirs, ours, found, {"count_include_pad": layer.count_include_pad})
+
+    def _whole_map(self, theirs: onnx.NodeProto, ours: fx.Node, given: Mapping[str, Any]) -> None:
+        """An average that is global because its window covers the map, the padding not counted."""
+        if not self.same_geometry:
+            return
+        before = self._size_before(ours)
+        covers = all(kernel >= size for kernel, size in zip(given["kernel_shape"], before, strict=True))
+        if not covers or _pooled(before, given) != (1, 1) or (given.get("count_include_pad") and any(_padding(given))):
+            raise self._differs(theirs, ours, f"it does not average the whole map of {before}")
+
+    def _size_before(self, ours: fx.Node) -> tuple[int, ...]:
+        node = ours.all_input_nodes[0]
+        # Past concatenations, and ReLUs, one of which may stand behind many layers.
+        while node.op != "call_module" or isinstance(self.layers[str(node.target)], nn.ReLU):
+            node = node.all_input_nodes[0]
+        return self.shapes[str(node.target)][1:]
+
+    def _take_weights(
+        self,
+        theirs: onnx.NodeProto,
+        ours: fx.Node,
+        layer: nn.Module,
+        names: tuple[str, ...] = ("weight", "bias"),
+        *,
+        transpose: bool = False,
+    ) -> None:
+        for name, value in zip(names, theirs.input[1:], strict=False):
             array = self.graph.weight(value)
+            if getattr(layer, name) is None:
+                # The mean of the batch norm behind it takes the bias: (x + bias) - mean = x - (mean - bias).
+                (norm,) = ours.users
+                array, name = np.asarray(self.state[f"{norm.target}.running_mean"]) - array, "running_mean"
+                ours, layer = norm, self.layers[str(norm.target)]
             wanted = tuple(getattr(layer, name).shape)
             if name == "weight" and isinstance(layer, nn.Linear):
                 array = array.reshape(array.shape[-2:]) if array.ndim == 4 and array.shape[:2] == (1, 1) else array
@@ -213,7 +238,20 @@ class _Walk:
         )
 
 
-def _numbers(layer: nn.Conv2d | nn.MaxPool2d) -> dict[str, Any]:
+def _pooled(size: tuple[int, ...], given: Mapping[str, Any]) -> tuple[int, ...]:
+    """Output height and width of a pool, by ONNX's rule."""
+    pads, up = _padding(given), given.get("ceil_mode", 0)
+    numbers = _pool_numbers(given)
+    spans = [
+        size[i] + pads[i] + pads[i + 2] - numbers["dilation"][i] * (numbers["kernel"][i] - 1) - 1 for i in range(2)
+    ]
+    return tuple(
+        (-(-span // stride) if up else span // stride) + 1
+        for span, stride in zip(spans, numbers["stride"], strict=True)
+    )
+
+
+def _numbers(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
     def pair(value: Any) -> tuple[int, int]:
         return (value, value) if isinstance(value, int) else tuple(value)
 
@@ -221,7 +259,7 @@ def _numbers(layer: nn.Conv2d | nn.MaxPool2d) -> dict[str, Any]:
         "kernel": pair(layer.kernel_size),
         "stride": pair(layer.stride),
         "padding": pair(layer.padding),
-        "dilation": pair(layer.dilation),
+        "dilation": pair(getattr(layer, "dilation", 1)),
     }
 
 
