@@ -6,14 +6,18 @@
 Read in this order:
 
 - ``variants.py``: the literal table of architectures, a row a variant.
-- ``lenet.py``, ``alexnet.py``, ``vgg.py``, ``googlenet.py``: one file a paper, over ``layers.py``.
+- ``lenet.py``, ``alexnet.py``, ``zfnet.py``, ``nin.py``, ``vgg.py``, ``googlenet.py``, ``googlenet_bn.py``,
+  ``inception_v2.py``, ``inception_v3.py``: one file a network of the papers, over ``layers.py``.
 - ``pictures.py``: bytes -> upright 8-bit picture; ``preprocess.py``: picture -> the crop a checkpoint wants.
 - ``postprocess.py``: logits -> the k most probable classes; ``labels.py``: class number -> word.
 - ``manifest.py``: the checkpoints that the project knows; ``checkpoints.py``: which of them are here. Without torch.
-- ``reading.py``: foreign weight files -> checked state dicts; ``zoo.py``: the ONNX Model Zoo's graphs.
+- ``reading.py``: foreign weight files -> checked state dicts; ``zoo.py``: the ONNX Model Zoo's graphs, which
+  ``onnx_graph.py`` opens.
 - ``building.py``: a variant or a checkpoint -> a torch module; ``importing.py``: a weight file -> the local cache;
   ``pulling.py``: a public checkpoint over the network.
-- ``analysis.py``: what a network needs, counted from the network itself.
+- ``tracing.py``: a network as a graph with shapes; ``analysis.py``: what each layer of it needs; ``layer_table.py``:
+  the layers as rows of a table; ``memory.py``: analytic memory; ``description.py``: all of that for one network, and
+  networks side by side; ``history.py``: the ImageNet challenge; ``plots.py``: charts.
 - ``training/``: how the checkpoints in the box were made.
 
 torch is imported by the functions that need it, so that listing networks and checkpoints stays cheap.
@@ -53,7 +57,8 @@ def get_model(
         weights: None for random initialisation, ``"default"`` for the local checkpoint, or the path of a
             ``.safetensors``, a torchvision ``.pth`` or an ONNX Model Zoo ``.onnx`` file.
         num_classes: outputs of the last layer; by default what the weights have, else the paper's.
-        aux_heads: builds GoogLeNet's auxiliary classifiers, which run in training mode only.
+        aux_heads: builds the auxiliary classifiers of GoogLeNet and Inception v3, which run in training mode only:
+            the network then returns (logits, logits of each head).
         as_graph: keeps the geometry of a zoo graph where it differs from the original network's.
         **arguments: passed on to the network, over what the weights ask for (``lrn`` for example).
 

@@ -7,18 +7,18 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError
 from models.preprocess import PRESETS
 from models.variants import UnknownModelError, find_variant
+from service.describing import describe
 from service.settings import Settings
+from service.terminal import console, errors, fail, read_settings
 
 if TYPE_CHECKING:
     from service.errors import Failure
@@ -29,10 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="The classic image networks as a microservice: five labels a picture.",
 )
-# Piped output has no width of its own, and tables folded at 80 columns are hard to read and to grep.
-_WIDTH = None if sys.stdout.isatty() else 160
-console = Console(width=_WIDTH)
-errors = Console(stderr=True, width=_WIDTH)
+app.command()(describe)
 
 
 def main() -> None:
@@ -40,25 +37,11 @@ def main() -> None:
     app()
 
 
-def _fail(text: object, code: int = 1) -> NoReturn:
-    errors.print(f"[red]error[/]: {escape(str(text))}", highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
-
-
 def _setting(name: str, *flags: str) -> Any:
     """An option of ``serve`` that overrides a setting; its text and default are the setting's own."""
     field = Settings.model_fields[name]
     default = "the user's cache folder" if field.default_factory else str(field.default) or "none"
     return typer.Option(*flags, help=field.description, envvar=f"TOPFIVE_{name.upper()}", show_default=default)
-
-
-def _settings(**options: Any) -> Settings:
-    try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        _fail(f"TOPFIVE_{name.upper()} (--{name.replace('_', '-')}) = {first['input']!r}: {first['msg']}", 2)
 
 
 @app.command()
@@ -86,9 +69,9 @@ def serve(
     from service.supervisor import serve as run
 
     try:
-        run(_settings(**options), errors)
+        run(read_settings(**options), errors)
     except (FleetError, AlreadyServingError, StartError) as error:
-        _fail(error)
+        fail(error)
 
 
 @app.command()
@@ -104,14 +87,25 @@ def models(
         print(json.dumps({"models": [row.model_dump() for row in rows]}, indent=2))  # noqa: T201
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("checkpoint", "year", "parameters", "MB a picture", "top-1", "state", "origin, or how to get it"):
-        table.add_column(name, justify="right" if name in ("parameters", "MB a picture", "top-1") else "left")
+    table.add_column("checkpoint", no_wrap=True)
+    table.add_column("year")
+    table.add_column("paper", max_width=30, no_wrap=True, overflow="ellipsis")
+    for name in ("parameters", "multiply-adds", "MB a picture", "top-1"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("origin, or what to fetch")
     for row in rows:
         top1 = "" if row.top1 is None else f"{row.top1:.2f}"
-        colour = "yellow" if row.state == "weights missing" else "green"
-        state, note = f"[{colour}]{row.state}[/]", escape(row.mend or row.origin)
-        table.add_row(row.name, str(row.year), f"{row.params:,}", f"{row.analytic_mb:,.1f}", top1, state, note)
+        numbers = (f"{row.params:,}", f"{row.multiply_adds / 1e6:,.1f} M", f"{row.analytic_mb:,.1f}", top1)
+        colour, note = "green", escape(row.origin)
+        if row.state == "weights missing":
+            colour = "yellow"
+            note = "no public weights" if row.download_mb is None else f"{row.download_mb:,.0f} MB"
+        state = f"[{colour}]{row.state}[/]"
+        table.add_row(row.name, str(row.year), escape(row.paper), *numbers, state, note)
     console.print(table)
+    if any(row.state == "weights missing" for row in rows):
+        console.print("weights missing: topfive pull NAME, or offline: topfive import NAME FILE", style="dim")
 
 
 @app.command()
@@ -132,9 +126,9 @@ def classify(
         if checkpoint.state != "loadable":
             raise WeightsMissingError(checkpoint)
         contents = [sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes() for path in pictures]
-        outcomes = asyncio.run(_classify(checkpoint, contents, k, _settings(device=device)))
+        outcomes = asyncio.run(_classify(checkpoint, contents, k, read_settings(device=device)))
     except (UnknownModelError, WeightsMissingError, WrongWeightsError, DeviceError, OSError) as error:
-        _fail(error)
+        fail(error)
     from service.errors import Failure
 
     if as_json:
@@ -161,14 +155,14 @@ def pull(
     from service.fetching import pull_all
 
     if everything == bool(names):
-        _fail("name what to pull, or say --all", 2)
-    settings = _settings(mirror=mirror, cache_dir=cache_dir)
+        fail("name what to pull, or say --all", 2)
+    settings = read_settings(mirror=mirror, cache_dir=cache_dir)
     catalogue = Catalogue(settings.cache_dir)
     try:
         rows = rows_to_pull(names or [], catalogue)
         check_space(rows, catalogue)
     except (UnknownModelError, PullError, OSError) as error:
-        _fail(error)
+        fail(error)
     if not rows:
         console.print("nothing to pull: every public checkpoint is here")
         return
@@ -192,7 +186,7 @@ def status(
         for service in found:
             show_status(service, console)
     if not found:
-        _fail("no TopFive service of yours runs on this machine" + (f" on port {port}" if port else ""))
+        fail("no TopFive service of yours runs on this machine" + (f" on port {port}" if port else ""))
 
 
 @app.command(name="import")
@@ -207,17 +201,17 @@ def import_(
     from models.importing import import_file
 
     if preprocess is not None and preprocess not in PRESETS:
-        _fail(f"unknown preprocessing {preprocess!r}; known: {', '.join(PRESETS)}", 2)
+        fail(f"unknown preprocessing {preprocess!r}; known: {', '.join(PRESETS)}", 2)
     try:
         variant = find_variant(name)
         stored = import_file(variant, file, _catalogue(), label_set=labels, preset=preprocess, as_graph=as_graph)
     except (UnknownModelError, WrongWeightsError, OSError) as error:
-        _fail(error)
+        fail(error)
     console.print(f"[green]stored[/] {stored.name}: {escape(str(stored.path))}", highlight=False, soft_wrap=True)
 
 
 def _catalogue(untrained: bool = False) -> Catalogue:
-    return Catalogue(_settings().cache_dir, untrained=untrained)
+    return Catalogue(read_settings().cache_dir, untrained=untrained)
 
 
 async def _classify(

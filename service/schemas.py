@@ -126,7 +126,10 @@ class ModelRow(BaseModel):
     labels: str
     aliases: list[str]
     year: int
+    paper: str
     params: int
+    multiply_adds: int
+    """Of one picture."""
     top1: float | None
     top5: float | None
     analytic_mb: float

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from models.variants import VARIANTS
+from models.checkpoints import Catalogue
+from models.variants import VARIANTS, Variant
 from service.errors import PROBLEMS
 from service.schemas import ClassifyQuery
 from service.settings import Settings
@@ -82,10 +83,23 @@ def test_every_query_parameter_is_listed() -> None:
 
 
 def test_every_variant_is_listed_with_its_numbers() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| .*? \| ([\d,]+) \| ([\d.]+) \|$", README, re.MULTILINE)
-    assert {(name, int(params.replace(",", "")), float(mb)) for name, params, mb in rows} == {
-        (row.name, row.params, round(row.analytic_bytes / 1e6, 1)) for row in VARIANTS.values()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .*? \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", README, re.MULTILINE)
+    assert {name: tuple(cells) for name, *cells in rows} == {
+        row.name: (
+            ", ".join(f"`{alias}`" for alias in row.aliases),
+            f"{row.params:,}",
+            f"{row.multiply_adds / 1e6:,.1f} M",
+            f"{row.analytic_bytes / 1e6:.1f}",
+            _accuracy(row),
+        )
+        for row in VARIANTS.values()
     }
+
+
+def _accuracy(row: Variant) -> str:
+    if row.labels == "mnist":
+        return f"{Catalogue().find(row.name).top1:g} (MNIST)"
+    return "" if row.published[0] is None else f"{row.published[0]:g} / {row.published[1]:g}"
 
 
 def test_the_pictures_and_files_that_are_linked_exist() -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from models import checkpoints, get_model, manifest, pulling
 from models.manifest import ManifestRow
+from models.variants import VARIANTS
 from service.cli import app
 from service.settings import Settings
 from tests.pictures import DIGIT, picture
@@ -30,10 +31,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_models_as_a_table_and_as_json() -> None:
     table = runner.invoke(app, ["models"])
     assert table.exit_code == 0
-    assert "vgg16@imagenet1k" in table.output
-    assert "topfive import vgg16" in " ".join(table.output.split())
+    lines = {line.split()[0]: line for line in table.output.splitlines()}
+    for words in ("2014", "Simonyan", "138,357,544", "15,470.3 M", "614.4", "71.59", "weights missing", "553 MB"):
+        assert words in lines["vgg16@imagenet1k"]
+    assert "topfive pull NAME, or offline: topfive import NAME FILE" in table.output
     rows = {row["name"]: row for row in json.loads(runner.invoke(app, ["models", "--json"]).stdout)["models"]}
+    assert {row["variant"] for row in rows.values()} == set(VARIANTS)
     assert rows["lenet5@mnist"]["state"] == "loadable"
+    assert rows["vgg16@imagenet1k"]["multiply_adds"] == 15_470_264_320
     untrained = json.loads(runner.invoke(app, ["models", "--json", "--untrained"]).stdout)["models"]
     assert {row["state"] for row in untrained} == {"loadable"}
     assert all(row["name"].endswith("@untrained") for row in untrained)

@@ -1,0 +1,34 @@
+"""Where the commands write."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+
+from service.settings import Settings
+
+# Piped output has no width of its own, and tables folded at 80 columns are hard to read and to grep.
+_WIDTH = None if sys.stdout.isatty() else 160
+console = Console(width=_WIDTH)
+errors = Console(stderr=True, width=_WIDTH)
+
+
+def fail(text: object, code: int = 1) -> NoReturn:
+    """Ends the command with an error of one line."""
+    errors.print(f"[red]error[/]: {escape(str(text))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def read_settings(**options: Any) -> Settings:
+    """The settings, over which options win; a bad value ends the command."""
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        fail(f"TOPFIVE_{name.upper()} (--{name.replace('_', '-')}) = {first['input']!r}: {first['msg']}", 2)
