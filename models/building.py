@@ -67,6 +67,9 @@ def build_with(
     state = weights.state
     if variant.has_aux_heads and not aux_heads:
         state = {name: tensor for name, tensor in state.items() if not name.lower().startswith("aux")}
+    # Files from before torch 0.4.1 lack batch norm's counter of batches, which nothing here uses.
+    counters = (name for name in network.state_dict() if name.endswith(".num_batches_tracked"))
+    state = {**state, **{name: torch.tensor(0) for name in counters if name not in state}}
     check_fit(path, variant.name, network, state)
     network.load_state_dict(state, strict=True, assign=True)
     return network.requires_grad_(True).eval()

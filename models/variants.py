@@ -38,9 +38,9 @@ class Variant:
     """Trainable parameters, auxiliary heads left out."""
     activations: int
     """Elements of analytic memory for one picture beside the parameters: the input and the outputs of
-    convolutions, pools and fully connected layers."""
+    convolutions, pools (LeNet's subsampling too) and fully connected layers."""
     multiply_adds: int
-    """Of one picture, in convolutions and fully connected layers."""
+    """Of one picture, in convolutions, fully connected layers and LeNet's subsampling."""
     preprocess: str = "torchvision-224"
     """The preset of ``preprocess.py`` that weights of unknown origin, and random ones, are served with."""
     published: tuple[float | None, float | None] = (None, None)
@@ -50,7 +50,7 @@ class Variant:
     """Module name of the layer that gives the logits: its bias has a number a class."""
     has_aux_heads: bool = False
     graph_differs: str = ""
-    """How the zoo's graph of this network, which ``as_graph`` keeps, differs from the original; empty: it does not."""
+    """How the zoo's graph of it, which ``as_graph`` keeps, differs from the original network; empty: not at all."""
 
     @property
     def analytic_bytes(self) -> int:

@@ -46,15 +46,15 @@ def describe(
         checkpoints = [catalogue.find(name) for name in names or VARIANTS]
     except UnknownModelError as error:
         fail(error)
-    from models import description, plots
+    from models import description
 
+    rows: list[Compared] = []
+    told: Description | None = None
     if history:
         _history(as_json)
-        figure = plots.history_figure
     elif compare:
         rows = description.compare(checkpoints, catalogue.find(description.REFERENCE))
         _comparison(rows, as_json)
-        figure = lambda: plots.comparison_figure(rows)  # noqa: E731
     else:
         told = description.describe(checkpoints[0], as_graph=as_graph)
         if as_json:
@@ -62,9 +62,11 @@ def describe(
         else:
             _layers(told)
             _memory(told, batch, limit)
-        figure = lambda: plots.layers_figure(told)  # noqa: E731
     if plot is not None:
-        _draw(figure(), plot, quiet=as_json)
+        from models import plots
+
+        figure = plots.history_figure() if history else plots.comparison_figure(rows)
+        _draw(plots.layers_figure(told) if told is not None else figure, plot, quiet=as_json)
 
 
 def _bytes(text: str | None) -> int | None:

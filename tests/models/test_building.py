@@ -137,16 +137,9 @@ def test_weights_of_another_precision_become_float32(tmp_path: Path, dtype: torc
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
-@pytest.mark.slow
-def test_torchvisions_vgg16_answers_the_same_in_ours(tmp_path: Path) -> None:
-    from torchvision.models import vgg16
-
-    theirs, path = vgg16().eval(), tmp_path / "vgg16.pth"
-    torch.save(theirs.state_dict(), path)
-    ours = get_model("vgg16", weights=path)
-    path.unlink()
-    picture = torch.randn(1, 3, 224, 224)
-    with torch.inference_mode():
-        expected = theirs(picture)
-        torch.testing.assert_close(ours(picture), expected, rtol=0, atol=1e-5)
-    assert expected.std() > 1e-3
+def test_files_without_batch_norms_counters_load(tmp_path: Path) -> None:
+    """torch wrote none before 0.4.1, and public checkpoints are that old."""
+    path = tmp_path / "old.pth"
+    network = get_model("googlenet_bn", num_classes=3)
+    torch.save({name: tensor for name, tensor in network.state_dict().items() if "num_batches" not in name}, path)
+    assert same(get_model("googlenet_bn", weights=path), network.state_dict())

@@ -15,7 +15,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from models import get_model
+from models.manifest import ManifestRow, manifest
 from models.preprocess import PRESETS, Preprocess, crop, picture_to_crop
+from models.variants import VARIANTS
 
 Crop = npt.NDArray[np.uint8]
 
@@ -64,6 +67,78 @@ def test_half_is_what_torchvisions_googlenet_and_inception_see_inside() -> None:
     theirs = GoogLeNet._transform_input(SimpleNamespace(transform_input=True), normalise(outer))
     torch.testing.assert_close(normalise(inner), theirs, atol=1e-5, rtol=0)
     assert (PRESETS["half-299"].mean, PRESETS["half-299"].std) == (inner.mean, inner.std)
+
+
+def torchvisions() -> list[ManifestRow]:
+    """The checkpoints that are torchvision's."""
+    return [row for row in manifest() if row.url is not None and row.url.startswith("https://download.pytorch.org/")]
+
+
+def network_input(picture: Image.Image, preprocess: Preprocess) -> torch.Tensor:
+    """float32 (1, channels, side, side), by the arithmetic that ``Preprocess`` states."""
+    assert preprocess.colour == "rgb"
+    x = torch.from_numpy(crop(picture, preprocess).copy()).permute(2, 0, 1)[None].float()
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    return (x * preprocess.scale - mean) / std
+
+
+def test_every_torchvision_checkpoint_is_compared() -> None:
+    assert [row.variant for row in torchvisions()] == [
+        *("alexnet_owt", "vgg11", "vgg13", "vgg16", "vgg19", "googlenet_bn", "inception_v3"),
+    ]
+
+
+@pytest.mark.parametrize("size", [(613, 457), (331, 640), (150, 97)])
+@pytest.mark.parametrize("row", torchvisions(), ids=lambda row: row.variant)
+def test_a_checkpoint_sees_what_torchvisions_own_transforms_show_it(row: ManifestRow, size: tuple[int, int]) -> None:
+    """The transforms that torchvision publishes with these very weights, found by their URL.
+
+    They get a PIL picture, as torchvision's accuracies are measured: PIL always antialiases, and tensors are resized to
+    slightly other values. googlenet and inception_v3 re-normalise what comes out of them.
+    """
+    from torchvision import models
+
+    (weights,) = (
+        weights
+        for name in models.list_models(models)
+        for weights in models.get_model_weights(name)
+        if weights.url == row.url
+    )
+    picture = noise(*size)
+    expected = weights.transforms()(picture)[None]
+    inside = {"googlenet_bn": models.GoogLeNet, "inception_v3": models.Inception3}
+    if row.variant in inside:
+        expected = inside[row.variant]._transform_input(SimpleNamespace(transform_input=True), expected)
+    ours = network_input(picture, PRESETS[row.preprocess])
+    assert ours.shape == (1, *VARIANTS[row.variant].input_shape)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    # And weights whose origin nobody told are taken for these.
+    assert VARIANTS[row.variant].preprocess == row.preprocess
+
+
+def test_torchvisions_googlenet_and_ours_agree_on_a_picture_from_its_pixels_on() -> None:
+    """Theirs normalises twice, the second time inside; ours once."""
+    from torchvision.models import GoogLeNet_Weights, googlenet
+
+    theirs = googlenet(transform_input=True, init_weights=False, aux_logits=False, num_classes=50).eval()
+    generator = torch.Generator().manual_seed(5)
+    for parameter in theirs.parameters():
+        if parameter.ndim > 1:
+            # torch's own start lets the signal die within 22 layers.
+            torch.nn.init.kaiming_uniform_(parameter, generator=generator)
+    with torch.device("meta"):
+        ours = get_model("googlenet_bn", num_classes=50)
+    ours.load_state_dict(theirs.state_dict(), assign=True)
+    pictures = [noise(613, 457), Image.open(io.BytesIO(rings(300)))]
+    with torch.inference_mode():
+        expected = theirs(torch.stack([GoogLeNet_Weights.IMAGENET1K_V1.transforms()(picture) for picture in pictures]))
+        found = ours(torch.cat([network_input(picture, PRESETS["half-224"]) for picture in pictures]))
+        once = ours(torch.cat([network_input(picture, PRESETS["torchvision-224"]) for picture in pictures]))
+    spread = expected.std().item()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * spread)
+    # Both the picture and the normalisation show in the logits.
+    assert (expected[0] - expected[1]).abs().max() > 1000 * 1e-4 * spread
+    assert (once - expected).abs().max() > 1000 * 1e-4 * spread
 
 
 @pytest.mark.parametrize(("width", "height"), [(3000, 2), (2, 3000), (1, 2000)])
