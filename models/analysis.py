@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from models.layers import LocalResponseNorm
-from models.lenet import Subsampling, TableConv2d
+from models.lenet import ScaledTanh, Subsampling, TableConv2d
 from models.tracing import Shape, output_shapes, trace
 
 Pair = tuple[int, int]
@@ -110,6 +110,7 @@ class _Walk:
         self.shapes = output_shapes(network, input_shape)
         self.at: dict[fx.Node, _At] = {}
         self.layers: dict[str, Layer] = {}
+        self.counted: set[str] = set()
         self.input_shape = input_shape
 
     def visit(self, node: fx.Node) -> None:
@@ -134,25 +135,31 @@ class _Walk:
             layers=tuple(name for branch in branches for name in branch.layers),
         )
         # The module whose forward concatenates is an inception module, and what lies below it is its.
-        owner = list(node.meta["nn_module_stack"])[-1] + "."
-        for name, layer in self.layers.items():
-            if name.startswith(owner):
-                self.layers[name] = replace(layer, module=owner[:-1])
+        for owner in list(node.meta.get("nn_module_stack", ()))[-1:]:
+            for name, layer in self.layers.items():
+                if name.startswith(owner + "."):
+                    self.layers[name] = replace(layer, module=owner)
 
     def _layer(self, node: fx.Node, module: nn.Module, before: _At) -> None:
         name = str(node.target)
         kind = _kind(module)
         params = parameter_count(module)
+        if name in self.layers or (params and name in self.counted):
+            raise ValueError(f"{name} is used twice, and has no one place in a table")
+        self.counted.add(name)
         if kind is None:
             # Works in place on the layer before.
             self.at[node] = before
             if params:
-                (last,) = before.layers
-                self.layers[last] = replace(self.layers[last], params=self.layers[last].params + params)
+                if len(before.layers) != 1:
+                    raise ValueError(f"{name} stands behind {len(before.layers)} layers, and can be counted to none")
+                last = self.layers[before.layers[0]]
+                self.layers[last.name] = replace(last, params=last.params + params)
             return
-        if name in self.layers:
-            raise ValueError(f"{name} is used twice, and has no one place in a table")
         kernel, stride = _window(module, before.shape)
+        seen = _pair(
+            (size - 1) * step + 1 for size, step in zip(kernel, _both(getattr(module, "dilation", 1)), strict=True)
+        )
         output = self.shapes[name]
         in_place = kind in ("LRN", "dropout")
         after = _At(
@@ -160,7 +167,7 @@ class _Walk:
             shape=before.shape if in_place else output,
             receptive_field=_pair(
                 field + (size - 1) * jump
-                for field, size, jump in zip(before.receptive_field, kernel, before.jump, strict=True)
+                for field, size, jump in zip(before.receptive_field, seen, before.jump, strict=True)
             ),
             jump=_pair(jump * step for jump, step in zip(before.jump, stride, strict=True)),
             depth=before.depth + (kind in ("convolution", "linear", "subsampling")),
@@ -201,7 +208,9 @@ def _kind(module: nn.Module) -> str | None:
             return "LRN"
         case nn.Dropout():
             return "dropout"
-    return None
+        case nn.ReLU() | nn.BatchNorm2d() | nn.Flatten() | ScaledTanh():
+            return None
+    raise ValueError(f"no layer of a kind that is counted here: {type(module).__name__}")
 
 
 def _window(module: nn.Module, before: Shape) -> tuple[Pair, Pair]:
@@ -214,15 +223,17 @@ def _window(module: nn.Module, before: Shape) -> tuple[Pair, Pair]:
         case Subsampling():
             return (2, 2), (2, 2)
         case nn.AdaptiveAvgPool2d():
-            # Its windows begin at floor(i * size / out) and end at ceil((i + 1) * size / out).
-            out = _both(module.output_size)
-            size = _pair(before[1:])
-            return _pair(-(-n // m) + (n % m > 0) for n, m in zip(size, out, strict=True)), _pair(
-                n // m if m > 1 else 1 for n, m in zip(size, out, strict=True)
-            )
+            return _adaptive(_pair(before[1:]), _both(module.output_size))
         case nn.Linear() if len(before) == 3:
             return _pair(before[1:]), (1, 1)
     return (1, 1), (1, 1)
+
+
+def _adaptive(size: Pair, out: Pair) -> tuple[Pair, Pair]:
+    """The largest window of an adaptive pool and its mean step; its windows begin at floor(i * size / out) and end at
+    ceil((i + 1) * size / out)."""
+    largest = (max(-(-(i + 1) * n // m) - i * n // m for i in range(m)) for n, m in zip(size, out, strict=True))
+    return _pair(largest), _pair(n // m if m > 1 else 1 for n, m in zip(size, out, strict=True))
 
 
 def _multiply_adds(module: nn.Module, output: Shape) -> int:

@@ -10,10 +10,11 @@ import torch
 
 from models.analysis import Analysis, analyse
 from models.building import build
-from models.checkpoints import Checkpoint
+from models.checkpoints import Checkpoint, WrongWeightsError
 from models.labels import labels
 from models.layer_table import Row, layer_rows
 from models.memory import ELEMENT, Needs, Purpose
+from models.preprocess import PRESETS
 
 PURPOSES: tuple[Purpose, ...] = ("inference", "training")
 #: What the others are compared with.
@@ -83,6 +84,9 @@ def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
     Args:
         checkpoint: its label set, its geometry and its constants are the network's.
         as_graph: the zoo graph's geometry, whatever the checkpoint has.
+
+    Raises:
+        WrongWeightsError: the checkpoint's card names constants that the network does not have.
     """
     variant = checkpoint.variant
     arguments = dict(checkpoint.network)
@@ -94,11 +98,19 @@ def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
         # The zoo feeds every Caffe network 224 pixels.
         side = 224
     classes = len(labels(checkpoint.labels))
-    with torch.device("meta"):
-        network = build(variant, num_classes=classes, arguments=arguments)
-        trained = build(variant, num_classes=classes, arguments=arguments, aux_heads=variant.has_aux_heads).train()
+    # Whoever trains, trains the original.
+    original = {name: value for name, value in arguments.items() if name != "as_graph"}
+    original_side = PRESETS[variant.preprocess].side if as_graph else side
+    try:
+        with torch.device("meta"):
+            network = build(variant, num_classes=classes, arguments=arguments)
+            trained = build(variant, num_classes=classes, arguments=original, aux_heads=variant.has_aux_heads).train()
+    except TypeError as error:
+        raise WrongWeightsError(
+            f"{checkpoint.name}: {variant.name} does not know what its card asks for: {error}"
+        ) from error
     analysis = analyse(network, (channels, side, side))
-    training = analyse(trained, (channels, side, side))
+    training = analyse(trained, (channels, original_side, original_side))
     return Description(
         checkpoint=checkpoint,
         as_graph=as_graph,

@@ -53,7 +53,7 @@ class AuxiliaryHeadBN(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        # 5x5 windows at stride 3 in the paper; these are 5x5 too on 14x14, but begin at 0, 3, 7 and 10.
+        # 5x5 windows at stride 3 in the paper; on 14x14 these are 4x4, and begin at 0, 3, 7 and 10.
         self.pool = nn.AdaptiveAvgPool2d(4)
         self.conv = ConvBNReLU(in_channels, 128, kernel_size=1)
         self.fc1 = nn.Linear(128 * 4 * 4, 1024)

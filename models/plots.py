@@ -65,12 +65,18 @@ def comparison_figure(rows: Sequence[Compared]) -> Figure:
     areas = [30 + 900 * row.multiply_adds / largest for row in shown]
     axes.scatter(xs, ys, s=areas, color=_ACTIVATIONS, alpha=0.55, linewidths=0)
     axes.set_xscale("log")
+    heights = list(ys)
     for cluster in _clusters(xs, ys):
-        _label(axes, [(shown[i].name, xs[i], ys[i]) for i in cluster])
-    ticks = [tick for tick in (20, 50, 100, 200, 500, 1000) if xs and min(xs) / 2 < tick < max(xs) * 2]
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        heights += _label(axes, [(shown[i].name, xs[i], ys[i]) for i in cluster])
+    if shown:
+        # Room for the names, which the limits that matplotlib chooses know nothing of.
+        left, right = min(xs) / 1.9, max(xs) * 1.25
+        space = max(0.09 * (max(heights) - min(heights)), 1.0)
+        axes.set_xlim(left, right)
+        axes.set_ylim(min(heights) - space, max(heights) + space)
+        ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500, 600, 800, 1000) if left < tick < right]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.margins(0.12)
     axes.set_xlabel("analytic memory of one picture, MB (float32, logarithmic)")
     axes.set_ylabel("ImageNet top-1 accuracy, %")
     axes.set_title("Accuracy over memory; area: multiply-adds", loc="left", fontweight="bold")
@@ -92,21 +98,22 @@ def _clusters(xs: Sequence[float], ys: Sequence[float]) -> list[list[int]]:
     return found
 
 
-def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """One name above its point, two above and below, more in a column beside them."""
+def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> list[float]:
+    """One name above its point, two above and below, more in a column beside them; returns the column's heights."""
     if len(points) > 2:
         edge, middle = min(x for _, x, _ in points) / 1.35, sum(y for _, _, y in points) / len(points)
         line = {"arrowstyle": "-", "color": "#9aa5ab", "linewidth": 0.7, "shrinkA": 2, "shrinkB": 0}
-        for i, (name, x, y) in enumerate(points):
-            place = (edge, middle + 1.15 * (i - (len(points) - 1) / 2))
-            axes.annotate(name, (x, y), place, ha="right", va="center", fontsize=9, arrowprops=line)
-        return
+        column = [middle + 1.15 * (i - (len(points) - 1) / 2) for i in range(len(points))]
+        for (name, x, y), height in zip(points, column, strict=True):
+            axes.annotate(name, (x, y), (edge, height), ha="right", va="center", fontsize=9, arrowprops=line)
+        return column
     for i, (name, x, y) in enumerate(points):
         below = len(points) == 2 and i == 0
         side = "top" if below else "bottom"
         axes.annotate(
             name, (x, y), (0, -9 if below else 9), textcoords="offset points", ha="center", va=side, fontsize=9
         )
+    return []
 
 
 def history_figure() -> Figure:

@@ -67,6 +67,8 @@ def read_weights(variant: Variant, path: Path, *, as_graph: bool = False) -> Wei
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise WrongWeightsError(f"{path}: {name} has values that are not finite")
+        if name.endswith(".running_var") and (tensor < 0).any():
+            raise WrongWeightsError(f"{path}: {name} has variances below zero")
     return Weights(state, _classes(variant, path, state), network, known)
 
 

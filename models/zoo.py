@@ -22,7 +22,7 @@ from torch import fx, nn
 
 from models.checkpoints import WrongWeightsError
 from models.layers import LocalResponseNorm
-from models.onnx_graph import OnnxGraph
+from models.onnx_graph import OnnxGraph, Window, attributes
 from models.tracing import output_shapes, trace
 from models.variants import Variant
 
@@ -69,22 +69,28 @@ class _Walk:
 
     def pair(self, value: str, ours: fx.Node) -> None:
         """Walks from a pair of values (theirs by name) to the input."""
-        todo, seen = [(value, ours)], set()
+        todo, paired = [(value, ours)], dict[str, onnx.NodeProto | None]()
         while todo:
             theirs_name, ours = todo.pop()
-            ours = self._behind_passes(ours)
+            ours, flattens = self._behind_passes(ours)
             theirs = self.graph.node(theirs_name)
-            key = (id(theirs) if theirs is not None else None, ours.name)
-            if key not in seen:
-                seen.add(key)
+            if self.graph.reshapes(theirs_name) and not flattens and theirs_name != value:
+                raise self._differs(theirs, ours, "its output is reshaped")
+            if ours.name not in paired:
+                paired[ours.name] = theirs
                 todo += self._compare(theirs, ours)
+            elif paired[ours.name] is not theirs:
+                raise self._differs(theirs, ours, "another one stands there too")
 
-    def _behind_passes(self, node: fx.Node) -> fx.Node:
-        while (node.op == "call_module" and isinstance(self.layers[str(node.target)], nn.Dropout)) or (
-            node.op == "call_function" and node.target is torch.flatten
-        ):
+    def _behind_passes(self, node: fx.Node) -> tuple[fx.Node, bool]:
+        """The node behind what the graph need not have; and whether a flattening was passed."""
+        flattens = False
+        while True:
+            if node.op == "call_function" and node.target is torch.flatten:
+                flattens = True
+            elif node.op != "call_module" or not isinstance(self.layers[str(node.target)], nn.Dropout):
+                return node, flattens
             node = node.all_input_nodes[0]
-        return node
 
     def _compare(self, theirs: onnx.NodeProto | None, ours: fx.Node) -> Iterator[tuple[str, fx.Node]]:
         """Checks one pair, takes its weights, and yields the pairs before it."""
@@ -108,26 +114,27 @@ class _Walk:
         yield theirs.input[0], ours.all_input_nodes[0]
 
     def _take(self, theirs: onnx.NodeProto, ours: fx.Node, layer: nn.Module | None) -> None:
-        given = {a.name: onnx.helper.get_attribute_value(a) for a in theirs.attribute}
+        given = attributes(theirs)
         match theirs.op_type, layer:
             case "Relu", nn.ReLU():
                 return
             case "Conv", nn.Conv2d():
-                given.setdefault("kernel_shape", self.graph.weight(theirs.input[1]).shape[2:])
+                window = self._window(theirs, ours, kernel=self.graph.weight(theirs.input[1]).shape[2:])
                 wanted = _numbers(layer)
-                wanted |= {"padding": wanted["padding"] * 2, "groups": layer.groups}
-                self._same(theirs, ours, _conv_numbers(given), wanted)
+                wanted["padding"] *= 2
+                self._same(theirs, ours, window.numbers() | {"padding": window.padding}, wanted)
+                self._same(theirs, ours, {"groups": given.get("group", 1)}, {"groups": layer.groups})
                 self._take_weights(theirs, ours, layer)
             case "Gemm", nn.Linear():
                 plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
                 self._same(theirs, ours, plain | given, plain)
                 self._take_weights(theirs, ours, layer, transpose=not given.get("transB", 0))
             case "MaxPool", nn.MaxPool2d():
-                self._pool(theirs, ours, layer, given)
+                self._pool(theirs, ours, layer)
             case "AveragePool", nn.AvgPool2d():
-                self._pool(theirs, ours, layer, given)
+                self._pool(theirs, ours, layer)
             case "AveragePool", nn.AdaptiveAvgPool2d():
-                self._whole_map(theirs, ours, given)
+                self._whole_map(theirs, ours)
             case "GlobalAveragePool", nn.AdaptiveAvgPool2d():
                 return
             case "LRN", LocalResponseNorm():
@@ -153,17 +160,19 @@ class _Walk:
             constants = [value for value in norm.input if self.graph.is_constant(value)]
             if len(constants) != 1:
                 raise self._differs(norm, ours, "it takes no constant")
+            shape, wanted = self.graph.constant_shape(constants[0]), (layer.num_features, 1, 1)
+            if shape not in (wanted, (1, *wanted)):
+                raise self._differs(norm, ours, f"its constant is {shape} where {wanted} is expected")
             constant = self.graph.weight(constants[0]).reshape(-1)
-            if constant.size != layer.num_features:
-                raise self._differs(norm, ours, f"its constant has {constant.size} values, not {layer.num_features}")
             # Walking backwards: what was met already comes after.
             scale, shift = (scale * constant, shift) if norm.op_type == "Mul" else (scale, shift + scale * constant)
             (value,) = (value for value in norm.input if value not in constants)
             norm = self.graph.node(value)
         if norm is None or norm.op_type != "BatchNormalization":
             raise self._differs(norm, ours, "another kind of layer")
-        epsilon = next((onnx.helper.get_attribute_value(a) for a in norm.attribute if a.name == "epsilon"), 1e-5)
-        self._same(norm, ours, {"epsilon": round(float(epsilon), 9)}, {"epsilon": round(layer.eps, 9)})
+        given = attributes(norm)
+        found = {"epsilon": round(float(given.get("epsilon", 1e-5)), 9), "training_mode": given.get("training_mode", 0)}
+        self._same(norm, ours, found, {"epsilon": round(layer.eps, 9), "training_mode": 0})
         self._take_weights(norm, ours, layer, ("weight", "bias", "running_mean", "running_var"))
         name = str(ours.target)
         self.state[f"{name}.weight"] *= torch.from_numpy(scale)
@@ -171,26 +180,30 @@ class _Walk:
         self.state[f"{name}.num_batches_tracked"] = torch.tensor(0)
         return norm
 
-    def _pool(
-        self, theirs: onnx.NodeProto, ours: fx.Node, layer: nn.MaxPool2d | nn.AvgPool2d, given: Mapping[str, Any]
-    ) -> None:
+    def _window(self, theirs: onnx.NodeProto, ours: fx.Node, kernel: tuple[int, ...] | None = None) -> Window:
+        try:
+            return Window.read(theirs, kernel)
+        except ValueError as error:
+            raise self._differs(theirs, ours, str(error)) from error
+
+    def _pool(self, theirs: onnx.NodeProto, ours: fx.Node, layer: nn.MaxPool2d | nn.AvgPool2d) -> None:
         """The same windows: they begin alike, so that as many of them are the same; and the same count of padding."""
-        self._same(theirs, ours, _pool_numbers(given), _numbers(layer))
+        window = self._window(theirs, ours)
+        self._same(theirs, ours, window.numbers(), _numbers(layer))
         if not self.same_geometry:
             return
         before, after = self._size_before(ours), self.shapes[str(ours.target)][1:]
-        self._same(theirs, ours, {"output size": _pooled(before, given)}, {"output size": after})
+        self._same(theirs, ours, {"output size": window.output(before)}, {"output size": after})
         if isinstance(layer, nn.AvgPool2d):
-            found = {"count_include_pad": bool(given.get("count_include_pad", 0))}
+            found = {"count_include_pad": window.count_include_pad}
             self._same(theirs, ours, found, {"count_include_pad": layer.count_include_pad})
 
-    def _whole_map(self, theirs: onnx.NodeProto, ours: fx.Node, given: Mapping[str, Any]) -> None:
+    def _whole_map(self, theirs: onnx.NodeProto, ours: fx.Node) -> None:
         """An average that is global because its window covers the map, the padding not counted."""
         if not self.same_geometry:
             return
-        before = self._size_before(ours)
-        covers = all(kernel >= size for kernel, size in zip(given["kernel_shape"], before, strict=True))
-        if not covers or _pooled(before, given) != (1, 1) or (given.get("count_include_pad") and any(_padding(given))):
+        window, before = self._window(theirs, ours), self._size_before(ours)
+        if not window.covers(before):
             raise self._differs(theirs, ours, f"it does not average the whole map of {before}")
 
     def _size_before(self, ours: fx.Node) -> tuple[int, ...]:
@@ -211,19 +224,21 @@ class _Walk:
     ) -> None:
         for name, value in zip(names, theirs.input[1:], strict=False):
             array = self.graph.weight(value)
-            if getattr(layer, name) is None:
-                # The mean of the batch norm behind it takes the bias: (x + bias) - mean = x - (mean - bias).
-                (norm,) = ours.users
-                array, name = np.asarray(self.state[f"{norm.target}.running_mean"]) - array, "running_mean"
-                ours, layer = norm, self.layers[str(norm.target)]
-            wanted = tuple(getattr(layer, name).shape)
+            # A layer without a bias has batch norm behind it, which takes it into its mean:
+            # (x + bias) - mean = x - (mean - bias).
+            norm = next(iter(ours.users)) if getattr(layer, name) is None else None
+            wanted = tuple((getattr(layer, name) if norm is None else self.state[f"{norm.target}.running_mean"]).shape)
             if name == "weight" and isinstance(layer, nn.Linear):
                 array = array.reshape(array.shape[-2:]) if array.ndim == 4 and array.shape[:2] == (1, 1) else array
                 array = array.reshape(array.shape[0], -1)
                 array = array.T if transpose else array
             if array.shape != wanted:
                 raise self._differs(theirs, ours, f"its {name} is {array.shape} where {wanted} is expected")
-            self.state[f"{ours.target}.{name}"] = torch.from_numpy(np.array(array, dtype=np.float32))
+            tensor = torch.from_numpy(np.array(array, dtype=np.float32))
+            if norm is None:
+                self.state[f"{ours.target}.{name}"] = tensor
+            else:
+                self.state[f"{norm.target}.running_mean"] -= tensor
 
     def _same(self, theirs: onnx.NodeProto, ours: fx.Node, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         for key, value in wanted.items():
@@ -238,20 +253,9 @@ class _Walk:
         )
 
 
-def _pooled(size: tuple[int, ...], given: Mapping[str, Any]) -> tuple[int, ...]:
-    """Output height and width of a pool, by ONNX's rule."""
-    pads, up = _padding(given), given.get("ceil_mode", 0)
-    numbers = _pool_numbers(given)
-    spans = [
-        size[i] + pads[i] + pads[i + 2] - numbers["dilation"][i] * (numbers["kernel"][i] - 1) - 1 for i in range(2)
-    ]
-    return tuple(
-        (-(-span // stride) if up else span // stride) + 1
-        for span, stride in zip(spans, numbers["stride"], strict=True)
-    )
-
-
 def _numbers(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
+    """What a ``Window`` of the graph has to equal."""
+
     def pair(value: Any) -> tuple[int, int]:
         return (value, value) if isinstance(value, int) else tuple(value)
 
@@ -261,22 +265,3 @@ def _numbers(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
         "padding": pair(layer.padding),
         "dilation": pair(getattr(layer, "dilation", 1)),
     }
-
-
-def _pool_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "kernel": tuple(given["kernel_shape"]),
-        "stride": tuple(given.get("strides", (1, 1))),
-        "padding": _padding(given)[:2],
-        "dilation": tuple(given.get("dilations", (1, 1))),
-    }
-
-
-def _conv_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
-    return _pool_numbers(given) | {"padding": _padding(given), "groups": given.get("group", 1)}
-
-
-def _padding(given: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Top, left, bottom, right; or the name of a rule that computes them, which equals no padding of ours."""
-    rule = given.get("auto_pad", b"NOTSET").decode()
-    return tuple(given.get("pads", (0, 0, 0, 0))) if rule in ("NOTSET", "VALID") else (rule,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from models.checkpoints import Catalogue
+from models.checkpoints import Catalogue, WrongWeightsError
 from models.variants import VARIANTS, UnknownModelError
 from service.terminal import console, fail, read_settings
 
@@ -29,7 +30,7 @@ def describe(
     names: Annotated[list[str] | None, typer.Argument(help="Variants or variant@label_set.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Side by side; without names all of them.")] = False,
     history: Annotated[bool, typer.Option("--history", help="The ImageNet challenge by year.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Second batch size of the memory table.")] = 16,
+    batch: Annotated[int | None, typer.Option(min=1, help="Batch of the memory table, beside 1. [default: 16]")] = None,
     memory: Annotated[str | None, typer.Option(help="Says the largest batch that fits, as in 3GiB.")] = None,
     as_graph: Annotated[bool, typer.Option("--as-graph", help="In the zoo graph's own geometry.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Also draws it to this PNG file.")] = None,
@@ -40,23 +41,27 @@ def describe(
         fail("--history stands alone: name networks with or without --compare", 2)
     if not compare and not history and len(names or []) != 1:
         fail("name one network, or several with --compare; topfive models lists them", 2)
-    limit = _bytes(memory)
+    if (compare or history) and (as_graph or memory is not None or batch is not None):
+        fail("--as-graph, --memory and --batch are for one network", 2)
+    limit, batch = _bytes(memory), batch or 16
     catalogue = Catalogue(read_settings().cache_dir)
-    try:
-        checkpoints = [catalogue.find(name) for name in names or VARIANTS]
-    except UnknownModelError as error:
-        fail(error)
     from models import description
 
     rows: list[Compared] = []
     told: Description | None = None
+    try:
+        checkpoints = [catalogue.find(name) for name in names or VARIANTS]
+        if compare:
+            rows = description.compare(checkpoints, catalogue.find(description.REFERENCE))
+        elif not history:
+            told = description.describe(checkpoints[0], as_graph=as_graph)
+    except (UnknownModelError, WrongWeightsError) as error:
+        fail(error)
     if history:
         _history(as_json)
     elif compare:
-        rows = description.compare(checkpoints, catalogue.find(description.REFERENCE))
         _comparison(rows, as_json)
-    else:
-        told = description.describe(checkpoints[0], as_graph=as_graph)
+    elif told is not None:
         if as_json:
             _print_json(told.to_json(batch=batch, memory=limit))
         else:
@@ -73,9 +78,11 @@ def _bytes(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return int(TypeAdapter(ByteSize).validate_python(text))
+        # ByteSize reads the beginning of a text and forgets the rest.
+        size = int(TypeAdapter(ByteSize).validate_python(text)) if re.fullmatch(r"[\d.]+\s*[a-zA-Z]*", text) else 0
     except ValidationError:
-        fail(f"--memory {text}: give bytes, or a number and a unit, as in 3GiB or 800MB", 2)
+        size = 0
+    return size or fail(f"--memory {text}: give bytes, or a number and a unit, as in 3GiB or 800MB", 2)
 
 
 def _draw(figure: Figure, path: Path, *, quiet: bool) -> None:
@@ -110,7 +117,7 @@ def _layers(told: Description) -> None:
         table.add_column(name.replace(" ", "\n"), justify="right")
     if in_words:
         table.add_column("branches")
-    for name in ("parameters", "multiply-\nadds, M", "activations,\nKiB", "sees", "stride"):
+    for name in ("parameters", "multiply-\nadds, M", "memory,\nKiB", "sees", "stride"):
         table.add_column(name, justify="right")
     for row in told.rows:
         cells = [row.columns.get(name, "") for name in extra]
@@ -137,7 +144,7 @@ def _layers(told: Description) -> None:
     table.add_row("total", "", "", "", str(analysis.depth), *blanks, *total, kib, "", "", style="bold")
     console.print(table)
     console.print(
-        "activations: of one picture in float32, the total with the input; sees and stride: in pixels of the picture",
+        "memory: activations of one picture in float32, the total with the input; sees, stride: pixels of the picture",
         style="dim",
     )
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import helper, numpy_helper
 
 from models.checkpoints import WrongWeightsError
 from models.reading import Weights, read_weights
 from models.variants import VARIANTS
 from tests import graphs
+from tests.graphs import Edit, add, edits, opset, replace_weight, set_numbers, swap_inputs, with_node
 
 GOOGLENET = VARIANTS["googlenet"]
-Edit = Callable[[Any], None]
 
 
 @pytest.fixture(scope="module")
@@ -39,48 +38,18 @@ def read(model: Any, file: Path, variant: str = "googlenet") -> Weights:
     return read_weights(VARIANTS[variant], file)
 
 
-def refuse(file: Path, variant: str = "googlenet") -> str:
+@pytest.fixture(scope="module")
+def weights(inception: Any, file: Path) -> Weights:
+    """What is read from the unedited graph."""
+    return read(inception, file)
+
+
+def refuse(file: Path, variant: str = "googlenet", *, as_graph: bool = False) -> str:
     with pytest.raises(WrongWeightsError) as caught:
-        read_weights(VARIANTS[variant], file)
+        read_weights(VARIANTS[variant], file, as_graph=as_graph)
     assert "\n" not in str(caught.value)
     assert str(file) in str(caught.value)
     return str(caught.value)
-
-
-def set_numbers(node: str, name: str, values: list[int]) -> Edit:
-    def edit(model: Any) -> None:
-        graphs.attribute(graphs.node(model, node), name).ints[:] = values
-
-    return edit
-
-
-def add(node: str, **attributes: Any) -> Edit:
-    def edit(model: Any) -> None:
-        for name, value in attributes.items():
-            graphs.node(model, node).attribute.append(helper.make_attribute(name, value))
-
-    return edit
-
-
-def with_node(node: str, change: Callable[[Any], None]) -> Edit:
-    return lambda model: change(graphs.node(model, node))
-
-
-def replace_weight(name: str, array: np.ndarray[Any, Any]) -> Edit:
-    def edit(model: Any) -> None:
-        for value in model.graph.input:
-            if value.name == name:
-                kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-                value.CopyFrom(helper.make_tensor_value_info(name, kind, array.shape))
-        for tensor in model.graph.initializer:
-            if tensor.name == name:
-                tensor.CopyFrom(numpy_helper.from_array(array, name))
-
-    return edit
-
-
-def swap_branches(node: Any) -> None:
-    node.input[0], node.input[1] = node.input[1], node.input[0]
 
 
 def drop_branch(node: Any) -> None:
@@ -121,7 +90,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "alpha": (add("n142", alpha=0.5), "Gemm n142 stands where fc is expected: its alpha is 0.5"),
     "one LRN": (with_node("n8", lambda node: setattr(node.attribute[0], "i", 3)), "differ from those of the other LRN"),
     "order of branches": (
-        with_node("n137", swap_branches),
+        with_node("n137", swap_inputs),
         "inception5b.branch2.1.conv is expected: its kernel is (1, 1)",
     ),
     "a branch less": (with_node("n137", drop_branch), "Concat n137"),
@@ -153,10 +122,116 @@ def test_a_graph_with_one_thing_changed_is_refused(inception: Any, file: Path, n
     assert expected in refuse(file)
 
 
-@pytest.mark.parametrize("variant", ["alexnet", "vgg16", "lenet5"])
-def test_another_networks_graph_is_refused(inception: Any, file: Path, variant: str) -> None:
+# The geometry: only if it is what the network is asked to have.
+
+
+def padding_by_rule(model: Any) -> None:
+    pool = graphs.node(model, "n138")
+    pool.attribute.remove(graphs.attribute(pool, "pads"))
+    add("n138", auto_pad="SAME_UPPER")(model)
+
+
+AVERAGE = "AveragePool n138 stands where avgpool is expected"
+NOT_WHOLE = AVERAGE + ": it does not average the whole map of (6, 6)"
+#: What is done to the graph -> what the refusal says to ``as_graph``; without, our own geometry is taken.
+GEOMETRY: dict[str, tuple[Edit, str]] = {
+    "rounding up": (
+        lambda model: model.CopyFrom(graphs.caffe_geometry(model)),
+        "MaxPool n2 stands where pool1 is expected: its output size is (56, 56) where (55, 55) is expected",
+    ),
+    "padding at the end": (
+        set_numbers("n9", "pads", [0, 0, 2, 2]),
+        "MaxPool n9 stands where pool2 is expected: its output size is (28, 28) where (27, 27) is expected",
+    ),
+    "a small average": (set_numbers("n138", "kernel_shape", [5, 5]), NOT_WHOLE),
+    "a small average, once": (
+        edits(
+            set_numbers("n138", "kernel_shape", [5, 5]),
+            set_numbers("n138", "pads", [0, 0, 0, 0]),
+            set_numbers("n138", "strides", [2, 2]),
+        ),
+        NOT_WHOLE,
+    ),
+    "several averages": (set_numbers("n138", "pads", [3, 3, 3, 3]), NOT_WHOLE),
+    "counted padding": (add("n138", count_include_pad=1), NOT_WHOLE),
+}
+
+#: Windows that make no sense, or miss a part of the map.
+MALFORMED: dict[str, tuple[Edit, str]] = {
+    "an average that begins outside": (
+        edits(set_numbers("n138", "pads", [3, 3, 0, 0]), set_numbers("n138", "strides", [7, 7])),
+        AVERAGE,
+    ),
+    "padding of the average by rule": (padding_by_rule, AVERAGE),
+    "a kernel of one number": (set_numbers("n138", "kernel_shape", [7]), AVERAGE),
+    "a kernel of three numbers": (set_numbers("n138", "kernel_shape", [7, 7, 7]), AVERAGE),
+    "a stride of nothing": (set_numbers("n138", "strides", [0, 0]), AVERAGE),
+    "padding of two numbers": (set_numbers("n2", "pads", [0, 0]), "MaxPool n2 stands where pool1 is expected"),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*GEOMETRY, *MALFORMED],
+)
+def test_another_geometry_is_no_graph_as_it_is(inception: Any, weights: Weights, file: Path, name: str) -> None:
+    edit, expected = (GEOMETRY | MALFORMED)[name]
+    model = graphs.copied(inception)
+    edit(model)
+    onnx.save(model, file)
+    assert expected in refuse(file, as_graph=True)
+    if name in GEOMETRY:
+        assert graphs.same_weights(read_weights(GOOGLENET, file), weights)
+
+
+def test_zfnets_pools_must_round_as_ours_whatever_is_asked_for(tmp_path: Path) -> None:
+    path, model = tmp_path / "graph.onnx", graphs.zoo_graph("zfnet512", blank=True)
+    # A map of 109 leaves a window of three nothing to round; one row more does.
+    edits(opset(10), add("n3", ceil_mode=1), set_numbers("n3", "pads", [0, 0, 1, 1]))(model)
+    onnx.save(model, path)
+    text = refuse(path, "zfnet512")
+    path.unlink()
+    assert "n3 stands where pool1 is expected: its output size is (55, 55) where (54, 54)" in text
+
+
+def test_a_layer_that_the_graph_has_twice_with_different_weights_is_refused(inception: Any, file: Path) -> None:
+    """The first branch of 3a reads from a second convolution, which our network has no place for."""
+    model = graphs.copied(inception)
+    place = [node.name for node in model.graph.node].index("n9") + 1
+    other = np.random.default_rng(1).standard_normal((192, 64, 3, 3)).astype(np.float32)
+    value = graphs.node(model, "n6").input[0]
+    for name in ("n6", "n7", "n8", "n9"):
+        twin = graphs.copied(graphs.node(model, name))
+        twin.name, twin.input[0], twin.output[0] = name + "twin", value, f"{name}twin"
+        value = twin.output[0]
+        model.graph.node.insert(place, twin)
+        place += 1
+    graphs.node(model, "n6twin").input[1] = graphs.add_weight(model, "other", other)
+    graphs.node(model, "n10").input[0] = value
+    onnx.save(model, file)
+    assert "MaxPool n9twin stands where pool2 is expected: another one stands there too" in refuse(file)
+
+
+# Whole files.
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("alexnet", "is not the graph of alexnet: "),
+        ("vgg16", "is not the graph of vgg16: "),
+        ("lenet5", "lenet5 takes no pictures of (3, 224, 224), as the graph does"),
+    ],
+)
+def test_another_networks_graph_is_refused(inception: Any, file: Path, variant: str, expected: str) -> None:
     onnx.save(inception, file)
-    assert f"is not the graph of {variant}: " in refuse(file, variant)
+    assert expected in refuse(file, variant)
+
+
+def test_vgg_19s_graph_is_not_vgg_16s(file: Path) -> None:
+    onnx.save(graphs.zoo_graph("vgg19", blank=True), file)
+    # The fourth convolution of the last block pairs with the third, and so on: the first is one too many.
+    assert "Relu n29 stands where features.23 is expected: another kind of layer" in refuse(file, "vgg16")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.999])
@@ -167,15 +242,13 @@ def test_a_truncated_file_is_refused(inception: Any, file: Path, share: float) -
 
 
 def test_the_packages_own_graph_has_no_weights(file: Path) -> None:
-    source = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_inception_v1.onnx"
-    file.write_bytes(source.read_bytes())
+    file.write_bytes(graphs.light_file("inception_v1").read_bytes())
     assert "is no constant of the graph" in refuse(file)
 
 
 def test_damage_anywhere_is_refused_and_nothing_else_is_raised(file: Path) -> None:
     """On the small file without weights: whatever is damaged, it has none to give."""
-    source = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_bvlc_alexnet.onnx"
-    data, rng = source.read_bytes(), np.random.default_rng(0)
+    data, rng = graphs.light_file("bvlc_alexnet").read_bytes(), np.random.default_rng(0)
     for _ in range(300):
         damaged = bytearray(data)
         for place in rng.integers(0, len(data), rng.integers(1, 6)):
@@ -184,15 +257,8 @@ def test_damage_anywhere_is_refused_and_nothing_else_is_raised(file: Path) -> No
         refuse(file, "alexnet")
 
 
-def same(first: Weights, second: Weights) -> bool:
-    return first.state.keys() == second.state.keys() and all(
-        torch.equal(tensor, second.state[name]) for name, tensor in first.state.items()
-    )
-
-
-def test_what_is_written_otherwise_but_means_the_same_is_taken(inception: Any, file: Path) -> None:
+def test_what_is_written_otherwise_but_means_the_same_is_taken(inception: Any, weights: Weights, file: Path) -> None:
     """A kernel's size left to its weights, a fully connected layer the other way round, no softmax, no dropout."""
-    expected = read(inception, file)
     model = graphs.without_softmax(inception)
     conv = graphs.node(model, "n6")
     conv.attribute.remove(graphs.attribute(conv, "kernel_shape"))
@@ -206,4 +272,4 @@ def test_what_is_written_otherwise_but_means_the_same_is_taken(inception: Any, f
     fully_connected.input[1] = "turned"
     graphs.node(model, "n140").input[0] = "r138"
     model.graph.node.remove(graphs.node(model, "n139"))
-    assert same(read(model, file), expected)
+    assert graphs.same_weights(read(model, file), weights)
