@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -44,8 +44,12 @@ def record(service: Service) -> Record:
 
 def named(service: Service, title: str) -> psutil.Process:
     """The one process of a service whose command line has that text."""
-    found = [p for p in of_run(record(service).run) if title in " ".join(p.cmdline())]
-    return found[0]
+    for process in of_run(record(service).run):
+        # Some of Ray's helpers end while they are looked at.
+        with suppress(psutil.NoSuchProcess):
+            if title in " ".join(process.cmdline()):
+                return process
+    raise LookupError(title)
 
 
 def post(url: str, model: str = "lenet5") -> int:
