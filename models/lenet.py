@@ -70,9 +70,12 @@ class TableConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(table)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.dense(), self.bias)
+
+    def dense(self) -> torch.Tensor:
+        """The weight as (out, in, size, size), zero where nothing is connected."""
         where = torch.tensor([self.rows, self.columns], device=self.weight.device)
-        dense = self.weight.new_zeros(self.shape).index_put((where[0], where[1]), self.weight)
-        return F.conv2d(x, dense, self.bias)
+        return self.weight.new_zeros(self.shape).index_put((where[0], where[1]), self.weight)
 
 
 class LeNet5(nn.Module):

@@ -41,7 +41,8 @@ class Deployment(BaseModel):
     num_cpus: float = Field(1.0, ge=0)
     """What Ray reserves, in cores; a share of one will do."""
     num_gpus: float = Field(0.0, ge=0)
-    engine: Literal["auto", "torch"] = "auto"
+    engine: Literal["auto", "onnx_cpu", "torch_cpu", "torch_cuda"] = "auto"
+    """``auto`` is the fastest on the device: ONNX Runtime on a CPU, torch on a GPU."""
     threads: int | None = Field(None, ge=1)
     """Threads of one forward pass on a CPU; all cores by default."""
     max_batch_size: int | None = Field(None, ge=1)

@@ -10,13 +10,12 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 
 from fastapi import FastAPI
 
 from models.checkpoints import Catalogue
 from service.api import create_app
-from service.engines.torch_engine import TorchEngine, pick_device
+from service.engines.choice import engine_factory
 from service.fleet import Deployment
 from service.placement import LocalPlacement
 from service.predictor import Limits
@@ -27,11 +26,12 @@ def local_placement(
     settings: Settings, deployment: Deployment, stopping: Callable[[], bool] = lambda: False
 ) -> LocalPlacement:
     """Predictors in this process, on the device that the settings name."""
-    load_engine = partial(
-        TorchEngine,
-        device=pick_device(settings.device),
+    load_engine = engine_factory(
+        device=settings.device,
+        engine=None if deployment.engine == "auto" else deployment.engine,
         precision=settings.precision,
-        threads=deployment.threads or os.cpu_count() or 1,
+        threads=deployment.threads or len(os.sched_getaffinity(0)),
+        cache_dir=settings.cache_dir,
     )
     limits = Limits(deployment.max_batch_size or settings.max_batch_size, deployment.max_queue, settings.max_pixels)
     return LocalPlacement(load_engine, limits, stopping=stopping)

@@ -16,10 +16,15 @@ from starlette.routing import Route
 from models.checkpoints import Catalogue
 from models.labels import labels
 from models.preprocess import picture_to_crop
-from service.engines.torch_engine import TorchEngine
+from service.engines.choice import engine_factory
+from service.settings import Settings
 
 checkpoint = Catalogue().find("lenet5@mnist")
-engine = TorchEngine(checkpoint, device="cpu", precision="float32", threads=os.cpu_count() or 1)
+settings = Settings()
+load = engine_factory(
+    device="cpu", engine=None, precision="float32", threads=os.cpu_count() or 1, cache_dir=settings.cache_dir
+)
+engine = load(checkpoint)
 words = labels("mnist")
 
 

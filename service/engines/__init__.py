@@ -1,7 +1,10 @@
 """Engines: how a checkpoint runs on a device.
 
-torch_engine.py   plain PyTorch on a CPU or a CUDA device
-fake.py           no network at all, for tests
+choice.py       which engine runs a checkpoint, on which device
+onnx_cpu.py     the exported graph in ONNX Runtime: the default on a CPU, without torch
+torch_cuda.py   PyTorch on a GPU, with CUDA graphs
+torch_cpu.py    plain PyTorch on a CPU: the reference that the others are tested against
+fake.py         no network at all, for tests
 """
 
 from __future__ import annotations

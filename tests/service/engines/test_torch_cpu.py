@@ -9,7 +9,7 @@ import torch
 from models.building import build_checkpoint
 from models.checkpoints import Catalogue
 from service.engines import MAX_K
-from service.engines.torch_engine import TorchEngine, pick_device
+from service.engines.torch_cpu import TorchCpu
 
 UNTRAINED = Catalogue(untrained=True)
 
@@ -21,7 +21,7 @@ def test_a_batch_of_bytes_gives_the_networks_probabilities(name: str, batch_size
     preprocess = checkpoint.preprocess
     shape = (batch_size, preprocess.side, preprocess.side, preprocess.channels)
     crops = np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8)
-    top = TorchEngine(checkpoint, device="cpu", precision="float32", threads=1).run(crops)
+    top = TorchCpu(checkpoint, precision="float32", threads=1).run(crops)
 
     # By the book, one number after the other.
     x = crops[..., ::-1] if preprocess.colour == "bgr" else crops
@@ -35,9 +35,9 @@ def test_a_batch_of_bytes_gives_the_networks_probabilities(name: str, batch_size
 
 
 def test_bytes_held_are_the_parameters() -> None:
-    engine = TorchEngine(UNTRAINED.find("lenet5"), device="cpu", precision="float32", threads=1)
+    engine = TorchCpu(UNTRAINED.find("lenet5"), precision="float32", threads=1)
     assert engine.bytes_held == 60_850 * 4
-    half = TorchEngine(UNTRAINED.find("lenet5"), device="cpu", precision="bfloat16", threads=1)
+    half = TorchCpu(UNTRAINED.find("lenet5"), precision="bfloat16", threads=1)
     assert half.bytes_held == 60_850 * 2
 
 
@@ -47,21 +47,6 @@ def test_reduced_precision_answers_alike() -> None:
     crop = np.zeros((1, 32, 32, 1), np.uint8)
     crop[0, 6:26, 15:18] = 255  # a one
     for precision in ("float32", "bfloat16"):
-        top = TorchEngine(checkpoint, device="cpu", precision=precision, threads=1).run(crop)
+        top = TorchCpu(checkpoint, precision=precision, threads=1).run(crop)
         assert top.indices[0, 0] == 1
         assert top.probabilities.dtype == np.float32
-
-
-def test_a_device_that_is_not_here_is_refused() -> None:
-    assert pick_device("cpu") == "cpu"
-    with pytest.raises(ValueError, match="CUDA devices"):
-        pick_device("cuda:99")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_answers_like_the_cpu() -> None:
-    checkpoint = UNTRAINED.find("googlenet")
-    crops = np.random.default_rng(7).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
-    cpu = TorchEngine(checkpoint, device="cpu", precision="float32", threads=1).run(crops)
-    cuda = TorchEngine(checkpoint, device="cuda:0", precision="float32", threads=1).run(crops)
-    np.testing.assert_allclose(cuda.probabilities, cpu.probabilities, atol=1e-4)

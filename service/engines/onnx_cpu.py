@@ -1,0 +1,66 @@
+"""The CPU engine: a checkpoint's exported graph in ONNX Runtime, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from models.checkpoints import Checkpoint
+from models.graph_cache import cached_graph
+from service.engines import TopK, blank
+
+#: A batch is computed in parts whose activations (by the analytic count, several times what is alive at once) take no
+#: more than the weights do, or than this where the weights are small. Larger parts are no faster on a CPU.
+_LEAST_BYTES = 160_000_000
+
+
+class OnnxCpu:
+    """Loads a checkpoint's graph, which is exported first where the cache does not have it.
+
+    Args:
+        checkpoint: what to run.
+        threads: threads of one forward pass.
+        cache_dir: where graphs are kept.
+
+    Raises:
+        WeightsMissingError, WrongWeightsError: see ``graph_cache.cached_graph``.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int, cache_dir: Path) -> None:
+        path = cached_graph(checkpoint, cache_dir)
+        self._preprocess = checkpoint.preprocess
+        variant = checkpoint.variant
+        self._at_once = max(1, max(_LEAST_BYTES, 4 * variant.params) // (4 * variant.activations))
+        self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
+            str(path), _options(threads), providers=["CPUExecutionProvider"]
+        )
+        self.bytes_held = path.stat().st_size
+        """The file is little more than the weights."""
+
+    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
+        for size in batch_sizes:
+            self.run(blank(self._preprocess, size))
+
+    def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
+        assert self._session is not None
+        parts = [crops[start : start + self._at_once] for start in range(0, len(crops), self._at_once)]
+        answers = [self._session.run(["probabilities", "indices"], {"crops": part}) for part in parts]
+        return TopK(*(np.concatenate(arrays) for arrays in zip(*answers, strict=True)))
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A spinning thread would burn the cores that decode pictures and answer HTTP.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A pattern a batch size would be kept, and never given back: at 16 sizes hundreds of megabytes.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    return options

@@ -1,0 +1,55 @@
+"""The CPU engine, against plain torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.checkpoints import Catalogue
+from service.engines import MAX_K
+from service.engines.onnx_cpu import OnnxCpu
+from service.engines.torch_cpu import TorchCpu
+
+UNTRAINED = Catalogue(untrained=True)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("name", ["lenet5", "googlenet"])
+def test_it_answers_like_torch(cache: Path, name: str) -> None:
+    """Every network's graph is compared in tests/models/test_export.py; here the way through the cache is."""
+    checkpoint = UNTRAINED.find(name)
+    preprocess = checkpoint.preprocess
+    engine, plain = (
+        OnnxCpu(checkpoint, threads=1, cache_dir=cache),
+        TorchCpu(checkpoint, precision="float32", threads=1),
+    )
+    for count in (1, 3, 16):
+        shape = (count, preprocess.side, preprocess.side, preprocess.channels)
+        crops = np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8)
+        found, expected = engine.run(crops), plain.run(crops)
+        assert found.probabilities.shape == found.indices.shape == (count, MAX_K)
+        assert (found.probabilities.dtype, found.indices.dtype) == (np.float32, np.int64)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=1e-5)
+
+
+def test_a_clear_digit_is_known(cache: Path) -> None:
+    crop = np.zeros((1, 32, 32, 1), np.uint8)
+    crop[0, 6:26, 15:18] = 255  # a one
+    top = OnnxCpu(Catalogue().find("lenet5@mnist"), threads=1, cache_dir=cache).run(crop)
+    assert top.indices[0, 0] == 1
+    assert top.probabilities[0, 0] > 0.9
+    assert (np.diff(top.probabilities[0]) <= 0).all()
+
+
+def test_it_holds_its_weights_until_it_is_closed(cache: Path) -> None:
+    engine = OnnxCpu(UNTRAINED.find("lenet5"), threads=1, cache_dir=cache)
+    assert 60_850 * 4 <= engine.bytes_held < 60_850 * 4 * 1.3
+    engine.close()
+    with pytest.raises(AssertionError):
+        engine.warm_up((1,))
