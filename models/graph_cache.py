@@ -7,11 +7,16 @@ its 300 MB and its seconds, out of the server's.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import fcntl
 import functools
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,8 +39,7 @@ def cached_graph(checkpoint: Checkpoint, cache_dir: Path) -> Path:
     """
     if checkpoint.state != "loadable":
         raise WeightsMissingError(checkpoint)
-    path = graph_path(checkpoint, cache_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _folder(cache_dir) / graph_path(checkpoint, cache_dir).name
     # Replicas that start together want the same graph: one exports, the others wait for it.
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -44,6 +48,21 @@ def cached_graph(checkpoint: Checkpoint, cache_dir: Path) -> Path:
             _forget_others(path)
     path.touch()
     return path
+
+
+def _folder(cache_dir: Path) -> Path:
+    """Where graphs are kept; a folder for this process alone where the cache cannot be written to."""
+    folder = cache_dir / "graphs"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) else _own_folder()
+
+
+@functools.cache
+def _own_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="topfive-graphs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def graph_path(checkpoint: Checkpoint, cache_dir: Path) -> Path:

@@ -210,6 +210,23 @@ def import_(
     console.print(f"[green]stored[/] {stored.name}: {escape(str(stored.path))}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Variant, alias or variant@label_set.")],
+    file: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    untrained: Annotated[bool, typer.Option("--untrained", help="Seeded random weights.")] = False,
+) -> None:
+    """Write a network as the ONNX graph that is served: 8-bit crops in, classes and probabilities out."""
+    try:
+        checkpoint = _catalogue(untrained).find(model)
+        from models.export import export as write
+
+        write(checkpoint, file)
+    except (UnknownModelError, WeightsMissingError, WrongWeightsError, OSError) as error:
+        fail(error)
+    console.print(f"[green]written[/] {escape(str(file))}", highlight=False, soft_wrap=True)
+
+
 def _catalogue(untrained: bool = False) -> Catalogue:
     return Catalogue(read_settings().cache_dir, untrained=untrained)
 

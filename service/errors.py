@@ -11,6 +11,7 @@
                          UndecodableError, TooManyPixelsError          422
     the queue            OverloadedError                               429
                          DeadlineMissedError                           504
+    the device           OutOfDeviceMemoryError                        503
     a service not ready  NotReadyError                                 503
     a bug of ours        anything else                                 500
 
@@ -26,6 +27,7 @@ from typing import Any
 from models.checkpoints import WeightsMissingError, WrongWeightsError
 from models.pictures import TooManyPixelsError, UndecodableError, UnsupportedFormatError
 from models.variants import UnknownModelError
+from service.engines.buckets import OutOfDeviceMemoryError
 
 
 class BadParameterError(ValueError):
@@ -129,6 +131,9 @@ TABLE: dict[type[Exception], Problem] = {
     ),
     WrongWeightsError: Problem(
         "weights-damaged", 503, "Weights damaged", "Import the weights again; the detail names the file."
+    ),
+    OutOfDeviceMemoryError: Problem(
+        "out-of-memory", 503, "Out of device memory", "Ask the operator; the detail says what would make room."
     ),
     NotReadyError: Problem("not-ready", 503, "Not ready", "Wait until GET /readyz answers 200."),
     DeadlineMissedError: Problem(

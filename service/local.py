@@ -32,6 +32,7 @@ def local_placement(
         precision=settings.precision,
         threads=deployment.threads or len(os.sched_getaffinity(0)),
         cache_dir=settings.cache_dir,
+        max_batch_size=deployment.max_batch_size or settings.max_batch_size,
     )
     limits = Limits(deployment.max_batch_size or settings.max_batch_size, deployment.max_queue, settings.max_pixels)
     return LocalPlacement(load_engine, limits, stopping=stopping)

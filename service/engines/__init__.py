@@ -2,7 +2,8 @@
 
 choice.py       which engine runs a checkpoint, on which device
 onnx_cpu.py     the exported graph in ONNX Runtime: the default on a CPU, without torch
-torch_cuda.py   PyTorch on a GPU, with CUDA graphs
+torch_cuda.py   PyTorch on a GPU, with CUDA graphs: the default there. overlap.py copies the next batch while one is
+                computed, buckets.py has the batch sizes that there are graphs for
 torch_cpu.py    plain PyTorch on a CPU: the reference that the others are tested against
 fake.py         no network at all, for tests
 """

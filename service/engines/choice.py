@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from models.checkpoints import Checkpoint
 from service.engines import DeviceError, Engine, EngineFactory
@@ -14,7 +14,13 @@ EngineName = Literal["onnx_cpu", "torch_cpu", "torch_cuda"]
 
 
 def engine_factory(
-    *, device: str, engine: EngineName | None, precision: str, threads: int, cache_dir: Path
+    *,
+    device: str,
+    engine: EngineName | None,
+    precision: str,
+    threads: int,
+    cache_dir: Path,
+    max_batch_size: int = 16,
 ) -> EngineFactory:
     """What loads checkpoints.
 
@@ -24,6 +30,7 @@ def engine_factory(
         precision: ``float32``, ``bfloat16`` or ``float16``.
         threads: of one forward pass on a CPU.
         cache_dir: where exported graphs are kept.
+        max_batch_size: the largest batch that a GPU prepares for.
 
     Raises:
         DeviceError: the device is not on this machine, or the engine does not run on it.
@@ -35,26 +42,34 @@ def engine_factory(
         raise DeviceError(f"engine {engine} does not run on {picked}")
     if engine == "onnx_cpu" and precision != "float32":
         raise DeviceError(f"engine onnx_cpu computes in float32; {precision} on a CPU is torch_cpu's")
-    return partial(_load, engine=engine, device=picked, precision=precision, threads=threads, cache_dir=cache_dir)
-
-
-def _load(
-    checkpoint: Checkpoint, *, engine: EngineName, device: str, precision: str, threads: int, cache_dir: Path
-) -> Engine:
-    # Each import costs hundreds of megabytes, so that only what runs is imported.
     match engine:
         case "onnx_cpu":
-            from service.engines.onnx_cpu import OnnxCpu
-
-            return OnnxCpu(checkpoint, threads=threads, cache_dir=cache_dir)
+            return partial(_onnx_cpu, threads=threads, cache_dir=cache_dir)
         case "torch_cpu":
-            from service.engines.torch_cpu import TorchCpu
-
-            return TorchCpu(checkpoint, precision=precision, threads=threads)
+            return partial(_torch_cpu, precision=precision, threads=threads)
         case "torch_cuda":
-            from service.engines.torch_cuda import TorchCuda
+            return partial(_torch_cuda, device=picked, precision=precision, max_batch_size=max_batch_size)
 
-            return TorchCuda(checkpoint, device=device, precision=precision)
+
+# Each engine's library takes hundreds of megabytes, so that only what runs is imported.
+
+
+def _onnx_cpu(checkpoint: Checkpoint, **options: Any) -> Engine:
+    from service.engines.onnx_cpu import OnnxCpu
+
+    return OnnxCpu(checkpoint, **options)
+
+
+def _torch_cpu(checkpoint: Checkpoint, **options: Any) -> Engine:
+    from service.engines.torch_cpu import TorchCpu
+
+    return TorchCpu(checkpoint, **options)
+
+
+def _torch_cuda(checkpoint: Checkpoint, **options: Any) -> Engine:
+    from service.engines.torch_cuda import TorchCuda
+
+    return TorchCuda(checkpoint, **options)
 
 
 def pick_device(wanted: str) -> str:

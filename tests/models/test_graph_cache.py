@@ -109,3 +109,14 @@ def test_an_export_that_fails_for_another_reason_says_so(tmp_path: Path, monkeyp
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="exporting lenet5@mnist failed"):
         cached_graph(LENET, tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_to_does_not_keep_anything_from_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_cache, "_export", lambda _checkpoint, _cache, path: path.write_bytes(b"a graph"))
+    (tmp_path / "graphs").write_text("a file where the folder should be")
+    # A file may be written to; a folder below it cannot be.
+    found = cached_graph(LENET, tmp_path / "graphs")
+    assert found.read_bytes() == b"a graph"
+    assert tmp_path not in found.parents

@@ -8,6 +8,7 @@ import os
 import socket
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -144,8 +145,21 @@ def test_pull_from_a_mirror_on_disk_then_classify(
     assert "stored lenet5@mnist" in pulled.output
     answer = json.loads(runner.invoke(app, ["classify", "lenet5", str(DIGIT), "--json"]).stdout)
     assert answer["checkpoint"]["origin"] == "somebody"
-    assert [path.name for path in own_cache.rglob("*") if path.is_file()] == ["lenet5@mnist.safetensors"]
+    assert [path.name for path in own_cache.glob("checkpoints/*")] == ["lenet5@mnist.safetensors"]
     assert "nothing to pull" in runner.invoke(app, ["pull", "--all"]).output
+
+
+def test_export_writes_the_graph_that_is_served(tmp_path: Path) -> None:
+    file = tmp_path / "lenet5.onnx"
+    assert runner.invoke(app, ["export", "lenet5", str(file)]).exit_code == 0
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert [(value.name, value.shape) for value in session.get_inputs()] == [("crops", ["n", 32, 32, 1])]
+    assert [value.name for value in session.get_outputs()] == ["probabilities", "indices"]
+    missing = runner.invoke(app, ["export", "vgg16", str(file)])
+    assert missing.exit_code == 1
+    assert "topfive pull vgg16" in missing.stderr
+    nowhere = runner.invoke(app, ["export", "lenet5", str(tmp_path / "graph" / "\0")])
+    assert nowhere.exit_code == 1
 
 
 def test_a_bad_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

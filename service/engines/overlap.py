@@ -1,0 +1,283 @@
+"""Batches on their way through a device: the next one is copied while the one before it is computed.
+
+    crops ─host─▶ pinned ─copying stream─▶ staged ─computing stream─▶ input, graph, output, pinned ─host─▶ TopK
+
+There are two places of pinned and staged memory, so that one batch can be under way to the device while the other is
+computed. The graphs all read the one input and write the one output, which only the computing stream touches, and so
+in order. A place is taken until the host has seen its answers: by then both streams are through with it.
+
+``submit`` queues work and comes back at once; ``collect`` waits. A caller that submits a batch before it collects the
+one before overlaps the two; ``run`` of a batch beyond the largest bucket overlaps the chunks of that batch. Nothing
+here knows CUDA: ``Device`` is what is needed of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from service.engines import TopK
+from service.engines.buckets import Buckets
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[], object]
+#: uint8 (N, side, side, channels) on the device -> probabilities (N, k) and class numbers (N, k).
+Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class Event(Protocol):
+    """A point in a stream."""
+
+    def synchronize(self) -> None:
+        """Blocks until the stream has come this far."""
+        ...
+
+
+class Stream(Protocol):
+    """Work that is done in order, beside the host and other streams."""
+
+    def run(self, work: Work) -> None:
+        """Queues what ``work`` asks of the device, and comes back at once."""
+        ...
+
+    def record(self) -> Event:
+        """The point after all that is queued by now."""
+        ...
+
+    def wait(self, event: Event) -> None:
+        """Lets what is queued from now on begin after ``event``, of another stream."""
+        ...
+
+
+class Device(Protocol):
+    """What is needed of a GPU."""
+
+    @property
+    def where(self) -> torch.device: ...
+
+    @property
+    def copying(self) -> Stream: ...
+
+    @property
+    def computing(self) -> Stream: ...
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Memory on the device, with anything in it."""
+        ...
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Memory of the host that the device copies from and to by itself."""
+        ...
+
+    def capture(self, size: int, work: Work) -> Work:
+        """Runs ``work``, on ``size`` pictures, and makes a graph of it -> what replays it on the current stream."""
+        ...
+
+    def reclaim(self) -> None:
+        """Gives the memory of graphs and tensors that are gone back to the device. No graph may be left."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Submitted:
+    """A batch that is being answered. Its crops must stay as they are until it is collected."""
+
+    crops: npt.NDArray[np.uint8]
+    begun: int = 0
+    """Pictures that are on their way, or answered."""
+    answers: list[TopK] = field(default_factory=list)
+    answered: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    crops: torch.Tensor
+    """Pinned."""
+    staged: torch.Tensor
+    """On the device."""
+    probabilities: torch.Tensor
+    indices: torch.Tensor
+    """Both pinned."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chunk:
+    batch: Submitted
+    size: int
+    place: _Place
+    done: Event
+
+
+class _Memory:
+    """What batches of up to ``rows`` pictures need beside the network."""
+
+    def __init__(self, device: Device, rows: int, crop: tuple[int, int, int], k: int) -> None:
+        # Rows that no picture is in are computed too, whatever is in them, and belong to nobody: any byte is a pixel.
+        self.input = device.empty((rows, *crop), torch.uint8)
+        self.probabilities = device.empty((rows, k), torch.float32)
+        self.indices = device.empty((rows, k), torch.int64)
+        self.graphs: dict[int, Work] = {}
+        self.free = deque(
+            _Place(
+                device.pinned((rows, *crop), torch.uint8),
+                device.empty((rows, *crop), torch.uint8),
+                device.pinned((rows, k), torch.float32),
+                device.pinned((rows, k), torch.int64),
+            )
+            for _ in range(2)
+        )
+
+
+class Overlap:
+    """Answers batches of one checkpoint. Memory and graphs are made when they are first needed.
+
+    Args:
+        device: where.
+        buckets: the batch sizes; they shrink when memory runs out.
+        forward: the network between its input and its answers.
+        crop: side, side, channels.
+        k: classes that ``forward`` answers with.
+    """
+
+    def __init__(
+        self, device: Device, buckets: Buckets, forward: Forward, *, crop: tuple[int, int, int], k: int
+    ) -> None:
+        self._device = device
+        self._buckets = buckets
+        self._forward = forward
+        self._crop = crop
+        self._k = k
+        self._memory: _Memory | None = None
+        self._under_way: deque[_Chunk] = deque()
+
+    @torch.inference_mode()
+    def submit(self, crops: npt.NDArray[np.uint8]) -> Submitted:
+        """Begins a batch, as far as there is a free place.
+
+        Raises:
+            OutOfDeviceMemoryError: not even one picture fits.
+        """
+        batch = Submitted(crops)
+        self._begin(batch)
+        return batch
+
+    @torch.inference_mode()
+    def collect(self, batch: Submitted) -> TopK:
+        """Waits for a batch; what was submitted before it is answered on the way, and kept.
+
+        Raises:
+            OutOfDeviceMemoryError: not even one picture fits.
+        """
+        while batch.answered < len(batch.crops):
+            self._begin(batch)
+            self._finish_oldest()
+        return TopK(
+            np.concatenate([part.probabilities for part in batch.answers]),
+            np.concatenate([part.indices for part in batch.answers]),
+        )
+
+    def close(self) -> None:
+        """Lets what is under way finish, answers it to nobody, and gives the memory back, the network's too.
+
+        It may come from another thread than the batches, while that captures a graph of another checkpoint: waiting
+        for anything but these events, for the whole device above all, would spoil it.
+        """
+        while self._under_way:
+            self._under_way.popleft().done.synchronize()
+        del self._forward
+        self._memory = None
+        self._device.reclaim()
+
+    def _begin(self, batch: Submitted) -> None:
+        """Starts chunk after chunk while there is a free place."""
+        while batch.begun < len(batch.crops):
+            size = min(self._buckets.largest, len(batch.crops) - batch.begun)
+            bucket = self._buckets.holding(size)
+            try:
+                if self._memory is None:
+                    self._memory = _Memory(self._device, self._buckets.largest, self._crop, self._k)
+                if not self._memory.free:
+                    return
+                self._start(batch, size, bucket, self._memory)
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Out here the error is gone, and with it the frames that held on to the activations.
+            self._shrink(bucket)
+
+    def _start(self, batch: Submitted, size: int, bucket: int, memory: _Memory) -> None:
+        replay = memory.graphs.get(bucket)
+        if replay is None:
+            replay = memory.graphs[bucket] = self._capture(bucket, memory)
+        place = memory.free[0]
+        place.crops[:size].numpy()[:] = batch.crops[batch.begun : batch.begun + size]
+
+        def copy() -> None:
+            place.staged[:size].copy_(place.crops[:size], non_blocking=True)
+
+        def compute() -> None:
+            memory.input[:size].copy_(place.staged[:size], non_blocking=True)
+            replay()
+            place.probabilities[:size].copy_(memory.probabilities[:size], non_blocking=True)
+            place.indices[:size].copy_(memory.indices[:size], non_blocking=True)
+
+        self._device.copying.run(copy)
+        self._device.computing.wait(self._device.copying.record())
+        self._device.computing.run(compute)
+        self._under_way.append(_Chunk(batch, size, place, self._device.computing.record()))
+        memory.free.popleft()
+        batch.begun += size
+
+    def _capture(self, bucket: int, memory: _Memory) -> Work:
+        def work() -> None:
+            probabilities, indices = self._forward(memory.input[:bucket])
+            # Into memory outside of the graphs', which they share: the next graph would write over the answers.
+            memory.probabilities[:bucket].copy_(probabilities)
+            memory.indices[:bucket].copy_(indices)
+
+        return self._device.capture(bucket, work)
+
+    def _finish_oldest(self) -> None:
+        chunk = self._under_way.popleft()
+        chunk.done.synchronize()
+        place, batch = chunk.place, chunk.batch
+        # Copies, since the place goes on to the next batch.
+        batch.answers.append(
+            TopK(place.probabilities[: chunk.size].numpy().copy(), place.indices[: chunk.size].numpy().copy())
+        )
+        batch.answered += chunk.size
+        if self._memory is not None:
+            self._memory.free.append(place)
+
+    def _shrink(self, bucket: int) -> None:
+        """Makes do with less memory: half the bucket that did not fit, and graphs and places made anew for it."""
+        while self._under_way:
+            self._finish_oldest()
+        # The attempt that failed may have left a copy in a stream.
+        for stream in (self._device.copying, self._device.computing):
+            stream.record().synchronize()
+        self._memory = None
+        self._device.reclaim()
+        self._buckets.halve(bucket)
+        log.warning(
+            "out of memory with a batch of %d; %d pictures are the most from now on", bucket, self._buckets.largest
+        )
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Looks behind the error too: ending the capture of a graph that ran out of memory raises one of its own."""
+    while error is not None:
+        text = str(error)
+        if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text or "ALLOC_FAILED" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,241 @@
+"""The GPU engine: PyTorch with a CUDA graph for each batch size, fed from pinned memory.
+
+A classic network is a few hundred small kernels, which a GPU finishes faster than Python can start them; a graph
+starts them all at once. ``overlap.py`` says how batches pass, ``buckets.py`` which sizes there are and what happens
+when memory runs out; here is the network that is captured, and CUDA behind the ``Device`` that they ask for.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.building import build_checkpoint
+from models.checkpoints import Checkpoint
+from models.layers import ConvBNReLU, LocalResponseNorm
+from models.lenet import TableConv2d
+from models.postprocess import top_k
+from models.preprocess import Preprocess
+from service.engines import MAX_K, TopK, blank
+from service.engines.buckets import Buckets, OutOfDeviceMemoryError
+from service.engines.overlap import Device, Event, Overlap, Submitted, Work, is_out_of_memory
+
+#: Runs before a capture: libraries choose kernels, load them and make workspaces in the first; as many as torch makes.
+_RUNS_BEFORE_CAPTURE = 3
+
+
+class TorchCuda:
+    """Loads a checkpoint on a GPU.
+
+    Args:
+        checkpoint: what to run.
+        device: ``cuda:0``, or what takes its place in tests.
+        precision: ``float32``, ``bfloat16`` or ``float16``; weights and activations alike. In ``float32`` the
+            convolutions use TF32 where torch does (``torch.backends.cudnn.allow_tf32``).
+        max_batch_size: the largest bucket to begin with; larger batches run as several, one copied while the one
+            before it is computed.
+
+    Raises:
+        WeightsMissingError, WrongWeightsError: see ``building.build_checkpoint``.
+        OutOfDeviceMemoryError: the weights do not fit.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, device: str | Device, precision: str, max_batch_size: int = 16
+    ) -> None:
+        self._preprocess = checkpoint.preprocess
+        network = for_capture(build_checkpoint(checkpoint).requires_grad_(False), getattr(torch, precision))
+        self.bytes_held = sum(p.numel() * p.element_size() for p in network.parameters())
+        classes = network.get_parameter(f"{checkpoint.variant.last_layer}.bias").numel()
+        try:
+            on = CudaDevice(device) if isinstance(device, str) else device
+            answers = _Answers(network, self._preprocess)
+            # On the stream that is never captured, and awaited there: while another checkpoint is captured, neither
+            # the default stream nor the whole device may be waited for.
+            on.copying.run(lambda: answers.to(on.where))
+            on.copying.record().synchronize()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfDeviceMemoryError(f"the weights of {checkpoint.name} do") from None
+        self._buckets = Buckets(max_batch_size)
+        crop = (self._preprocess.side, self._preprocess.side, self._preprocess.channels)
+        self._overlap = Overlap(on, self._buckets, answers, crop=crop, k=min(MAX_K, classes))
+
+    @property
+    def max_batch_size(self) -> int:
+        """The most pictures in one forward pass: what was asked for, until memory runs out."""
+        return self._buckets.largest
+
+    @property
+    def out_of_memory(self) -> int:
+        """How often memory ran out, and ``max_batch_size`` was lowered."""
+        return self._buckets.out_of_memory
+
+    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
+        """Captures every bucket up to the one that holds these batch sizes."""
+        wanted = self._buckets.holding(min(max(batch_sizes), self._buckets.largest))
+        # Largest first: the graphs share their memory, and the largest makes it large enough for all.
+        for size in reversed(self._buckets.sizes):
+            if size <= wanted:
+                self.run(blank(self._preprocess, size))
+
+    def submit(self, crops: npt.NDArray[np.uint8]) -> Submitted:
+        """Begins a batch without waiting for it; its copy overlaps the computing of the batch before.
+
+        Raises:
+            OutOfDeviceMemoryError: not even one picture fits.
+        """
+        return self._overlap.submit(crops)
+
+    def collect(self, batch: Submitted) -> TopK:
+        """Waits for the answers of a batch that was submitted.
+
+        Raises:
+            OutOfDeviceMemoryError: not even one picture fits.
+        """
+        return self._overlap.collect(batch)
+
+    def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
+        """(N, side, side, channels) as ``preprocess.crop`` makes them -> the most probable classes.
+
+        Raises:
+            OutOfDeviceMemoryError: not even one picture fits.
+        """
+        return self.collect(self.submit(crops))
+
+    def close(self) -> None:
+        self._overlap.close()
+
+
+class _Answers(nn.Module):
+    """uint8 (N, side, side, channels) -> probabilities and class numbers (N, k), all of it on the device."""
+
+    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.network = network
+        self.dtype = next(network.parameters()).dtype
+        self.scale = preprocess.scale
+        self.bgr = preprocess.colour == "bgr"
+        # Buffers, since a constant that is made on the way would be a copy from the host, which no graph captures.
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        for name, numbers in (("mean", preprocess.mean), ("std", preprocess.std)):
+            self.register_buffer(name, torch.tensor(numbers).expand(preprocess.channels).reshape(1, -1, 1, 1).clone())
+
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # The crops are channels last in memory, and stay so.
+        x = crops.permute(0, 3, 1, 2)
+        x = x.flip(1) if self.bgr else x
+        x = (x * self.scale - self.mean) / self.std
+        return top_k(self.network(x.to(self.dtype)), MAX_K)
+
+
+def for_capture(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Rebuilds a network in eval mode, in place, for a graph: the same answers with less work.
+
+    Batch norm is folded into the convolution before it; LeNet-5's table becomes a dense convolution, since laying the
+    table out copies from the host, which no graph captures; in half precision response normalisation stays float32,
+    for the squares of Caffe's activations, of hundreds and thousands, are beyond float16.
+    """
+    for parent in list(network.modules()):
+        if isinstance(parent, ConvBNReLU):
+            parent.conv = fuse_conv_bn_eval(parent.conv, parent.bn)
+            del parent.bn
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, TableConv2d):
+                parent.add_module(name, _dense(layer))
+            elif isinstance(layer, LocalResponseNorm) and dtype != torch.float32:
+                parent.add_module(name, _InFloat32(layer))
+    return network.requires_grad_(False).to(dtype).to(memory_format=torch.channels_last)
+
+
+def _dense(layer: TableConv2d) -> nn.Conv2d:
+    maps, channels, size, _ = layer.shape
+    conv = nn.Conv2d(channels, maps, size, device="meta")
+    conv.weight, conv.bias = nn.Parameter(layer.dense()), layer.bias
+    return conv
+
+
+class _InFloat32(nn.Module):
+    """A layer without parameters that computes in float32 whatever the rest does."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x.float())
+        return y.to(x.dtype)
+
+
+class CudaStream:
+    """A CUDA stream as ``overlap.Stream``."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def run(self, work: Work) -> None:
+        with torch.cuda.stream(self.stream):
+            work()
+
+    def record(self) -> torch.cuda.Event:
+        # Blocking: a thread that spins until the event would take a core from decoding.
+        event: torch.cuda.Event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        event.record(self.stream)
+        return event
+
+    def wait(self, event: Event) -> None:
+        assert isinstance(event, torch.cuda.Event)
+        self.stream.wait_event(event)
+
+
+@functools.cache
+def _streams(device: torch.device) -> tuple[CudaStream, CudaStream]:
+    """The same for all checkpoints, which take turns anyway: libraries keep a workspace for each stream they saw, of
+    32 MB on an H100."""
+    return CudaStream(device), CudaStream(device)
+
+
+class CudaDevice:
+    """A GPU as ``overlap.Device``.
+
+    Args:
+        name: ``cuda:0``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.where = torch.device(name)
+        self.copying, self.computing = _streams(self.where)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.where)
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    def capture(self, size: int, work: Work) -> Work:
+        # All on the stream of the later replays, whose workspaces are made in the first run.
+        stream = self.computing.stream
+        with torch.cuda.device(self.where), torch.cuda.stream(stream):
+            # Memory mostly runs out here, where that does no harm, and not in the capture: entering it gives what
+            # these runs took back to the device, and the graph needs no more.
+            for _ in range(_RUNS_BEFORE_CAPTURE):
+                work()
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may load a checkpoint meanwhile; by default their allocations would spoil the capture.
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+                work()
+        return graph.replay
+
+    def reclaim(self) -> None:
+        # A pool whose graphs are all gone cannot be used again.
+        self._pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.device(self.where):
+            torch.cuda.empty_cache()
