@@ -1,9 +1,15 @@
-"""TopFive's app without Ray, for ``uvicorn bare_api:app``: what ``bench/overhead.py`` compares the fleets with."""
+"""TopFive's app without Ray, for ``uvicorn bare_api:app``: what the fleets are compared with. ``BENCH_NETWORK`` names a
+network to serve with random weights instead of the trained LeNet-5.
+"""
 
 from __future__ import annotations
+
+import os
 
 from service.fleet import Deployment
 from service.local import local_app
 from service.settings import Settings
 
-app = local_app(Settings(), Deployment(variants=["lenet5"]))
+network = os.environ.get("BENCH_NETWORK")
+settings = Settings(untrained=True) if network else Settings()
+app = local_app(settings, Deployment(variants=[network or "lenet5"]))

@@ -158,7 +158,7 @@ def test_export_writes_the_graph_that_is_served(tmp_path: Path) -> None:
     missing = runner.invoke(app, ["export", "vgg16", str(file)])
     assert missing.exit_code == 1
     assert "topfive pull vgg16" in missing.stderr
-    nowhere = runner.invoke(app, ["export", "lenet5", str(tmp_path / "graph" / "\0")])
+    nowhere = runner.invoke(app, ["export", "lenet5", str(file / "below.onnx")])
     assert nowhere.exit_code == 1
 
 
