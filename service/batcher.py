@@ -5,6 +5,9 @@ frozen while the one before it still runs. Here the batcher first waits for the 
 queued, up to the largest batch: a lone request never waits, and batches grow by themselves while the device is busy.
 The earliest deadline goes first. Requests that were cancelled, or can no longer meet their deadline, are dropped
 before the forward pass, never inside it.
+
+A device that copies and computes at once is given the next batch while it computes, but only when that batch is full
+already: a batch that could still grow is not frozen.
 """
 
 from __future__ import annotations
@@ -15,13 +18,17 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 from service.device import DeviceSlot
 from service.errors import DeadlineMissedError, NotReadyError, OverloadedError
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
+
+
+Begin: TypeAlias = Callable[[Sequence[Item]], Callable[[], Sequence[Output]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,8 @@ class Batcher(Generic[Item, Output]):
 
     Args:
         run: the blocking forward pass, one output for each item; called on the slot's thread.
+        begin: begins a forward pass and gives what waits for its outputs, where a device can be given two batches; both
+            are called on the slot's thread. None where it cannot.
         slot: the device, shared with other batchers.
         max_batch_size: items in one batch at most.
         max_queue: items waiting at most; more are refused at once.
@@ -61,9 +70,11 @@ class Batcher(Generic[Item, Output]):
         *,
         max_batch_size: int,
         max_queue: int,
+        begin: Callable[[], Begin[Item, Output] | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
+        self._begin = begin
         self._slot = slot
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
@@ -127,8 +138,11 @@ class Batcher(Generic[Item, Output]):
             await self._arrived.wait()
             async with self._slot.taken():
                 batch = self._take()
-                if batch:
-                    await self._forward(batch)
+                begin = self._begin()
+                if batch and begin is not None:
+                    await self._forward_ahead(batch, begin)
+                elif batch:
+                    await self._forward(batch, partial(self._run, _items(batch)))
 
     def _take(self) -> list[_Ticket[Item, Output]]:
         """Empties the queue into a batch, as far as it goes. Runs with the slot in hand."""
@@ -150,11 +164,33 @@ class Batcher(Generic[Item, Output]):
             self._arrived.clear()
         return batch
 
-    async def _forward(self, batch: list[_Ticket[Item, Output]]) -> None:
-        items = [ticket.item for ticket in batch]
+    async def _forward_ahead(self, batch: list[_Ticket[Item, Output]], begin: Begin[Item, Output]) -> None:
+        """Forward passes of which the next begins before the one before it has ended, as long as full batches wait and
+        no other checkpoint does."""
+        following: list[_Ticket[Item, Output]] = batch
+        finishing = await self._started(batch, begin)
+        while following:
+            batch, finish = following, finishing
+            following = []
+            if len(self._queue) >= self._max_batch_size and not self._slot.contended and not self._closed:
+                following = self._take()
+                finishing = await self._started(following, begin)
+            await self._forward(batch, finish)
+
+    async def _started(
+        self, batch: list[_Ticket[Item, Output]], begin: Begin[Item, Output]
+    ) -> Callable[[], Sequence[Output]]:
+        """Begins a forward pass; an error is kept for whoever waits for its outputs."""
+        items = _items(batch)
+        try:
+            return await self._slot.run(lambda: begin(items))
+        except Exception as error:
+            return partial(_raise, error)
+
+    async def _forward(self, batch: list[_Ticket[Item, Output]], finish: Callable[[], Sequence[Output]]) -> None:
         started = self._clock()
         try:
-            outputs = await self._slot.run(lambda: self._run(items))
+            outputs = await self._slot.run(finish)
         except Exception as error:
             for ticket in batch:
                 if not ticket.answer.done():
@@ -173,3 +209,11 @@ class Batcher(Generic[Item, Output]):
         per_item = forward_s / size
         previous = self._seconds_per_item or per_item
         self._seconds_per_item = 0.8 * previous + 0.2 * per_item
+
+
+def _items(batch: Sequence[_Ticket[Item, Output]]) -> list[Item]:
+    return [ticket.item for ticket in batch]
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error

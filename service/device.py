@@ -21,13 +21,26 @@ class DeviceSlot:
 
     def __init__(self, name: str = "device") -> None:
         self._lock = asyncio.Lock()
+        self._waiting = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
         """Holds the slot; inside it, ``run`` may be called."""
-        async with self._lock:
+        self._waiting += 1
+        try:
+            await self._lock.acquire()
+        finally:
+            self._waiting -= 1
+        try:
             yield
+        finally:
+            self._lock.release()
+
+    @property
+    def contended(self) -> bool:
+        """Whether somebody waits for the slot."""
+        return self._waiting > 0
 
     async def run(self, work: Callable[[], T]) -> T:
         """Runs blocking work on the slot's thread."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from models.checkpoints import Checkpoint, WrongWeightsError
 from models.preprocess import picture_to_crop
 from service.batcher import Batcher
 from service.device import DeviceSlot
-from service.engines import Engine, EngineFactory
+from service.engines import Engine, EngineFactory, OverlappingEngine, TopK
 from service.errors import INTERNAL, DeadlineMissedError, Failure, failure_of
 
 log = logging.getLogger(__name__)
@@ -72,11 +72,16 @@ class Predictor:
         self._workers = workers
         self._limits = limits
         self._engine: Engine | None = None
+        self._overlapping: OverlappingEngine | None = None
         self._loading: asyncio.Task[None] | None = None
         self._damage: WrongWeightsError | None = None
         self._arriving = 0
         self._batcher: Batcher[Crop, _Top] = Batcher(
-            self._run, slot, max_batch_size=limits.max_batch_size, max_queue=limits.max_queue
+            self._run,
+            slot,
+            max_batch_size=limits.max_batch_size,
+            max_queue=limits.max_queue,
+            begin=lambda: self._begin if self._overlapping is not None else None,
         )
 
     @property
@@ -132,6 +137,7 @@ class Predictor:
         async with self._slot.taken():
             await self._slot.run(lambda: engine.warm_up((1, self._limits.max_batch_size)))
         self._engine = engine
+        self._overlapping = engine if isinstance(engine, OverlappingEngine) else None
 
     async def retire(self) -> None:
         """Answers what is here already, then closes."""
@@ -168,8 +174,17 @@ class Predictor:
 
     def _run(self, crops: Sequence[Crop]) -> list[_Top]:
         assert self._engine is not None
-        top = self._engine.run(np.stack(crops))
-        return [
-            (tuple(probabilities), tuple(indices))
-            for probabilities, indices in zip(top.probabilities.tolist(), top.indices.tolist(), strict=True)
-        ]
+        return _rows(self._engine.run(np.stack(crops)))
+
+    def _begin(self, crops: Sequence[Crop]) -> Callable[[], list[_Top]]:
+        engine = self._overlapping
+        assert engine is not None
+        batch = engine.submit(np.stack(crops))
+        return lambda: _rows(engine.collect(batch))
+
+
+def _rows(top: TopK) -> list[_Top]:
+    return [
+        (tuple(probabilities), tuple(indices))
+        for probabilities, indices in zip(top.probabilities.tolist(), top.indices.tolist(), strict=True)
+    ]

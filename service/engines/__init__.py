@@ -10,7 +10,7 @@ fake.py         no network at all, for tests
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,15 @@ class Engine(Protocol):
     def close(self) -> None:
         """Gives the memory back."""
         ...
+
+
+@runtime_checkable
+class OverlappingEngine(Engine, Protocol):
+    """An engine that takes a batch while it computes another. ``collect`` gives what ``run`` would."""
+
+    def submit(self, crops: npt.NDArray[np.uint8]) -> Any: ...
+
+    def collect(self, batch: Any) -> TopK: ...
 
 
 class EngineFactory(Protocol):
