@@ -146,7 +146,7 @@ class _Writer:
         match module:
             case nn.Conv2d() | TableConv2d():
                 return self._convolution(node, module, source)
-            case nn.BatchNorm2d() | nn.Dropout():
+            case nn.BatchNorm2d() | nn.Dropout() | nn.Identity():
                 return source  # in the convolution before it; of training alone
             case nn.ReLU():
                 return self.add("Relu", [source])

@@ -35,7 +35,7 @@ class OnnxCpu:
         variant = checkpoint.variant
         self._at_once = max(1, max(_LEAST_BYTES, 4 * variant.params) // (4 * variant.activations))
         self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
-            str(path), _options(threads), providers=["CPUExecutionProvider"]
+            str(path), session_options(threads), providers=["CPUExecutionProvider"]
         )
         self.bytes_held = path.stat().st_size
         """The file is little more than the weights."""
@@ -54,7 +54,8 @@ class OnnxCpu:
         self._session = None
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Threads and spinning said outright."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
