@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.checkpoints import Catalogue
 from service.answers import PROBLEM_MEDIA_TYPE, model_row, problem
@@ -35,9 +36,11 @@ def create_app(
         version="0.1.0",
         lifespan=lifespan,
     )
+    classifier = Classifier(catalogue, placement, settings)
+    app.add_middleware(_ClassifyFirst, classifier=classifier)
     app.add_api_route(
         "/classify",
-        Classifier(catalogue, placement, settings).classify,
+        classifier.classify,
         methods=["POST"],
         response_model=None,
         summary="Classify one picture, or up to 64",
@@ -75,6 +78,22 @@ def create_app(
 
     _answer_with_problems(app)
     return app
+
+
+class _ClassifyFirst:
+    """Takes ``POST /classify`` before routing, dependencies and exit stacks do, which that path needs none of and
+    which cost it a third of its time. The route stays for the documentation, and for every other method."""
+
+    def __init__(self, app: ASGIApp, classifier: Classifier) -> None:
+        self._app = app
+        self._classifier = classifier
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/classify" and scope["method"] == "POST":
+            response = await self._classifier.classify(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _answer_with_problems(app: FastAPI) -> None:

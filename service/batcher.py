@@ -28,6 +28,10 @@ Item = TypeVar("Item")
 Output = TypeVar("Output")
 
 
+#: How long a batch with room waits for pictures that are being decoded: a few of the small ones, for which a forward
+#: pass of their own would be a waste.
+_MOMENT_S = 0.005
+
 Begin: TypeAlias = Callable[[Sequence[Item]], Callable[[], Sequence[Output]]]
 
 
@@ -60,6 +64,7 @@ class Batcher(Generic[Item, Output]):
         slot: the device, shared with other batchers.
         max_batch_size: items in one batch at most.
         max_queue: items waiting at most; more are refused at once.
+        arriving: how many items are about to be queued; a batch with room waits for them.
         clock: seconds, monotonic; deadlines are on it.
     """
 
@@ -71,10 +76,12 @@ class Batcher(Generic[Item, Output]):
         max_batch_size: int,
         max_queue: int,
         begin: Callable[[], Begin[Item, Output] | None] = lambda: None,
+        arriving: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
         self._begin = begin
+        self._arriving = arriving
         self._slot = slot
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
@@ -137,12 +144,32 @@ class Batcher(Generic[Item, Output]):
         while not self._closed:
             await self._arrived.wait()
             async with self._slot.taken():
+                await self._let_in()
                 batch = self._take()
                 begin = self._begin()
                 if batch and begin is not None:
                     await self._forward_ahead(batch, begin)
                 elif batch:
                     await self._forward(batch, partial(self._run, _items(batch)))
+
+    async def _let_in(self) -> None:
+        """Gives what has arrived already its turn to queue up, while there is room in the batch: requests that lie in
+        sockets, and for a moment pictures that are being decoded. It waits for nothing that is not here yet."""
+        before = -1
+        while before < len(self._queue) < self._max_batch_size:
+            before = len(self._queue)
+            await asyncio.sleep(0)
+        if not self._arriving():
+            return
+        try:
+            async with asyncio.timeout(_MOMENT_S):
+                while self._arriving() and len(self._queue) < self._max_batch_size and not self._closed:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._arrived.set()
 
     def _take(self) -> list[_Ticket[Item, Output]]:
         """Empties the queue into a batch, as far as it goes. Runs with the slot in hand."""

@@ -51,10 +51,9 @@ class Classifier:
         except Exception as error:
             response = problem(known_failure(error))
         else:
-            outcomes = await asyncio.gather(
-                *(self._one(picture, query, decision, arrived) for picture in body.pictures)
-            )
-            response = bulk(outcomes) if body.bulk else single(outcomes[0])
+            waiting = [self._one(picture, query, decision, arrived) for picture in body.pictures]
+            # A task for a lone picture would be one more turn of the event loop.
+            response = bulk(await asyncio.gather(*waiting)) if body.bulk else single(await waiting[0])
         if self._settings.access_log:
             _log_access(request, response, arrived)
         return response

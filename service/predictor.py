@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.checkpoints import Checkpoint, WrongWeightsError
+from models.pictures import TooManyPixelsError
 from models.preprocess import picture_to_crop
 from service.batcher import Batcher
 from service.device import DeviceSlot
@@ -42,6 +43,10 @@ class Limits:
     max_queue: int = 512
     max_pixels: int = 80_000_000
 
+
+#: A picture within both is decoded on the event loop, in a third of a millisecond.
+_SMALL_BYTES = 16_384
+_SMALL_PIXELS = 128 * 128
 
 Crop = npt.NDArray[np.uint8]
 _Top = tuple[tuple[float, ...], tuple[int, ...]]
@@ -82,6 +87,7 @@ class Predictor:
             max_batch_size=limits.max_batch_size,
             max_queue=limits.max_queue,
             begin=lambda: self._begin if self._overlapping is not None else None,
+            arriving=lambda: self._arriving,
         )
 
     @property
@@ -161,13 +167,26 @@ class Predictor:
             if self._engine is None:
                 await self.load()
             started = time.monotonic()
-            crop = await asyncio.get_running_loop().run_in_executor(self._workers, self._decode, image)
+            crop = self._decode_small(image)
+            if crop is None:
+                crop = await asyncio.get_running_loop().run_in_executor(self._workers, self._decode, image)
         finally:
             self._arriving -= 1
         decode_s = time.monotonic() - started
         batched = await self._batcher.submit(crop, deadline)
         probabilities, indices = batched.output
         return Prediction(probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s)
+
+    def _decode_small(self, image: bytes) -> Crop | None:
+        """Decodes on the event loop what takes less time than handing it to a thread does: digits and thumbnails. None
+        for everything else, a small file of many pixels above all."""
+        if len(image) > _SMALL_BYTES:
+            return None
+        try:
+            pixels = min(_SMALL_PIXELS, self._limits.max_pixels)
+            return picture_to_crop(image, self.checkpoint.preprocess, max_pixels=pixels)
+        except TooManyPixelsError:
+            return None
 
     def _decode(self, image: bytes) -> Crop:
         return picture_to_crop(image, self.checkpoint.preprocess, max_pixels=self._limits.max_pixels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -213,83 +213,3 @@ def test_batches_are_the_sorted_queue_cut_into_pieces(deadlines: list[int], max_
     expected = sorted(range(len(deadlines)), key=lambda item: (deadlines[item], item))
     cut = [expected[i : i + max_batch_size] for i in range(0, len(expected), max_batch_size)]
     assert asyncio.run(batches()) == cut
-
-
-class Pipeline:
-    """A device that takes a batch while it computes another; the test lets each end."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.begun = threading.Event()
-        self._permits = threading.Semaphore(0)
-
-    def begin(self, items: Sequence[int]) -> Callable[[], list[int]]:
-        self.events.append(f"begin {list(items)}")
-        if 13 in items:
-            raise ArithmeticError("unlucky")
-        self.begun.set()
-
-        def finish() -> list[int]:
-            assert self._permits.acquire(timeout=10), "the test never let it end"
-            self.events.append(f"end {list(items)}")
-            return tens(items)
-
-        return finish
-
-    def end(self, times: int = 1000) -> None:
-        self._permits.release(times)
-
-
-def ahead(pipeline: Pipeline, slot: DeviceSlot) -> Batcher[int, int]:
-    return Batcher(tens, slot, max_batch_size=2, max_queue=100, begin=lambda: pipeline.begin)
-
-
-async def test_a_full_batch_begins_before_the_one_before_it_has_ended() -> None:
-    pipeline = Pipeline()
-    batcher = ahead(pipeline, DeviceSlot())
-    tasks = [submit(batcher, item) for item in range(5)]
-    await until(pipeline.begun)
-    pipeline.end()
-    assert [(await task).output for task in tasks] == [0, 10, 20, 30, 40]
-    # The last is not full, and so not frozen while another runs.
-    assert pipeline.events == ["begin [0, 1]", "begin [2, 3]", "end [0, 1]", "end [2, 3]", "begin [4]", "end [4]"]
-    await batcher.close()
-
-
-async def test_nothing_begins_early_while_another_checkpoint_waits() -> None:
-    pipeline, slot = Pipeline(), DeviceSlot()
-    first, second = ahead(pipeline, slot), Batcher(tens, slot, max_batch_size=2, max_queue=100)
-    tasks = [submit(first, item) for item in range(2)]
-    await until(pipeline.begun)
-    tasks += [submit(second, 7), *(submit(first, item) for item in range(2, 4))]
-    await asyncio.sleep(0)
-    pipeline.end()
-    assert [(await task).output for task in tasks] == [0, 10, 70, 20, 30]
-    assert pipeline.events == ["begin [0, 1]", "end [0, 1]", "begin [2, 3]", "end [2, 3]"]
-    await first.close()
-    await second.close()
-
-
-async def test_a_batch_that_fails_to_begin_fails_alone() -> None:
-    pipeline = Pipeline()
-    batcher = ahead(pipeline, DeviceSlot())
-    tasks = [submit(batcher, item) for item in (1, 2, 12, 13, 3, 4)]
-    await until(pipeline.begun)
-    pipeline.end()
-    answers = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [isinstance(answer, ArithmeticError) for answer in answers] == [False, False, True, True, False, False]
-    await batcher.close()
-
-
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=40))
-def test_every_item_is_answered_with_its_own_output(items: list[int]) -> None:
-    async def run() -> list[int]:
-        pipeline = Pipeline()
-        pipeline.end(10_000)
-        batcher = ahead(pipeline, DeviceSlot())
-        answers = await asyncio.gather(*(submit(batcher, item) for item in items))
-        await batcher.close()
-        assert sum(event.startswith("begin") for event in pipeline.events) >= len(items) / 2
-        return [answer.output for answer in answers]
-
-    assert asyncio.run(run()) == tens(items)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
+from models.preprocess import Preprocess, picture_to_crop
 from service.device import DeviceSlot
 from service.engines import Engine
 from service.engines.fake import FakeEngine
@@ -141,4 +142,38 @@ async def test_a_defect_is_logged_with_its_traceback(caplog: pytest.LogCaptureFi
     assert isinstance(outcome, Failure)
     assert outcome.slug == "internal"
     assert "poisoned batch" in caplog.text
+    await served.close()
+
+
+@pytest.mark.parametrize(
+    ("image", "on_the_loop"),
+    [(picture(5), True), (picture(5, side=128), True), (picture(5, side=129), False), (picture(5, side=4000), False)],
+    ids=["digit", "thumbnail", "larger", "few bytes, many pixels"],
+)
+async def test_only_what_is_small_is_decoded_on_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, image: bytes, on_the_loop: bool
+) -> None:
+    from service import predictor as module
+
+    decoded_in = []
+
+    def watched(data: bytes, preprocess: Preprocess, *, max_pixels: int) -> object:
+        crop = picture_to_crop(data, preprocess, max_pixels=max_pixels)
+        decoded_in.append(threading.current_thread())
+        return crop
+
+    monkeypatch.setattr(module, "picture_to_crop", watched)
+    served = predictor()
+    outcome = await served.predict(image, soon())
+    assert isinstance(outcome, Prediction)
+    assert outcome.indices[0] == 5
+    assert [thread is threading.current_thread() for thread in decoded_in] == [on_the_loop]
+    await served.close()
+
+
+async def test_a_limit_below_what_is_small_holds() -> None:
+    served = predictor(limits=Limits(max_pixels=100))
+    outcome = await served.predict(picture(5), soon())
+    assert isinstance(outcome, Failure)
+    assert outcome.slug == "too-many-pixels"
     await served.close()
