@@ -62,7 +62,7 @@ def build_with(
     try:
         with torch.device("meta"):
             network = _network(variant, weights.num_classes, aux_heads, as_graph, merged)
-    except TypeError as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise WrongWeightsError(f"{path}: {variant.name} does not know what its card asks for: {error}") from error
     state = weights.state
     if variant.has_aux_heads and not aux_heads:

@@ -86,7 +86,7 @@ def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
         as_graph: the zoo graph's geometry, whatever the checkpoint has.
 
     Raises:
-        WrongWeightsError: the checkpoint's card names constants that the network does not have.
+        WrongWeightsError: the checkpoint's card names constants or pictures that the network does not take.
     """
     variant = checkpoint.variant
     arguments = dict(checkpoint.network)
@@ -105,12 +105,13 @@ def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
         with torch.device("meta"):
             network = build(variant, num_classes=classes, arguments=arguments)
             trained = build(variant, num_classes=classes, arguments=original, aux_heads=variant.has_aux_heads).train()
-    except TypeError as error:
+        analysis = analyse(network, (channels, side, side))
+        training = analyse(trained, (channels, original_side, original_side))
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
+        # Constants that the network does not have, or pictures of a size that it does not take.
         raise WrongWeightsError(
-            f"{checkpoint.name}: {variant.name} does not know what its card asks for: {error}"
+            f"{checkpoint.name}: {variant.name} does not go with what its card asks for: {error}"
         ) from error
-    analysis = analyse(network, (channels, side, side))
-    training = analyse(trained, (channels, original_side, original_side))
     return Description(
         checkpoint=checkpoint,
         as_graph=as_graph,

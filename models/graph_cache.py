@@ -1,7 +1,7 @@
 """Exported graphs on disk, so that whoever serves a checkpoint a second time needs no torch.
 
-A graph is named for its checkpoint and for a digest of all that it depends on: the weights, what the card says of
-them, and the code of ``models``. A graph that is not there yet is exported in a process of its own, which keeps torch,
+A graph is named for its checkpoint and for a digest of the weights, of what the card says of them, of the code of
+``models`` and of torch's version. A graph that is not there yet is exported in a process of its own, which keeps torch,
 its 300 MB and its seconds, out of the server's.
 """
 
@@ -18,16 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 
 from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError, card
 
 #: How long an export may take. VGG-19 takes seconds; a machine short of memory may swap.
 _EXPORT_WITHIN_S = 300.0
-#: Graphs of the same checkpoint that nobody has used for so long go when a new one comes.
+#: Graphs of the same checkpoint that nobody has loaded for so long go when a new one comes.
 _STALE_S = 24 * 3600.0
 #: Exit status of the exporting process for weights that are wrong; its last line says what is.
 WRONG_WEIGHTS = 3
+WEIGHTS_MISSING = 4
 
 
 def cached_graph(checkpoint: Checkpoint, cache_dir: Path) -> Path:
@@ -39,14 +41,22 @@ def cached_graph(checkpoint: Checkpoint, cache_dir: Path) -> Path:
     """
     if checkpoint.state != "loadable":
         raise WeightsMissingError(checkpoint)
-    path = _folder(cache_dir) / graph_path(checkpoint, cache_dir).name
-    # Replicas that start together want the same graph: one exports, the others wait for it.
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.is_file():
-            _export(checkpoint, cache_dir, path)
-            _forget_others(path)
-    path.touch()
+    path = graph_path(checkpoint, cache_dir)
+    if not path.is_file():
+        path = _folder(cache_dir) / path.name
+        # One export at a time: replicas that start together often want the same graph, and each export takes several
+        # times its weights in memory.
+        with (path.parent / "export.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.is_file():
+                _export(checkpoint, cache_dir, path)
+                _forget_others(path)
+                if graph_path(checkpoint, cache_dir).name != path.name:
+                    # The weights were replaced meanwhile, and nobody knows which ones were exported.
+                    path.unlink()
+                    raise RuntimeError(f"the weights of {checkpoint.name} were replaced while they were exported")
+    with contextlib.suppress(OSError):
+        path.touch()
     return path
 
 
@@ -86,6 +96,7 @@ def graph_path(checkpoint: Checkpoint, cache_dir: Path) -> Path:
 def _code() -> str:
     """A digest of the code that a graph depends on: of all of it, rather than of a list that somebody forgets."""
     digest = hashlib.sha256()
+    digest.update(metadata.version("torch").encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -96,10 +107,15 @@ def _export(checkpoint: Checkpoint, cache_dir: Path, path: Path) -> None:
     command += ["--cache-dir", str(cache_dir), "--output", str(path)]
     if not checkpoint.trained:
         command.append("--untrained")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_EXPORT_WITHIN_S, check=False)  # noqa: S603
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_EXPORT_WITHIN_S, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"exporting {checkpoint.name} took more than {_EXPORT_WITHIN_S:.0f} s") from error
     last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
     if done.returncode == WRONG_WEIGHTS:
         raise WrongWeightsError(last)
+    if done.returncode == WEIGHTS_MISSING:
+        raise WeightsMissingError(checkpoint)
     if done.returncode or not path.is_file():
         raise RuntimeError(f"exporting {checkpoint.name} failed: {last}")
 
@@ -109,6 +125,9 @@ def _forget_others(path: Path) -> None:
     for other in path.parent.glob(f"{name}-*"):
         if other.stem != path.stem and time.time() - other.stat().st_mtime > _STALE_S:
             other.unlink(missing_ok=True)
+    # What an export that was killed has left. There is but one at a time.
+    for part in path.parent.glob(f".{name}-*.part"):
+        part.unlink(missing_ok=True)
 
 
 def catalogued(name: str, labels: str, cache_dir: Path, *, untrained: bool) -> Checkpoint:

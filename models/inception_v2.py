@@ -88,6 +88,7 @@ class BNInception(nn.Module):
         def average() -> nn.AvgPool2d:
             return nn.AvgPool2d(kernel_size=3, stride=1, padding=1, count_include_pad=not as_graph)
 
+        # The paper's appendix has a separable convolution of depth multiplier 8 here; the weights are of a plain one.
         self.conv1 = ConvBNReLU(3, 64, kernel_size=7, stride=2, padding=3, eps=EPS)
         self.pool1 = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
         self.conv2_reduce = ConvBNReLU(64, 64, kernel_size=1, eps=EPS)

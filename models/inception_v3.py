@@ -2,7 +2,7 @@
 
 Large kernels are factorised: 7x7 into 1x7 and 7x1 (figure 6), 3x3 into 1x3 and 3x1 side by side (figure 7). The paper
 calls the network of its table 1 Inception-v2, a name that BN-Inception has too, and Inception-v3 what comes of it with
-a smaller stem, batch norm in the auxiliary head and label smoothing.
+factorised 7x7 kernels in the stem, batch norm in the auxiliary head, label smoothing and RMSProp.
 Module names are torchvision's, so that its state dicts load as they are; its weights are TensorFlow's, and where they
 leave the paper the line says so.
 """

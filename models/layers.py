@@ -41,6 +41,10 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         c = self.constants
+        if x.dtype in (torch.float16, torch.bfloat16):
+            # Activations of Caffe's models reach thousands, and their squares lie beyond float16.
+            wide: torch.Tensor = self.forward(x.float())
+            return wide.to(x.dtype)
         squares = F.pad(x * x, (0, 0, 0, 0, c.size // 2, (c.size - 1) // 2))
         channels = x.shape[1]
         total = squares[:, :channels]

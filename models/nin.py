@@ -2,8 +2,8 @@
 
 Every convolution is followed by a small perceptron across channels, which is two 1x1 convolutions ("cascaded cross
 channel parametric pooling", section 3.1), and global average pooling over one map a class takes the place of fully
-connected layers (section 3.2). The paper trains on CIFAR and MNIST; this is its ImageNet network in Caffe's model zoo,
-by the authors.
+connected layers (section 3.2). The paper trains on CIFAR, SVHN and MNIST; this is its ImageNet network in Caffe's
+model zoo, by the authors.
 """
 
 from __future__ import annotations

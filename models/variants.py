@@ -44,7 +44,7 @@ class Variant:
     preprocess: str = "torchvision-224"
     """The preset of ``preprocess.py`` that weights of unknown origin, and random ones, are served with."""
     published: tuple[float | None, float | None] = (None, None)
-    """Top-1 and top-5 accuracy in percent, single crop, of the best known public checkpoint or the paper."""
+    """Top-1 and top-5 accuracy in percent of one network: of the best known public checkpoint, or the paper's."""
     published_source: str = ""
     last_layer: str
     """Module name of the layer that gives the logits: its bias has a number a class."""

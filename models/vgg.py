@@ -66,7 +66,7 @@ def _features(configuration: tuple[int | str, ...]) -> nn.Sequential:
         if item == "M":
             layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
         elif item == "LRN":
-            # "As in (Krizhevsky et al., 2012)": its constants (section 2.1, footnote).
+            # "Where applicable, the parameters for the LRN layer are those of (Krizhevsky et al., 2012)", section 2.1.
             layers.append(LocalResponseNorm(LRN_PAPER))
         else:
             size = 1 if isinstance(item, str) else 3

@@ -228,7 +228,7 @@ class _Walk:
             # (x + bias) - mean = x - (mean - bias).
             norm = next(iter(ours.users)) if getattr(layer, name) is None else None
             wanted = tuple((getattr(layer, name) if norm is None else self.state[f"{norm.target}.running_mean"]).shape)
-            if name == "weight" and isinstance(layer, nn.Linear):
+            if name == "weight" and isinstance(layer, nn.Linear) and array.ndim >= 2:
                 array = array.reshape(array.shape[-2:]) if array.ndim == 4 and array.shape[:2] == (1, 1) else array
                 array = array.reshape(array.shape[0], -1)
                 array = array.T if transpose else array

@@ -1,8 +1,9 @@
-"""Dynamic batching without a timer.
+"""Dynamic batching, not by the clock.
 
 A timer cuts batches by the clock: a lone request waits for company that never comes, and under load the batch is
 frozen while the one before it still runs. Here the batcher first waits for the device slot and then takes what is
 queued, up to the largest batch: a lone request never waits, and batches grow by themselves while the device is busy.
+Only for requests that are here already and being decoded does a batch with room wait, and that no more than a moment.
 The earliest deadline goes first. Requests that were cancelled, or can no longer meet their deadline, are dropped
 before the forward pass, never inside it.
 
@@ -129,6 +130,10 @@ class Batcher(Generic[Item, Output]):
             self._worker = loop.create_task(self._serve())
         return await ticket.answer
 
+    def look(self) -> None:
+        """Says that fewer items are arriving than before, without one of them having come."""
+        self._arrived.set()
+
     async def close(self) -> None:
         """Lets the running batch finish, answers what is queued with NotReadyError, and ends the worker."""
         self._closed = True
@@ -150,7 +155,7 @@ class Batcher(Generic[Item, Output]):
                 if batch and begin is not None:
                     await self._forward_ahead(batch, begin)
                 elif batch:
-                    await self._forward(batch, partial(self._run, _items(batch)))
+                    await self._forward(batch, partial(self._run, _items(batch)), self._clock())
 
     async def _let_in(self) -> None:
         """Gives what has arrived already its turn to queue up, while there is room in the batch: requests that lie in
@@ -159,13 +164,15 @@ class Batcher(Generic[Item, Output]):
         while before < len(self._queue) < self._max_batch_size:
             before = len(self._queue)
             await asyncio.sleep(0)
-        if not self._arriving():
+        if not self._arriving() or self._slot.contended:
             return
         try:
             async with asyncio.timeout(_MOMENT_S):
                 while self._arriving() and len(self._queue) < self._max_batch_size and not self._closed:
                     self._arrived.clear()
                     await self._arrived.wait()
+                    if self._slot.contended:
+                        break
         except TimeoutError:
             pass
         finally:
@@ -194,15 +201,17 @@ class Batcher(Generic[Item, Output]):
     async def _forward_ahead(self, batch: list[_Ticket[Item, Output]], begin: Begin[Item, Output]) -> None:
         """Forward passes of which the next begins before the one before it has ended, as long as full batches wait and
         no other checkpoint does."""
-        following: list[_Ticket[Item, Output]] = batch
+        following, started = batch, self._clock()
         finishing = await self._started(batch, begin)
         while following:
-            batch, finish = following, finishing
+            batch, finish, since = following, finishing, started
             following = []
             if len(self._queue) >= self._max_batch_size and not self._slot.contended and not self._closed:
-                following = self._take()
-                finishing = await self._started(following, begin)
-            await self._forward(batch, finish)
+                # Some of the queue may have gone or be late, so that this is not always a full batch.
+                following, started = self._take(), self._clock()
+                if following:
+                    finishing = await self._started(following, begin)
+            await self._forward(batch, finish, since)
 
     async def _started(
         self, batch: list[_Ticket[Item, Output]], begin: Begin[Item, Output]
@@ -214,10 +223,13 @@ class Batcher(Generic[Item, Output]):
         except Exception as error:
             return partial(_raise, error)
 
-    async def _forward(self, batch: list[_Ticket[Item, Output]], finish: Callable[[], Sequence[Output]]) -> None:
-        started = self._clock()
+    async def _forward(
+        self, batch: list[_Ticket[Item, Output]], finish: Callable[[], Sequence[Output]], started: float
+    ) -> None:
         try:
             outputs = await self._slot.run(finish)
+            if len(outputs) != len(batch):
+                raise RuntimeError(f"{len(outputs)} outputs came of {len(batch)} items")
         except Exception as error:
             for ticket in batch:
                 if not ticket.answer.done():

@@ -30,6 +30,9 @@ app = typer.Typer(
     help="The classic image networks as a microservice: five labels a picture.",
 )
 app.command()(describe)
+#: Why a network may not run here: UnknownModelError, WrongWeightsError and DeviceError are ValueErrors, missing weights
+#: an OSError, a failed export a RuntimeError, an export that does not compute the same an ArithmeticError.
+_CANNOT_RUN = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
 
 
 def main() -> None:
@@ -119,7 +122,6 @@ def classify(
 ) -> None:
     """Classify pictures without a server."""
     from service.answers import to_json
-    from service.engines import DeviceError
 
     try:
         checkpoint = _catalogue(untrained).find(model)
@@ -127,7 +129,7 @@ def classify(
             raise WeightsMissingError(checkpoint)
         contents = [sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes() for path in pictures]
         outcomes = asyncio.run(_classify(checkpoint, contents, k, read_settings(device=device)))
-    except (UnknownModelError, WeightsMissingError, WrongWeightsError, DeviceError, OSError) as error:
+    except _CANNOT_RUN as error:
         fail(error)
     from service.errors import Failure
 
@@ -222,7 +224,7 @@ def export(
         from models.export import export as write
 
         write(checkpoint, file)
-    except (UnknownModelError, WeightsMissingError, WrongWeightsError, OSError) as error:
+    except _CANNOT_RUN as error:
         fail(error)
     console.print(f"[green]written[/] {escape(str(file))}", highlight=False, soft_wrap=True)
 

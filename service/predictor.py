@@ -44,8 +44,9 @@ class Limits:
     max_pixels: int = 80_000_000
 
 
-#: A picture within both is decoded on the event loop, in a third of a millisecond.
-_SMALL_BYTES = 16_384
+#: A picture within both is decoded on the event loop, in a third of a millisecond. Few bytes hold few scans and no
+#: large profile, which would take longer.
+_SMALL_BYTES = 4_096
 _SMALL_PIXELS = 128 * 128
 
 Crop = npt.NDArray[np.uint8]
@@ -140,8 +141,12 @@ class Predictor:
         except WrongWeightsError as error:
             self._damage = error
             raise
-        async with self._slot.taken():
-            await self._slot.run(lambda: engine.warm_up((1, self._limits.max_batch_size)))
+        try:
+            async with self._slot.taken():
+                await self._slot.run(lambda: engine.warm_up((1, self._limits.max_batch_size)))
+        except BaseException:
+            engine.close()
+            raise
         self._engine = engine
         self._overlapping = engine if isinstance(engine, OverlappingEngine) else None
 
@@ -156,8 +161,10 @@ class Predictor:
         """Lets the running batch finish and gives the memory back."""
         await self._batcher.close()
         if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+            # On the slot's thread: another checkpoint's batch may be on the device.
+            async with self._slot.taken():
+                await self._slot.run(self._engine.close)
+            self._engine = self._overlapping = None
 
     async def _predict(self, image: bytes, deadline: float) -> Prediction:
         # Pictures that wait for the load or are being decoded will want a place in the queue in a moment.
@@ -170,8 +177,11 @@ class Predictor:
             crop = self._decode_small(image)
             if crop is None:
                 crop = await asyncio.get_running_loop().run_in_executor(self._workers, self._decode, image)
-        finally:
+        except BaseException:
             self._arriving -= 1
+            self._batcher.look()
+            raise
+        self._arriving -= 1
         decode_s = time.monotonic() - started
         batched = await self._batcher.submit(crop, deadline)
         probabilities, indices = batched.output

@@ -18,7 +18,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to serve on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to serve on.")
-    cache_dir: Path = Field(default_factory=cache_dir, description="Where imported weights lie.")
+    cache_dir: Path = Field(default_factory=cache_dir, description="Where imported weights and exported graphs lie.")
     fleet: str = Field("local", description="Which deployments serve what: a fleet's name, or a TOML file.")
     untrained: bool = Field(False, description="Serve every network with seeded random weights.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")

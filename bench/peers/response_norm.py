@@ -1,7 +1,7 @@
 """What local response normalisation costs in the CPU engine: ``python bench/peers/response_norm.py [NETWORK]``.
 
 The same graph with the normalisation as it is exported, as ONNX Runtime's LRN operator, and left out; interleaved, in
-two threads, medians and the share of the whole.
+all threads, medians and the share of the whole.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ def engine_factory(
     Raises:
         DeviceError: the device is not on this machine, or the engine does not run on it.
     """
-    picked = pick_device(device)
+    # An engine that runs on one kind of device only says which is meant.
+    picked = "cpu" if device == "auto" and engine in ("onnx_cpu", "torch_cpu") else pick_device(device)
     if engine is None:
         engine = "torch_cuda" if picked != "cpu" else "onnx_cpu" if precision == "float32" else "torch_cpu"
     if (engine == "torch_cuda") != (picked != "cpu"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import onnxruntime
 from models.checkpoints import Checkpoint
 from models.graph_cache import cached_graph
 from service.engines import TopK, blank
+
+log = logging.getLogger(__name__)
 
 #: A batch is computed in parts whose activations (by the analytic count, several times what is alive at once) take no
 #: more than the weights do, or than this where the weights are small. Larger parts are no faster on a CPU.
@@ -31,12 +34,18 @@ class OnnxCpu:
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int, cache_dir: Path) -> None:
         path = cached_graph(checkpoint, cache_dir)
+        try:
+            session = _session(path, threads)
+        except Exception:
+            # ONNX Runtime has an exception for each of its statuses. A file that a crash cut short is made anew.
+            log.warning("%s cannot be read and is exported again", path, exc_info=True)
+            path.unlink(missing_ok=True)
+            path = cached_graph(checkpoint, cache_dir)
+            session = _session(path, threads)
         self._preprocess = checkpoint.preprocess
         variant = checkpoint.variant
         self._at_once = max(1, max(_LEAST_BYTES, 4 * variant.params) // (4 * variant.activations))
-        self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
-            str(path), session_options(threads), providers=["CPUExecutionProvider"]
-        )
+        self._session: onnxruntime.InferenceSession | None = session
         self.bytes_held = path.stat().st_size
         """The file is little more than the weights."""
 
@@ -52,6 +61,10 @@ class OnnxCpu:
 
     def close(self) -> None:
         self._session = None
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -212,7 +212,8 @@ class Overlap:
                 if not is_out_of_memory(error):
                     raise
             # Out here the error is gone, and with it the frames that held on to the activations.
-            self._shrink(bucket)
+            # All of the memory is for the largest bucket, whichever one was being prepared.
+            self._shrink(self._buckets.largest)
 
     def _start(self, batch: Submitted, size: int, bucket: int, memory: _Memory) -> None:
         replay = memory.graphs.get(bucket)

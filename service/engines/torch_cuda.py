@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.building import build_checkpoint
 from models.checkpoints import Checkpoint
-from models.layers import ConvBNReLU, LocalResponseNorm
+from models.layers import ConvBNReLU
 from models.lenet import TableConv2d
 from models.postprocess import top_k
 from models.preprocess import Preprocess
@@ -35,7 +35,8 @@ class TorchCuda:
     Args:
         checkpoint: what to run.
         device: ``cuda:0``, or what takes its place in tests.
-        precision: ``float32``, ``bfloat16`` or ``float16``; weights and activations alike. In ``float32`` the
+        precision: ``float32``, ``bfloat16`` or ``float16``; weights and activations alike, but
+            for response normalisation. In ``float32`` the
             convolutions use TF32 where torch does (``torch.backends.cudnn.allow_tf32``).
         max_batch_size: the largest bucket to begin with; larger batches run as several, one copied while the one
             before it is computed.
@@ -140,8 +141,7 @@ def for_capture(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Rebuilds a network in eval mode, in place, for a graph: the same answers with less work.
 
     Batch norm is folded into the convolution before it; LeNet-5's table becomes a dense convolution, since laying the
-    table out copies from the host, which no graph captures; in half precision response normalisation stays float32,
-    for the squares of Caffe's activations, of hundreds and thousands, are beyond float16.
+    table out copies from the host, which no graph captures.
     """
     for parent in list(network.modules()):
         if isinstance(parent, ConvBNReLU):
@@ -150,8 +150,6 @@ def for_capture(network: nn.Module, dtype: torch.dtype) -> nn.Module:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, TableConv2d):
                 parent.add_module(name, _dense(layer))
-            elif isinstance(layer, LocalResponseNorm) and dtype != torch.float32:
-                parent.add_module(name, _InFloat32(layer))
     return network.requires_grad_(False).to(dtype).to(memory_format=torch.channels_last)
 
 
@@ -160,18 +158,6 @@ def _dense(layer: TableConv2d) -> nn.Conv2d:
     conv = nn.Conv2d(channels, maps, size, device="meta")
     conv.weight, conv.bias = nn.Parameter(layer.dense()), layer.bias
     return conv
-
-
-class _InFloat32(nn.Module):
-    """A layer without parameters that computes in float32 whatever the rest does."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.layer(x.float())
-        return y.to(x.dtype)
 
 
 class CudaStream:

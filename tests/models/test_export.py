@@ -144,6 +144,21 @@ def test_a_graph_that_answers_otherwise_is_not_stored(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_graph_that_mixes_up_classes_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its probabilities are right, and each belongs to another class."""
+
+    def mixed_up(network: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
+        with torch.no_grad():
+            network.output.weight.copy_(network.output.weight.flip(0))  # type: ignore[union-attr, operator]
+            model = graph(network, preprocess)
+            network.output.weight.copy_(network.output.weight.flip(0))  # type: ignore[union-attr, operator]
+        return model
+
+    monkeypatch.setattr(exporting, "graph", mixed_up)
+    with pytest.raises(ArithmeticError, match="differ from torch's by"):
+        export(Catalogue().find("lenet5@mnist"), tmp_path / "graph.onnx")
+
+
 def test_damaged_weights_are_said_to_be(tmp_path: Path) -> None:
     checkpoint = Catalogue().find("lenet5@mnist")
     assert checkpoint.path is not None

@@ -120,3 +120,43 @@ def test_a_cache_that_cannot_be_written_to_does_not_keep_anything_from_serving(
     found = cached_graph(LENET, tmp_path / "graphs")
     assert found.read_bytes() == b"a graph"
     assert tmp_path not in found.parents
+
+
+def test_weights_that_are_replaced_while_they_are_exported_leave_no_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert LENET.path is not None
+    data = LENET.path.read_bytes()
+    checkpoint = imported(tmp_path, data)
+
+    def export(_checkpoint: Checkpoint, _cache: Path, path: Path) -> None:
+        imported(tmp_path, data[:-1] + bytes([data[-1] ^ 1]))
+        path.write_bytes(b"of which weights?")
+
+    monkeypatch.setattr(graph_cache, "_export", export)
+    with pytest.raises(RuntimeError, match="were replaced while they were exported"):
+        cached_graph(checkpoint, tmp_path)
+    assert not list(tmp_path.glob("graphs/*.onnx"))
+
+
+def test_what_a_killed_export_left_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_cache, "_export", lambda _checkpoint, _cache, path: path.write_bytes(b"new"))
+    left = tmp_path / "graphs" / ".lenet5@mnist-0123456789abcdef.onnx.k1.part"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    cached_graph(LENET, tmp_path)
+    assert not left.exists()
+
+
+def test_a_graph_in_a_cache_that_is_read_only_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = graph_path(LENET, tmp_path)
+    path.parent.mkdir()
+    path.write_bytes(b"a graph")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert cached_graph(LENET, tmp_path) == path
+
+
+def test_an_export_that_takes_too_long_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_cache, "_EXPORT_WITHIN_S", 0.01)
+    with pytest.raises(RuntimeError, match="took more than 0 s"):
+        cached_graph(LENET, tmp_path)

@@ -14,6 +14,7 @@ from models import description, list_models
 from models.checkpoints import Checkpoint
 from models.description import Description
 from models.history import ILSVRC
+from models.preprocess import PRESETS
 from models.variants import VARIANTS
 from service import terminal
 from service.cli import app
@@ -212,3 +213,10 @@ def test_every_name_is_described_and_no_cell_is_cut_short(name: str) -> None:
 
 def test_no_cell_of_the_comparison_or_the_history_is_cut_short() -> None:
     assert "…" not in told("--compare") + told("--history")
+
+
+def test_a_card_with_pictures_that_the_network_does_not_take_is_one_line(own_cache: Path) -> None:
+    put(own_cache, "vgg16", "imagenet1k", preprocess=PRESETS["half-299"])
+    result = runner.invoke(app, ["describe", "vgg16"])
+    assert result.exit_code == 1
+    assert "does not go with what its card asks for" in result.stderr

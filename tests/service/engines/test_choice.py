@@ -23,6 +23,8 @@ def test_a_cpu_runs_the_exported_graph_unless_told_otherwise() -> None:
     assert chosen() == "onnx_cpu"
     assert chosen(engine="torch_cpu") == "torch_cpu"
     assert chosen(precision="bfloat16") == "torch_cpu"
+    # Also where there is a GPU: the engine says which device is meant.
+    assert chosen(device="auto", engine="onnx_cpu") == "onnx_cpu"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.checkpoints import Catalogue
+from models.graph_cache import cached_graph
 from service.engines import MAX_K
 from service.engines.onnx_cpu import OnnxCpu
 from service.engines.torch_cpu import TorchCpu
@@ -53,3 +54,12 @@ def test_it_holds_its_weights_until_it_is_closed(cache: Path) -> None:
     engine.close()
     with pytest.raises(AssertionError):
         engine.warm_up((1,))
+
+
+def test_a_graph_that_a_crash_cut_short_is_made_anew(tmp_path: Path) -> None:
+    checkpoint = UNTRAINED.find("lenet5")
+    path = cached_graph(checkpoint, tmp_path)
+    path.write_bytes(path.read_bytes()[:1000])
+    engine = OnnxCpu(checkpoint, threads=1, cache_dir=tmp_path)
+    engine.warm_up((1,))
+    assert path.stat().st_size > 60_850 * 4

@@ -89,7 +89,8 @@ def test_response_normalisation_survives_half_precision(dtype: torch.dtype) -> N
     answer = network(x.to(dtype))
     assert answer.dtype == dtype
     torch.testing.assert_close(answer.float(), plain(x), rtol=1e-2, atol=1e-2)
-    assert dtype == torch.bfloat16 or not torch.allclose(plain(x.to(dtype)).float(), plain(x), rtol=1e-2, atol=1e-2)
+    # What float16 itself would make of it.
+    assert not torch.isfinite(x.half() * x.half()).all()
 
 
 @pytest.mark.parametrize("preset", ["caffe-227", "half-224", "mnist"])
