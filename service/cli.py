@@ -123,12 +123,13 @@ def classify(
     """Classify pictures without a server."""
     from service.answers import to_json
 
+    catalogue, settings = _catalogue(untrained), read_settings(device=device)
     try:
-        checkpoint = _catalogue(untrained).find(model)
+        checkpoint = catalogue.find(model)
         if checkpoint.state != "loadable":
             raise WeightsMissingError(checkpoint)
         contents = [sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes() for path in pictures]
-        outcomes = asyncio.run(_classify(checkpoint, contents, k, read_settings(device=device)))
+        outcomes = asyncio.run(_classify(checkpoint, contents, k, settings))
     except _CANNOT_RUN as error:
         fail(error)
     from service.errors import Failure
@@ -219,8 +220,9 @@ def export(
     untrained: Annotated[bool, typer.Option("--untrained", help="Seeded random weights.")] = False,
 ) -> None:
     """Write a network as the ONNX graph that is served: 8-bit crops in, classes and probabilities out."""
+    catalogue = _catalogue(untrained)
     try:
-        checkpoint = _catalogue(untrained).find(model)
+        checkpoint = catalogue.find(model)
         from models.export import export as write
 
         write(checkpoint, file)
