@@ -62,9 +62,9 @@ class Service:
         with log.open("wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, within_s: float = START_WITHIN_S) -> None:
         try:
-            wait_until_ready(self.url, lambda: self.process.poll() is None)
+            wait_until_ready(self.url, lambda: self.process.poll() is None, within_s)
             # An earlier run's replicas may still answer on the port; this one says so itself.
             while "ready in" not in self.log.read_text():
                 assert self.process.poll() is None, "the server ended before it was ready"
@@ -83,9 +83,9 @@ class Service:
             raise
 
 
-def wait_until_ready(url: str, alive: object) -> None:
+def wait_until_ready(url: str, alive: object, within_s: float = START_WITHIN_S) -> None:
     """Polls /readyz until it answers 200; fails when the server has gone or the bound is over."""
-    give_up = time.monotonic() + START_WITHIN_S
+    give_up = time.monotonic() + within_s
     while time.monotonic() < give_up:
         assert callable(alive)
         assert alive(), "the server ended before it was ready"
@@ -95,4 +95,4 @@ def wait_until_ready(url: str, alive: object) -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise AssertionError(f"{url} was not ready within {START_WITHIN_S} s")
+    raise AssertionError(f"{url} was not ready within {within_s:.0f} s")
