@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import strategies as st
 from torch import nn
 
 from models import get_model
 from models.analysis import analyse
 from models.variants import VARIANTS
-
-#: Pixels of the pictures for the brute force: more than three layers of the kernels below can see.
-SIDE = 80
-KERNELS = st.sampled_from([(1, 1), (2, 2), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (1, 3), (3, 1), (2, 3)])
-STRIDES = st.sampled_from([(1, 1), (2, 2), (1, 2), (2, 1)])
-ODD = st.sampled_from([(1, 1), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1)])
 
 
 def meta(name: str, **arguments: object) -> nn.Module:
