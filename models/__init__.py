@@ -15,6 +15,7 @@ Read in this order:
   ``onnx_graph.py`` opens.
 - ``building.py``: a variant or a checkpoint -> a torch module; ``importing.py``: a weight file -> the local cache;
   ``pulling.py``: a public checkpoint over the network.
+- ``export.py``: a checkpoint -> the ONNX graph that a CPU serves; ``graph_cache.py``: those graphs on disk.
 - ``tracing.py``: a network as a graph with shapes; ``analysis.py``: what each layer of it needs; ``layer_table.py``:
   the layers as rows of a table; ``memory.py``: analytic memory; ``description.py``: all of that for one network, and
   networks side by side; ``history.py``: the ImageNet challenge; ``plots.py``: charts.

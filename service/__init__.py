@@ -4,9 +4,10 @@
    ``schemas.py`` has the shapes.
 2. ``router.py``: no model named -> the checkpoint that answers.
 3. ``placement.py``: a checkpoint -> the predictor that serves it, in this process, or over the hop of ``remote.py``.
-4. ``predictor.py``: one checkpoint being served: decode in a small thread pool, queue, forward, top-k.
+4. ``predictor.py``: one checkpoint being served: decode in a small thread pool (a thumbnail on the spot), queue,
+   forward, top-k.
 5. ``batcher.py``: waits for the device slot (``device.py``), takes what is queued, earliest deadline first.
-6. ``engines/``: a uint8 batch -> probabilities and class numbers, on the device.
+6. ``engines/``: a uint8 batch -> probabilities and class numbers, on the device; ``choice.py`` in it picks the engine.
 7. ``answers.py``: predictions and failures -> responses; ``errors.py``: the one table of what can go wrong.
 
 Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray Serve; ``fleet.py`` reads which
