@@ -8,21 +8,17 @@ left at the end; exits with 1 if not.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import httpx
 import psutil
+from running import Service
 
 DIGIT = Path(__file__).parents[1] / "docs" / "images" / "digit.png"
 CLIENTS = 8
@@ -96,49 +92,9 @@ class Load:
             self.counts[kind] += 1
 
 
-class Service:
-    """``topfive serve``, started again and again on one port."""
-
-    def __init__(self, fleet: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), "--fleet", fleet]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)  # noqa: S603 - our own
-        for _ in range(600):
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=5, trust_env=False).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        raise SystemExit("the service was not ready within two minutes")
-
-    def stop(self) -> float:
-        """Returns the seconds it took."""
-        assert self._process is not None
-        started = time.monotonic()
-        self._process.send_signal(signal.SIGTERM)
-        if self._process.wait(60) != 0:
-            raise SystemExit("the service ended with an error")
-        return time.monotonic() - started
-
-    def replicas(self) -> list[dict[str, Any]]:
-        """Living replicas of the deployment that runs lenet5."""
-        command = [sys.executable, "-m", "service.cli", "status", "--port", str(self.port), "--json"]
-        run = subprocess.run(command, capture_output=True, check=True)  # noqa: S603 - our own
-        deployments = {d["name"]: d["replicas"] for d in json.loads(run.stdout)["services"][0]["deployments"]}
-        found: list[dict[str, Any]] = deployments.get("lenet5") or deployments["ingress"]
-        return found
-
-
 def kill_replica(service: Service) -> float:
     """Seconds from the kill until the first right answer after a failure."""
-    os.kill(service.replicas()[0]["pid"], signal.SIGKILL)
+    os.kill(service.replicas("lenet5")[0]["pid"], signal.SIGKILL)
     started, failed = time.monotonic(), False
     while time.monotonic() - started < 60:
         try:
@@ -170,7 +126,7 @@ def main() -> None:
     parser.add_argument("--fleet", default="local")
     options = parser.parse_args()
     before = set(marked_processes())
-    service, seconds = Service(options.fleet), options.minutes * 60
+    service, seconds = Service("--fleet", options.fleet), options.minutes * 60
     service.start()
     load, began = Load(service.url), time.monotonic()
     load.start()
@@ -183,7 +139,7 @@ def main() -> None:
         time.sleep(busy / 12)
         print(f"kill {turn + 1}: right answers again after {kill_replica(service):.1f} s", flush=True)
     time.sleep(max(0.0, busy - (time.monotonic() - began)))
-    process = psutil.Process(service.replicas()[0]["pid"])
+    process = psutil.Process(service.replicas("lenet5")[0]["pid"])
     sizes = []
     load.quiet.set()
     while time.monotonic() - began < seconds:

@@ -49,7 +49,7 @@ def cached_graph(checkpoint: Checkpoint, cache_dir: Path) -> Path:
         with (path.parent / "export.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.is_file():
-                _export(checkpoint, cache_dir, path)
+                export_apart(checkpoint, cache_dir, path)
                 _forget_others(path)
                 if graph_path(checkpoint, cache_dir).name != path.name:
                     # The weights were replaced meanwhile, and nobody knows which ones were exported.
@@ -102,7 +102,8 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _export(checkpoint: Checkpoint, cache_dir: Path, path: Path) -> None:
+def export_apart(checkpoint: Checkpoint, cache_dir: Path, path: Path) -> None:
+    """Exports a graph in a process of its own. Raises as ``cached_graph`` does."""
     command = [sys.executable, "-m", "models.export", checkpoint.variant.name, "--labels", checkpoint.labels]
     command += ["--cache-dir", str(cache_dir), "--output", str(path)]
     if not checkpoint.trained:

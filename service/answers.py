@@ -12,9 +12,10 @@ from fastapi.responses import JSONResponse
 from models.checkpoints import Checkpoint
 from models.labels import labels
 from service.errors import Failure, problem_document
+from service.forecast import Accuracy
 from service.predictor import Prediction
-from service.router import Decision
-from service.schemas import Answer, CheckpointAnswer, LabelProbability, ModelRow, Timings
+from service.router import Decision, Standing
+from service.schemas import Answer, CheckpointAnswer, LabelProbability, ModelRow, Outlook, Timings
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -85,7 +86,24 @@ def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response
     return JSONResponse(problem_document(failure), failure.status, headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
-def model_row(checkpoint: Checkpoint, resident: bool) -> ModelRow:
+def outlook(standing: Standing, accuracy: Accuracy) -> Outlook:
+    """What a checkpoint takes, for the batch sizes that are powers of two, and the largest."""
+    largest = len(standing.forward_s) - 1
+    sizes = sorted({1 << n for n in range(largest.bit_length())} | {largest})
+    return Outlook(
+        forward_p95_ms={size: _ms(standing.forward_s[size]) for size in sizes},
+        load_ms=_ms(standing.load_s),
+        queued=standing.queued,
+        safety=round(standing.safety, 3),
+        predictions=accuracy.predictions,
+        median_ratio=None if accuracy.median_ratio is None else round(accuracy.median_ratio, 3),
+        median_error=None if accuracy.median_error is None else round(accuracy.median_error, 3),
+    )
+
+
+def model_row(
+    checkpoint: Checkpoint, resident: bool, standing: Standing | None = None, accuracy: Accuracy | None = None
+) -> ModelRow:
     """A checkpoint as ``GET /models`` and ``topfive models`` list it."""
     variant, here = checkpoint.variant, checkpoint.state == "loadable"
     return ModelRow(
@@ -100,12 +118,12 @@ def model_row(checkpoint: Checkpoint, resident: bool) -> ModelRow:
         top1=checkpoint.top1,
         top5=checkpoint.top5,
         analytic_mb=round(variant.analytic_bytes / 1e6, 1),
-        # Footprints are measured, never guessed, and nothing measures them yet.
-        footprint_mb=None,
+        footprint_mb=None if standing is None else round(standing.footprint_bytes / 1e6, 1),
         state="ready" if resident else checkpoint.state,
         resident=resident,
         origin=checkpoint.origin,
         preprocess=checkpoint.preprocess.to_json(),
+        outlook=None if standing is None or accuracy is None else outlook(standing, accuracy),
         mend=None if here else checkpoint.mend,
         download_mb=None if here or checkpoint.download_bytes is None else round(checkpoint.download_bytes / 1e6, 1),
     )

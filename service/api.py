@@ -16,11 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.checkpoints import Catalogue
-from service.answers import PROBLEM_MEDIA_TYPE, model_row, problem
+from service.answers import PROBLEM_MEDIA_TYPE, problem
 from service.classify import Classifier, known_failure
+from service.decider import Decider
 from service.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE, Failure
+from service.paths import Paths
 from service.placement import Placement
-from service.schemas import Answer, BulkAnswer, ClassifyQuery, ModelList, ModelRow, ProblemDocument
+from service.schemas import Answer, BulkAnswer, ClassifyQuery, ProblemDocument, RouteAnswer
 from service.settings import Settings
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -36,7 +38,8 @@ def create_app(
         version="0.1.0",
         lifespan=lifespan,
     )
-    classifier = Classifier(catalogue, placement, settings)
+    decider = Decider(catalogue, placement, settings)
+    classifier = Classifier(decider, placement, settings)
     app.add_middleware(_ClassifyFirst, classifier=classifier)
     app.add_api_route(
         "/classify",
@@ -48,14 +51,16 @@ def create_app(
         openapi_extra={"parameters": _parameters(), "requestBody": _REQUEST_BODY},
     )
 
-    @app.get("/models", summary="Every checkpoint, and every variant that has none")
-    async def list_models() -> ModelList:
-        return ModelList(models=[model_row(c, placement.resident(c)) for c in catalogue.checkpoints()])
-
-    @app.get("/models/{name}", summary="One checkpoint, by variant, alias or variant@label_set")
-    async def show_model(name: str) -> ModelRow:
-        checkpoint = catalogue.find(name)
-        return model_row(checkpoint, placement.resident(checkpoint))
+    paths = Paths(catalogue, placement, decider, settings)
+    paths.add_to(app)
+    app.add_api_route(
+        "/route",
+        paths.route,
+        methods=["POST"],
+        response_model=RouteAnswer,
+        summary="Which checkpoint would answer now, and why",
+        openapi_extra={"parameters": _parameters()},
+    )
 
     @app.get("/healthz", summary="200 while the process lives")
     async def healthz() -> dict[str, str]:

@@ -49,10 +49,11 @@ class Local:
 class Gateway:
     """The ingress of other fleets: HTTP here, networks behind Serve handles."""
 
-    def __init__(self, settings: Settings, variants: list[str], folder: Path, handles: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings, fleet: Fleet, folder: Path, handles: dict[str, Any]) -> None:
         configure_logging()
-        catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=variants)
-        placement = RemotePlacement(handles, stopping=lambda: is_stopping(folder))
+        catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=fleet.names())
+        replicas = {name: d.replicas for d in fleet.deployment for name in d.names()}
+        placement = RemotePlacement(handles, stopping=lambda: is_stopping(folder), replicas=replicas)
 
         @asynccontextmanager
         async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -89,7 +90,7 @@ def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Applica
             ray_actor_options={"num_cpus": fleet.ingress.num_cpus},
             **_COMMON,
         )
-        bound = gateway.bind(settings, fleet.names(), folder, handles)
+        bound = gateway.bind(settings, fleet, folder, handles)
     application: serve.Application = bound
     return application
 

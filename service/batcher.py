@@ -4,8 +4,9 @@ A timer cuts batches by the clock: a lone request waits for company that never c
 frozen while the one before it still runs. Here the batcher first waits for the device slot and then takes what is
 queued, up to the largest batch: a lone request never waits, and batches grow by themselves while the device is busy.
 Only for requests that are here already and being decoded does a batch with room wait, and that no more than a moment.
-The earliest deadline goes first. Requests that were cancelled, or can no longer meet their deadline, are dropped
-before the forward pass, never inside it.
+The earliest deadline goes first, and no batch grows so large that it would break the deadline of the first in it.
+Requests that were cancelled, or can no longer meet their deadline, are dropped before the forward pass, never inside
+it. A batch that fails is run again in halves, until the error has found the picture that it belongs to.
 
 A device that copies and computes at once is given the next batch while it computes, but only when that batch is full
 already: a batch that could still grow is not frozen.
@@ -14,16 +15,15 @@ already: a batch that could still grow is not frozen.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, NoReturn, TypeAlias, TypeVar
 
+from service.deadline_queue import DeadlineQueue, Ticket
 from service.device import DeviceSlot
-from service.errors import DeadlineMissedError, NotReadyError, OverloadedError
+from service.errors import DeadlineMissedError, NotReadyError
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
@@ -32,7 +32,11 @@ Output = TypeVar("Output")
 #: How long a batch with room waits for pictures that are being decoded: a few of the small ones, for which a forward
 #: pass of their own would be a waste.
 _MOMENT_S = 0.005
+#: A batch is cut short for a deadline only where that costs no more than a fifth of the throughput: a device that
+#: computes sixteen pictures as fast as one would do nothing but single ones under load.
+_WORTHWHILE = 0.8
 
+_Ticket: TypeAlias = Ticket[Item, "Batched[Output]"]
 Begin: TypeAlias = Callable[[Sequence[Item]], Callable[[], Sequence[Output]]]
 
 
@@ -46,15 +50,6 @@ class Batched(Generic[Output]):
     forward_s: float
 
 
-@dataclass(slots=True, order=True)
-class _Ticket(Generic[Item, Output]):
-    deadline: float
-    number: int
-    item: Item = field(compare=False)
-    queued_at: float = field(compare=False)
-    answer: asyncio.Future[Batched[Output]] = field(compare=False)
-
-
 class Batcher(Generic[Item, Output]):
     """Queues items of one checkpoint and runs them in batches on a device slot. Lives on one event loop.
 
@@ -63,9 +58,12 @@ class Batcher(Generic[Item, Output]):
         begin: begins a forward pass and gives what waits for its outputs, where a device can be given two batches; both
             are called on the slot's thread. None where it cannot.
         slot: the device, shared with other batchers.
-        max_batch_size: items in one batch at most.
+        max_batch_size: items in one batch at most; fewer where ``forward_s`` ends before.
         max_queue: items waiting at most; more are refused at once.
+        max_queue_bytes: what they may weigh together.
         arriving: how many items are about to be queued; a batch with room waits for them.
+        forward_s: how long a forward pass takes, by batch size, [0] unused; empty where that is not known.
+        learn: told the size and seconds of each forward pass.
         clock: seconds, monotonic; deadlines are on it.
     """
 
@@ -76,8 +74,11 @@ class Batcher(Generic[Item, Output]):
         *,
         max_batch_size: int,
         max_queue: int,
+        max_queue_bytes: int = 256_000_000,
         begin: Callable[[], Begin[Item, Output] | None] = lambda: None,
         arriving: Callable[[], int] = lambda: 0,
+        forward_s: Callable[[], Sequence[float]] = tuple,
+        learn: Callable[[int, float], None] = lambda _size, _seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
@@ -85,10 +86,10 @@ class Batcher(Generic[Item, Output]):
         self._arriving = arriving
         self._slot = slot
         self._max_batch_size = max_batch_size
-        self._max_queue = max_queue
+        self._forward_s = forward_s
+        self._tell = learn
         self._clock = clock
-        self._queue: list[_Ticket[Item, Output]] = []
-        self._numbers = itertools.count()
+        self._queue: DeadlineQueue[Item, Batched[Output]] = DeadlineQueue(max_queue, max_queue_bytes)
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
@@ -97,21 +98,22 @@ class Batcher(Generic[Item, Output]):
 
     @property
     def queue_length(self) -> int:
-        """Items waiting, the cancelled ones among them not yet swept out."""
+        """Items waiting."""
         return len(self._queue)
 
-    def check_room(self, arriving: int = 1) -> None:
-        """Raises OverloadedError if that many more items have no room, with the time until they should."""
-        excess = len(self._queue) + arriving - self._max_queue
-        if excess > 0:
-            raise OverloadedError(
-                f"{len(self._queue)} pictures are waiting, the most that are let in is {self._max_queue}",
-                # Before the first batch nothing is known of the rate; a second is HTTP's smallest advice anyway.
-                retry_after_s=excess * self._seconds_per_item or 1.0,
-            )
+    @property
+    def _largest(self) -> int:
+        forward_s = self._forward_s()
+        return min(self._max_batch_size, len(forward_s) - 1) if forward_s else self._max_batch_size
 
-    async def submit(self, item: Item, deadline: float) -> Batched[Output]:
-        """Queues an item and waits for its output. Cancelling the caller takes the item out of the queue.
+    def check_room(self, arriving: int = 1, size: int = 0) -> None:
+        """Raises OverloadedError if that many more items, of so many bytes, have no room, with the time until they
+        should."""
+        self._queue.check_room(arriving, size, self._seconds_per_item)
+
+    async def submit(self, item: Item, deadline: float, size: int = 0) -> Batched[Output]:
+        """Queues an item of ``size`` bytes and waits for its output. Cancelling the caller takes the item out of the
+        queue.
 
         Raises:
             OverloadedError: the queue is full.
@@ -121,14 +123,16 @@ class Batcher(Generic[Item, Output]):
         """
         if self._closed:
             raise NotReadyError("the service is stopping")
-        self.check_room()
-        loop = asyncio.get_running_loop()
-        ticket = _Ticket(deadline, next(self._numbers), item, self._clock(), loop.create_future())
-        heapq.heappush(self._queue, ticket)
+        self.check_room(1, size)
+        ticket = self._queue.push(item, deadline, size, self._clock())
         self._arrived.set()
         if self._worker is None:
-            self._worker = loop.create_task(self._serve())
-        return await ticket.answer
+            self._worker = asyncio.get_running_loop().create_task(self._serve())
+        try:
+            return await ticket.answer
+        except asyncio.CancelledError:
+            self._queue.leave(ticket)
+            raise
 
     def look(self) -> None:
         """Says that fewer items are arriving than before, without one of them having come."""
@@ -137,10 +141,9 @@ class Batcher(Generic[Item, Output]):
     async def close(self) -> None:
         """Lets the running batch finish, answers what is queued with NotReadyError, and ends the worker."""
         self._closed = True
-        for ticket in self._queue:
+        for ticket in self._queue.clear():
             if not ticket.answer.done():
                 ticket.answer.set_exception(NotReadyError("the service is stopping"))
-        self._queue.clear()
         self._arrived.set()
         if self._worker is not None:
             await self._worker
@@ -161,14 +164,14 @@ class Batcher(Generic[Item, Output]):
         """Gives what has arrived already its turn to queue up, while there is room in the batch: requests that lie in
         sockets, and for a moment pictures that are being decoded. It waits for nothing that is not here yet."""
         before = -1
-        while before < len(self._queue) < self._max_batch_size:
+        while before < len(self._queue) < self._largest:
             before = len(self._queue)
             await asyncio.sleep(0)
         if not self._arriving() or self._slot.contended:
             return
         try:
             async with asyncio.timeout(_MOMENT_S):
-                while self._arriving() and len(self._queue) < self._max_batch_size and not self._closed:
+                while self._arriving() and len(self._queue) < self._largest and not self._closed:
                     self._arrived.clear()
                     await self._arrived.wait()
                     if self._slot.contended:
@@ -181,19 +184,27 @@ class Batcher(Generic[Item, Output]):
     def _take(self) -> list[_Ticket[Item, Output]]:
         """Empties the queue into a batch, as far as it goes. Runs with the slot in hand."""
         batch: list[_Ticket[Item, Output]] = []
-        now = self._clock()
-        while self._queue and len(batch) < self._max_batch_size:
-            ticket = heapq.heappop(self._queue)
-            if ticket.answer.done():  # its caller has gone
-                continue
+        now, forward_s = self._clock(), self._forward_s()
+        enough = min(self._largest, len(self._queue))
+        bound: float | None = None
+        while len(batch) < self._largest and (ticket := self._queue.first()) is not None:
             # No forward pass was ever faster than the fastest, so that this drops only what is lost for certain.
             if now + self._fastest_s > ticket.deadline:
                 late_ms = (now - ticket.queued_at) * 1000
-                ticket.answer.set_exception(
+                self._queue.pop().answer.set_exception(
                     DeadlineMissedError(f"the deadline cannot be met any more, after {late_ms:.0f} ms in the queue")
                 )
                 continue
-            batch.append(ticket)
+            if forward_s and bound is not None and now + forward_s[len(batch) + 1] > bound:
+                alone, full = forward_s[len(batch)] / len(batch), forward_s[enough] / enough
+                if full >= _WORTHWHILE * alone:
+                    break
+                # It is lost for the others' sake; the next that can be met sets the bound.
+                bound = None
+            # The earliest deadline that can be met sets the bound.
+            if forward_s and bound is None and now + forward_s[len(batch) + 1] <= ticket.deadline:
+                bound = ticket.deadline
+            batch.append(self._queue.pop())
         if not self._queue:
             self._arrived.clear()
         return batch
@@ -206,7 +217,7 @@ class Batcher(Generic[Item, Output]):
         while following:
             batch, finish, since = following, finishing, started
             following = []
-            if len(self._queue) >= self._max_batch_size and not self._slot.contended and not self._closed:
+            if len(self._queue) >= self._largest and not self._slot.contended and not self._closed:
                 # Some of the queue may have gone or be late, so that this is not always a full batch.
                 following, started = self._take(), self._clock()
                 if following:
@@ -226,28 +237,43 @@ class Batcher(Generic[Item, Output]):
     async def _forward(
         self, batch: list[_Ticket[Item, Output]], finish: Callable[[], Sequence[Output]], started: float
     ) -> None:
+        forward_s = self._forward_s()
+        # It may have been taken before what was learnt since made the largest batch smaller.
+        expected_s = forward_s[min(len(batch), len(forward_s) - 1)] if forward_s else 0.0
+        self._slot.busy_until = started + expected_s
         try:
             outputs = await self._slot.run(finish)
             if len(outputs) != len(batch):
                 raise RuntimeError(f"{len(outputs)} outputs came of {len(batch)} items")
         except Exception as error:
-            for ticket in batch:
-                if not ticket.answer.done():
-                    ticket.answer.set_exception(error)
+            await self._find_guilty(batch, error)
             return
-        forward_s = self._clock() - started
-        self._learn(forward_s, len(batch))
+        finally:
+            self._slot.busy_until = 0.0
+        took_s = self._clock() - started
+        self._learn(took_s, len(batch))
         for ticket, output in zip(batch, outputs, strict=True):
             if not ticket.answer.done():
                 ticket.answer.set_result(
-                    Batched(output, len(batch), started - ticket.queued_at, forward_s),
+                    Batched(output, len(batch), started - ticket.queued_at, took_s),
                 )
+
+    async def _find_guilty(self, batch: list[_Ticket[Item, Output]], error: Exception) -> None:
+        """Runs a batch that failed again in halves, so that nobody suffers from another's picture."""
+        if len(batch) == 1:
+            if not batch[0].answer.done():
+                batch[0].answer.set_exception(error)
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            await self._forward(half, partial(self._run, _items(half)), self._clock())
 
     def _learn(self, forward_s: float, size: int) -> None:
         self._fastest_s = min(self._fastest_s or forward_s, forward_s)
         per_item = forward_s / size
         previous = self._seconds_per_item or per_item
         self._seconds_per_item = 0.8 * previous + 0.2 * per_item
+        self._tell(size, forward_s)
 
 
 def _items(batch: Sequence[_Ticket[Item, Output]]) -> list[Item]:

@@ -11,10 +11,13 @@ import psutil
 
 from models.checkpoints import Checkpoint
 from service.fleet import Fleet, FleetError
+from service.settings import Settings
 
 #: Resident bytes of a replica before it has loaded a network. Measured with Ray 2.60: 330 to 360 MB with PyTorch 2.14;
 #: the CPU's engine does without, and needs half of it. What is refused by this is refused on the safe side.
 PROCESS_BYTES = 350_000_000
+#: Of the free memory, for networks, where no limit is set. The rest is for pictures, and for what else runs there.
+_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,18 @@ def _numbers(file: str) -> list[float]:
     return [] if "max" in words else [float(word) for word in words]
 
 
+def memory_limit(settings: Settings, device: str) -> int:
+    """Bytes that loaded networks may take on a device together: what the settings say, or a share of what is free."""
+    if settings.memory_limit_mb is not None:
+        return int(settings.memory_limit_mb * 1_000_000)
+    if device == "cpu":
+        return int(_SHARE * Machine.this().free_bytes)
+    import torch
+
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return int(_SHARE * free_bytes)
+
+
 def with_device(fleet: Fleet, device: str, machine: Machine) -> Fleet:
     """A fleet of one process takes a GPU where there is one, unless its file or the device setting says otherwise: Ray
     hides every GPU from a replica that reserves none.
@@ -75,7 +90,14 @@ class _Share:
         return f"{self.name} {self.replicas} x {self.each:g}"
 
 
-def check_fits(fleet: Fleet, checkpoints: Sequence[Checkpoint], machine: Machine, *, max_batch_size: int) -> None:
+def check_fits(
+    fleet: Fleet,
+    checkpoints: Sequence[Checkpoint],
+    machine: Machine,
+    *,
+    max_batch_size: int,
+    memory_limit_mb: float | None = None,
+) -> None:
     """Raises FleetError if the fleet wants more than there is.
 
     Args:
@@ -83,13 +105,16 @@ def check_fits(fleet: Fleet, checkpoints: Sequence[Checkpoint], machine: Machine
         checkpoints: the catalogue; only what is loadable takes memory.
         machine: what there is.
         max_batch_size: of deployments that do not state theirs.
+        memory_limit_mb: what the networks of one process may take together; the others stay on disk until they are
+            asked for. By default a share of what is free.
     """
     cpus = [_Share(d.name, d.replicas, d.num_cpus) for d in fleet.deployment]
     if fleet.ingress is not None:
         cpus.insert(0, _Share("ingress", fleet.ingress.replicas, fleet.ingress.num_cpus))
     _check("CPUs", cpus, machine.cpus, "")
     _check("GPUs", [_Share(d.name, d.replicas, d.num_gpus) for d in fleet.deployment], machine.gpus, "")
-    _check("MB", _memory(fleet, checkpoints, max_batch_size), machine.free_bytes / 1e6, " free")
+    limit_mb = memory_limit_mb if memory_limit_mb is not None else _SHARE * machine.free_bytes / 1e6
+    _check("MB", _memory(fleet, checkpoints, max_batch_size, limit_mb), machine.free_bytes / 1e6, " free")
 
 
 def hosted(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> dict[str, list[Checkpoint]]:
@@ -104,16 +129,16 @@ def hosted(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> dict[str, list[Ch
     return {name: loadable for name, loadable in by_deployment.items() if loadable}
 
 
-def _memory(fleet: Fleet, checkpoints: Sequence[Checkpoint], max_batch_size: int) -> list[_Share]:
+def _memory(fleet: Fleet, checkpoints: Sequence[Checkpoint], max_batch_size: int, limit_mb: float) -> list[_Share]:
     """Megabytes: a process each replica, its parameters in float32, and the activations of its largest network at the
-    largest batch."""
+    largest batch; no more for the networks than the limit, under which they take turns."""
     deployments = {d.name: d for d in fleet.deployment}
     shares = []
     for name, loadable in hosted(fleet, checkpoints).items():
         weights = sum(4 * c.variant.params for c in loadable)
         batch = deployments[name].max_batch_size or max_batch_size
         activations = batch * max((4 * c.variant.activations for c in loadable), default=0)
-        megabytes = round((PROCESS_BYTES + weights + activations) / 1e6)
+        megabytes = round(PROCESS_BYTES / 1e6 + min(limit_mb, (weights + activations) / 1e6))
         shares.append(_Share(name, deployments[name].replicas, megabytes))
     if fleet.ingress is not None:
         shares.insert(0, _Share("ingress", fleet.ingress.replicas, round(PROCESS_BYTES / 1e6)))

@@ -17,6 +17,7 @@ from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError, Wrong
 from models.preprocess import PRESETS
 from models.variants import UnknownModelError, find_variant
 from service.describing import describe
+from service.profile_command import profile
 from service.settings import Settings
 from service.terminal import console, errors, fail, read_settings
 
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="The classic image networks as a microservice: five labels a picture.",
 )
 app.command()(describe)
+app.command()(profile)
 #: Why a network may not run here: UnknownModelError, WrongWeightsError and DeviceError are ValueErrors, missing weights
 #: an OSError, a failed export a RuntimeError, an export that does not compute the same an ArithmeticError.
 _CANNOT_RUN = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
@@ -56,6 +58,7 @@ def serve(
     device: Annotated[str | None, _setting("device")] = None,
     precision: Annotated[str | None, _setting("precision")] = None,
     max_batch_size: Annotated[int | None, _setting("max_batch_size")] = None,
+    memory_limit_mb: Annotated[float | None, _setting("memory_limit_mb")] = None,
     default_latency_ms: Annotated[float | None, _setting("default_latency_ms")] = None,
     labels: Annotated[str | None, _setting("labels")] = None,
     max_body_mb: Annotated[float | None, _setting("max_body_mb")] = None,

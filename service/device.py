@@ -23,6 +23,8 @@ class DeviceSlot:
         self._lock = asyncio.Lock()
         self._waiting = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self.busy_until = 0.0
+        """When the batch that is being computed should be through, on ``time.monotonic()``; 0 if there is none."""
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:

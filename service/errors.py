@@ -11,7 +11,8 @@
                          UndecodableError, TooManyPixelsError          422
     the queue            OverloadedError                               429
                          DeadlineMissedError                           504
-    the device           OutOfDeviceMemoryError                        503
+    the device           OutOfDeviceMemoryError, MemoryLimitError      503
+    an unload            InUseError                                    409
     a service not ready  NotReadyError                                 503
     a bug of ours        anything else                                 500
 
@@ -21,6 +22,7 @@ Inside a process these are raised. Between processes, and in the entries of a bu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +30,7 @@ from models.checkpoints import WeightsMissingError, WrongWeightsError
 from models.pictures import TooManyPixelsError, UndecodableError, UnsupportedFormatError
 from models.variants import UnknownModelError
 from service.engines.buckets import OutOfDeviceMemoryError
+from service.schemas import Considered
 
 
 class BadParameterError(ValueError):
@@ -47,20 +50,39 @@ class BodyTooLargeError(ValueError):
 
 
 class NoModelFitsError(ValueError):
-    """No checkpoint can meet what the caller asked for, whatever the load."""
+    """No checkpoint can meet what the caller asked for, whatever the load.
+
+    Args:
+        text: for the caller; names what comes nearest.
+        considered: what is in the way of each.
+    """
+
+    def __init__(self, text: str, considered: Sequence[Considered] = ()) -> None:
+        super().__init__(text)
+        self.considered = considered
 
 
 class OverloadedError(RuntimeError):
-    """The queue is full.
+    """It could be done, but not now: the queue is full, or too long for the deadline.
 
     Args:
         text: for the caller.
         retry_after_s: when there should be room, at the rate at which the queue drains now.
+        considered: what is in the way of each checkpoint, if there was a choice.
     """
 
-    def __init__(self, text: str, retry_after_s: float) -> None:
+    def __init__(self, text: str, retry_after_s: float, considered: Sequence[Considered] = ()) -> None:
         super().__init__(text)
         self.retry_after_s = retry_after_s
+        self.considered = considered
+
+
+class MemoryLimitError(MemoryError):
+    """The memory limit has no room for a checkpoint, whatever is unloaded."""
+
+
+class InUseError(RuntimeError):
+    """A checkpoint that is to be unloaded has requests in flight, or is pinned."""
 
 
 class DeadlineMissedError(RuntimeError):
@@ -85,6 +107,9 @@ class Problem:
         return f"/problems/{self.slug}"
 
 
+OUT_OF_MEMORY = Problem(
+    "out-of-memory", 503, "Out of device memory", "Ask the operator; the detail says what would make room."
+)
 TABLE: dict[type[Exception], Problem] = {
     BadParameterError: Problem(
         "bad-parameter", 400, "Unknown or bad query parameter", "Correct the parameter that the detail names."
@@ -132,9 +157,9 @@ TABLE: dict[type[Exception], Problem] = {
     WrongWeightsError: Problem(
         "weights-damaged", 503, "Weights damaged", "Import the weights again; the detail names the file."
     ),
-    OutOfDeviceMemoryError: Problem(
-        "out-of-memory", 503, "Out of device memory", "Ask the operator; the detail says what would make room."
-    ),
+    OutOfDeviceMemoryError: OUT_OF_MEMORY,
+    MemoryLimitError: OUT_OF_MEMORY,
+    InUseError: Problem("in-use", 409, "In use", "Unload it once it is idle, or with wait=true; what is pinned stays."),
     NotReadyError: Problem("not-ready", 503, "Not ready", "Wait until GET /readyz answers 200."),
     DeadlineMissedError: Problem(
         "deadline-missed", 504, "Deadline missed", "Allow more time (latency_ms), or send less at once."
@@ -145,6 +170,7 @@ METHOD_NOT_ALLOWED = Problem("method-not-allowed", 405, "Method not allowed", "G
 INTERNAL = Problem(
     "internal", 500, "A defect of the service", "Not the request's fault. The service's log has the cause."
 )
+DEADLINE_MISSED = TABLE[DeadlineMissedError].slug
 PROBLEMS: dict[str, Problem] = {row.slug: row for row in (*TABLE.values(), NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL)}
 
 
@@ -189,10 +215,16 @@ def problem_document(failure: Failure) -> dict[str, Any]:
 def _extras(error: Exception) -> dict[str, Any]:
     match error:
         case OverloadedError():
-            return {"retry_after_ms": round(error.retry_after_s * 1000, 1)}
+            return {"retry_after_ms": round(error.retry_after_s * 1000, 1), **_considered(error.considered)}
+        case NoModelFitsError():
+            return _considered(error.considered)
         case UnknownModelError():
             return {"known": error.known}
         case WeightsMissingError():
             return {"mend": error.checkpoint.mend}
         case _:
             return {}
+
+
+def _considered(entries: Sequence[Considered]) -> dict[str, Any]:
+    return {"considered": [entry.model_dump() for entry in entries]} if entries else {}

@@ -49,6 +49,8 @@ class Deployment(BaseModel):
     """Pictures in one forward pass; ``TOPFIVE_MAX_BATCH_SIZE`` by default."""
     max_queue: int = Field(512, ge=1)
     """Pictures waiting for one checkpoint at most."""
+    max_queue_mb: float = Field(256, gt=0)
+    """Megabytes (10^6 bytes) of the pictures that wait for one checkpoint."""
     pinned: list[str] = []
     """Variants that stay in memory."""
 
@@ -56,6 +58,10 @@ class Deployment(BaseModel):
     def name(self) -> str:
         """The Serve deployment's name."""
         return "all" if "*" in self.variants else "+".join(self.names())
+
+    @property
+    def max_queue_bytes(self) -> int:
+        return int(self.max_queue_mb * 1_000_000)
 
     def names(self) -> list[str]:
         """The variants, without aliases and wildcards.

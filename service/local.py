@@ -14,11 +14,14 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 
 from models.checkpoints import Catalogue
+from models.variants import find_variant
 from service.api import create_app
-from service.engines.choice import engine_factory
+from service.capacity import memory_limit
+from service.engines.choice import device_name, engine_loader
 from service.fleet import Deployment
 from service.placement import LocalPlacement
 from service.predictor import Limits
+from service.profiling import Profiler
 from service.settings import Settings
 
 
@@ -26,16 +29,25 @@ def local_placement(
     settings: Settings, deployment: Deployment, stopping: Callable[[], bool] = lambda: False
 ) -> LocalPlacement:
     """Predictors in this process, on the device that the settings name."""
-    load_engine = engine_factory(
+    max_batch_size = deployment.max_batch_size or settings.max_batch_size
+    loader = engine_loader(
         device=settings.device,
         engine=None if deployment.engine == "auto" else deployment.engine,
         precision=settings.precision,
         threads=deployment.threads or len(os.sched_getaffinity(0)),
         cache_dir=settings.cache_dir,
-        max_batch_size=deployment.max_batch_size or settings.max_batch_size,
+        max_batch_size=max_batch_size,
     )
-    limits = Limits(deployment.max_batch_size or settings.max_batch_size, deployment.max_queue, settings.max_pixels)
-    return LocalPlacement(load_engine, limits, stopping=stopping)
+    return LocalPlacement(
+        loader,
+        Limits(max_batch_size, deployment.max_queue, deployment.max_queue_bytes, settings.max_pixels),
+        stopping=stopping,
+        profiles=Profiler(loader),
+        memory_limit_bytes=memory_limit(settings, loader.device),
+        pinned=[find_variant(name).name for name in deployment.pinned],
+        prepare=loader.prepare,
+        device=f"{deployment.name}: {device_name(loader.device)}",
+    )
 
 
 def local_app(settings: Settings, deployment: Deployment, stopping: Callable[[], bool] = lambda: False) -> FastAPI:

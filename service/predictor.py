@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -17,8 +18,13 @@ from models.pictures import TooManyPixelsError
 from models.preprocess import picture_to_crop
 from service.batcher import Batcher
 from service.device import DeviceSlot
-from service.engines import Engine, EngineFactory, OverlappingEngine, TopK
+from service.engines import Engine, OverlappingEngine, TopK
 from service.errors import INTERNAL, DeadlineMissedError, Failure, failure_of
+from service.forecast import Forecast, Safety
+from service.profiles import Profile
+from service.residency import Residency
+from service.resident import Needs, Resident
+from service.router import Standing
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +47,8 @@ class Limits:
 
     max_batch_size: int = 16
     max_queue: int = 512
+    max_queue_bytes: int = 256_000_000
+    """Of encoded pictures that are being decoded, and of decoded ones that wait."""
     max_pixels: int = 80_000_000
 
 
@@ -58,35 +66,60 @@ class Predictor:
 
     Args:
         checkpoint: what is served.
-        load_engine: makes the engine; blocking, called in ``workers``.
+        load_engine: makes the engine; blocking, called in ``loading``.
         slot: the device, shared with the other predictors of the process.
-        workers: the small thread pool that decodes pictures and loads weights.
+        workers: the small thread pool that decodes pictures.
         limits: bounds on batch, queue and picture.
+        loading: the thread in which weights are loaded; ``workers`` by default.
+        residency: the device's ledger, shared as the slot is; without one there is no memory limit.
+        profile: what the checkpoint takes.
+        pinned: it stays in memory once it is loaded.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        load_engine: EngineFactory,
+        load_engine: Callable[[Checkpoint], Engine],
         slot: DeviceSlot,
         workers: Executor,
         limits: Limits,
+        *,
+        loading: Executor | None = None,
+        residency: Residency | None = None,
+        profile: Profile | None = None,
+        pinned: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self._load_engine = load_engine
         self._slot = slot
         self._workers = workers
+        self._loading = loading or workers
         self._limits = limits
         self._engine: Engine | None = None
         self._overlapping: OverlappingEngine | None = None
-        self._loading: asyncio.Task[None] | None = None
         self._damage: WrongWeightsError | None = None
-        self._arriving = 0
+        self._arriving = self._arriving_bytes = 0
+        self.forecast = Forecast(checkpoint, profile, limits.max_batch_size)
+        self.safety = Safety()
+        self._residency = residency or Residency(sys.maxsize)
+        self._resident = Resident(
+            checkpoint.name,
+            load=self._load,
+            unload=self._unload,
+            needs=lambda: Needs(self.forecast.footprint_bytes, self.forecast.load_peak_bytes),
+            load_s=lambda: self.forecast.load_s,
+            worth=(checkpoint.top1 or 50.0) / 100,
+            pinned=pinned,
+        )
+        self._residency.add(self._resident)
         self._batcher: Batcher[Crop, _Top] = Batcher(
             self._run,
             slot,
             max_batch_size=limits.max_batch_size,
             max_queue=limits.max_queue,
+            max_queue_bytes=limits.max_queue_bytes,
+            forward_s=lambda: self.forecast.forward_s,
+            learn=lambda size, seconds: self.forecast.learn(size, seconds),
             begin=lambda: self._begin if self._overlapping is not None else None,
             arriving=lambda: self._arriving,
         )
@@ -99,7 +132,36 @@ class Predictor:
     @property
     def ready(self) -> bool:
         """Whether the checkpoint is loaded and warm."""
-        return self._engine is not None
+        return self._resident.loaded
+
+    def expect(self, profile: Profile | None) -> None:
+        """Predicts by another profile from now on."""
+        self.forecast = Forecast(self.checkpoint, profile, self._limits.max_batch_size)
+
+    def standing(self, encoded_bytes: int) -> Standing:
+        """What a picture of that size would take, and what is in its way."""
+        forecast, resident = self.forecast, self._resident
+        here = resident.loaded and not resident.leaving
+        return Standing(
+            forecast.forward_s,
+            forecast.decode_s(encoded_bytes),
+            forecast.footprint_bytes,
+            queued=self.queued,
+            max_queue=self._limits.max_queue,
+            load_s=0.0 if here else self._residency.load_wait_s(resident),
+            safety=self.safety.factor,
+            fits=here or self._residency.fits(resident),
+        )
+
+    @property
+    def queued(self) -> int:
+        """Pictures that wait, or are being decoded."""
+        return self._arriving + self._batcher.queue_length
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it could be loaded without unloading another."""
+        return self._residency.has_room(self._resident)
 
     async def predict(self, image: bytes, deadline: float) -> Prediction | Failure:
         """Classifies one encoded picture. Errors come back as values, since the caller may be another process.
@@ -114,78 +176,111 @@ class Predictor:
         except TimeoutError:
             return failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
         except Exception as error:
-            failure = failure_of(error)
-            if failure.problem is INTERNAL:
-                log.exception("%s failed", self.checkpoint.name)
-            return failure
+            return self._failure(error)
+
+    async def try_load(self) -> Failure | None:
+        """As ``load``, with errors as values."""
+        try:
+            await self.load()
+        except Exception as error:
+            return self._failure(error)
+        return None
+
+    async def try_unload(self, *, wait: bool) -> Failure | None:
+        """Gives its memory back until somebody asks for it again; ``wait`` for its requests in flight. Errors are
+        values."""
+        try:
+            await self._residency.unload(self._resident, wait=wait)
+        except Exception as error:
+            return self._failure(error)
+        return None
+
+    def _failure(self, error: Exception) -> Failure:
+        failure = failure_of(error)
+        if failure.problem is INTERNAL:
+            log.error("%s failed", self.checkpoint.name, exc_info=error)
+        return failure
 
     async def load(self) -> None:
         """Loads and warms the checkpoint unless that is done; concurrent callers wait for the one load.
 
         Raises:
             WeightsMissingError, WrongWeightsError: see ``building.build_checkpoint``.
+            MemoryLimitError: there can be no room for it.
         """
-        if self._engine is not None:
-            return
         if self._damage is not None:
             raise self._damage
-        if self._loading is None or self._loading.done():
-            self._loading = asyncio.get_running_loop().create_task(self._load())
-        # A caller whose time is over must not take the load with it that others wait for.
-        await asyncio.shield(self._loading)
+        async with self._residency.using(self._resident):
+            pass
 
     async def _load(self) -> None:
+        if self._damage is not None:
+            raise self._damage
         loop = asyncio.get_running_loop()
         try:
-            engine = await loop.run_in_executor(self._workers, self._load_engine, self.checkpoint)
+            engine = await loop.run_in_executor(self._loading, self._load_engine, self.checkpoint)
         except WrongWeightsError as error:
             self._damage = error
             raise
         try:
             async with self._slot.taken():
-                await self._slot.run(lambda: engine.warm_up((1, self._limits.max_batch_size)))
+                await self._slot.run(lambda: engine.warm_up(self._limits.max_batch_size))
         except BaseException:
             engine.close()
             raise
         self._engine = engine
         self._overlapping = engine if isinstance(engine, OverlappingEngine) else None
 
+    async def _unload(self) -> None:
+        engine, self._engine, self._overlapping = self._engine, None, None
+        if engine is not None:
+            # On the slot's thread: another checkpoint's batch may be on the device.
+            async with self._slot.taken():
+                await self._slot.run(engine.close)
+
     async def retire(self) -> None:
-        """Answers what is here already, then closes."""
-        # Once in a re-import: not worth an event that every request would have to set.
-        while self._arriving or self._batcher.queue_length:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        await self.close()
+        """Answers what is here already, gives the memory back and leaves the ledger."""
+        await self._residency.remove(self._resident)
+        await self._batcher.close()
 
     async def close(self) -> None:
         """Lets the running batch finish and gives the memory back."""
         await self._batcher.close()
-        if self._engine is not None:
-            # On the slot's thread: another checkpoint's batch may be on the device.
-            async with self._slot.taken():
-                await self._slot.run(self._engine.close)
-            self._engine = self._overlapping = None
+        await self._unload()
 
     async def _predict(self, image: bytes, deadline: float) -> Prediction:
+        if self._damage is not None:
+            raise self._damage
         # Pictures that wait for the load or are being decoded will want a place in the queue in a moment.
-        self._batcher.check_room(1 + self._arriving)
+        self._batcher.check_room(1 + self._arriving, self._arriving_bytes + len(image))
         self._arriving += 1
+        self._arriving_bytes += len(image)
         try:
-            if self._engine is None:
-                await self.load()
-            started = time.monotonic()
-            crop = self._decode_small(image)
-            if crop is None:
-                crop = await asyncio.get_running_loop().run_in_executor(self._workers, self._decode, image)
+            await self._residency.enter(self._resident)
         except BaseException:
-            self._arriving -= 1
-            self._batcher.look()
+            self._arrived(image)
             raise
-        self._arriving -= 1
-        decode_s = time.monotonic() - started
-        batched = await self._batcher.submit(crop, deadline)
+        try:
+            try:
+                started = time.monotonic()
+                crop = self._decode_small(image)
+                if crop is None:
+                    crop = await asyncio.get_running_loop().run_in_executor(self._workers, self._decode, image)
+            finally:
+                self._arrived(image)
+            decode_s = time.monotonic() - started
+            self.forecast.learn_decode(len(image), decode_s)
+            batched = await self._batcher.submit(crop, deadline, crop.nbytes)
+        finally:
+            self._residency.leave(self._resident)
         probabilities, indices = batched.output
         return Prediction(probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s)
+
+    def _arrived(self, image: bytes) -> None:
+        self._arriving -= 1
+        self._arriving_bytes -= len(image)
+        # Where it will not be queued, a batch that waits for it must not go on waiting.
+        self._batcher.look()
 
     def _decode_small(self, image: bytes) -> Crop | None:
         """Decodes on the event loop what takes less time than handing it to a thread does: digits and thumbnails. None

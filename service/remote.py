@@ -2,6 +2,7 @@
 
 What crosses is the encoded picture, the checkpoint's name and the time that is left, and a ``Prediction`` or a
 ``Failure`` back, over Serve's gRPC handles. Errors are values: an exception here means that the hop itself broke.
+Every second each deployment reports how its checkpoints stand; what the ingress has sent since, it knows itself.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from models.checkpoints import Catalogue, Checkpoint
 from service.errors import Failure, NotReadyError, failure_of
 from service.fleet import Deployment
+from service.forecast import Accuracy, Safety
 from service.logs import configure_logging
+from service.placement import Memory, Survey
 from service.predictor import Prediction
+from service.profiles import SIZE_CLASSES, size_class
+from service.router import Candidate, Load, Standing
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,6 +35,20 @@ _ASK_WITHIN_S = 2.0
 _SILENCES = 3
 #: Advice to a client while a replica comes back: about what starting one takes.
 _BACK_WITHIN_MS = 5000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a deployment stands. Plain data that crosses processes."""
+
+    ready: bool
+    loaded: frozenset[str]
+    """Names of the checkpoints that are in memory and warm."""
+    standings: dict[str, Standing]
+    """By checkpoint; the time for a picture of no size."""
+    decode_s: dict[str, dict[str, float]]
+    """By checkpoint and size class."""
+    memory: Memory
 
 
 class Host:
@@ -54,21 +74,54 @@ class Host:
             return failure_of(error)
         return await self._placement.predictor(found).predict(image, deadline)
 
-    async def loaded(self) -> list[str] | None:
-        """Names of the checkpoints that are loaded and warm; None until all that are to be served are."""
+    async def load(self, checkpoint: str) -> Failure | None:
+        """As ``Placement.load``."""
+        try:
+            return await self._placement.load(self._catalogue.find(checkpoint))
+        except Exception as error:
+            return failure_of(error)
+
+    async def unload(self, checkpoint: str, wait: bool) -> Failure | None:
+        """As ``Placement.unload``."""
+        try:
+            return await self._placement.unload(self._catalogue.find(checkpoint), wait=wait)
+        except Exception as error:
+            return failure_of(error)
+
+    async def report(self) -> Report:
+        """How the checkpoints of this deployment stand now."""
         try:
             self._placement.check_ready()
+            ready = True
         except NotReadyError:
-            return None
-        return [c.name for c in self._catalogue.checkpoints() if self._placement.resident(c)]
+            ready = False
+        checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable" and self._placement.serves(c)]
+        known = [(c, s) for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None]
+        forecasts = {c.name: self._placement.predictor(c).forecast for c, _ in known}
+        return Report(
+            ready=ready,
+            loaded=frozenset(c.name for c in checkpoints if self._placement.resident(c)),
+            standings={c.name: s for c, s in known},
+            decode_s={
+                name: {kind: forecast.decode_s(most) for kind, most in SIZE_CLASSES.items()}
+                for name, forecast in forecasts.items()
+            },
+            memory=self._placement.memory()[0],
+        )
 
 
 class RemotePredictor:
     """The near end of one checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint, handle: Any) -> None:
+        self.checkpoint = checkpoint
         self._name = checkpoint.name
         self._handle = handle
+        self.sent = 0
+        """Pictures that are at the far end."""
+        self.others = 0
+        """Pictures that are there from other ingress replicas, by the last report."""
+        self.safety = Safety()
 
     async def predict(self, image: bytes, deadline: float) -> Prediction | Failure:
         """As ``Predictor.predict``, from the ingress.
@@ -77,6 +130,7 @@ class RemotePredictor:
         deadline.
         """
         remaining_s = deadline - time.monotonic()
+        self.sent += 1
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):
                 outcome: Prediction | Failure = await self._handle.predict.remote(image, self._name, remaining_s)
@@ -84,13 +138,18 @@ class RemotePredictor:
         except TimeoutError:
             return Failure("deadline-missed", f"{self._name} did not answer within {remaining_s * 1000:.0f} ms")
         except Exception as error:
-            # Ray's and gRPC's errors for a replica that died; their texts hold addresses and traces.
-            log.warning("%s: the hop broke: %s", self._name, type(error).__name__)
-            return Failure(
-                "not-ready",
-                f"{self._name} lost its replica; it comes back by itself",
-                {"retry_after_ms": _BACK_WITHIN_MS},
-            )
+            return broken(self._name, error)
+        finally:
+            self.sent -= 1
+
+
+def broken(name: str, error: Exception) -> Failure:
+    """What a hop that broke is to the client. Ray's and gRPC's errors for a replica that died hold addresses and
+    traces."""
+    log.warning("%s: the hop broke: %s", name, type(error).__name__)
+    return Failure(
+        "not-ready", f"{name} lost its replica; it comes back by itself", {"retry_after_ms": _BACK_WITHIN_MS}
+    )
 
 
 class RemotePlacement:
@@ -99,12 +158,16 @@ class RemotePlacement:
     Args:
         handles: a Serve handle for each hosted variant.
         stopping: whether the service is on its way down.
+        replicas: of the deployment of each variant; one where it is not said.
     """
 
-    def __init__(self, handles: Mapping[str, Any], stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, handles: Mapping[str, Any], stopping: Callable[[], bool], replicas: Mapping[str, int] | None = None
+    ) -> None:
         self._handles = handles
         self._stopping = stopping
-        self._loaded: dict[str, frozenset[str] | None] = dict.fromkeys(handles)
+        self._replicas = replicas or {}
+        self._reports: dict[str, Report | None] = dict.fromkeys(handles)
         self._predictors: dict[str, RemotePredictor] = {}
         self._silences = dict.fromkeys(handles, 0)
         self._was_ready = False
@@ -121,7 +184,8 @@ class RemotePlacement:
         return found
 
     def resident(self, checkpoint: Checkpoint) -> bool:
-        return checkpoint.name in (self._loaded.get(checkpoint.variant.name) or ())
+        report = self._reports.get(checkpoint.variant.name)
+        return report is not None and checkpoint.name in report.loaded
 
     def serves(self, checkpoint: Checkpoint) -> bool:
         return checkpoint.variant.name in self._handles
@@ -129,14 +193,68 @@ class RemotePlacement:
     def check_ready(self) -> None:
         if self._stopping():
             raise NotReadyError("the service is stopping")
-        missing = [variant for variant, loaded in self._loaded.items() if loaded is None]
+        missing = [variant for variant, report in self._reports.items() if report is None or not report.ready]
         # Once everything has been up, one network that comes back is no reason to send nobody here any more.
-        if missing and not (self._was_ready and len(missing) < len(self._loaded)):
+        if missing and not (self._was_ready and len(missing) < len(self._reports)):
             raise NotReadyError(f"waiting for {', '.join(missing)}")
         self._was_ready = True
 
+    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int) -> Survey:
+        """Each deployment is a device of its own; what is queued there is what was sent and has not come back."""
+        kind = size_class(encoded_bytes)
+        candidates = [Candidate(c, self._standing(c, kind)) for c in checkpoints]
+        # Whatever else a deployment hosts is in the way of the candidates there.
+        asked = {c.name for c in checkpoints}
+        waiting = [c.standing for c in candidates if c.standing is not None and c.standing.queued]
+        for name, predictor in self._predictors.items():
+            standing = self._standing(predictor.checkpoint, kind) if predictor.sent and name not in asked else None
+            if standing is not None:
+                waiting.append(standing)
+        return Survey(candidates, Load({}, waiting))
+
+    def _standing(self, checkpoint: Checkpoint, kind: str) -> Standing | None:
+        report = self._reports.get(checkpoint.variant.name)
+        standing = None if report is None else report.standings.get(checkpoint.name)
+        if report is None or standing is None:
+            return None
+        predictor = self.predictor(checkpoint)
+        replicas = self._replicas.get(checkpoint.variant.name, 1)
+        return standing._replace(
+            device=report.memory.device,
+            decode_s=report.decode_s[checkpoint.name][kind],
+            queued=-(-(predictor.sent + predictor.others) // replicas),
+            safety=predictor.safety.factor,
+        )
+
+    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float) -> None:
+        self.predictor(checkpoint).safety.judge(predicted_s, actual_s)
+
+    def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
+        found = self._predictors.get(checkpoint.name)
+        return Accuracy(0, None, None) if found is None else found.safety.accuracy()
+
+    def memory(self) -> list[Memory]:
+        return list({r.memory.device: r.memory for r in self._reports.values() if r is not None}.values())
+
+    async def load(self, checkpoint: Checkpoint) -> Failure | None:
+        return await self._ask_for(checkpoint, "load")
+
+    async def unload(self, checkpoint: Checkpoint, *, wait: bool) -> Failure | None:
+        return await self._ask_for(checkpoint, "unload", wait)
+
+    async def _ask_for(self, checkpoint: Checkpoint, what: str, *arguments: object) -> Failure | None:
+        variant = checkpoint.variant.name
+        if variant not in self._handles:
+            return failure_of(NotReadyError(f"no deployment of this service hosts {checkpoint.name}"))
+        try:
+            failure: Failure | None = await getattr(self._handles[variant], what).remote(checkpoint.name, *arguments)
+        except Exception as error:
+            return broken(checkpoint.name, error)
+        await self._ask(variant, self._handles[variant])
+        return failure
+
     async def watch(self) -> None:
-        """Keeps asking the deployments what they have loaded. Runs until it is cancelled."""
+        """Keeps asking the deployments how they stand. Runs until it is cancelled."""
         while True:
             await asyncio.gather(*(self._ask(variant, handle) for variant, handle in self._handles.items()))
             await asyncio.sleep(_ASK_EVERY_S if self._was_ready else _ASK_EVERY_S / 5)
@@ -144,11 +262,16 @@ class RemotePlacement:
     async def _ask(self, variant: str, handle: Any) -> None:
         try:
             async with asyncio.timeout(_ASK_WITHIN_S):
-                loaded = await handle.loaded.remote()
+                report: Report = await handle.report.remote()
+            self._reports[variant] = report
             self._silences[variant] = 0
-            self._loaded[variant] = None if loaded is None else frozenset(loaded)
         except Exception:
             # A timeout, or Ray's and gRPC's errors for a replica that died.
             self._silences[variant] += 1
             if self._silences[variant] >= _SILENCES:
-                self._loaded[variant] = None
+                self._reports[variant] = None
+            return
+        for name, standing in report.standings.items():
+            if name in self._predictors:
+                predictor = self._predictors[name]
+                predictor.others = max(0, standing.queued - predictor.sent)

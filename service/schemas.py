@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer
 
 from models.labels import LABEL_SETS
 
@@ -26,7 +26,7 @@ Finite = Annotated[float, AfterValidator(_finite)]
 
 
 class ClassifyQuery(BaseModel):
-    """Query parameters of ``POST /classify``. One that is not here is an error."""
+    """Query parameters of ``POST /classify`` and ``POST /route``. One that is not here is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,11 +42,37 @@ class ClassifyQuery(BaseModel):
         le=3_600_000,
         description="Milliseconds that the answer may take, counted from the arrival.",
     )
+    memory_mb: Finite | None = Field(
+        None,
+        gt=0,
+        le=10_000_000,
+        description="Megabytes (10^6 bytes) that the network may need to serve, by its measured footprint.",
+    )
     min_top1: Finite | None = Field(
         None, ge=0, le=100, description="Lowest top-1 accuracy in percent that the router may pick."
     )
-    strict: bool = Field(True, description="Reserved for budgets of named models.")
+    strict: bool = Field(
+        True, description="Whether a named model that cannot meet the budget is refused; false: it answers anyway."
+    )
     k: int = Field(5, ge=1, le=10, description="How many labels to answer with.")
+
+    @property
+    def has_budget(self) -> bool:
+        return self.latency_ms is not None or self.memory_mb is not None or self.min_top1 is not None
+
+
+class UnloadQuery(BaseModel):
+    """Query parameters of ``POST /models/{name}/unload``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    wait: bool = Field(False, description="Whether to wait for the requests in flight.")
+
+
+class NoQuery(BaseModel):
+    """No query parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Pictures(BaseModel):
@@ -88,16 +114,26 @@ class Timings(BaseModel):
 
 
 class Considered(BaseModel):
-    """A checkpoint that the router did not pick."""
+    """A checkpoint that the router could not pick. ``latency``: too slow with empty queues too; ``overloaded``: fast
+    enough, but not now."""
 
     model: str
     rejected: Literal["latency", "memory", "accuracy", "overloaded", "weights missing"]
+    predicted_ms: float | None = None
+    footprint_mb: float | None = None
+
+    @model_serializer
+    def _known(self) -> dict[str, Any]:
+        """What is not known of it is left out."""
+        return {name: value for name, value in self if value is not None}
 
 
 class Routing(BaseModel):
     """Why this checkpoint answers."""
 
     reason: str
+    predicted_ms: float | None = None
+    """From the arrival until the answer."""
     considered: list[Considered]
 
 
@@ -112,10 +148,38 @@ class Answer(BaseModel):
     routing: Routing | None = None
 
 
+class RouteAnswer(BaseModel):
+    """What ``POST /route`` says: what would answer now."""
+
+    model: str
+    predicted_ms: float | None
+    footprint_mb: float | None
+    reason: str
+    considered: list[Considered]
+
+
 class BulkAnswer(BaseModel):
     """One entry a picture, in order: a whole answer with ``status`` 200, or a whole problem document."""
 
     results: list[dict[str, Any]]
+
+
+class Outlook(BaseModel):
+    """What a checkpoint takes on this device: measured, and corrected while it serves."""
+
+    forward_p95_ms: dict[int, float]
+    """By batch size."""
+    load_ms: float
+    """Until it is in memory; 0 if it is."""
+    queued: int
+    safety: float
+    """By which predictions are multiplied before they are held against a budget."""
+    predictions: int
+    """The last ones, up to 256, that the medians are of."""
+    median_ratio: float | None
+    """Of actual to predicted time."""
+    median_error: float | None
+    """|predicted - actual| / actual."""
 
 
 class ModelRow(BaseModel):
@@ -142,10 +206,20 @@ class ModelRow(BaseModel):
     """How to get the weights that are missing."""
     download_mb: float | None = None
     """What getting them fetches."""
+    outlook: Outlook | None = None
+
+
+class MemoryRow(BaseModel):
+    """A device's memory for loaded networks."""
+
+    device: str
+    limit_mb: float
+    held_mb: float
 
 
 class ModelList(BaseModel):
     models: list[ModelRow]
+    memory: list[MemoryRow] = []
 
 
 class ProblemDocument(BaseModel):

@@ -24,6 +24,11 @@ class Settings(BaseSettings):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Arithmetic of the networks.")
     max_batch_size: int = Field(16, ge=1, le=1024, description="Pictures in one forward pass at most.")
+    memory_limit_mb: float | None = Field(
+        None,
+        gt=0,
+        description="Device memory for loaded networks, in MB (10^6 bytes); by default 80 % of what is free.",
+    )
     default_latency_ms: float = Field(
         30_000, gt=0, le=3_600_000, description="Time a request may take if it does not say."
     )

@@ -59,7 +59,13 @@ def serve(settings: Settings, console: Console) -> None:
     catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
     machine = Machine.this()
     fleet = with_device(fleet, settings.device, machine)
-    check_fits(fleet, catalogue.checkpoints(), machine, max_batch_size=settings.max_batch_size)
+    check_fits(
+        fleet,
+        catalogue.checkpoints(),
+        machine,
+        max_batch_size=settings.max_batch_size,
+        memory_limit_mb=settings.memory_limit_mb,
+    )
     state = State.claim(settings.host, settings.port, settings.fleet)
     signals = _Signals()
     driver, answers = None, False

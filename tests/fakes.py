@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -15,7 +19,10 @@ from service.engines import Engine
 from service.engines.fake import FakeEngine
 from service.placement import LocalPlacement
 from service.predictor import Limits
+from service.profiles import Profile
 from service.settings import Settings
+from tests.pictures import picture
+from tests.profiles import Measured
 
 
 class Fakes:
@@ -28,6 +35,9 @@ class Fakes:
         self.settings = Settings(cache_dir=cache_dir)
         self.loadable = {"lenet5@mnist"}
         self.top1: dict[str, float | None] = {}
+        self.profiles: list[Profile] = []
+        self.memory_limit_bytes = sys.maxsize
+        self.pinned: set[str] = set()
 
     def load(self, checkpoint: Checkpoint) -> Engine:
         engine = FakeEngine(checkpoint, self.seconds)
@@ -38,7 +48,13 @@ class Fakes:
     async def client(self, *, warm: bool = True) -> AsyncIterator[httpx.AsyncClient]:
         """HTTP straight into the app, without a socket."""
         catalogue = _Chosen(self.settings.cache_dir, self.loadable, self.top1)
-        placement = LocalPlacement(self.load, self.limits)
+        placement = LocalPlacement(
+            self.load,
+            self.limits,
+            profiles=Measured(*self.profiles),
+            memory_limit_bytes=self.memory_limit_bytes,
+            pinned=self.pinned,
+        )
         app = create_app(catalogue, placement, self.settings)
         if warm:
             await placement.warm_up([c for c in catalogue.checkpoints() if c.state == "loadable"])
@@ -46,6 +62,36 @@ class Fakes:
         async with httpx.AsyncClient(transport=transport, base_url="http://topfive") as client:
             yield client
         await placement.close()
+
+    @asynccontextmanager
+    async def busy(self, client: httpx.AsyncClient, name: str) -> AsyncIterator[None]:
+        """A request is on the device, and does not end before the block does."""
+        engine, began, release = self.engines[name], threading.Event(), threading.Event()
+        run = engine.run
+
+        def held(crops: Any) -> Any:
+            began.set()
+            assert release.wait(30)
+            return run(crops)
+
+        engine.run = held  # type: ignore[method-assign]
+        running = asyncio.create_task(client.post(f"/classify?model={name}", content=picture()))
+        try:
+            assert await asyncio.to_thread(began.wait, 30)
+            yield
+        finally:
+            engine.run = run  # type: ignore[method-assign]
+            release.set()
+        assert (await running).status_code == 200
+
+
+async def until_resident(client: httpx.AsyncClient, name: str) -> None:
+    """Waits for a load that goes on by itself."""
+    for _ in range(3_000):
+        if (await client.get(f"/models/{name}")).json()["resident"]:
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError(f"{name} was not loaded")
 
 
 class _Chosen(Catalogue):

@@ -16,12 +16,12 @@ from starlette.routing import Route
 from models.checkpoints import Catalogue
 from models.labels import labels
 from models.preprocess import picture_to_crop
-from service.engines.choice import engine_factory
+from service.engines.choice import engine_loader
 from service.settings import Settings
 
 checkpoint = Catalogue().find("lenet5@mnist")
 settings = Settings()
-load = engine_factory(
+load = engine_loader(
     device="cpu", engine=None, precision="float32", threads=os.cpu_count() or 1, cache_dir=settings.cache_dir
 )
 engine = load(checkpoint)

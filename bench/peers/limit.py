@@ -20,7 +20,7 @@ import numpy as np
 from models.checkpoints import Catalogue, cache_dir
 from models.preprocess import picture_to_crop
 from service.engines import blank
-from service.engines.choice import engine_factory
+from service.engines.choice import engine_loader
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -33,14 +33,14 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     checkpoint = Catalogue(untrained=True).find(options.network)
-    load = engine_factory(
-        device="cpu", engine=None, precision="float32", threads=options.threads, cache_dir=cache_dir()
-    )
+    load = engine_loader(device="cpu", engine=None, precision="float32", threads=options.threads, cache_dir=cache_dir())
     engine, times = load(checkpoint), list[float]()
     decode = partial(picture_to_crop, preprocess=checkpoint.preprocess, max_pixels=80_000_000)
     pictures = [] if options.engine_only else [options.picture.read_bytes()] * options.batch
     crops = blank(checkpoint.preprocess, options.batch)
-    engine.warm_up((options.batch,) * 3)
+    engine.warm_up(options.batch)
+    for _ in range(3):
+        engine.run(crops)
     with ThreadPoolExecutor(options.threads) as pool:
         cpu_before, ended = time.process_time(), (started := time.perf_counter())
         while ended < started + options.seconds:

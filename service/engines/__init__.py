@@ -10,6 +10,8 @@ fake.py         no network at all, for tests
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy.typing as npt
 
 from models.checkpoints import Checkpoint
 from models.preprocess import Preprocess
+from service.profiles import Fingerprint
 
 #: Classes that an engine gives for each picture: the most that a caller may ask for.
 MAX_K = 10
@@ -41,8 +44,8 @@ class Engine(Protocol):
         """Bytes of weights on the device."""
         ...
 
-    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
-        """Runs these batch sizes once, so that no caller pays for what happens only the first time."""
+    def warm_up(self, largest: int) -> None:
+        """Makes ready for batches of up to that many pictures, so that no caller pays for what happens only once."""
         ...
 
     def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
@@ -63,12 +66,29 @@ class OverlappingEngine(Engine, Protocol):
     def collect(self, batch: Any) -> TopK: ...
 
 
-class EngineFactory(Protocol):
-    """Loads a checkpoint."""
+class EngineLoader(Protocol):
+    """Loads checkpoints, each into an engine of one kind on one device."""
 
-    def __call__(self, checkpoint: Checkpoint) -> Engine: ...
+    def __call__(self, checkpoint: Checkpoint) -> Engine:
+        """Blocks; the engine is not warm yet."""
+        ...
+
+    def prepare(self, checkpoint: Checkpoint) -> None:
+        """Makes what later loads will find in the cache. Blocks; raises what loading would."""
+        ...
+
+    def fingerprint(self, checkpoint: Checkpoint) -> Fingerprint:
+        """What a profile that is measured now would be measured with."""
+        ...
 
 
 def blank(preprocess: Preprocess, batch_size: int) -> npt.NDArray[np.uint8]:
     """A batch of black pictures."""
     return np.zeros((batch_size, preprocess.side, preprocess.side, preprocess.channels), np.uint8)
+
+
+def give_memory_back() -> None:
+    """Returns freed memory of this process to the system. The C library keeps what was freed in pieces for later, by
+    which an unloaded network would still take a quarter of its memory; one that has no such call keeps nothing back."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

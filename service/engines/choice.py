@@ -2,18 +2,80 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from functools import partial
+import re
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from models.checkpoints import Checkpoint
-from service.engines import DeviceError, Engine, EngineFactory
+from service.engines import DeviceError, Engine
+from service.profiles import Fingerprint, weights_digest
 
 EngineName = Literal["onnx_cpu", "torch_cpu", "torch_cuda"]
 
 
-def engine_factory(
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads checkpoints, each into an engine of one kind on one device."""
+
+    engine: EngineName
+    device: str
+    """``cpu`` or ``cuda:N``."""
+    precision: str
+    threads: int
+    """Of one forward pass on a CPU."""
+    cache_dir: Path
+    """Where exported graphs are kept."""
+    max_batch_size: int
+    """Pictures in one forward pass at most: what a GPU prepares for, and what a footprint is measured at."""
+
+    def __call__(self, checkpoint: Checkpoint) -> Engine:
+        # Each engine's library takes hundreds of megabytes, so that only what runs is imported.
+        match self.engine:
+            case "onnx_cpu":
+                from service.engines.onnx_cpu import OnnxCpu
+
+                return OnnxCpu(checkpoint, threads=self.threads, cache_dir=self.cache_dir)
+            case "torch_cpu":
+                from service.engines.torch_cpu import TorchCpu
+
+                return TorchCpu(checkpoint, precision=self.precision, threads=self.threads)
+            case "torch_cuda":
+                from service.engines.torch_cuda import TorchCuda
+
+                return TorchCuda(
+                    checkpoint, device=self.device, precision=self.precision, max_batch_size=self.max_batch_size
+                )
+
+    def prepare(self, checkpoint: Checkpoint) -> None:
+        """Makes what later loads will find in the cache. Blocks; raises what loading would."""
+        if self.engine == "onnx_cpu":
+            from models.graph_cache import cached_graph
+
+            cached_graph(checkpoint, self.cache_dir)
+
+    def fingerprint(self, checkpoint: Checkpoint) -> Fingerprint:
+        """What a profile that is measured now would be measured with. Reads the whole weight file.
+
+        Raises:
+            WeightsMissingError: the weights have gone.
+        """
+        library = "onnxruntime" if self.engine == "onnx_cpu" else "torch"
+        return Fingerprint(
+            device=device_name(self.device),
+            engine=self.engine,
+            precision=self.precision,
+            threads=self.threads if self.device == "cpu" else 0,
+            max_batch_size=self.max_batch_size,
+            libraries={library: metadata.version(library)},
+            weights=weights_digest(checkpoint),
+        )
+
+
+def engine_loader(
     *,
     device: str,
     engine: EngineName | None,
@@ -21,7 +83,7 @@ def engine_factory(
     threads: int,
     cache_dir: Path,
     max_batch_size: int = 16,
-) -> EngineFactory:
+) -> Loader:
     """What loads checkpoints.
 
     Args:
@@ -43,34 +105,7 @@ def engine_factory(
         raise DeviceError(f"engine {engine} does not run on {picked}")
     if engine == "onnx_cpu" and precision != "float32":
         raise DeviceError(f"engine onnx_cpu computes in float32; {precision} on a CPU is torch_cpu's")
-    match engine:
-        case "onnx_cpu":
-            return partial(_onnx_cpu, threads=threads, cache_dir=cache_dir)
-        case "torch_cpu":
-            return partial(_torch_cpu, precision=precision, threads=threads)
-        case "torch_cuda":
-            return partial(_torch_cuda, device=picked, precision=precision, max_batch_size=max_batch_size)
-
-
-# Each engine's library takes hundreds of megabytes, so that only what runs is imported.
-
-
-def _onnx_cpu(checkpoint: Checkpoint, **options: Any) -> Engine:
-    from service.engines.onnx_cpu import OnnxCpu
-
-    return OnnxCpu(checkpoint, **options)
-
-
-def _torch_cpu(checkpoint: Checkpoint, **options: Any) -> Engine:
-    from service.engines.torch_cpu import TorchCpu
-
-    return TorchCpu(checkpoint, **options)
-
-
-def _torch_cuda(checkpoint: Checkpoint, **options: Any) -> Engine:
-    from service.engines.torch_cuda import TorchCuda
-
-    return TorchCuda(checkpoint, **options)
+    return Loader(engine, picked, precision, threads, cache_dir, max_batch_size)
 
 
 def pick_device(wanted: str) -> str:
@@ -90,6 +125,27 @@ def pick_device(wanted: str) -> str:
     if number >= count:
         raise DeviceError(f"device {wanted} is not here: this machine has {count} CUDA devices")
     return f"cuda:{number}"
+
+
+@functools.cache
+def device_name(device: str) -> str:
+    """``AMD EPYC, 2 cores``, or the name of a GPU."""
+    if device != "cpu":
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return f"{found[1].strip() if found else 'CPU'}, {len(os.sched_getaffinity(0))} cores"
+
+
+def device_slug(device: str) -> str:
+    """The name of a device's file of profiles: ``cpu-2-cores``, or the GPU's name in small letters."""
+    if device == "cpu":
+        return f"cpu-{len(os.sched_getaffinity(0))}-cores"
+    return re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
 
 
 def _has_driver() -> bool:

@@ -33,7 +33,7 @@ class FakeEngine:
     def bytes_held(self) -> int:
         return self.checkpoint.variant.params * 4
 
-    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
+    def warm_up(self, largest: int) -> None:
         pass
 
     def run(self, crops: npt.NDArray[np.uint8]) -> TopK:

@@ -11,7 +11,7 @@ import onnxruntime
 
 from models.checkpoints import Checkpoint
 from models.graph_cache import cached_graph
-from service.engines import TopK, blank
+from service.engines import TopK, blank, give_memory_back
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,9 @@ class OnnxCpu:
         self.bytes_held = path.stat().st_size
         """The file is little more than the weights."""
 
-    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
-        for size in batch_sizes:
-            self.run(blank(self._preprocess, size))
+    def warm_up(self, largest: int) -> None:
+        # Nothing is prepared for a batch size here, and a large batch would hold up the device for seconds.
+        self.run(blank(self._preprocess, min(1, largest)))
 
     def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
         assert self._session is not None
@@ -61,6 +61,7 @@ class OnnxCpu:
 
     def close(self) -> None:
         self._session = None
+        give_memory_back()
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -10,7 +10,7 @@ from models.building import build_checkpoint
 from models.checkpoints import Checkpoint
 from models.export import normalised
 from models.postprocess import top_k
-from service.engines import MAX_K, TopK, blank
+from service.engines import MAX_K, TopK, blank, give_memory_back
 
 
 class TorchCpu:
@@ -37,9 +37,9 @@ class TorchCpu:
     def bytes_held(self) -> int:
         return sum(p.numel() * p.element_size() for p in self._network.parameters())
 
-    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
-        for size in batch_sizes:
-            self.run(blank(self._preprocess, size))
+    def warm_up(self, largest: int) -> None:
+        # Nothing is prepared for a batch size here, and a large batch would hold up the device for seconds.
+        self.run(blank(self._preprocess, min(1, largest)))
 
     @torch.inference_mode()
     def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
@@ -51,3 +51,4 @@ class TorchCpu:
 
     def close(self) -> None:
         del self._network
+        give_memory_back()

@@ -78,9 +78,9 @@ class TorchCuda:
         """How often memory ran out, and ``max_batch_size`` was lowered."""
         return self._buckets.out_of_memory
 
-    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
-        """Captures every bucket up to the one that holds these batch sizes."""
-        wanted = self._buckets.holding(min(max(batch_sizes), self._buckets.largest))
+    def warm_up(self, largest: int) -> None:
+        """Captures every bucket up to the one that holds so many pictures."""
+        wanted = self._buckets.holding(min(largest, self._buckets.largest))
         # Largest first: the graphs share their memory, and the largest makes it large enough for all.
         for size in reversed(self._buckets.sizes):
             if size <= wanted:

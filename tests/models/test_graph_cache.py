@@ -31,9 +31,9 @@ def test_a_graph_is_made_once_and_without_torch(tmp_path: Path) -> None:
     """In a process of its own: this one has imported torch long ago."""
     code = (
         "import sys; from pathlib import Path; from models.checkpoints import Catalogue;"
-        "from service.engines.choice import engine_factory;"
-        "load = engine_factory(device='cpu', engine=None, precision='float32', threads=1, cache_dir=Path(sys.argv[1]));"
-        "engine = load(Catalogue().find('lenet5@mnist')); engine.warm_up((1, 4)); print('torch' in sys.modules)"
+        "from service.engines.choice import engine_loader;"
+        "load = engine_loader(device='cpu', engine=None, precision='float32', threads=1, cache_dir=Path(sys.argv[1]));"
+        "engine = load(Catalogue().find('lenet5@mnist')); engine.warm_up(4); print('torch' in sys.modules)"
     )
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
@@ -53,7 +53,7 @@ def test_replicas_that_start_together_export_once(tmp_path: Path, monkeypatch: p
         time.sleep(0.1)
         path.write_bytes(b"a graph")
 
-    monkeypatch.setattr(graph_cache, "_export", export)
+    monkeypatch.setattr(graph_cache, "export_apart", export)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda _: cached_graph(LENET, tmp_path), range(8)))
     assert len(started) == 1
@@ -79,7 +79,7 @@ def test_other_weights_cards_and_code_are_other_graphs(tmp_path: Path, monkeypat
 def test_graphs_that_nobody_uses_any_more_go_when_a_new_one_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph_cache, "_export", lambda _checkpoint, _cache, path: path.write_bytes(b"new"))
+    monkeypatch.setattr(graph_cache, "export_apart", lambda _checkpoint, _cache, path: path.write_bytes(b"new"))
     folder = tmp_path / "graphs"
     folder.mkdir()
     for name, hours in (("lenet5@mnist-old", 48), ("lenet5@mnist-new", 1), ("lenet5@cifar10-old", 48)):
@@ -114,7 +114,7 @@ def test_an_export_that_fails_for_another_reason_says_so(tmp_path: Path, monkeyp
 def test_a_cache_that_cannot_be_written_to_does_not_keep_anything_from_serving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph_cache, "_export", lambda _checkpoint, _cache, path: path.write_bytes(b"a graph"))
+    monkeypatch.setattr(graph_cache, "export_apart", lambda _checkpoint, _cache, path: path.write_bytes(b"a graph"))
     (tmp_path / "graphs").write_text("a file where the folder should be")
     # A file may be written to; a folder below it cannot be.
     found = cached_graph(LENET, tmp_path / "graphs")
@@ -133,14 +133,14 @@ def test_weights_that_are_replaced_while_they_are_exported_leave_no_graph(
         imported(tmp_path, data[:-1] + bytes([data[-1] ^ 1]))
         path.write_bytes(b"of which weights?")
 
-    monkeypatch.setattr(graph_cache, "_export", export)
+    monkeypatch.setattr(graph_cache, "export_apart", export)
     with pytest.raises(RuntimeError, match="were replaced while they were exported"):
         cached_graph(checkpoint, tmp_path)
     assert not list(tmp_path.glob("graphs/*.onnx"))
 
 
 def test_what_a_killed_export_left_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_cache, "_export", lambda _checkpoint, _cache, path: path.write_bytes(b"new"))
+    monkeypatch.setattr(graph_cache, "export_apart", lambda _checkpoint, _cache, path: path.write_bytes(b"new"))
     left = tmp_path / "graphs" / ".lenet5@mnist-0123456789abcdef.onnx.k1.part"
     left.parent.mkdir()
     left.write_bytes(b"half")

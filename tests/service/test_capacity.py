@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from models.checkpoints import Catalogue, Checkpoint
-from service.capacity import PROCESS_BYTES, Machine, check_fits, hosted, with_device
+from service.capacity import PROCESS_BYTES, Machine, check_fits, hosted, memory_limit, with_device
 from service.fleet import Fleet, FleetError, load_fleet
+from service.settings import Settings
 
 ROWS = Catalogue(Path("/nonexistent")).checkpoints()
 LAPTOP = Machine(cpus=2, gpus=0, free_bytes=4_000_000_000)
@@ -61,6 +62,24 @@ def test_a_network_without_weights_costs_nothing_behind_an_ingress() -> None:
 def test_activations_count_at_the_largest_batch() -> None:
     with pytest.raises(FleetError, match="vgg16 1 x 1391"):  # 350 + 553.4 + 8 x 60.95
         check_fits(fleet(), all_loadable(), replace(LAPTOP, free_bytes=2_000_000_000), max_batch_size=8)
+
+
+def test_networks_take_no_more_than_the_memory_limit_together() -> None:
+    """Those that have no room under it stay on disk until they are asked for."""
+    small = replace(LAPTOP, free_bytes=1_200_000_000)
+    check_fits(fleet(), all_loadable(), small, max_batch_size=1, memory_limit_mb=100)
+    with pytest.raises(FleetError, match=r"lenet5 1 x 350 \+ vgg16 1 x 850"):
+        check_fits(fleet(), all_loadable(), small, max_batch_size=1, memory_limit_mb=500)
+    with pytest.raises(FleetError, match=r"needs 4850 MB \(all 1 x 4850\), this machine has 4000 free"):
+        check_fits(load_fleet("local"), all_loadable(), LAPTOP, max_batch_size=1, memory_limit_mb=4_500)
+    # Without a limit one is chosen that leaves room for the process.
+    check_fits(load_fleet("local"), all_loadable(), LAPTOP, max_batch_size=1)
+
+
+def test_the_memory_limit_is_the_settings_or_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "this", lambda: LAPTOP)
+    assert memory_limit(Settings(memory_limit_mb=1.5), "cpu") == 1_500_000
+    assert LAPTOP.free_bytes / 2 < memory_limit(Settings(), "cpu") < LAPTOP.free_bytes
 
 
 def test_one_process_takes_the_gpu_where_there_is_one() -> None:

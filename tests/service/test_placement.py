@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from models.checkpoints import Catalogue
+from models.checkpoints import Catalogue, Checkpoint
+from service.engines import Engine
 from service.engines.fake import FakeEngine
 from service.errors import NotReadyError
 from service.placement import LocalPlacement
 from service.predictor import Limits, Prediction
 from tests.pictures import picture
+from tests.profiles import Measured, profile
 
 LENET = Catalogue().find("lenet5@mnist")
 
@@ -51,3 +54,66 @@ async def test_not_ready_says_what_is_being_done() -> None:
     await placement.close()
     with pytest.raises(NotReadyError, match="stopping"):
         placement.check_ready()
+
+
+class Loads:
+    """What was loaded, and what was only prepared, in order."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.prepared: list[str] = []
+
+    def load(self, checkpoint: Checkpoint) -> Engine:
+        self.loaded.append(checkpoint.variant.name)
+        return FakeEngine(checkpoint)
+
+    def prepare(self, checkpoint: Checkpoint) -> None:
+        self.prepared.append(checkpoint.variant.name)
+        if checkpoint.variant.name == "vgg11":
+            raise RuntimeError("cannot be exported")
+
+
+MEGABYTES = {"alexnet": 300, "vgg11": 900, "vgg16": 1_000, "googlenet": 100}
+FOUR = [replace(Catalogue().find(f"{name}@imagenet1k"), path=Path("pretended")) for name in MEGABYTES]
+PROFILES = [profile(f"{name}@imagenet1k", footprint_mb=megabytes) for name, megabytes in MEGABYTES.items()]
+
+
+@pytest.mark.parametrize(
+    ("limit_mb", "pinned", "loaded", "prepared"),
+    [
+        (2_300, [], ["alexnet", "vgg11", "vgg16", "googlenet"], []),
+        (1_250, [], ["alexnet", "vgg11"], ["vgg16", "googlenet"]),
+        (1_250, ["vgg16"], ["vgg16", "googlenet"], ["alexnet", "vgg11"]),
+        (1_250, ["vgg16", "googlenet"], ["vgg16", "googlenet"], ["alexnet", "vgg11"]),
+        (50, ["googlenet"], [], ["googlenet", "alexnet", "vgg11", "vgg16"]),
+    ],
+)
+async def test_what_fits_is_loaded_what_is_pinned_first_and_the_rest_prepared(
+    limit_mb: int, pinned: list[str], loaded: list[str], prepared: list[str]
+) -> None:
+    loads = Loads()
+    placement = LocalPlacement(
+        loads.load,
+        Limits(),
+        profiles=Measured(*PROFILES),
+        memory_limit_bytes=limit_mb * 1_000_000,
+        pinned=pinned,
+        prepare=loads.prepare,
+    )
+    await placement.warm_up(FOUR)
+    # One that cannot be prepared keeps nobody from serving.
+    placement.check_ready()
+    assert (loads.loaded, loads.prepared) == (loaded, prepared)
+    assert [c.variant.name for c in FOUR if placement.resident(c)] == sorted(loaded, key=list(MEGABYTES).index)
+    (memory,) = placement.memory()
+    assert memory.held == sum(MEGABYTES[name] for name in loaded) * 1_000_000 <= memory.limit
+    await placement.close()
+
+
+async def test_predictions_are_by_what_was_measured_at_the_start() -> None:
+    placement = LocalPlacement(FakeEngine, Limits(), profiles=Measured(profile(footprint_mb=123)))
+    await placement.warm_up([LENET])
+    ((_, standing),) = placement.survey([LENET], 0).candidates
+    assert standing is not None
+    assert (standing.footprint_bytes, standing.load_s) == (123_000_000, 0)
+    await placement.close()

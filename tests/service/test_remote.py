@@ -12,33 +12,50 @@ import pytest
 from models.checkpoints import Catalogue
 from service import remote
 from service.errors import Failure, NotReadyError
+from service.placement import Memory
 from service.predictor import Prediction
-from service.remote import RemotePlacement, RemotePredictor
+from service.profiles import SIZE_CLASSES
+from service.remote import RemotePlacement, RemotePredictor, Report
+from service.router import Load, Standing
 
 LENET = Catalogue().find("lenet5")
 GOOGLENET = Catalogue().find("googlenet@imagenet1k")
 ANSWER = Prediction((1.0,), (3,), 1, 0.0, 0.0, 0.0)
 
 
+#: Of a deployment that hosts both.
+STANDING = Standing((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1_000_000, queued=7, load_s=2.0)
+MEMORY = Memory("both: a CPU", 2_000_000, 1_000_000)
+
+
+def report(*loaded: str, ready: bool = True, memory: Memory = MEMORY) -> Report:
+    names = [LENET.name, GOOGLENET.name]
+    decode_s = {kind: 0.125 * n for n, kind in enumerate(SIZE_CLASSES)}
+    return Report(ready, frozenset(loaded), dict.fromkeys(names, STANDING), dict.fromkeys(names, decode_s), memory)
+
+
 class Handle:
-    """As much of a Serve handle as is used. ``outcome`` is returned, raised, or awaited."""
+    """As much of a Serve handle as is used. What it is given is returned, raised, or awaited."""
 
-    def __init__(self, outcome: Any = ANSWER, loaded: Any = ("lenet5@mnist",)) -> None:
-        self.outcome, self.is_loaded, self.calls = outcome, loaded, []
-        self.predict = SimpleNamespace(remote=self._predict)
-        self.loaded = SimpleNamespace(remote=self._loaded)
+    def __init__(self, outcome: Any = ANSWER, reported: Any = None) -> None:
+        self.outcome, self.reported, self.calls = outcome, reported or report(LENET.name), []
+        self.predict = self.load = self.unload = SimpleNamespace(remote=self._called)
+        self.report = SimpleNamespace(remote=self._report)
 
-    async def _predict(self, *arguments: Any) -> Any:
+    async def _called(self, *arguments: Any) -> Any:
         self.calls.append(arguments)
         return await self._give(self.outcome)
 
-    async def _loaded(self) -> Any:
-        return await self._give(self.is_loaded)
+    async def _report(self) -> Any:
+        return await self._give(self.reported)
 
     @staticmethod
     async def _give(what: Any) -> Any:
         if isinstance(what, Exception):
             raise what
+        if isinstance(what, asyncio.Event):
+            await what.wait()
+            return ANSWER
         if what == "hang":
             await asyncio.sleep(60)
         return what
@@ -95,18 +112,19 @@ def is_ready(placement: RemotePlacement) -> bool:
 
 
 async def test_ready_once_every_deployment_has_loaded_and_then_as_long_as_one_is_up() -> None:
-    lenet, googlenet = Handle(loaded=None), Handle(loaded=["googlenet@imagenet1k"])
+    warming = report(ready=False)
+    lenet, googlenet = Handle(reported=warming), Handle(reported=report(GOOGLENET.name))
     placement = RemotePlacement({"lenet5": lenet, "googlenet": googlenet}, stopping=lambda: False)
     await watched(placement)
     assert not is_ready(placement)
     assert (placement.resident(LENET), placement.resident(GOOGLENET)) == (False, True)
-    lenet.is_loaded = ["lenet5@mnist"]
+    lenet.reported = report(LENET.name)
     await watched(placement)
     assert is_ready(placement)
-    lenet.is_loaded = None
+    lenet.reported = warming
     await watched(placement)
     assert is_ready(placement)
-    googlenet.is_loaded = None
+    googlenet.reported = warming
     await watched(placement)
     assert not is_ready(placement)
 
@@ -117,12 +135,12 @@ async def test_a_silence_is_no_death_until_there_are_several(trouble: Any, monke
     lenet = Handle()
     placement = RemotePlacement({"lenet5": lenet}, stopping=lambda: False)
     await watched(placement)
-    lenet.is_loaded = trouble
+    lenet.reported = trouble
     for silence in range(1, remote._SILENCES + 1):
         await placement._ask("lenet5", lenet)
         assert placement.resident(LENET) == (silence < remote._SILENCES)
         assert is_ready(placement) == (silence < remote._SILENCES)
-    lenet.is_loaded = ["lenet5@mnist"]
+    lenet.reported = report(LENET.name)
     await placement._ask("lenet5", lenet)
     assert placement.resident(LENET)
 
@@ -140,3 +158,96 @@ async def test_what_no_deployment_hosts_says_restart() -> None:
     placement = RemotePlacement({"lenet5": Handle()}, stopping=lambda: False)
     with pytest.raises(NotReadyError, match="restart"):
         placement.predictor(GOOGLENET)
+
+
+async def surveyed(lenet: Handle, googlenet: Handle, **replicas: int) -> RemotePlacement:
+    """A placement that has heard of both."""
+    handles = {"lenet5": lenet, "googlenet": googlenet}
+    placement = RemotePlacement(handles, stopping=lambda: False, replicas=replicas)
+    await watched(placement)
+    return placement
+
+
+async def test_a_deployment_that_has_not_reported_has_no_standing() -> None:
+    placement = RemotePlacement({"lenet5": Handle()}, stopping=lambda: False)
+    assert placement.survey([LENET, GOOGLENET], 0) == ([(LENET, None), (GOOGLENET, None)], Load({}, []))
+    assert placement.memory() == []
+    await watched(placement)
+    standings = [standing for _, standing in placement.survey([LENET, GOOGLENET], 0).candidates]
+    assert standings == [STANDING._replace(device=MEMORY.device, queued=0), None]
+    assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (True, False)
+
+
+async def test_the_decoding_time_is_of_the_pictures_size() -> None:
+    placement = await surveyed(Handle(), Handle())
+    for kind, most in SIZE_CLASSES.items():
+        ((_, standing),) = placement.survey([LENET], most).candidates
+        assert standing is not None
+        assert standing.decode_s == report().decode_s[LENET.name][kind]
+
+
+@pytest.mark.parametrize(("replicas", "queued"), [(1, 3), (2, 2), (3, 1), (8, 1)])
+async def test_what_was_sent_is_queued_and_replicas_share_it(replicas: int, queued: int) -> None:
+    release = asyncio.Event()
+    placement = await surveyed(Handle(release), Handle(), lenet5=replicas)
+    sent = [asyncio.create_task(placement.predictor(LENET).predict(b"", soon())) for _ in range(3)]
+    await asyncio.sleep(0)
+    (own, other), load = placement.survey([LENET, GOOGLENET], 0)
+    assert own.standing is not None
+    assert other.standing is not None
+    assert (own.standing.queued, other.standing.queued) == (queued, 0)
+    assert [waiting is own.standing for waiting in load.waiting] == [True]
+    # It is in the way of the other too, on the same device, when only that is asked for.
+    assert placement.survey([GOOGLENET], 0).load.waiting == [own.standing]
+    release.set()
+    assert await asyncio.gather(*sent) == [ANSWER] * 3
+    assert not placement.survey([LENET], 0).load.waiting
+
+
+@pytest.mark.parametrize("outcome", ["hang", RuntimeError("died"), Failure("undecodable", "text")])
+async def test_what_failed_is_queued_no_more(outcome: Any) -> None:
+    placement = await surveyed(Handle(outcome), Handle())
+    assert isinstance(await placement.predictor(LENET).predict(b"", time.monotonic() + 0.01), Failure)
+    assert not placement.survey([LENET, GOOGLENET], 0).load.waiting
+
+
+async def test_missed_predictions_make_the_next_ones_careful() -> None:
+    placement = await surveyed(Handle(), Handle())
+    assert placement.accuracy(LENET) == (0, None, None)
+    placement.judge(LENET, predicted_s=1.0, actual_s=2.0)
+    assert placement.accuracy(LENET) == (1, 2.0, 0.5)
+    (lenet, googlenet), _ = placement.survey([LENET, GOOGLENET], 0)
+    assert lenet.standing is not None
+    assert googlenet.standing is not None
+    assert lenet.standing.safety > googlenet.standing.safety == 1
+
+
+async def test_each_device_has_one_ledger() -> None:
+    assert (await surveyed(Handle(), Handle())).memory() == [MEMORY]
+    other = MEMORY._replace(device="googlenet: a GPU")
+    assert (await surveyed(Handle(), Handle(reported=report(memory=other)))).memory() == [MEMORY, other]
+
+
+async def test_loads_and_unloads_cross_and_are_seen_at_once() -> None:
+    lenet = Handle(outcome=None, reported=report())
+    placement = await surveyed(lenet, Handle())
+    lenet.reported = report(LENET.name)
+    assert await placement.load(LENET) is None
+    assert placement.resident(LENET)
+    lenet.reported = report()
+    assert await placement.unload(LENET, wait=True) is None
+    assert not placement.resident(LENET)
+    assert lenet.calls == [("lenet5@mnist",), ("lenet5@mnist", True)]
+    in_use = lenet.outcome = Failure("in-use", "one request in flight")
+    assert await placement.unload(LENET, wait=False) == in_use
+
+
+@pytest.mark.parametrize("what", ["load", "unload"])
+async def test_a_load_over_a_broken_hop_is_503(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    placement = RemotePlacement({"lenet5": Handle(RuntimeError("secret address"))}, stopping=lambda: False)
+    options = {"wait": True} if what == "unload" else {}
+    for checkpoint, says in ((LENET, "lost its replica"), (GOOGLENET, "no deployment")):
+        failure = await getattr(placement, what)(checkpoint, **options)
+        assert isinstance(failure, Failure)
+        assert (failure.status, says in failure.detail) == (503, True)
+        assert "secret" not in failure.detail + caplog.text

@@ -1,79 +1,203 @@
-"""The router's choice against exhaustive search."""
+"""The router's choice against exhaustive search, and what it says of what it does not choose."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
-from models.labels import LABEL_SETS
-from models.variants import VARIANTS
-from service.errors import NoModelFitsError
-from service.router import choose
+from models.checkpoints import Catalogue, WeightsMissingError
+from service.errors import NoModelFitsError, OverloadedError
+from service.router import Budget, Candidate, Load, Standing, choose
+from service.schemas import Considered
 
 ROWS = Catalogue(Path("/nonexistent")).checkpoints()
+HERE = Path("weights")
+#: Times and factors are binary fractions: sums are exact in whatever order, so that ties are ties.
+TICK = 2.0**-10
+T = TypeVar("T")
 
-checkpoints = st.lists(
-    st.builds(
-        lambda row, labels, top1, path: replace(row, labels=labels, top1=top1, path=path),
-        st.sampled_from(ROWS),
-        st.sampled_from(LABEL_SETS),
-        st.none() | st.integers(40, 100).map(float),
-        st.sampled_from([None, Path("weights")]),
-    ),
-    max_size=8,
+
+class Situation(NamedTuple):
+    candidates: list[Candidate]
+    load: Load
+    budget: Budget
+
+
+class Digits:
+    """Choices out of one drawn number: a draw a candidate rather than a field is ten times as fast, and still shrinks,
+    since 0 takes the first of everything."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def below(self, bound: int) -> int:
+        self._number, digit = divmod(self._number, bound)
+        return digit
+
+    def of(self, *values: T) -> T:
+        return values[self.below(len(values))]
+
+
+def standing(number: int) -> Standing:
+    digits = Digits(number)
+    forward_s = [0.0, (1 + digits.below(16)) * TICK]
+    for _ in range(digits.below(4)):
+        forward_s.append(forward_s[-1] + digits.below(8) * TICK)
+    return Standing(
+        tuple(forward_s),
+        decode_s=digits.below(12) * TICK,
+        footprint_bytes=10 + digits.below(40),
+        device=digits.of("", "gpu", "cpu"),
+        queued=digits.of(0, 0, 0, 1, 2, 3, 5, 8),
+        max_queue=digits.of(512, 512, 4),
+        load_s=digits.of(0, 0, 0, 10) * TICK,
+        safety=digits.of(1.0, 1.0, 1.25, 2.0),
+        fits=digits.below(8) < 7,
+    )
+
+
+def candidate(number: int) -> Candidate:
+    digits = Digits(number)
+    row = replace(
+        digits.of(*ROWS), top1=digits.of(60.0, 70.0, 80.0, None, 70.5), path=digits.of(HERE, HERE, HERE, None)
+    )
+    return Candidate(row, None if digits.below(16) == 15 else standing(digits.below(2**60)))
+
+
+def situation(numbers: list[int], foreign: list[int], number: int) -> Situation:
+    digits, candidates = Digits(number), [candidate(n) for n in numbers]
+    waiting = [c.standing for c in candidates if c.standing is not None and c.standing.queued]
+    budget = Budget(
+        (1 + digits.below(64)) * TICK,
+        digits.of(None, None, 10 + digits.below(45)),
+        digits.of(None, None, 60.0, 70.0, 75.0, 90.0),
+    )
+    busy = {device: digits.below(16) * TICK for device in ("", "gpu")}
+    return Situation(candidates, Load(busy, waiting + [standing(n) for n in foreign]), budget)
+
+
+number = st.integers(0, 2**72 - 1)
+situations = st.builds(
+    situation, st.lists(number, min_size=1, max_size=6), st.lists(st.integers(0, 2**60 - 1), max_size=2), number
 )
 
 
-def brute_force(rows: list[Checkpoint], labels: str | None, min_top1: float | None) -> set[tuple[float, int]]:
-    """Accuracy and parameters of every best choice; empty if there is none."""
-    if labels is None:
-        loadable = {row.labels for row in rows if row.path is not None}
-        labels = "imagenet1k" if "imagenet1k" in loadable or "cifar10" not in loadable else "cifar10"
-    fits = [
-        (row.top1, row.variant.params)
-        for row in rows
-        if row.labels == labels and row.path is not None and row.top1 is not None and row.top1 >= (min_top1 or 0)
-    ]
-    best = max((top1 for top1, _ in fits), default=0.0)
-    return {min(pair for pair in fits if pair[0] == best)} if fits else set()
+def predicted(own: Standing, load: Load) -> float:
+    """Round by round: each of the others that still has a batch runs it, then a batch of its own queue."""
+    largest = len(own.forward_s) - 1
+    rounds = own.queued // largest + 1
+    wait_s = load.busy.get(own.device, 0.0)
+    for other in load.waiting:
+        if other is not own and other.device == own.device:
+            most, left = len(other.forward_s) - 1, other.queued
+            for _ in range(rounds):
+                if left > 0:
+                    wait_s += other.forward_s[min(other.queued, most)]
+                left -= most
+    before_s = max(wait_s, own.decode_s) + (rounds - 1) * own.forward_s[largest]
+    return own.load_s + before_s + own.forward_s[own.queued % largest + 1]
 
 
-@given(checkpoints, st.none() | st.sampled_from(LABEL_SETS), st.none() | st.integers(0, 100).map(float))
-def test_the_choice_is_the_best_there_is(rows: list[Checkpoint], labels: str | None, min_top1: float | None) -> None:
-    expected = brute_force(rows, labels, min_top1)
-    if not expected:
-        with pytest.raises((NoModelFitsError, WeightsMissingError)):
-            choose(rows, labels, min_top1)
+def possible(candidate: Candidate, budget: Budget) -> bool:
+    """Whether it would do with empty queues. One that nobody can say anything of might."""
+    (checkpoint, own), least = candidate, budget.min_top1
+    return (
+        checkpoint.path is not None
+        and checkpoint.top1 is not None
+        and (least is None or checkpoint.top1 >= least)
+        and (own is None or (own.fits and own.decode_s + own.forward_s[1] <= budget.latency_s))
+        and (own is None or budget.memory_bytes is None or own.footprint_bytes <= budget.memory_bytes)
+    )
+
+
+def brute_force(case: Situation) -> type[Exception] | tuple[float, float, int]:
+    """What must be raised; else accuracy, predicted time and footprint of the best."""
+    candidates, load, budget = case
+    if all(c.checkpoint.path is None for c in candidates):
+        return WeightsMissingError
+    best: tuple[float, float, int] | None = None
+    for checkpoint, own in (c for c in candidates if possible(c, budget)):
+        if own is None or own.queued >= own.max_queue or predicted(own, load) * own.safety > budget.latency_s:
+            continue
+        assert checkpoint.top1 is not None
+        found = checkpoint.top1, predicted(own, load), own.footprint_bytes
+        if best is None or (-found[0], *found[1:]) < (-best[0], *best[1:]):
+            best = found
+    some = any(possible(c, budget) for c in candidates)
+    return best or (OverloadedError if some else NoModelFitsError)
+
+
+def chosen(case: Situation, budget: Budget | None = None) -> type[Exception] | Candidate:
+    try:
+        decision = choose(case.candidates, budget or case.budget, case.load)
+    except (WeightsMissingError, NoModelFitsError, OverloadedError) as error:
+        return type(error)
+    return next(c for c in case.candidates if c.checkpoint is decision.checkpoint)
+
+
+@settings(max_examples=5000, deadline=None)
+@given(situations)
+def test_the_choice_is_the_best_there_is(case: Situation) -> None:
+    choice = chosen(case)
+    if isinstance(choice, Candidate):
+        assert choice.standing is not None
+        found = choice.checkpoint.top1, predicted(choice.standing, case.load), choice.standing.footprint_bytes
+        assert found == brute_force(case)
+    else:
+        assert choice is brute_force(case)
+
+
+@settings(max_examples=3000, deadline=None)
+@given(situations)
+def test_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause(case: Situation) -> None:
+    candidates, load, budget = case
+    considered: Sequence[Considered] = ()
+    retry_after_s, decision = 1.0, None
+    try:
+        decision = choose(candidates, budget, load)
+    except WeightsMissingError:
         return
-    chosen = choose(rows, labels, min_top1).checkpoint
-    assert {(chosen.top1, chosen.variant.params)} == expected
+    except OverloadedError as error:
+        considered, retry_after_s = error.considered, error.retry_after_s
+    except NoModelFitsError as error:
+        considered = error.considered
+    assert retry_after_s > 0
+    if decision is not None:
+        assert decision.routing is not None
+        considered = decision.routing.considered
+        own = next(c.standing for c in candidates if c.checkpoint is decision.checkpoint)
+        assert own is not None
+        assert decision.predicted_s is not None
+        assert decision.predicted_s * own.safety <= budget.latency_s
+        assert own.fits
+        assert own.footprint_bytes <= (budget.memory_bytes or own.footprint_bytes)
+        assert (decision.checkpoint.top1 or 0.0) >= (budget.min_top1 or 0.0)
+        assert own.queued < own.max_queue
+    reasons = Counter(entry.rejected for entry in considered)
+    assert reasons["weights missing"] == sum(c.checkpoint.path is None for c in candidates)
+    assert len(considered) - reasons["overloaded"] == sum(not possible(c, budget) for c in candidates)
 
 
-def test_digits_are_never_guessed_at() -> None:
-    """Only LeNet-5 is here: a photograph must not be answered with a digit."""
-    only_digits = [replace(row, path=Path("x") if row.labels == "mnist" else None) for row in ROWS]
-    with pytest.raises(WeightsMissingError, match="googlenet"):
-        choose(only_digits, None)
-    assert choose(only_digits, "mnist").checkpoint.variant.name == "lenet5"
-
-
-def test_cifar10_stands_in_where_imagenet_is_missing() -> None:
-    small = [
-        replace(row, labels="cifar10", path=Path("x"), top1=80.0) for row in ROWS if row.variant.name == "googlenet"
-    ]
-    assert choose([*ROWS, *small], None).checkpoint.labels == "cifar10"
-
-
-def test_the_reasons_name_every_other_checkpoint_of_the_set() -> None:
-    rows = [replace(row, path=Path("x")) if row.variant.name == "googlenet" else row for row in ROWS]
-    routing = choose(rows, None).routing
-    assert routing is not None
-    others = {name for name, row in VARIANTS.items() if row.labels == "imagenet1k"} - {"googlenet"}
-    assert {(entry.model, entry.rejected) for entry in routing.considered} == {
-        (name, "weights missing") for name in others
-    }
+@settings(max_examples=4000, deadline=None)
+@given(situations, number)
+def test_a_wider_budget_never_costs_accuracy(case: Situation, more: int) -> None:
+    digits = Digits(more)
+    budget = case.budget
+    memory_bytes, least = budget.memory_bytes, budget.min_top1
+    wider = budget._replace(
+        latency_s=budget.latency_s + digits.below(32) * TICK,
+        memory_bytes=None if memory_bytes is None else digits.of(memory_bytes + digits.below(20), None),
+        min_top1=None if least is None else digits.of(least - digits.below(30), None),
+    )
+    before, after = chosen(case), chosen(case, wider)
+    if isinstance(before, Candidate):
+        assert isinstance(after, Candidate)
+        assert (after.checkpoint.top1 or 0.0) >= (before.checkpoint.top1 or 0.0)
+    elif before is OverloadedError:
+        assert after is not NoModelFitsError

@@ -209,7 +209,7 @@ def test_chunks_of_a_large_batch_overlap() -> None:
 def test_warming_captures_every_bucket_largest_first_and_running_none() -> None:
     device = FakeDevice()
     engine = _engine(device, 12)
-    engine.warm_up((1, 12))
+    engine.warm_up(12)
     assert device.captured == [12, 8, 4, 2, 1]
     for size in (1, 3, 12, 30):
         engine.run(CROPS[:size])

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from service.engines import DeviceError
-from service.engines.choice import engine_factory, pick_device
+from service.engines.choice import engine_loader, pick_device
 
 
 def chosen(**options: object) -> object:
     plain = {"device": "cpu", "engine": None, "precision": "float32", "threads": 1, "cache_dir": Path("cache")}
-    factory = engine_factory(**(plain | options))  # type: ignore[arg-type]
-    assert isinstance(factory, partial)
-    return factory.func.__name__.lstrip("_")
+    return engine_loader(**(plain | options)).engine  # type: ignore[arg-type]
 
 
 def test_a_cpu_runs_the_exported_graph_unless_told_otherwise() -> None:

@@ -53,7 +53,7 @@ def test_it_holds_its_weights_until_it_is_closed(cache: Path) -> None:
     assert 60_850 * 4 <= engine.bytes_held < 60_850 * 4 * 1.3
     engine.close()
     with pytest.raises(AssertionError):
-        engine.warm_up((1,))
+        engine.warm_up(1)
 
 
 def test_a_graph_that_a_crash_cut_short_is_made_anew(tmp_path: Path) -> None:
@@ -61,5 +61,5 @@ def test_a_graph_that_a_crash_cut_short_is_made_anew(tmp_path: Path) -> None:
     path = cached_graph(checkpoint, tmp_path)
     path.write_bytes(path.read_bytes()[:1000])
     engine = OnnxCpu(checkpoint, threads=1, cache_dir=tmp_path)
-    engine.warm_up((1,))
+    engine.warm_up(1)
     assert path.stat().st_size > 60_850 * 4

@@ -161,7 +161,7 @@ def test_every_bucket_replays_with_other_pictures_each_time() -> None:
     crops = _crops(checkpoint, 45)
     expected = _logits(checkpoint, _lively("googlenet"), crops)
     engine = TorchCuda(checkpoint, device="cuda:0", precision="float32", max_batch_size=12)
-    engine.warm_up((1, 12))
+    engine.warm_up(12)
     for size in (*range(1, 13), 25, 45):
         for start in (0, 45 - size):
             _check(engine.run(crops[start : start + size]), expected[start : start + size], 1e-4)
@@ -211,7 +211,7 @@ def test_closing_gives_the_memory_back() -> None:
     left = []
     for _ in range(2):
         engine = TorchCuda(UNTRAINED.find("googlenet"), device="cuda:0", precision="float32")
-        engine.warm_up((1, 16))
+        engine.warm_up(16)
         assert torch.cuda.memory_allocated() > engine.bytes_held
         engine.close()
         left.append(torch.cuda.memory_reserved())

@@ -1,0 +1,107 @@
+"""An open loop: requests are sent when they are due, whether or not those before them have been answered."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import aiohttp
+
+#: Budgets as callers might have them: interactive, batch-like, frugal, demanding; named networks among them.
+MIX = (
+    "latency_ms=150",
+    "latency_ms=250&memory_mb=250",
+    "latency_ms=400",
+    "latency_ms=600&min_top1=65",
+    "latency_ms=1000",
+    "latency_ms=1500&memory_mb=600",
+    "model=googlenet&latency_ms=300",
+    "model=alexnet&latency_ms=200",
+)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one request."""
+
+    due: float
+    """Seconds after the beginning."""
+    query: str
+    budget_ms: float
+    status: int
+    took_ms: float
+    """By the client's clock, from when it was due: what the client's own lag adds is the caller's wait too."""
+    model: str = ""
+    predicted_ms: float | None = None
+    actual_ms: float | None = None
+    """By the server's clock."""
+    retry_after_s: int | None = None
+    again: bool = False
+    """It was sent before, refused, and is sent once more."""
+
+    @property
+    def good(self) -> bool:
+        return self.status == 200 and self.took_ms <= self.budget_ms
+
+
+def poisson(rate: float, seconds: float, seed: int, start: float = 0.0) -> list[tuple[float, str]]:
+    """When which query is due: exponential gaps, queries at random."""
+    source, due, arrivals = random.Random(seed), start, []  # noqa: S311 - not for secrets
+    while (due := due + source.expovariate(rate)) < start + seconds:
+        arrivals.append((due, source.choice(MIX)))
+    return arrivals
+
+
+async def send(url: str, picture: bytes, arrivals: Iterable[tuple[float, str]], *, resend: bool) -> list[Outcome]:
+    """Sends everything when it is due; with ``resend``, the refused once more after their Retry-After."""
+    outcomes: list[Outcome] = []
+    began = time.monotonic()
+    timeout = aiohttp.ClientTimeout(total=400)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+
+        async def one(due: float, query: str, again: bool) -> None:
+            await asyncio.sleep(began + due - time.monotonic())
+            outcome = await _post(session, f"{url}/classify?{query}", picture, began + due)
+            outcome.due, outcome.again = due, again
+            outcomes.append(outcome)
+            if resend and outcome.status == 429 and not again:
+                await one(time.monotonic() - began + (outcome.retry_after_s or 1), query, True)
+
+        await asyncio.gather(*(one(due, query, False) for due, query in arrivals))
+    return outcomes
+
+
+async def _post(session: aiohttp.ClientSession, url: str, picture: bytes, due: float) -> Outcome:
+    query = url.partition("?")[2]
+    budget_ms = float(query.partition("latency_ms=")[2].partition("&")[0])
+    outcome = Outcome(0.0, query, budget_ms, 0, math.inf)
+    try:
+        async with session.post(url, data=picture) as response:
+            body = await response.json(content_type=None)
+            outcome.status = response.status
+            retry_after = response.headers.get("Retry-After")
+    except (TimeoutError, aiohttp.ClientError, ValueError):
+        return outcome
+    outcome.took_ms = (time.monotonic() - due) * 1000
+    outcome.retry_after_s = int(retry_after) if retry_after else None
+    if outcome.status == 200:
+        outcome.model = body["model"]
+        outcome.predicted_ms, outcome.actual_ms = body["routing"]["predicted_ms"], body["timings_ms"]["total"]
+    return outcome
+
+
+def goodput(outcomes: Sequence[Outcome], seconds: float) -> float:
+    """Answers within their budgets, a second."""
+    return sum(outcome.good for outcome in outcomes) / seconds
+
+
+def prediction_error(outcomes: Sequence[Outcome]) -> float:
+    """Median of |predicted - actual| / actual."""
+    return median(
+        abs(o.predicted_ms - o.actual_ms) / o.actual_ms for o in outcomes if o.predicted_ms is not None and o.actual_ms
+    )

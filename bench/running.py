@@ -1,0 +1,59 @@
+"""``topfive serve`` as users start it, for the scripts that look at the whole service."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import httpx
+
+
+class Service:
+    """Started, stopped and started again on one port.
+
+    Args:
+        options: of ``topfive serve``.
+    """
+
+    def __init__(self, *options: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), *options]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, within_s: float = 120) -> None:
+        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)  # noqa: S603 - our own
+        give_up = time.monotonic() + within_s
+        while time.monotonic() < give_up:
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=5, trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        self.stop()
+        raise SystemExit(f"the service was not ready within {within_s:.0f} s")
+
+    def stop(self) -> float:
+        """Returns the seconds it took."""
+        assert self._process is not None
+        started = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        if self._process.wait(60) != 0:
+            raise SystemExit("the service ended with an error")
+        return time.monotonic() - started
+
+    def replicas(self, deployment: str = "ingress") -> list[dict[str, Any]]:
+        """Living replicas of a deployment; of ``ingress`` where there is none of that name."""
+        command = [sys.executable, "-m", "service.cli", "status", "--port", str(self.port), "--json"]
+        run = subprocess.run(command, capture_output=True, check=True)  # noqa: S603 - our own
+        deployments = {d["name"]: d["replicas"] for d in json.loads(run.stdout)["services"][0]["deployments"]}
+        found: list[dict[str, Any]] = deployments.get(deployment) or deployments["ingress"]
+        return found

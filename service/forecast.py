@@ -1,0 +1,212 @@
+"""A forecast: what a checkpoint will take, by its profile, corrected by what it took.
+
+A profile is measured alone on a quiet machine. While serving, other work shares the device, so each forward pass is
+compared with the profile: a line is fitted through ratios of measured to profiled latency over the batch size, recent
+batches weighing more, and the profile's curve is stretched by it. Relative, so that the profile's steps (a GPU's
+buckets) stay and small batches count as much as large ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from models.checkpoints import Checkpoint
+from service.profiles import Profile, quantile, size_class
+
+#: What a batch weighs after each one that follows it: the last fifty or so decide.
+_FADE = 0.98
+#: What the profile weighs, in batches, when nothing was measured since; it fades as they do.
+_PROFILE_WEIGHT = 8.0
+#: How strongly the line is held level, in batches at either end of the sizes: batches that are all of one size say
+#: nothing about the others but that they share the machine.
+_LEVEL_WEIGHT = 2.0
+#: No forward pass is taken to be this much faster than its profile, or than the guess that stands for one.
+_LEAST_RATIO = 1e-3
+#: How many last batches tell how far the 95th percentile is above the mean.
+_WINDOW = 64
+#: A prediction that was missed raises the safety factor by this; it goes back to 1 by itself, by two thirds in a
+#: minute. So a network that was too slow a moment ago is asked for less, and choices do not flap.
+_RAISE, _CALM_S = 1.05, 60.0
+_MOST_SAFETY = 4.0
+#: The curve is drawn anew at most so often; under load a batch would not change it visibly.
+_DRAW_EVERY_S = 0.05
+#: Of the best throughput: a larger batch than one that has this does not pay.
+_NEARLY = 0.95
+#: For what was never measured: pessimistic multiply-adds a second of a CPU, and bytes of a process's own.
+_GUESSED_RATE, _GUESSED_DECODE_S = 2e10, 0.02
+
+
+class Accuracy(NamedTuple):
+    """How good the last predictions of whole requests were."""
+
+    predictions: int
+    median_ratio: float | None
+    """Of actual to predicted time."""
+    median_error: float | None
+    """|predicted - actual| / actual."""
+
+
+class Safety:
+    """How far predictions of whole requests can be trusted.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._factor, self._raised_at = 1.0, clock()
+        self._judged: deque[tuple[float, float]] = deque(maxlen=256)
+
+    @property
+    def factor(self) -> float:
+        """By which predictions are multiplied before they are held against a budget."""
+        return 1.0 + (self._factor - 1.0) * math.exp((self._raised_at - self._clock()) / _CALM_S)
+
+    def judge(self, predicted_s: float, actual_s: float) -> None:
+        """Compares a prediction with what became of it."""
+        self._judged.append((predicted_s, actual_s))
+        factor = self.factor
+        if actual_s > predicted_s * factor:
+            self._factor, self._raised_at = min(_MOST_SAFETY, factor * _RAISE), self._clock()
+
+    def accuracy(self) -> Accuracy:
+        """Of the last 256 predictions."""
+        if not self._judged:
+            return Accuracy(0, None, None)
+        ratios = [actual / predicted for predicted, actual in self._judged]
+        wrong = [abs(predicted - actual) / actual for predicted, actual in self._judged]
+        return Accuracy(len(ratios), quantile(ratios, 0.5), quantile(wrong, 0.5))
+
+
+class Forecast:
+    """Of one checkpoint on one device.
+
+    Args:
+        checkpoint: whose.
+        profile: what was measured; without one it is guessed from the number of multiply-adds, until batches tell.
+        max_batch_size: the largest batch.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        profile: Profile | None,
+        max_batch_size: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.profile = profile
+        self._clock = clock
+        if profile is not None:
+            points = sorted(profile.forward.items())
+            self._curve = _curve([(size, latency.mean_ms / 1000) for size, latency in points], max_batch_size)
+            self._spread = max(1.0, min(latency.p95_ms / latency.mean_ms for _, latency in points))
+            self._decode = profile.decode
+            self.footprint_bytes, self.load_peak_bytes = profile.footprint_bytes, profile.load_peak_bytes
+            self.load_s = profile.load_cached_ms / 1000
+        else:
+            alone = checkpoint.variant.multiply_adds / _GUESSED_RATE
+            self._curve = _curve([(1, alone), (2, 2 * alone)], max_batch_size)
+            self._spread, self._decode = 1.0, {}
+            weights, activations = 4 * checkpoint.variant.params, 4 * checkpoint.variant.activations
+            self.footprint_bytes = 2 * weights + min(max_batch_size * activations, max(160_000_000, weights))
+            self.load_peak_bytes = max(self.footprint_bytes, 3 * weights)
+            self.load_s = 0.5 + weights / 2e8
+        middle, half = (max_batch_size + 1) / 2, (max_batch_size - 1) / 2
+        self._sums = _Sums().plus(middle, 1.0, _PROFILE_WEIGHT)
+        self._level = _LEVEL_WEIGHT * half * half
+        self._residuals: deque[float] = deque(maxlen=_WINDOW)
+        self._decode_ratio = 1.0
+        self._drawn_at = -math.inf
+        self.forward_s: tuple[float, ...] = ()
+        """The 95th percentile of a forward pass by batch size; [0] is no batch, the last the largest that pays."""
+        self._draw()
+
+    def decode_s(self, encoded_bytes: int) -> float:
+        """For a picture of that size, at the median."""
+        latency = self._decode.get(size_class(encoded_bytes))
+        return self._decode_ratio * (latency.p50_ms / 1000 if latency is not None else _GUESSED_DECODE_S)
+
+    def learn(self, batch_size: int, forward_s: float) -> None:
+        """Takes a measured forward pass into account."""
+        ratio = forward_s / self._curve[batch_size]
+        a, b = self._sums.line(self._level)
+        self._residuals.append(ratio / max(_LEAST_RATIO, a + b * batch_size))
+        self._sums = self._sums.faded(_FADE).plus(batch_size, ratio, 1.0)
+        if self._clock() - self._drawn_at > _DRAW_EVERY_S:
+            self._draw()
+
+    def learn_decode(self, encoded_bytes: int, decode_s: float) -> None:
+        """Takes a measured decode, its wait for a thread among it, into account."""
+        latency = self._decode.get(size_class(encoded_bytes))
+        if latency is not None:
+            ratio = min(10.0, 1000 * decode_s / latency.p50_ms)
+            self._decode_ratio += 0.05 * (ratio - self._decode_ratio)
+
+    def _draw(self) -> None:
+        spread = self._spread
+        if len(self._residuals) >= _WINDOW // 2:
+            spread = max(1.0, quantile(self._residuals, 0.95))
+        a, b = self._sums.line(self._level)
+        stretched = (seconds * max(_LEAST_RATIO, a + b * size) * spread for size, seconds in enumerate(self._curve))
+        drawn = list(itertools.accumulate(stretched, max))
+        # What is only guessed is no reason to make batches small.
+        self.forward_s = tuple(drawn if self.profile is None else drawn[: _worthwhile(drawn) + 1])
+        self._drawn_at = self._clock()
+
+
+class _Sums(NamedTuple):
+    """What a weighted least-squares line needs to remember."""
+
+    w: float = 0.0
+    x: float = 0.0
+    y: float = 0.0
+    xx: float = 0.0
+    xy: float = 0.0
+
+    def faded(self, by: float) -> _Sums:
+        return _Sums(*(by * total for total in self))
+
+    def plus(self, x: float, y: float, weight: float) -> _Sums:
+        return _Sums(
+            self.w + weight,
+            self.x + weight * x,
+            self.y + weight * y,
+            self.xx + weight * x * x,
+            self.xy + weight * x * y,
+        )
+
+    def line(self, level: float) -> tuple[float, float]:
+        """Intercept and slope, the slope drawn towards 0 by ``level``."""
+        across = self.xx - self.x * self.x / self.w + level
+        slope = (self.xy - self.x * self.y / self.w) / across if across > 0 else 0.0
+        return (self.y - slope * self.x) / self.w, slope
+
+
+def _curve(points: Sequence[tuple[int, float]], largest: int) -> list[float]:
+    """Mean latency by batch size, [0] unused: straight lines between what was measured, and on from the last two. It
+    never falls: a larger batch that was measured as faster was lucky."""
+    (first, alone), *_ = points
+    curve = [0.0]
+    for size in range(1, largest + 1):
+        above = next((i for i, (measured, _) in enumerate(points) if measured >= size), len(points) - 1)
+        if size <= first or len(points) == 1:
+            value = alone * size / first if size > first else alone
+        else:
+            (x0, y0), (x1, y1) = points[max(0, above - 1)], points[max(1, above)]
+            value = y0 + (y1 - y0) * (size - x0) / (x1 - x0)
+        curve.append(max(value, curve[-1]))
+    return curve
+
+
+def _worthwhile(forward_s: Sequence[float]) -> int:
+    """The smallest batch with nearly the best throughput. Where a picture takes as long in a batch as alone (most
+    networks on a CPU), a large batch would only keep the device from everybody else for long."""
+    rates = [size / seconds for size, seconds in enumerate(forward_s) if size]
+    return next(size for size, rate in enumerate(rates, 1) if rate >= _NEARLY * max(rates))

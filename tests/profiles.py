@@ -1,0 +1,61 @@
+"""Profiles that say what a test wants, and a place to find them in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.checkpoints import Checkpoint
+from service.profiles import Fingerprint, Latency, Profile
+
+FINGERPRINT = Fingerprint(
+    device="a CPU",
+    engine="onnx_cpu",
+    precision="float32",
+    threads=2,
+    max_batch_size=16,
+    libraries={"onnxruntime": "1.0"},
+    weights="seeded",
+)
+
+
+def latency(ms: float) -> Latency:
+    """Of something that takes the same each time."""
+    return Latency(mean_ms=ms, p50_ms=ms, p95_ms=ms, p99_ms=ms, runs=1)
+
+
+def profile(
+    checkpoint: str = "lenet5@mnist",
+    *,
+    forward_ms: float = 1.0,
+    footprint_mb: float = 1.0,
+    load_ms: float = 1.0,
+    measured_at: str = "2026-01-01T00:00:00+00:00",
+    fingerprint: Fingerprint = FINGERPRINT,
+    **differing: Any,
+) -> Profile:
+    """A picture takes ``forward_ms`` in a batch too; ``differing`` are fields of the fingerprint."""
+    return Profile(
+        checkpoint=checkpoint,
+        fingerprint=fingerprint.model_copy(update=differing),
+        measured_at=measured_at,
+        quick=True,
+        forward={1: latency(forward_ms)},
+        decode={},
+        load_cold_ms=None,
+        load_cached_ms=load_ms,
+        footprint_bytes=round(footprint_mb * 1e6),
+        load_peak_bytes=round(footprint_mb * 1e6),
+    )
+
+
+class Measured:
+    """As much of ``profiling.Profiler`` as a placement uses: nothing on file, and these once it has measured."""
+
+    def __init__(self, *profiles: Profile) -> None:
+        self._profiles = {profile.checkpoint: profile for profile in profiles}
+
+    def nearest(self, _checkpoint: Checkpoint) -> Profile | None:
+        return None
+
+    def ensure(self, checkpoint: Checkpoint, *, measure: bool = True) -> Profile | None:
+        return self._profiles.get(checkpoint.name)

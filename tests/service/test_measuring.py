@@ -1,0 +1,46 @@
+"""One real measurement, in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.checkpoints import Catalogue
+from service import measuring
+from service.engines.choice import Loader
+from service.profiles import SIZE_CLASSES, size_class
+from service.profiling import measure_apart
+
+LENET = Catalogue().find("lenet5@mnist")
+
+
+def test_a_network_is_measured(tmp_path: Path) -> None:
+    loader = Loader("onnx_cpu", "cpu", "float32", 1, tmp_path, 8)
+    profile = measure_apart(LENET, loader, seconds=0, quick=True)
+    assert (profile.checkpoint, profile.quick) == ("lenet5@mnist", True)
+    assert profile.fingerprint == loader.fingerprint(LENET)
+    assert list(profile.forward) == [1, 4]
+    assert list(profile.decode) == list(SIZE_CLASSES)
+    for latency in (*profile.forward.values(), *profile.decode.values()):
+        assert latency.p50_ms <= latency.p95_ms <= latency.p99_ms
+    assert profile.decode["thumbnail"].p50_ms < profile.decode["huge"].p50_ms
+    # The cache was empty: the graph had to be exported first.
+    assert profile.load_cold_ms is not None
+    assert profile.load_cold_ms > profile.load_cached_ms > profile.forward[1].p50_ms
+    # What is measured is the network, not the libraries, which take more than a hundred of it.
+    weights = 4 * LENET.variant.params
+    assert 0 < weights < profile.footprint_bytes < 100 * weights
+    assert profile.load_peak_bytes > 0
+
+
+@pytest.mark.parametrize("name", measuring._SIDES)
+def test_pictures_fall_into_the_size_class_that_they_stand_for(name: str) -> None:
+    assert size_class(len(measuring.photograph(measuring._SIDES[name]))) == name
+
+
+def test_batch_sizes() -> None:
+    assert measuring._batch_sizes(12, quick=False) == [1, 2, 4, 8, 12]
+    assert measuring._batch_sizes(16, quick=False) == [1, 2, 4, 8, 16]
+    assert measuring._batch_sizes(12, quick=True) == [1, 4]
+    assert measuring._batch_sizes(1, quick=True) == measuring._batch_sizes(1, quick=False) == [1]

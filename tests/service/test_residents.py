@@ -1,0 +1,118 @@
+"""What is in memory, over HTTP: how it is listed, and loading and unloading it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from models.checkpoints import Checkpoint
+from service.engines import Engine
+from tests.fakes import Fakes, until_resident
+from tests.pictures import picture
+from tests.problems import problem
+from tests.profiles import profile
+
+
+@pytest.fixture
+def two(fakes: Fakes) -> Fakes:
+    """There is room for one of them."""
+    fakes.profiles = [
+        profile("googlenet@imagenet1k", forward_ms=500, footprint_mb=100, load_ms=2_000),
+        profile("vgg16@imagenet1k", forward_ms=2_000, footprint_mb=1_000, load_ms=4_000),
+    ]
+    fakes.loadable = {p.checkpoint for p in fakes.profiles}
+    fakes.memory_limit_bytes = 1_050_000_000
+    return fakes
+
+
+async def listed(client: httpx.AsyncClient) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The rows of GET /models by variant, and the ledgers."""
+    body = (await client.get("/models")).json()
+    return {row["variant"]: row for row in body["models"]}, body["memory"]
+
+
+async def test_the_list_says_what_each_takes_and_what_is_held(two: Fakes) -> None:
+    async with two.client() as client:
+        rows, memory = await listed(client)
+        assert [(m["limit_mb"], m["held_mb"]) for m in memory] == [(1050, 1000)]
+        vgg, googlenet, missing = rows["vgg16"], rows["googlenet"], rows["alexnet"]
+        assert (vgg["footprint_mb"], vgg["resident"], vgg["state"]) == (1000, True, "ready")
+        assert (googlenet["footprint_mb"], googlenet["resident"], googlenet["state"]) == (100, False, "loadable")
+        assert (missing["footprint_mb"], missing["outlook"]) == (None, None)
+        assert (vgg["outlook"]["load_ms"], googlenet["outlook"]["load_ms"]) == (0, 2_000)
+        assert vgg["outlook"]["forward_p95_ms"]["1"] == 2_000
+        assert vgg["outlook"]["predictions"] == vgg["outlook"]["queued"] == 0
+        assert vgg["outlook"]["median_ratio"] is None
+        assert (await client.post("/classify?model=vgg16", content=picture())).status_code == 200
+        outlook = (await client.get("/models/vgg16")).json()["outlook"]
+    assert outlook["predictions"] == 1
+    assert outlook["median_ratio"] < 1
+
+
+async def test_a_load_makes_room_and_an_unload_gives_it_back(two: Fakes) -> None:
+    async with two.client() as client:
+        row = (await client.post("/models/googlenet/load")).json()
+        assert (row["name"], row["resident"], row["state"]) == ("googlenet@imagenet1k", True, "ready")
+        rows, memory = await listed(client)
+        assert (rows["vgg16"]["resident"], memory[0]["held_mb"]) == (False, 100)
+        assert (await client.post("/models/googlenet/load")).json()["resident"]
+        for _ in range(2):
+            row = (await client.post("/models/googlenet@imagenet1k/unload")).json()
+            assert (row["resident"], row["state"]) == (False, "loadable")
+        assert (await listed(client))[1][0]["held_mb"] == 0
+        # It is loaded again when it is asked for.
+        assert (await client.post("/classify?model=googlenet", content=picture())).status_code == 200
+
+
+async def test_an_unload_waits_for_what_is_in_flight_if_told_to(two: Fakes) -> None:
+    async with two.client() as client:
+        async with two.busy(client, "vgg16@imagenet1k"):
+            problem(await client.post("/models/vgg/unload"), 409, "in-use")
+            problem(await client.post("/models/vgg/unload?wait=false"), 409, "in-use")
+            waiting = asyncio.create_task(client.post("/models/vgg/unload?wait=true"))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+        assert not (await waiting).json()["resident"]
+
+
+async def test_what_is_pinned_stays(two: Fakes) -> None:
+    two.pinned = {"vgg16"}
+    async with two.client() as client:
+        for query in ("", "?wait=true"):
+            document = problem(await client.post(f"/models/vgg16/unload{query}"), 409, "in-use")
+            assert "pinned" in document["detail"]
+        # And has no room beside it for the other.
+        document = problem(await client.post("/models/googlenet/load"), 503, "out-of-memory")
+        assert "TOPFIVE_MEMORY_LIMIT_MB" in document["detail"]
+        assert (await client.get("/models/vgg16")).json()["resident"]
+
+
+@pytest.mark.parametrize("what", ["load", "unload"])
+async def test_what_cannot_be_meant_is_refused(two: Fakes, what: str) -> None:
+    async with two.client() as client:
+        problem(await client.post(f"/models/resnet50/{what}"), 404, "unknown-model")
+        problem(await client.post(f"/models/alexnet/{what}"), 503, "weights-missing")
+        document = problem(await client.post(f"/models/vgg16/{what}?force=true"), 400, "bad-parameter")
+        assert "force" in document["detail"]
+        problem(await client.post(f"/models/vgg16/{what}?wait=perhaps"), 400, "bad-parameter")
+        problem(await client.get(f"/models/vgg16/{what}"), 405, "method-not-allowed")
+
+
+async def test_a_load_that_takes_too_long_for_a_request_goes_on(two: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, release = two.load, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def held(checkpoint: Checkpoint) -> Engine:
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result(30)
+        return load(checkpoint)
+
+    monkeypatch.setattr(two, "load", held)
+    two.settings = two.settings.model_copy(update={"default_latency_ms": 50})
+    async with two.client(warm=False) as client:
+        document = problem(await client.post("/models/googlenet/load"), 504, "deadline-missed")
+        assert "still being loaded" in document["detail"]
+        release.set()
+        await until_resident(client, "googlenet")

@@ -1,0 +1,162 @@
+"""What the router says: of what it did not choose, of what comes nearest, and of when to come again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
+from models.variants import VARIANTS
+from service.errors import NoModelFitsError, OverloadedError
+from service.router import Budget, Candidate, Load, Standing, choose, default_label_set
+
+ROWS = Catalogue(Path("/nonexistent")).checkpoints()
+#: Decode and forward pass take an eighth of a second together.
+QUICK = Standing((0.0, 0.0625, 0.125), decode_s=0.0625, footprint_bytes=40_000_000)
+HEAVY = Standing((0.0, 0.5, 1.0), decode_s=0.0625, footprint_bytes=600_000_000)
+
+
+def network(name: str, top1: float | None, path: Path | None = Path("weights")) -> Checkpoint:
+    row = next(row for row in ROWS if row.variant.name == name)
+    return replace(row, top1=top1, path=path)
+
+
+def pair(quick: Standing | None = QUICK, heavy: Standing | None = HEAVY) -> list[Candidate]:
+    return [Candidate(network("googlenet", 67.5), quick), Candidate(network("vgg19", 72.5), heavy)]
+
+
+def test_only_what_is_on_the_same_device_is_waited_for_and_decoding_goes_on_meanwhile() -> None:
+    own = Standing((0.0, 0.25), decode_s=0.5, footprint_bytes=1, device="gpu")
+    other = Standing((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1, device="gpu", queued=3)
+    for load, expected_s in (
+        (Load(), 0.75),
+        (Load({"cpu": 9.0}, [other._replace(device="cpu")]), 0.75),
+        (Load({"gpu": 0.5}), 0.75),
+        (Load({"gpu": 0.5}, [other]), 1.25),
+        (Load({"gpu": 0.5}, [own]), 0.75),
+    ):
+        assert choose([Candidate(network("googlenet", 67.5), own)], Budget(2.0), load).predicted_s == expected_s
+
+
+def test_each_rejected_checkpoint_is_listed_with_its_reason() -> None:
+    candidates = [
+        *pair(),
+        Candidate(network("vgg16", 71.5), QUICK._replace(footprint_bytes=550_000_000)),
+        Candidate(network("alexnet", 55.0), QUICK),
+        Candidate(network("inception_v3", 77.5), QUICK._replace(queued=9)),
+        Candidate(network("inception_v2", 75.0), None),
+        Candidate(network("vgg11", 69.0, None), QUICK),
+    ]
+    decision = choose(candidates, Budget(0.25, 100e6, 60.0))
+    assert decision.checkpoint.variant.name == "googlenet"
+    assert decision.predicted_s == 0.125
+    assert decision.routing is not None
+    assert decision.routing.predicted_ms == 125
+    assert "67.5 % of the 1 that fit, 125 ms" in decision.routing.reason.replace("(", "").replace(")", "")
+    found = {e.model: (e.rejected, e.predicted_ms, e.footprint_mb) for e in decision.routing.considered}
+    assert found == {
+        "vgg19": ("memory", 562.5, 600),
+        "vgg16": ("memory", 125, 550),
+        "alexnet": ("accuracy", None, 40),
+        "inception_v3": ("overloaded", 687.5, 40),
+        "inception_v2": ("overloaded", None, None),
+        "vgg11": ("weights missing", None, 40),
+    }
+
+
+def test_what_is_too_slow_is_said_with_empty_queues() -> None:
+    decision = choose(pair(heavy=HEAVY._replace(queued=7)), Budget(0.25))
+    assert decision.routing is not None
+    (entry,) = decision.routing.considered
+    assert (entry.model, entry.rejected, entry.predicted_ms) == ("vgg19", "latency", 562.5)
+
+
+def test_the_reasons_name_every_other_checkpoint_of_the_set() -> None:
+    rows = [row for row in ROWS if row.labels == "imagenet1k" and row.variant.name != "googlenet"]
+    routing = choose([pair()[0], *(Candidate(row, None) for row in rows)], Budget(1.0)).routing
+    assert routing is not None
+    others = {name for name, row in VARIANTS.items() if row.labels == "imagenet1k"} - {"googlenet"}
+    assert {(entry.model, entry.rejected) for entry in routing.considered} == {
+        (name, "weights missing") for name in others
+    }
+
+
+@pytest.mark.parametrize(
+    ("candidates", "budget", "text"),
+    [
+        (pair(), Budget(1.0, 39e6), "none fits into 39 MB; googlenet@imagenet1k, the smallest, needs 40 MB"),
+        (pair(QUICK._replace(fits=False), HEAVY._replace(fits=False)), Budget(1.0), "the server's memory limit"),
+        (pair(), Budget(0.09375), "within 94 ms.*the nearest is googlenet@imagenet1k with 125 ms"),
+        (pair(), Budget(1.0, None, 80.0), "reaches top-1 80 %; the nearest is vgg19@imagenet1k with 72.5 %"),
+        (pair(), Budget(0.25, None, 70.0), "the nearest is vgg19@imagenet1k with 562 ms"),
+        ([Candidate(network("zfnet", None), QUICK)], Budget(1.0), "known accuracy; name one"),
+    ],
+)
+def test_a_refusal_names_what_comes_nearest(candidates: list[Candidate], budget: Budget, text: str) -> None:
+    with pytest.raises(NoModelFitsError, match=text) as refused:
+        choose(candidates, budget)
+    assert len(refused.value.considered) == len(candidates)
+
+
+@pytest.mark.parametrize(
+    ("standing", "latency_s", "drains_s"),
+    [
+        (QUICK._replace(queued=8), 0.25, 0.375),  # decode, four full batches and its own pass, less the budget
+        (QUICK._replace(queued=4, max_queue=4), 9.0, 0.0625),
+        (QUICK._replace(queued=6, max_queue=4), 9.0, 0.1875),
+        (QUICK._replace(load_s=2.0), 1.0, 2.0),
+    ],
+)
+def test_the_refused_are_told_how_long_what_is_in_the_way_takes(
+    standing: Standing, latency_s: float, drains_s: float
+) -> None:
+    with pytest.raises(OverloadedError, match="googlenet@imagenet1k could answer within") as refused:
+        choose(pair(standing)[:1], Budget(latency_s))
+    assert refused.value.retry_after_s == drains_s
+    assert [entry.rejected for entry in refused.value.considered] == ["overloaded"]
+
+
+def test_the_first_to_have_room_again_tells_when_to_come() -> None:
+    with pytest.raises(OverloadedError, match="googlenet") as refused:
+        choose(pair(QUICK._replace(queued=18), HEAVY._replace(queued=18)), Budget(0.75))
+    assert 0 < refused.value.retry_after_s < 1
+
+
+def test_a_checkpoint_that_nobody_serves_is_overload() -> None:
+    with pytest.raises(OverloadedError, match="is not there") as refused:
+        choose(pair(None, None), Budget(1.0))
+    assert refused.value.retry_after_s > 0
+
+
+def test_a_named_checkpoint_needs_no_known_accuracy_but_has_to_keep_to_the_budget() -> None:
+    unrated = [Candidate(network("zfnet", None), QUICK)]
+    decision = choose(unrated, Budget(1.0), named=True)
+    assert decision.checkpoint is unrated[0].checkpoint
+    assert decision.routing is not None
+    assert decision.routing.reason == "named, and within the budget: 125 ms predicted"
+    for budget in (Budget(0.0625), Budget(1.0, 1e6), Budget(1.0, None, 50.0)):
+        with pytest.raises(NoModelFitsError):
+            choose(unrated, budget, named=True)
+
+
+def test_without_any_weights_the_smallest_is_what_to_fetch() -> None:
+    rows = [row for row in ROWS if row.labels == "imagenet1k"]
+    with pytest.raises(WeightsMissingError, match="googlenet"):
+        choose([Candidate(row, None) for row in rows], Budget(1.0))
+
+
+@pytest.mark.parametrize(
+    ("here", "labels"),
+    [
+        ([], "imagenet1k"),
+        (["mnist"], "imagenet1k"),  # a photograph must not be answered with a digit
+        (["mnist", "cifar10"], "cifar10"),
+        (["cifar10", "imagenet1k"], "imagenet1k"),
+    ],
+)
+def test_the_label_set_is_the_largest_of_which_something_is_here(here: list[str], labels: str) -> None:
+    missing = [replace(row, path=None) for row in ROWS]
+    rows = [replace(row, labels=found, path=Path("weights")) for row, found in zip(ROWS, here, strict=False)]
+    assert default_label_set([*missing, *rows]) == labels
