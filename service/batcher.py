@@ -62,7 +62,8 @@ class Batcher(Generic[Item, Output]):
         max_queue: items waiting at most; more are refused at once.
         max_queue_bytes: what they may weigh together.
         arriving: how many items are about to be queued; a batch with room waits for them.
-        forward_s: how long a forward pass takes, by batch size, [0] unused; empty where that is not known.
+        forward_s: how long a forward pass takes at most, as good as always, by batch size, [0] unused; empty where that is not known.
+        expected_s: how long a forward pass of so many takes on average; 0 where that is not known.
         learn: told the size and seconds of each forward pass.
         clock: seconds, monotonic; deadlines are on it.
     """
@@ -78,6 +79,7 @@ class Batcher(Generic[Item, Output]):
         begin: Callable[[], Begin[Item, Output] | None] = lambda: None,
         arriving: Callable[[], int] = lambda: 0,
         forward_s: Callable[[], Sequence[float]] = tuple,
+        expected_s: Callable[[int], float] = lambda _size: 0.0,
         learn: Callable[[int, float], None] = lambda _size, _seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -87,6 +89,7 @@ class Batcher(Generic[Item, Output]):
         self._slot = slot
         self._max_batch_size = max_batch_size
         self._forward_s = forward_s
+        self._expected_s = expected_s
         self._tell = learn
         self._clock = clock
         self._queue: DeadlineQueue[Item, Batched[Output]] = DeadlineQueue(max_queue, max_queue_bytes)
@@ -237,10 +240,7 @@ class Batcher(Generic[Item, Output]):
     async def _forward(
         self, batch: list[_Ticket[Item, Output]], finish: Callable[[], Sequence[Output]], started: float
     ) -> None:
-        forward_s = self._forward_s()
-        # It may have been taken before what was learnt since made the largest batch smaller.
-        expected_s = forward_s[min(len(batch), len(forward_s) - 1)] if forward_s else 0.0
-        self._slot.busy_until = started + expected_s
+        self._slot.busy_until = started + self._expected_s(len(batch))
         try:
             outputs = await self._slot.run(finish)
             if len(outputs) != len(batch):

@@ -106,14 +106,14 @@ class Forecast:
         if profile is not None:
             points = sorted(profile.forward.items())
             self._curve = _curve([(size, latency.mean_ms / 1000) for size, latency in points], max_batch_size)
-            self._spread = max(1.0, min(latency.p95_ms / latency.mean_ms for _, latency in points))
+            self._measured_spread = max(1.0, min(latency.p95_ms / latency.mean_ms for _, latency in points))
             self._decode = profile.decode
             self.footprint_bytes, self.load_peak_bytes = profile.footprint_bytes, profile.load_peak_bytes
             self.load_s = profile.load_cached_ms / 1000
         else:
             alone = checkpoint.variant.multiply_adds / _GUESSED_RATE
             self._curve = _curve([(1, alone), (2, 2 * alone)], max_batch_size)
-            self._spread, self._decode = 1.0, {}
+            self._measured_spread, self._decode = 1.0, {}
             weights, activations = 4 * checkpoint.variant.params, 4 * checkpoint.variant.activations
             self.footprint_bytes = 2 * weights + min(max_batch_size * activations, max(160_000_000, weights))
             self.load_peak_bytes = max(self.footprint_bytes, 3 * weights)
@@ -126,7 +126,14 @@ class Forecast:
         self._drawn_at = -math.inf
         self.forward_s: tuple[float, ...] = ()
         """The 95th percentile of a forward pass by batch size; [0] is no batch, the last the largest that pays."""
+        self.spread = 1.0
+        """The 95th percentile over the mean."""
         self._draw()
+
+    def expected_s(self, batch_size: int) -> float:
+        """A forward pass on average."""
+        # A batch may have been taken before what was learnt since made the largest smaller.
+        return self.forward_s[min(batch_size, len(self.forward_s) - 1)] / self.spread
 
     def decode_s(self, encoded_bytes: int) -> float:
         """For a picture of that size, at the median."""
@@ -150,7 +157,7 @@ class Forecast:
             self._decode_ratio += 0.05 * (ratio - self._decode_ratio)
 
     def _draw(self) -> None:
-        spread = self._spread
+        spread = self._measured_spread
         if len(self._residuals) >= _WINDOW // 2:
             spread = max(1.0, quantile(self._residuals, 0.95))
         a, b = self._sums.line(self._level)
@@ -158,6 +165,7 @@ class Forecast:
         drawn = list(itertools.accumulate(stretched, max))
         # What is only guessed is no reason to make batches small.
         self.forward_s = tuple(drawn if self.profile is None else drawn[: _worthwhile(drawn) + 1])
+        self.spread = spread
         self._drawn_at = self._clock()
 
 

@@ -119,6 +119,7 @@ class Predictor:
             max_queue=limits.max_queue,
             max_queue_bytes=limits.max_queue_bytes,
             forward_s=lambda: self.forecast.forward_s,
+            expected_s=lambda size: self.forecast.expected_s(size),
             learn=lambda size, seconds: self.forecast.learn(size, seconds),
             begin=lambda: self._begin if self._overlapping is not None else None,
             arriving=lambda: self._arriving,
@@ -149,6 +150,7 @@ class Predictor:
             queued=self.queued,
             max_queue=self._limits.max_queue,
             load_s=0.0 if here else self._residency.load_wait_s(resident),
+            spread=forecast.spread,
             safety=self.safety.factor,
             fits=here or self._residency.fits(resident),
         )

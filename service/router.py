@@ -49,6 +49,8 @@ class Standing(NamedTuple):
     max_queue: int = 512
     load_s: float = 0.0
     """Until it is in memory, the loads before its own among it; 0 if it is."""
+    spread: float = 1.0
+    """The 95th percentile of a forward pass over its mean."""
     safety: float = 1.0
     fits: bool = True
     """Whether the device's memory limit has room for it, whatever else is unloaded."""
@@ -60,8 +62,12 @@ class Standing(NamedTuple):
 
     @property
     def per_picture_s(self) -> float:
-        """Device time of a picture in the largest batch."""
-        return self.forward_s[-1] / (len(self.forward_s) - 1)
+        """Device time of a picture in the largest batch, on average."""
+        return self.mean_s(len(self.forward_s) - 1) / (len(self.forward_s) - 1)
+
+    def mean_s(self, batch_size: int) -> float:
+        """Of a forward pass: what counts where many follow each other."""
+        return self.forward_s[batch_size] / self.spread
 
 
 class Candidate(NamedTuple):
@@ -159,12 +165,13 @@ class _Predictor:
         self._busy = load.busy
         # How many batches each has in its queue, and what one takes.
         self._turns = [
-            (s, -(-s.queued // (len(s.forward_s) - 1)), s.forward_s[min(s.queued, len(s.forward_s) - 1)])
+            (s, -(-s.queued // (len(s.forward_s) - 1)), s.mean_s(min(s.queued, len(s.forward_s) - 1)))
             for s in load.waiting
         ]
 
     def __call__(self, standing: Standing) -> float:
-        """Decode, the wait for the device, the batches ahead, its own batch, and the load of what is not in memory."""
+        """Decode, the wait for the device, the batches ahead on average, its own at the 95th percentile, and the load of
+        what is not in memory."""
         forward_s = standing.forward_s
         full, ahead = divmod(standing.queued, len(forward_s) - 1)
         wait_s = self._busy.get(standing.device, 0.0)
@@ -173,7 +180,7 @@ class _Predictor:
                 # Turns are fair: one batch of each before each batch of ours.
                 wait_s += min(batches, full + 1) * seconds
         # It is decoded while the device is still busy.
-        wait_s = max(standing.decode_s, wait_s) + full * forward_s[-1]
+        wait_s = max(standing.decode_s, wait_s) + full * standing.mean_s(len(forward_s) - 1)
         return standing.load_s + wait_s + forward_s[ahead + 1]
 
 
