@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 from load import photograph
-from open_loop import Outcome, goodput, poisson, prediction_error, send
+from open_loop import Outcome, arrivals, goodput, prediction_error, send
 from running import Service
 
 #: Beyond its budget an answer is late; by so much it may be so because of the client and the network.
@@ -35,12 +35,12 @@ class Bench:
 
     def run(self, *phases: tuple[float, float], resend: bool = False) -> list[Outcome]:
         """Phases of (requests a second, seconds), one after the other."""
-        arrivals, start = [], 0.0
+        due, start = list[tuple[float, str]](), 0.0
         for rate, seconds in phases:
             self._seed += 1
-            arrivals += poisson(rate, seconds, self._seed, start)
+            due += arrivals(rate, seconds, self._seed, start)
             start += seconds
-        return asyncio.run(send(self._service.url, self._picture, arrivals, resend=resend))
+        return asyncio.run(send(self._service.url, self._picture, due, resend=resend))
 
     def peak(self, seconds: float) -> tuple[float, float]:
         """The highest goodput, and the rate at which it was: more is asked for until that brings nothing any more."""

@@ -49,15 +49,17 @@ class Outcome:
         return self.status == 200 and self.took_ms <= self.budget_ms
 
 
-def poisson(rate: float, seconds: float, seed: int, start: float = 0.0) -> list[tuple[float, str]]:
-    """When which query is due: exponential gaps, queries at random."""
-    source, due, arrivals = random.Random(seed), start, []  # noqa: S311 - not for secrets
-    while (due := due + source.expovariate(rate)) < start + seconds:
-        arrivals.append((due, source.choice(MIX)))
-    return arrivals
+def arrivals(rate: float, seconds: float, seed: int, start: float = 0.0) -> list[tuple[float, str]]:
+    """When which query is due: as many as the rate says, at moments that know nothing of each other, as a Poisson
+    process has them, and each query as often as the others."""
+    source = random.Random(seed)  # noqa: S311 - not for secrets
+    count = round(rate * seconds)
+    queries = [MIX[i % len(MIX)] for i in range(count)]
+    source.shuffle(queries)
+    return list(zip(sorted(start + source.uniform(0, seconds) for _ in range(count)), queries, strict=True))
 
 
-async def send(url: str, picture: bytes, arrivals: Iterable[tuple[float, str]], *, resend: bool) -> list[Outcome]:
+async def send(url: str, picture: bytes, due_queries: Iterable[tuple[float, str]], *, resend: bool) -> list[Outcome]:
     """Sends everything when it is due; with ``resend``, the refused once more after their Retry-After."""
     outcomes: list[Outcome] = []
     began = time.monotonic()
@@ -72,7 +74,7 @@ async def send(url: str, picture: bytes, arrivals: Iterable[tuple[float, str]], 
             if resend and outcome.status == 429 and not again:
                 await one(time.monotonic() - began + (outcome.retry_after_s or 1), query, True)
 
-        await asyncio.gather(*(one(due, query, False) for due, query in arrivals))
+        await asyncio.gather(*(one(due, query, False) for due, query in due_queries))
     return outcomes
 
 

@@ -3,7 +3,8 @@
 1. ``api.py``: the app; ``classify.py`` is the path that counts, ``bodies.py`` reads its three kinds of body,
    ``disconnects.py`` notices a caller who goes, ``paths.py`` has the other paths and ``schemas.py`` the shapes.
 2. ``decider.py``: which checkpoint answers. It asks the placement how checkpoints stand and ``router.py``, a pure
-   function, which one fits the budget; ``comeback.py`` tells the refused when to come back.
+   function, which one fits the budget; ``promises.py`` keeps what the others were promised, ``comeback.py`` tells the
+   refused when to come back.
 3. ``placement.py``: a checkpoint -> the predictor that serves it, in this process, or over the hop of ``remote.py``.
 4. ``predictor.py``: one checkpoint being served: decode in a small thread pool (a thumbnail on the spot), queue,
    forward, top-k. ``residency.py`` keeps it in memory meanwhile, under a byte limit (``resident.py``: one entry of it).
@@ -19,6 +20,6 @@ Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray
 deployment serves what and ``capacity.py`` whether it fits; ``settings.py`` has every setting. ``cli.py`` is the command
 line, whose ``serve`` is ``supervisor.py``; that starts and ends ``driver.py``, which starts and stops Ray and HAProxy.
 ``state.py`` is the service's record on this machine, ``processes.py`` knows which processes are its own, ``status.py``
-shows both. ``describing.py`` prints what networks are made of, ``profile_command.py`` measures them, ``fetching.py`` runs
-pulls side by side, ``terminal.py`` is where commands write, ``logs.py`` sends our log lines to the console.
+shows both. ``describing.py`` prints what networks are made of, ``profile_command.py`` measures them, ``fetching.py``
+runs pulls side by side, ``terminal.py`` is where commands write, ``logs.py`` sends our log lines to the console.
 """

@@ -15,6 +15,7 @@ already: a batch that could still grow is not frozen.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,8 @@ class Batcher(Generic[Item, Output]):
         max_queue: items waiting at most; more are refused at once.
         max_queue_bytes: what they may weigh together.
         arriving: how many items are about to be queued; a batch with room waits for them.
-        forward_s: how long a forward pass takes at most, as good as always, by batch size, [0] unused; empty where that is not known.
+        forward_s: how long a forward pass takes as good as always, by batch size, [0] unused; empty where that is not
+            known.
         expected_s: how long a forward pass of so many takes on average; 0 where that is not known.
         learn: told the size and seconds of each forward pass.
         clock: seconds, monotonic; deadlines are on it.
@@ -109,6 +111,10 @@ class Batcher(Generic[Item, Output]):
         forward_s = self._forward_s()
         return min(self._max_batch_size, len(forward_s) - 1) if forward_s else self._max_batch_size
 
+    def ahead_of(self, deadline: float) -> int:
+        """How many items would go before one with that deadline that comes now."""
+        return self._queue.ahead_of(deadline)
+
     def check_room(self, arriving: int = 1, size: int = 0) -> None:
         """Raises OverloadedError if that many more items, of so many bytes, have no room, with the time until they
         should."""
@@ -151,10 +157,17 @@ class Batcher(Generic[Item, Output]):
         if self._worker is not None:
             await self._worker
 
+    def _earliest(self) -> float:
+        first = self._queue.first()
+        return math.inf if first is None else first.deadline
+
+    def _next_s(self) -> float:
+        return self._expected_s(min(len(self._queue), self._largest))
+
     async def _serve(self) -> None:
         while not self._closed:
             await self._arrived.wait()
-            async with self._slot.taken():
+            async with self._slot.taken(self._earliest, self._next_s):
                 await self._let_in()
                 batch = self._take()
                 begin = self._begin()
@@ -248,8 +261,6 @@ class Batcher(Generic[Item, Output]):
         except Exception as error:
             await self._find_guilty(batch, error)
             return
-        finally:
-            self._slot.busy_until = 0.0
         took_s = self._clock() - started
         self._learn(took_s, len(batch))
         for ticket, output in zip(batch, outputs, strict=True):

@@ -70,7 +70,9 @@ class Classifier:
             predictor = self._placement.predictor(decision.checkpoint)
         except Exception as error:
             return known_failure(error)
-        outcome = await predictor.predict(picture, arrived + self._decider.allowed_s(query))
+        deadline = arrived + self._decider.allowed_s(query)
+        with self._decider.promise(decision, deadline):
+            outcome = await predictor.predict(picture, deadline)
         now = time.monotonic()
         if decision.predicted_s is not None and getattr(outcome, "slug", DEADLINE_MISSED) == DEADLINE_MISSED:
             self._placement.judge(decision.checkpoint, decision.predicted_s, now - decided)

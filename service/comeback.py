@@ -32,6 +32,7 @@ class Comeback:
         self._clock = clock
         self._booked_until = 0.0
         self._demand = 0.0
+        self._usual_s = 0.0
         self._seen_at = clock()
 
     def arrived(self, device_s: float) -> None:
@@ -40,14 +41,20 @@ class Comeback:
         self._demand = self._faded() + device_s / _DEMAND_S
         self._seen_at = self._clock()
 
+    def let_in(self, device_s: float) -> None:
+        """Counts one that arrived and is answered. What these take is what those who come back will take, for whom
+        there will be better networks than the one that was asked for too much now."""
+        self.arrived(device_s)
+        self._usual_s += 0.05 * (device_s - self._usual_s)
+
     def book(self, room_in_s: float, device_s: float) -> float:
         """Seconds after which a picture that is refused now should be sent again.
 
         Args:
             room_in_s: until there would be room if nothing else came.
-            device_s: what it would take on the device.
+            device_s: what it would take on the device at least.
         """
-        now = self._clock()
+        now, device_s = self._clock(), max(device_s, self._usual_s)
         left = max(_LEAST_LEFT, 1.0 - self._faded())
         self._booked_until = min(max(self._booked_until, now) + device_s / left, now + _LONGEST_S)
         return min(max(room_in_s, self._booked_until - now), _LONGEST_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
+import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,65 +39,64 @@ class DeadlineQueue(Generic[Item, Answer]):
     def __init__(self, max_items: int, max_bytes: int) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._heap: list[Ticket[Item, Answer]] = []
+        self._tickets: list[Ticket[Item, Answer]] = []
         self._numbers = itertools.count()
-        self._waiting = 0
         self._bytes = 0
 
     def __len__(self) -> int:
-        return self._waiting
+        return len(self._tickets)
 
     def check_room(self, items: int, size: int, per_item_s: float) -> None:
         """Raises OverloadedError if so many more items of so many bytes have no room, with the time until they should,
         at ``per_item_s`` an item."""
-        excess = self._waiting + items - self._max_items
+        excess = len(self) + items - self._max_items
         if excess > 0:
             raise OverloadedError(
-                f"{self._waiting} pictures are waiting, the most that are let in is {self._max_items}",
+                f"{len(self)} pictures are waiting, the most that are let in is {self._max_items}",
                 # Before the first batch nothing is known of the rate; a second is HTTP's smallest advice anyway.
                 retry_after_s=excess * per_item_s or 1.0,
             )
         # One item has room in an empty queue, whatever it weighs.
-        if self._bytes + size > self._max_bytes and self._waiting + items > 1:
+        if self._bytes + size > self._max_bytes and len(self) + items > 1:
             excess_bytes = self._bytes + size - self._max_bytes
             share = min(1.0, excess_bytes / max(1, self._bytes))
             raise OverloadedError(
                 f"the pictures that wait take {self._bytes / 1e6:.0f} MB, the most is {self._max_bytes / 1e6:.0f} MB",
-                retry_after_s=max(1, share * self._waiting) * per_item_s or 1.0,
+                retry_after_s=max(1, share * len(self)) * per_item_s or 1.0,
             )
 
     def push(self, item: Item, deadline: float, size: int, now: float) -> Ticket[Item, Answer]:
         """Queues an item. ``check_room`` first."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         ticket = Ticket(deadline, next(self._numbers), item, size, now, answer)
-        heapq.heappush(self._heap, ticket)
-        self._waiting += 1
+        bisect.insort(self._tickets, ticket)
         self._bytes += size
         return ticket
 
     def first(self) -> Ticket[Item, Answer] | None:
         """The earliest deadline; None if nobody waits."""
-        while self._heap and self._heap[0].answer.done():
+        while self._tickets and self._tickets[0].answer.done():
             self.pop()
-        return self._heap[0] if self._heap else None
+        return self._tickets[0] if self._tickets else None
+
+    def ahead_of(self, deadline: float) -> int:
+        """How many would go before an item with that deadline that comes now."""
+        return bisect.bisect_right(self._tickets, deadline, key=lambda ticket: ticket.deadline)
 
     def pop(self) -> Ticket[Item, Answer]:
         """Takes ``first`` out."""
-        ticket = heapq.heappop(self._heap)
-        self._waiting -= 1
+        ticket = self._tickets.pop(0)
         self._bytes -= ticket.size
         return ticket
 
     def leave(self, ticket: Ticket[Item, Answer]) -> None:
         """Frees the place of a ticket whose caller has gone while it waited."""
-        if ticket in self._heap:
-            self._heap.remove(ticket)
-            heapq.heapify(self._heap)
-            self._waiting -= 1
+        if ticket in self._tickets:
+            self._tickets.remove(ticket)
             self._bytes -= ticket.size
 
     def clear(self) -> Sequence[Ticket[Item, Answer]]:
-        """Everybody, in no order."""
-        tickets, self._heap = self._heap, []
-        self._waiting = self._bytes = 0
+        """Everybody."""
+        tickets, self._tickets = self._tickets, []
+        self._bytes = 0
         return tickets

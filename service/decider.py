@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
 from service.comeback import Comeback
 from service.errors import NoModelFitsError, OverloadedError
 from service.placement import Placement, Survey
+from service.promises import Promises
 from service.router import Budget, Decision, choose, default_label_set
 from service.schemas import ClassifyQuery
 from service.settings import Settings
@@ -30,6 +32,7 @@ class Decider:
         self._named: dict[tuple[str, str | None], Checkpoint] = {}
         self._trusted_until = 0.0
         self._comeback: dict[str, Comeback] = {}
+        self._promises: dict[str, Promises] = {}
         self._loading: set[asyncio.Task[object]] = set()
 
     def allowed_s(self, query: ClassifyQuery) -> float:
@@ -52,7 +55,10 @@ class Decider:
             OverloadedError: it could, but not now.
         """
         checkpoints = self.candidates(query, arrived)
-        survey = self._placement.survey(checkpoints, encoded_bytes)
+        deadline = arrived + self.allowed_s(query)
+        survey = self._placement.survey(checkpoints, encoded_bytes, deadline)
+        slack_s = {device: promises.slack_s(deadline) for device, promises in self._promises.items()}
+        survey = survey._replace(load=survey.load._replace(slack_s=slack_s))
         if query.model is not None and survey.candidates[0].standing is None:
             # Nobody is there to ask how it stands; the predictor says why.
             return Decision(checkpoints[0])
@@ -64,11 +70,20 @@ class Decider:
             if not supposing:
                 self._refused(error, survey, left_s)
             raise
-        if not supposing:
-            self._accepted(decision, survey)
+        (standing,) = (s for c, s in survey.candidates if c is decision.checkpoint)
+        if standing is not None and not supposing:
+            self._device(standing.device).let_in(standing.per_picture_s)
         if decision.routing is not None and decision.predicted_s is not None:
             decision.routing.predicted_ms = round((elapsed_s + decision.predicted_s) * 1000, 3)
-        return decision
+        return decision._replace(standing=standing)
+
+    def promise(self, decision: Decision, deadline: float) -> AbstractContextManager[None]:
+        """Holds the picture's time on the device against those who come later, until it is answered."""
+        standing, predicted_s = decision.standing, decision.predicted_s
+        if standing is None or predicted_s is None:
+            return nullcontext()
+        slack_s = (deadline - time.monotonic()) / standing.safety - predicted_s
+        return self._promises.setdefault(standing.device, Promises()).made(deadline, slack_s, standing.takes_s)
 
     def candidates(self, query: ClassifyQuery, arrived: float) -> Sequence[Checkpoint]:
         """The checkpoint that is named, or those of the label set that is asked for.
@@ -116,11 +131,6 @@ class Decider:
                 raise WeightsMissingError(checkpoint)
             self._named[model, labels] = checkpoint
         return checkpoint
-
-    def _accepted(self, decision: Decision, survey: Survey) -> None:
-        for checkpoint, standing in survey.candidates:
-            if checkpoint is decision.checkpoint and standing is not None:
-                self._device(standing.device).arrived(standing.per_picture_s)
 
     def _refused(self, error: OverloadedError, survey: Survey, left_s: float) -> None:
         """Puts off a caller who is refused, and begins to load what is only not in memory."""

@@ -3,46 +3,84 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-class DeviceSlot:
-    """A fair lock around a device and the one thread that drives it.
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    deadline: Callable[[], float]
+    expected_s: Callable[[], float]
+    turn: asyncio.Future[None]
 
-    Batches of different checkpoints take turns in the order in which they asked. The thread is the slot's own, so
-    that a forward pass never waits behind decoding, and thread-local state of the engine (OpenMP's pool, CUDA's
-    current stream) stays in one place.
+
+class DeviceSlot:
+    """A lock around a device and the one thread that drives it.
+
+    Of those who wait the one with the earliest deadline is next, and of equals the one who asked first: a picture that
+    is needed soon does not wait behind all of another checkpoint's that are not. The thread is the slot's own, so that
+    a forward pass never waits behind decoding, and thread-local state of the engine (OpenMP's pool, CUDA's current
+    stream) stays in one place.
     """
 
     def __init__(self, name: str = "device") -> None:
-        self._lock = asyncio.Lock()
-        self._waiting = 0
+        self._taken = False
+        self._waiters: list[_Waiter] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self.busy_until = 0.0
         """When the batch that is being computed should be through, on ``time.monotonic()``; 0 if there is none."""
 
     @asynccontextmanager
-    async def taken(self) -> AsyncIterator[None]:
-        """Holds the slot; inside it, ``run`` may be called."""
-        self._waiting += 1
-        try:
-            await self._lock.acquire()
-        finally:
-            self._waiting -= 1
+    async def taken(
+        self, deadline: Callable[[], float] = lambda: -math.inf, expected_s: Callable[[], float] = lambda: 0.0
+    ) -> AsyncIterator[None]:
+        """Holds the slot; inside it, ``run`` may be called.
+
+        Args:
+            deadline: the earliest of those whom it is taken for, at any moment of the wait; by default it goes first.
+            expected_s: how long it will be held, for ``busy_until``.
+        """
+        if self._taken:
+            waiter = _Waiter(deadline, expected_s, asyncio.get_running_loop().create_future())
+            self._waiters.append(waiter)
+            try:
+                await waiter.turn
+            except asyncio.CancelledError:
+                # It may have been its turn at the moment in which it was cancelled.
+                if waiter.turn.done() and not waiter.turn.cancelled():
+                    self._pass_on()
+                raise
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        else:
+            self._taken, self.busy_until = True, time.monotonic() + expected_s()
         try:
             yield
         finally:
-            self._lock.release()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        waiting = [waiter for waiter in self._waiters if not waiter.turn.done()]
+        # It stays taken while it passes from one to the next, so that nobody who comes meanwhile slips in.
+        self._taken, self.busy_until = bool(waiting), 0.0
+        if waiting:
+            following = min(waiting, key=lambda waiter: waiter.deadline())
+            self.busy_until = time.monotonic() + following.expected_s()
+            self._waiters.remove(following)
+            following.turn.set_result(None)
 
     @property
     def contended(self) -> bool:
         """Whether somebody waits for the slot."""
-        return self._waiting > 0
+        return bool(self._waiters)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Runs blocking work on the slot's thread."""

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from models.checkpoints import Checkpoint
 from service.profiles import Profile, quantile, size_class
 
-#: What a batch weighs after each one that follows it: the last fifty or so decide.
-_FADE = 0.98
+#: What a batch weighs after each one that follows it: the last twenty or so decide.
+_FADE = 0.95
 #: What the profile weighs, in batches, when nothing was measured since; it fades as they do.
 _PROFILE_WEIGHT = 8.0
 #: How strongly the line is held level, in batches at either end of the sizes: batches that are all of one size say
@@ -27,11 +27,10 @@ _PROFILE_WEIGHT = 8.0
 _LEVEL_WEIGHT = 2.0
 #: No forward pass is taken to be this much faster than its profile, or than the guess that stands for one.
 _LEAST_RATIO = 1e-3
-#: How many last batches tell how far the 95th percentile is above the mean.
-_WINDOW = 64
-#: A prediction that was missed raises the safety factor by this; it goes back to 1 by itself, by two thirds in a
-#: minute. So a network that was too slow a moment ago is asked for less, and choices do not flap.
-_RAISE, _CALM_S = 1.05, 60.0
+#: A prediction that was missed draws the safety factor up by so much of the miss; it goes back to the least by itself,
+#: by two thirds in so many seconds. So a network that was too slow a moment ago is asked for less, and choices do not
+#: flap. The least leaves room for what no clock of ours sees: the way from the caller and back.
+_RAISE, _CALM_S, _LEAST_SAFETY = 0.5, 90.0, 1.1
 _MOST_SAFETY = 4.0
 #: The curve is drawn anew at most so often; under load a batch would not change it visibly.
 _DRAW_EVERY_S = 0.05
@@ -60,20 +59,22 @@ class Safety:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._factor, self._raised_at = 1.0, clock()
+        self._factor, self._raised_at = _LEAST_SAFETY, clock()
         self._judged: deque[tuple[float, float]] = deque(maxlen=256)
 
     @property
     def factor(self) -> float:
         """By which predictions are multiplied before they are held against a budget."""
-        return 1.0 + (self._factor - 1.0) * math.exp((self._raised_at - self._clock()) / _CALM_S)
+        faded = math.exp((self._raised_at - self._clock()) / _CALM_S)
+        return _LEAST_SAFETY + (self._factor - _LEAST_SAFETY) * faded
 
     def judge(self, predicted_s: float, actual_s: float) -> None:
         """Compares a prediction with what became of it."""
         self._judged.append((predicted_s, actual_s))
         factor = self.factor
-        if actual_s > predicted_s * factor:
-            self._factor, self._raised_at = min(_MOST_SAFETY, factor * _RAISE), self._clock()
+        missed_by = actual_s / predicted_s - factor
+        if missed_by > 0:
+            self._factor, self._raised_at = min(_MOST_SAFETY, factor + _RAISE * missed_by), self._clock()
 
     def accuracy(self) -> Accuracy:
         """Of the last 256 predictions."""
@@ -106,14 +107,14 @@ class Forecast:
         if profile is not None:
             points = sorted(profile.forward.items())
             self._curve = _curve([(size, latency.mean_ms / 1000) for size, latency in points], max_batch_size)
-            self._measured_spread = max(1.0, min(latency.p95_ms / latency.mean_ms for _, latency in points))
+            self.spread = max(1.0, min(latency.p95_ms / latency.mean_ms for _, latency in points))
             self._decode = profile.decode
             self.footprint_bytes, self.load_peak_bytes = profile.footprint_bytes, profile.load_peak_bytes
             self.load_s = profile.load_cached_ms / 1000
         else:
             alone = checkpoint.variant.multiply_adds / _GUESSED_RATE
             self._curve = _curve([(1, alone), (2, 2 * alone)], max_batch_size)
-            self._measured_spread, self._decode = 1.0, {}
+            self.spread, self._decode = 1.0, {}
             weights, activations = 4 * checkpoint.variant.params, 4 * checkpoint.variant.activations
             self.footprint_bytes = 2 * weights + min(max_batch_size * activations, max(160_000_000, weights))
             self.load_peak_bytes = max(self.footprint_bytes, 3 * weights)
@@ -121,13 +122,10 @@ class Forecast:
         middle, half = (max_batch_size + 1) / 2, (max_batch_size - 1) / 2
         self._sums = _Sums().plus(middle, 1.0, _PROFILE_WEIGHT)
         self._level = _LEVEL_WEIGHT * half * half
-        self._residuals: deque[float] = deque(maxlen=_WINDOW)
         self._decode_ratio = 1.0
         self._drawn_at = -math.inf
         self.forward_s: tuple[float, ...] = ()
         """The 95th percentile of a forward pass by batch size; [0] is no batch, the last the largest that pays."""
-        self.spread = 1.0
-        """The 95th percentile over the mean."""
         self._draw()
 
     def expected_s(self, batch_size: int) -> float:
@@ -143,8 +141,6 @@ class Forecast:
     def learn(self, batch_size: int, forward_s: float) -> None:
         """Takes a measured forward pass into account."""
         ratio = forward_s / self._curve[batch_size]
-        a, b = self._sums.line(self._level)
-        self._residuals.append(ratio / max(_LEAST_RATIO, a + b * batch_size))
         self._sums = self._sums.faded(_FADE).plus(batch_size, ratio, 1.0)
         if self._clock() - self._drawn_at > _DRAW_EVERY_S:
             self._draw()
@@ -157,15 +153,12 @@ class Forecast:
             self._decode_ratio += 0.05 * (ratio - self._decode_ratio)
 
     def _draw(self) -> None:
-        spread = self._measured_spread
-        if len(self._residuals) >= _WINDOW // 2:
-            spread = max(1.0, quantile(self._residuals, 0.95))
         a, b = self._sums.line(self._level)
-        stretched = (seconds * max(_LEAST_RATIO, a + b * size) * spread for size, seconds in enumerate(self._curve))
+        ratios = (max(_LEAST_RATIO, a + b * size) for size in range(len(self._curve)))
+        stretched = (seconds * ratio * self.spread for seconds, ratio in zip(self._curve, ratios, strict=True))
         drawn = list(itertools.accumulate(stretched, max))
         # What is only guessed is no reason to make batches small.
         self.forward_s = tuple(drawn if self.profile is None else drawn[: _worthwhile(drawn) + 1])
-        self.spread = spread
         self._drawn_at = self._clock()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -63,8 +64,8 @@ class Placement(Protocol):
         """Raises NotReadyError, saying what is still being done, until the service is ready, and when it stops."""
         ...
 
-    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int) -> Survey:
-        """How checkpoints stand now, for a picture of that size."""
+    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
+        """How checkpoints stand now, for a picture of that size with that deadline."""
         ...
 
     def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float) -> None:
@@ -177,20 +178,20 @@ class LocalPlacement:
         if self._stopping():
             raise NotReadyError("the service is stopping")
 
-    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int) -> Survey:
+    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
         candidates = []
         asked = set()
         for checkpoint in checkpoints:
             if checkpoint.state == "loadable" and self.serves(checkpoint):
                 predictor = self.predictor(checkpoint)
                 asked.add(predictor)
-                candidates.append(Candidate(checkpoint, predictor.standing(encoded_bytes)))
+                candidates.append(Candidate(checkpoint, predictor.standing(encoded_bytes, deadline)))
             else:
                 candidates.append(Candidate(checkpoint, None))
         waiting = [c.standing for c in candidates if c.standing is not None and c.standing.queued]
         for predictor in self._predictors.values():
             if predictor.queued and predictor not in asked:
-                waiting.append(predictor.standing(encoded_bytes))
+                waiting.append(predictor.standing(encoded_bytes, deadline))
         busy_s = max(0.0, self._slot.busy_until - time.monotonic())
         return Survey(candidates, Load({"": busy_s}, waiting))
 

@@ -98,7 +98,9 @@ class Predictor:
         self._engine: Engine | None = None
         self._overlapping: OverlappingEngine | None = None
         self._damage: WrongWeightsError | None = None
-        self._arriving = self._arriving_bytes = 0
+        self._arriving: list[float] = []
+        """Deadlines of the pictures that wait for the load or are being decoded."""
+        self._arriving_bytes = 0
         self.forecast = Forecast(checkpoint, profile, limits.max_batch_size)
         self.safety = Safety()
         self._residency = residency or Residency(sys.maxsize)
@@ -122,7 +124,7 @@ class Predictor:
             expected_s=lambda size: self.forecast.expected_s(size),
             learn=lambda size, seconds: self.forecast.learn(size, seconds),
             begin=lambda: self._begin if self._overlapping is not None else None,
-            arriving=lambda: self._arriving,
+            arriving=lambda: len(self._arriving),
         )
 
     @property
@@ -139,14 +141,15 @@ class Predictor:
         """Predicts by another profile from now on."""
         self.forecast = Forecast(self.checkpoint, profile, self._limits.max_batch_size)
 
-    def standing(self, encoded_bytes: int) -> Standing:
-        """What a picture of that size would take, and what is in its way."""
+    def standing(self, encoded_bytes: int, deadline: float) -> Standing:
+        """What a picture of that size with that deadline would take, and what is in its way."""
         forecast, resident = self.forecast, self._resident
         here = resident.loaded and not resident.leaving
         return Standing(
             forecast.forward_s,
             forecast.decode_s(encoded_bytes),
             forecast.footprint_bytes,
+            ahead=self._batcher.ahead_of(deadline) + sum(other <= deadline for other in self._arriving),
             queued=self.queued,
             max_queue=self._limits.max_queue,
             load_s=0.0 if here else self._residency.load_wait_s(resident),
@@ -158,7 +161,7 @@ class Predictor:
     @property
     def queued(self) -> int:
         """Pictures that wait, or are being decoded."""
-        return self._arriving + self._batcher.queue_length
+        return len(self._arriving) + self._batcher.queue_length
 
     @property
     def has_room(self) -> bool:
@@ -254,13 +257,13 @@ class Predictor:
         if self._damage is not None:
             raise self._damage
         # Pictures that wait for the load or are being decoded will want a place in the queue in a moment.
-        self._batcher.check_room(1 + self._arriving, self._arriving_bytes + len(image))
-        self._arriving += 1
+        self._batcher.check_room(1 + len(self._arriving), self._arriving_bytes + len(image))
+        self._arriving.append(deadline)
         self._arriving_bytes += len(image)
         try:
             await self._residency.enter(self._resident)
         except BaseException:
-            self._arrived(image)
+            self._arrived(image, deadline)
             raise
         try:
             try:
@@ -269,7 +272,7 @@ class Predictor:
                 if crop is None:
                     crop = await asyncio.get_running_loop().run_in_executor(self._workers, self._decode, image)
             finally:
-                self._arrived(image)
+                self._arrived(image, deadline)
             decode_s = time.monotonic() - started
             self.forecast.learn_decode(len(image), decode_s)
             batched = await self._batcher.submit(crop, deadline, crop.nbytes)
@@ -278,8 +281,8 @@ class Predictor:
         probabilities, indices = batched.output
         return Prediction(probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s)
 
-    def _arrived(self, image: bytes) -> None:
-        self._arriving -= 1
+    def _arrived(self, image: bytes, deadline: float) -> None:
+        self._arriving.remove(deadline)
         self._arriving_bytes -= len(image)
         # Where it will not be queued, a batch that waits for it must not go on waiting.
         self._batcher.look()

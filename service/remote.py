@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,8 +118,8 @@ class RemotePredictor:
         self.checkpoint = checkpoint
         self._name = checkpoint.name
         self._handle = handle
-        self.sent = 0
-        """Pictures that are at the far end."""
+        self.sent: list[float] = []
+        """Deadlines of the pictures that are at the far end."""
         self.others = 0
         """Pictures that are there from other ingress replicas, by the last report."""
         self.safety = Safety()
@@ -130,7 +131,7 @@ class RemotePredictor:
         deadline.
         """
         remaining_s = deadline - time.monotonic()
-        self.sent += 1
+        self.sent.append(deadline)
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):
                 outcome: Prediction | Failure = await self._handle.predict.remote(image, self._name, remaining_s)
@@ -140,7 +141,7 @@ class RemotePredictor:
         except Exception as error:
             return broken(self._name, error)
         finally:
-            self.sent -= 1
+            self.sent.remove(deadline)
 
 
 def broken(name: str, error: Exception) -> Failure:
@@ -199,20 +200,22 @@ class RemotePlacement:
             raise NotReadyError(f"waiting for {', '.join(missing)}")
         self._was_ready = True
 
-    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int) -> Survey:
+    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
         """Each deployment is a device of its own; what is queued there is what was sent and has not come back."""
         kind = size_class(encoded_bytes)
-        candidates = [Candidate(c, self._standing(c, kind)) for c in checkpoints]
+        candidates = [Candidate(c, self._standing(c, kind, deadline)) for c in checkpoints]
         # Whatever else a deployment hosts is in the way of the candidates there.
         asked = {c.name for c in checkpoints}
         waiting = [c.standing for c in candidates if c.standing is not None and c.standing.queued]
         for name, predictor in self._predictors.items():
-            standing = self._standing(predictor.checkpoint, kind) if predictor.sent and name not in asked else None
+            standing = (
+                self._standing(predictor.checkpoint, kind, deadline) if predictor.sent and name not in asked else None
+            )
             if standing is not None:
                 waiting.append(standing)
         return Survey(candidates, Load({}, waiting))
 
-    def _standing(self, checkpoint: Checkpoint, kind: str) -> Standing | None:
+    def _standing(self, checkpoint: Checkpoint, kind: str, deadline: float) -> Standing | None:
         report = self._reports.get(checkpoint.variant.name)
         standing = None if report is None else report.standings.get(checkpoint.name)
         if report is None or standing is None:
@@ -222,7 +225,8 @@ class RemotePlacement:
         return standing._replace(
             device=report.memory.device,
             decode_s=report.decode_s[checkpoint.name][kind],
-            queued=-(-(predictor.sent + predictor.others) // replicas),
+            ahead=-(-(sum(sent <= deadline for sent in predictor.sent) + predictor.others) // replicas),
+            queued=-(-(len(predictor.sent) + predictor.others) // replicas),
             safety=predictor.safety.factor,
         )
 
@@ -274,4 +278,4 @@ class RemotePlacement:
         for name, standing in report.standings.items():
             if name in self._predictors:
                 predictor = self._predictors[name]
-                predictor.others = max(0, standing.queued - predictor.sent)
+                predictor.others = max(0, standing.queued - len(predictor.sent))

@@ -8,7 +8,8 @@ is said too. It has no memory: what keeps choices from flapping is the safety fa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -44,8 +45,10 @@ class Standing(NamedTuple):
     footprint_bytes: int
     device: str = ""
     """Checkpoints of one device take turns."""
+    ahead: int = 0
+    """Pictures that wait or are being decoded, and would go before the one that is to be decided on."""
     queued: int = 0
-    """Pictures that wait, or are being decoded."""
+    """All that wait or are being decoded."""
     max_queue: int = 512
     load_s: float = 0.0
     """Until it is in memory, the loads before its own among it; 0 if it is."""
@@ -64,6 +67,17 @@ class Standing(NamedTuple):
     def per_picture_s(self) -> float:
         """Device time of a picture in the largest batch, on average."""
         return self.mean_s(len(self.forward_s) - 1) / (len(self.forward_s) - 1)
+
+    def batches_s(self, pictures: int) -> float:
+        """Device time of so many in batches as large as possible, on average."""
+        largest = len(self.forward_s) - 1
+        full, rest = divmod(pictures, largest)
+        return full * self.mean_s(largest) + self.mean_s(rest)
+
+    @property
+    def takes_s(self) -> float:
+        """By how much one more picture delays those who go after it."""
+        return self.batches_s(self.ahead + 1) - self.batches_s(self.ahead)
 
     def mean_s(self, batch_size: int) -> float:
         """Of a forward pass: what counts where many follow each other."""
@@ -85,6 +99,8 @@ class Load(NamedTuple):
     """Seconds until each is through with the batch that it computes."""
     waiting: Sequence[Standing] = ()
     """Every checkpoint with a queue, of whatever label set: the candidates' own objects, where they are among them."""
+    slack_s: Mapping[str, float] = MappingProxyType({})
+    """By how much those may be delayed, on each device, who were let in and would go after the picture."""
 
 
 class Decision(NamedTuple):
@@ -94,6 +110,7 @@ class Decision(NamedTuple):
     routing: Routing | None = None
     predicted_s: float | None = None
     """From the decision until the answer."""
+    standing: Standing | None = None
 
 
 class _Fit(NamedTuple):
@@ -163,28 +180,36 @@ class _Predictor:
 
     def __init__(self, load: Load) -> None:
         self._busy = load.busy
-        # How many batches each has in its queue, and what one takes.
-        self._turns = [
-            (s, -(-s.queued // (len(s.forward_s) - 1)), s.mean_s(min(s.queued, len(s.forward_s) - 1)))
-            for s in load.waiting
-        ]
+        self._ahead: dict[str, float] = {}
+        self._next: dict[str, float] = {}
+        for standing in load.waiting:
+            device, later = standing.device, min(standing.queued - standing.ahead, len(standing.forward_s) - 1)
+            self._ahead[device] = self._ahead.get(device, 0.0) + standing.batches_s(standing.ahead)
+            self._next[device] = max(self._next.get(device, 0.0), standing.mean_s(later))
+        self._counted = {id(standing) for standing in load.waiting}
+        self._slack_s = load.slack_s
 
     def __call__(self, standing: Standing) -> float:
-        """Decode, the wait for the device, the batches ahead on average, its own at the 95th percentile, and the load of
-        what is not in memory."""
+        """The load of what is not in memory; decoding, or the wait for the device if that is longer: for the batch
+        that is being computed and all that goes before, on average; and its own batch at the 95th percentile."""
         forward_s = standing.forward_s
-        full, ahead = divmod(standing.queued, len(forward_s) - 1)
-        wait_s = self._busy.get(standing.device, 0.0)
-        for other, batches, seconds in self._turns:
-            if other is not standing and other.device == standing.device:
-                # Turns are fair: one batch of each before each batch of ours.
-                wait_s += min(batches, full + 1) * seconds
-        # It is decoded while the device is still busy.
-        wait_s = max(standing.decode_s, wait_s) + full * standing.mean_s(len(forward_s) - 1)
-        return standing.load_s + wait_s + forward_s[ahead + 1]
+        # Those of its own queue that share its batch are computed with it.
+        shared = standing.ahead % (len(forward_s) - 1)
+        ahead_s = self._ahead.get(standing.device, 0.0) - standing.mean_s(shared)
+        if id(standing) not in self._counted:
+            ahead_s += standing.batches_s(standing.ahead)
+        wait_s = self._busy.get(standing.device, 0.0) + ahead_s
+        if wait_s < standing.decode_s:
+            # The device does not wait for it: a batch that should go after it begins while it is being decoded.
+            wait_s += self._next.get(standing.device, 0.0)
+        return standing.load_s + max(standing.decode_s, wait_s) + forward_s[shared + 1]
+
+    def can_be_spared(self, standing: Standing) -> bool:
+        """Whether those who go after it can wait so long."""
+        return standing.takes_s <= self._slack_s.get(standing.device, math.inf)
 
 
-def _judge(candidate: Candidate, budget: Budget, predict: Callable[[Standing], float], named: bool) -> _Fit:
+def _judge(candidate: Candidate, budget: Budget, predict: _Predictor, named: bool) -> _Fit:
     checkpoint, standing = candidate
     if checkpoint.state != "loadable":
         return _Fit(candidate, "weights missing", None)
@@ -200,7 +225,8 @@ def _judge(candidate: Candidate, budget: Budget, predict: Callable[[Standing], f
         return _Fit(candidate, "memory", predicted_s)
     if standing.alone_s > budget.latency_s:
         return _Fit(candidate, "latency", standing.alone_s)
-    if predicted_s * standing.safety > budget.latency_s or standing.queued >= standing.max_queue:
+    late = predicted_s * standing.safety > budget.latency_s
+    if late or standing.queued >= standing.max_queue or not predict.can_be_spared(standing):
         return _Fit(candidate, "overloaded", predicted_s)
     return _Fit(candidate, None, predicted_s)
 
@@ -237,7 +263,10 @@ def _room_in(fit: _Fit, budget: Budget) -> float:
     if standing is None or fit.predicted_s is None:
         return 1.0
     over_s = fit.predicted_s - budget.latency_s / standing.safety
-    return max(over_s, (standing.queued + 1 - standing.max_queue) * standing.per_picture_s, standing.load_s)
+    # Where only others' slack is in the way, one picture fewer will do.
+    return max(
+        over_s, standing.takes_s, (standing.queued + 1 - standing.max_queue) * standing.per_picture_s, standing.load_s
+    )
 
 
 def _nearest(fits: Sequence[_Fit], budget: Budget) -> str:

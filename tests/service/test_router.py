@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,14 +50,17 @@ def standing(number: int) -> Standing:
     forward_s = [0.0, (1 + digits.below(16)) * TICK]
     for _ in range(digits.below(4)):
         forward_s.append(forward_s[-1] + digits.below(8) * TICK)
+    queued = digits.of(0, 0, 0, 1, 2, 3, 5, 8)
     return Standing(
         tuple(forward_s),
         decode_s=digits.below(12) * TICK,
         footprint_bytes=10 + digits.below(40),
         device=digits.of("", "gpu", "cpu"),
-        queued=digits.of(0, 0, 0, 1, 2, 3, 5, 8),
+        ahead=digits.below(queued + 1),
+        queued=queued,
         max_queue=digits.of(512, 512, 4),
         load_s=digits.of(0, 0, 0, 10) * TICK,
+        spread=digits.of(1.0, 2.0),
         safety=digits.of(1.0, 1.0, 1.25, 2.0),
         fits=digits.below(8) < 7,
     )
@@ -79,7 +83,8 @@ def situation(numbers: list[int], foreign: list[int], number: int) -> Situation:
         digits.of(None, None, 60.0, 70.0, 75.0, 90.0),
     )
     busy = {device: digits.below(16) * TICK for device in ("", "gpu")}
-    return Situation(candidates, Load(busy, waiting + [standing(n) for n in foreign]), budget)
+    slack_s = {device: digits.of(math.inf, math.inf, digits.below(32) * TICK) for device in ("", "gpu")}
+    return Situation(candidates, Load(busy, waiting + [standing(n) for n in foreign], slack_s), budget)
 
 
 number = st.integers(0, 2**72 - 1)
@@ -89,19 +94,27 @@ situations = st.builds(
 
 
 def predicted(own: Standing, load: Load) -> float:
-    """Round by round: each of the others that still has a batch runs it, then a batch of its own queue."""
+    """Batch by batch, as the device would run them; those of its own queue that fill its own batch run with it."""
     largest = len(own.forward_s) - 1
-    rounds = own.queued // largest + 1
-    wait_s = load.busy.get(own.device, 0.0)
-    for other in load.waiting:
-        if other is not own and other.device == own.device:
-            most, left = len(other.forward_s) - 1, other.queued
-            for _ in range(rounds):
-                if left > 0:
-                    wait_s += other.forward_s[min(other.queued, most)]
-                left -= most
-    before_s = max(wait_s, own.decode_s) + (rounds - 1) * own.forward_s[largest]
-    return own.load_s + before_s + own.forward_s[own.queued % largest + 1]
+    waiting = [other for other in load.waiting if other.device == own.device]
+    clock_s = load.busy.get(own.device, 0.0)
+    for other in waiting:
+        left = other.ahead - (own.ahead % largest if other is own else 0)
+        while left:
+            batch = min(left, len(other.forward_s) - 1)
+            clock_s += other.forward_s[batch] / other.spread
+            left -= batch
+    if clock_s < own.decode_s:
+        # Nobody keeps the device free for what is being decoded.
+        later = [(other, min(other.queued - other.ahead, len(other.forward_s) - 1)) for other in waiting]
+        clock_s += max((other.forward_s[batch] / other.spread for other, batch in later), default=0.0)
+    return own.load_s + max(clock_s, own.decode_s) + own.forward_s[own.ahead % largest + 1]
+
+
+def delay(own: Standing) -> float:
+    """By how much those after it are later for it."""
+    batch = own.ahead % (len(own.forward_s) - 1)
+    return (own.forward_s[batch + 1] - own.forward_s[batch]) / own.spread
 
 
 def possible(candidate: Candidate, budget: Budget) -> bool:
@@ -124,6 +137,8 @@ def brute_force(case: Situation) -> type[Exception] | tuple[float, float, int]:
     best: tuple[float, float, int] | None = None
     for checkpoint, own in (c for c in candidates if possible(c, budget)):
         if own is None or own.queued >= own.max_queue or predicted(own, load) * own.safety > budget.latency_s:
+            continue
+        if delay(own) > load.slack_s.get(own.device, math.inf):
             continue
         assert checkpoint.top1 is not None
         found = checkpoint.top1, predicted(own, load), own.footprint_bytes

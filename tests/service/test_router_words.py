@@ -29,12 +29,12 @@ def pair(quick: Standing | None = QUICK, heavy: Standing | None = HEAVY) -> list
 
 def test_only_what_is_on_the_same_device_is_waited_for_and_decoding_goes_on_meanwhile() -> None:
     own = Standing((0.0, 0.25), decode_s=0.5, footprint_bytes=1, device="gpu")
-    other = Standing((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1, device="gpu", queued=3)
+    other = Standing((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1, device="gpu", ahead=3, queued=3)
     for load, expected_s in (
         (Load(), 0.75),
         (Load({"cpu": 9.0}, [other._replace(device="cpu")]), 0.75),
         (Load({"gpu": 0.5}), 0.75),
-        (Load({"gpu": 0.5}, [other]), 1.25),
+        (Load({"gpu": 0.5}, [other]), 1.5),
         (Load({"gpu": 0.5}, [own]), 0.75),
     ):
         assert choose([Candidate(network("googlenet", 67.5), own)], Budget(2.0), load).predicted_s == expected_s
@@ -45,7 +45,7 @@ def test_each_rejected_checkpoint_is_listed_with_its_reason() -> None:
         *pair(),
         Candidate(network("vgg16", 71.5), QUICK._replace(footprint_bytes=550_000_000)),
         Candidate(network("alexnet", 55.0), QUICK),
-        Candidate(network("inception_v3", 77.5), QUICK._replace(queued=9)),
+        Candidate(network("inception_v3", 77.5), QUICK._replace(ahead=9, queued=9)),
         Candidate(network("inception_v2", 75.0), None),
         Candidate(network("vgg11", 69.0, None), QUICK),
     ]
@@ -60,14 +60,14 @@ def test_each_rejected_checkpoint_is_listed_with_its_reason() -> None:
         "vgg19": ("memory", 562.5, 600),
         "vgg16": ("memory", 125, 550),
         "alexnet": ("accuracy", None, 40),
-        "inception_v3": ("overloaded", 687.5, 40),
+        "inception_v3": ("overloaded", 625, 40),
         "inception_v2": ("overloaded", None, None),
         "vgg11": ("weights missing", None, 40),
     }
 
 
 def test_what_is_too_slow_is_said_with_empty_queues() -> None:
-    decision = choose(pair(heavy=HEAVY._replace(queued=7)), Budget(0.25))
+    decision = choose(pair(heavy=HEAVY._replace(ahead=7, queued=7)), Budget(0.25))
     assert decision.routing is not None
     (entry,) = decision.routing.considered
     assert (entry.model, entry.rejected, entry.predicted_ms) == ("vgg19", "latency", 562.5)
@@ -103,9 +103,9 @@ def test_a_refusal_names_what_comes_nearest(candidates: list[Candidate], budget:
 @pytest.mark.parametrize(
     ("standing", "latency_s", "drains_s"),
     [
-        (QUICK._replace(queued=8), 0.25, 0.375),  # decode, four full batches and its own pass, less the budget
-        (QUICK._replace(queued=4, max_queue=4), 9.0, 0.0625),
-        (QUICK._replace(queued=6, max_queue=4), 9.0, 0.1875),
+        (QUICK._replace(ahead=8, queued=8), 0.25, 0.3125),  # four full batches and its own pass, less the budget
+        (QUICK._replace(ahead=4, queued=4, max_queue=4), 9.0, 0.0625),
+        (QUICK._replace(ahead=6, queued=6, max_queue=4), 9.0, 0.1875),
         (QUICK._replace(load_s=2.0), 1.0, 2.0),
     ],
 )
@@ -120,7 +120,7 @@ def test_the_refused_are_told_how_long_what_is_in_the_way_takes(
 
 def test_the_first_to_have_room_again_tells_when_to_come() -> None:
     with pytest.raises(OverloadedError, match="googlenet") as refused:
-        choose(pair(QUICK._replace(queued=18), HEAVY._replace(queued=18)), Budget(0.75))
+        choose(pair(QUICK._replace(ahead=18, queued=18), HEAVY._replace(ahead=18, queued=18)), Budget(0.75))
     assert 0 < refused.value.retry_after_s < 1
 
 
