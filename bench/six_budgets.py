@@ -15,10 +15,10 @@ from running import Service
 
 BUDGETS = (
     "",
-    "latency_ms=250",
     "latency_ms=60",
-    "memory_mb=250",
+    "memory_mb=120",
     "latency_ms=1000&memory_mb=500&min_top1=70",
+    "memory_mb=10",
     "latency_ms=10",
 )
 

@@ -3,11 +3,12 @@
 1. ``api.py``: the app; ``classify.py`` is the path that counts, ``bodies.py`` reads its three kinds of body,
    ``disconnects.py`` notices a caller who goes, ``paths.py`` has the other paths and ``schemas.py`` the shapes.
 2. ``decider.py``: which checkpoint answers. It asks the placement how checkpoints stand and ``router.py``, a pure
-   function, which one fits the budget; ``promises.py`` keeps what the others were promised, ``comeback.py`` tells the
-   refused when to come back.
+   function, which one fits the budget (``standing.py`` has its words, ``refusal.py`` its noes); ``promises.py`` keeps
+   what others were promised, ``comeback.py`` tells the refused when to come back.
 3. ``placement.py``: a checkpoint -> the predictor that serves it, in this process, or over the hop of ``remote.py``.
-4. ``predictor.py``: one checkpoint being served: decode in a small thread pool (a thumbnail on the spot), queue,
-   forward, top-k. ``residency.py`` keeps it in memory meanwhile, under a byte limit (``resident.py``: one entry of it).
+4. ``predictor.py``: one checkpoint being served: decode in a small thread pool (a thumbnail on the spot:
+   ``decoding.py``), queue, forward, top-k. ``residency.py`` keeps it in memory meanwhile, under a byte limit
+   (``resident.py``: one entry of it).
 5. ``batcher.py``: waits for the device slot (``device.py``), takes what is queued, earliest deadline first
    (``deadline_queue.py``).
 6. ``engines/``: a uint8 batch -> probabilities and class numbers, on the device; ``choice.py`` in it picks the engine.

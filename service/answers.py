@@ -14,8 +14,8 @@ from models.labels import labels
 from service.errors import Failure, problem_document
 from service.forecast import Accuracy
 from service.predictor import Prediction
-from service.router import Decision, Standing
 from service.schemas import Answer, CheckpointAnswer, LabelProbability, ModelRow, Outlook, Timings
+from service.standing import Decision, Standing
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -13,6 +14,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from models.checkpoints import Checkpoint
 from service.answers import answer, bulk, problem, single
 from service.bodies import read_body
 from service.decider import Decider
@@ -44,7 +46,7 @@ class Classifier:
             query = read_query(ClassifyQuery, request.scope["query_string"])
             body = await read_body(request, self._settings.max_body_bytes)
             # What is wrong with the query is so for all of its pictures.
-            self._decider.candidates(query, arrived)
+            checkpoints = self._decider.candidates(query, arrived)
         except ClientDisconnect:
             return Response(status_code=_GONE)
         except Exception as error:
@@ -52,21 +54,24 @@ class Classifier:
         else:
             response = Response(status_code=_GONE)
             with Watch(request.receive):
-                waiting = [self._one(picture, query, arrived) for picture in body.pictures]
+                waiting = [self._one(picture, query, checkpoints, arrived) for picture in body.pictures]
                 # A task for a lone picture would be one more turn of the event loop.
                 response = bulk(await asyncio.gather(*waiting)) if body.bulk else single(await waiting[0])
         if self._settings.access_log:
             _log_access(request, response, arrived)
         return response
 
-    async def _one(self, picture: bytes | Failure, query: ClassifyQuery, arrived: float) -> Answer | Failure:
+    async def _one(
+        self, picture: bytes | Failure, query: ClassifyQuery, checkpoints: Sequence[Checkpoint], arrived: float
+    ) -> Answer | Failure:
         if isinstance(picture, Failure):
             return picture
         if not picture:
             return failure_of(NoPictureError("the file is empty"))
         try:
             # Nothing is awaited between the decision and the picture's place in the queue: the next one sees it.
-            decision, decided = self._decider.decide(query, arrived, len(picture)), time.monotonic()
+            decision = self._decider.decide(query, checkpoints, arrived, len(picture))
+            decided = time.monotonic()
             predictor = self._placement.predictor(decision.checkpoint)
         except Exception as error:
             return known_failure(error)

@@ -246,7 +246,7 @@ async def _classify(
     from service.errors import Failure
     from service.fleet import Deployment
     from service.local import local_placement
-    from service.router import Decision
+    from service.standing import Decision
 
     placement = local_placement(settings, Deployment(variants=[checkpoint.variant.name]))
     predictor = placement.predictor(checkpoint)

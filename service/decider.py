@@ -13,9 +13,10 @@ from service.comeback import Comeback
 from service.errors import NoModelFitsError, OverloadedError
 from service.placement import Placement, Survey
 from service.promises import Promises
-from service.router import Budget, Decision, choose, default_label_set
+from service.router import choose, default_label_set
 from service.schemas import ClassifyQuery
 from service.settings import Settings
+from service.standing import Budget, Decision
 
 #: How long a named checkpoint that can be served is served without a look at the disk: each look gives the
 #: interpreter's lock away, and getting it back from busy threads costs more than the look.
@@ -40,21 +41,29 @@ class Decider:
         binding = query.strict or query.model is None
         return ((query.latency_ms if binding else None) or self._settings.default_latency_ms) / 1000
 
-    def decide(self, query: ClassifyQuery, arrived: float, encoded_bytes: int, *, supposing: bool = False) -> Decision:
+    def decide(
+        self,
+        query: ClassifyQuery,
+        checkpoints: Sequence[Checkpoint],
+        arrived: float,
+        encoded_bytes: int,
+        *,
+        supposing: bool = False,
+    ) -> Decision:
         """The checkpoint for a picture of that size.
 
         Args:
             query: what the caller asks for.
+            checkpoints: its ``candidates``.
             arrived: when, on ``time.monotonic()``.
             encoded_bytes: of the picture.
             supposing: no picture has come; nothing is booked, counted or loaded.
 
         Raises:
-            UnknownModelError, WeightsMissingError: what is named is not there.
+            WeightsMissingError: nothing of what may answer is there.
             NoModelFitsError: the budget could not be met with empty queues either.
             OverloadedError: it could, but not now.
         """
-        checkpoints = self.candidates(query, arrived)
         deadline = arrived + self.allowed_s(query)
         survey = self._placement.survey(checkpoints, encoded_bytes, deadline)
         slack_s = {device: promises.slack_s(deadline) for device, promises in self._promises.items()}

@@ -46,7 +46,9 @@ class Paths:
     async def route(self, request: Request) -> RouteAnswer:
         """The decision for a photograph that would come now, without one."""
         query = read_query(ClassifyQuery, request.scope["query_string"])
-        decision = self._decider.decide(query, time.monotonic(), _PHOTOGRAPH_BYTES, supposing=True)
+        now = time.monotonic()
+        checkpoints = self._decider.candidates(query, now)
+        decision = self._decider.decide(query, checkpoints, now, _PHOTOGRAPH_BYTES, supposing=True)
         (candidate,) = self._placement.survey([decision.checkpoint], _PHOTOGRAPH_BYTES).candidates
         routing, standing = decision.routing, candidate.standing
         return RouteAnswer(

@@ -19,7 +19,7 @@ from service.forecast import Accuracy
 from service.predictor import Limits, Prediction, Predictor
 from service.profiles import Profile
 from service.residency import Residency
-from service.router import Candidate, Load
+from service.standing import Candidate, Load
 
 log = logging.getLogger(__name__)
 

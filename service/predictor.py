@@ -11,12 +11,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from models.checkpoints import Checkpoint, WrongWeightsError
-from models.pictures import TooManyPixelsError
-from models.preprocess import picture_to_crop
 from service.batcher import Batcher
+from service.decoding import Crop, decode, decode_small
 from service.device import DeviceSlot
 from service.engines import Engine, OverlappingEngine, TopK
 from service.errors import INTERNAL, DeadlineMissedError, Failure, failure_of
@@ -24,7 +22,7 @@ from service.forecast import Forecast, Safety
 from service.profiles import Profile
 from service.residency import Residency
 from service.resident import Needs, Resident
-from service.router import Standing
+from service.standing import Standing
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +50,6 @@ class Limits:
     max_pixels: int = 80_000_000
 
 
-#: A picture within both is decoded on the event loop, in a third of a millisecond. Few bytes hold few scans and no
-#: large profile, which would take longer.
-_SMALL_BYTES = 4_096
-_SMALL_PIXELS = 128 * 128
-
-Crop = npt.NDArray[np.uint8]
 _Top = tuple[tuple[float, ...], tuple[int, ...]]
 
 
@@ -265,12 +257,13 @@ class Predictor:
         except BaseException:
             self._arrived(image, deadline)
             raise
+        how = self.checkpoint.preprocess, self._limits.max_pixels
         try:
             try:
                 started = time.monotonic()
-                crop = self._decode_small(image)
+                crop = decode_small(image, *how)
                 if crop is None:
-                    crop = await asyncio.get_running_loop().run_in_executor(self._workers, self._decode, image)
+                    crop = await asyncio.get_running_loop().run_in_executor(self._workers, decode, image, *how)
             finally:
                 self._arrived(image, deadline)
             decode_s = time.monotonic() - started
@@ -286,20 +279,6 @@ class Predictor:
         self._arriving_bytes -= len(image)
         # Where it will not be queued, a batch that waits for it must not go on waiting.
         self._batcher.look()
-
-    def _decode_small(self, image: bytes) -> Crop | None:
-        """Decodes on the event loop what takes less time than handing it to a thread does: digits and thumbnails. None
-        for everything else, a small file of many pixels above all."""
-        if len(image) > _SMALL_BYTES:
-            return None
-        try:
-            pixels = min(_SMALL_PIXELS, self._limits.max_pixels)
-            return picture_to_crop(image, self.checkpoint.preprocess, max_pixels=pixels)
-        except TooManyPixelsError:
-            return None
-
-    def _decode(self, image: bytes) -> Crop:
-        return picture_to_crop(image, self.checkpoint.preprocess, max_pixels=self._limits.max_pixels)
 
     def _run(self, crops: Sequence[Crop]) -> list[_Top]:
         assert self._engine is not None

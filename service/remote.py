@@ -23,8 +23,8 @@ from service.logs import configure_logging
 from service.placement import Memory, Survey
 from service.predictor import Prediction
 from service.profiles import SIZE_CLASSES, size_class
-from service.router import Candidate, Load, Standing
 from service.settings import Settings
+from service.standing import Candidate, Load, Standing
 
 log = logging.getLogger(__name__)
 

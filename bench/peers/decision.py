@@ -18,7 +18,8 @@ from models.checkpoints import Catalogue
 from service.engines.fake import FakeEngine
 from service.placement import LocalPlacement
 from service.predictor import Limits
-from service.router import Budget, Load, choose
+from service.router import choose
+from service.standing import Budget, Load
 
 #: Fewer at a time would measure the clock.
 _TOGETHER = 20

@@ -153,7 +153,7 @@ async def test_a_defect_is_logged_with_its_traceback(caplog: pytest.LogCaptureFi
 async def test_only_what_is_small_is_decoded_on_the_event_loop(
     monkeypatch: pytest.MonkeyPatch, image: bytes, on_the_loop: bool
 ) -> None:
-    from service import predictor as module
+    from service import decoding as module
 
     decoded_in = []
 

@@ -16,7 +16,7 @@ from service.placement import Memory
 from service.predictor import Prediction
 from service.profiles import SIZE_CLASSES
 from service.remote import RemotePlacement, RemotePredictor, Report
-from service.router import Load, Standing
+from service.standing import Load, Standing
 
 LENET = Catalogue().find("lenet5")
 GOOGLENET = Catalogue().find("googlenet@imagenet1k")

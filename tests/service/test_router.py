@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from models.checkpoints import Catalogue, WeightsMissingError
 from service.errors import NoModelFitsError, OverloadedError
-from service.router import Budget, Candidate, Load, Standing, choose
+from service.router import choose
 from service.schemas import Considered
+from service.standing import Budget, Candidate, Load, Standing
 
 ROWS = Catalogue(Path("/nonexistent")).checkpoints()
 HERE = Path("weights")

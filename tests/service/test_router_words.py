@@ -10,7 +10,8 @@ import pytest
 from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
 from models.variants import VARIANTS
 from service.errors import NoModelFitsError, OverloadedError
-from service.router import Budget, Candidate, Load, Standing, choose, default_label_set
+from service.router import choose, default_label_set
+from service.standing import Budget, Candidate, Load, Standing
 
 ROWS = Catalogue(Path("/nonexistent")).checkpoints()
 #: Decode and forward pass take an eighth of a second together.
@@ -135,7 +136,7 @@ def test_a_named_checkpoint_needs_no_known_accuracy_but_has_to_keep_to_the_budge
     decision = choose(unrated, Budget(1.0), named=True)
     assert decision.checkpoint is unrated[0].checkpoint
     assert decision.routing is not None
-    assert decision.routing.reason == "named, and within the budget: 125 ms predicted"
+    assert decision.routing.reason == "named, and within the budget, 125 ms predicted"
     for budget in (Budget(0.0625), Budget(1.0, 1e6), Budget(1.0, None, 50.0)):
         with pytest.raises(NoModelFitsError):
             choose(unrated, budget, named=True)

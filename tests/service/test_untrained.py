@@ -28,7 +28,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     service = Service(folder, "--untrained", "--fleet", str(fleet), log=folder / "log.txt")
     try:
         # A graph a network is exported first, each by a process of its own.
-        service.wait_until_ready(within_s=300)
+        service.wait_until_ready(within_s=400)
         with httpx.Client(base_url=service.url, timeout=120) as client:
             yield client
     finally:

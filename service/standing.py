@@ -1,0 +1,119 @@
+"""What the router is given and what it gives: budgets, how checkpoints stand, the load, a decision. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from models.checkpoints import Checkpoint
+from service.schemas import Routing
+
+Rejection = Literal["latency", "memory", "accuracy", "overloaded", "weights missing"]
+
+
+class Budget(NamedTuple):
+    """What the caller allows."""
+
+    latency_s: float
+    """From now on until the answer."""
+    memory_bytes: float | None = None
+    """For the footprint."""
+    min_top1: float | None = None
+    """Percent."""
+    stated_s: float | None = None
+    """What the caller said: until the answer, from the arrival on."""
+
+    def __str__(self) -> str:
+        return milliseconds(self.latency_s if self.stated_s is None else self.stated_s)
+
+
+class Standing(NamedTuple):
+    """What a checkpoint takes, by its profile, and what it has to do now."""
+
+    forward_s: tuple[float, ...]
+    """A forward pass by batch size, at the 95th percentile; [0] is unused and the last is the largest batch."""
+    decode_s: float
+    footprint_bytes: int
+    device: str = ""
+    """Checkpoints of one device take turns."""
+    ahead: int = 0
+    """Pictures that wait or are being decoded, and would go before the one that is to be decided on."""
+    queued: int = 0
+    """All that wait or are being decoded."""
+    max_queue: int = 512
+    load_s: float = 0.0
+    """Until it is in memory, the loads before its own among it; 0 if it is."""
+    spread: float = 1.0
+    """The 95th percentile of a forward pass over its mean."""
+    safety: float = 1.0
+    fits: bool = True
+    """Whether the device's memory limit has room for it, whatever else is unloaded."""
+
+    @property
+    def alone_s(self) -> float:
+        """Of one picture with empty queues, the network in memory."""
+        return self.decode_s + self.forward_s[1]
+
+    @property
+    def per_picture_s(self) -> float:
+        """Device time of a picture in the largest batch, on average."""
+        return self.mean_s(len(self.forward_s) - 1) / (len(self.forward_s) - 1)
+
+    def batches_s(self, pictures: int) -> float:
+        """Device time of so many in batches as large as possible, on average."""
+        largest = len(self.forward_s) - 1
+        full, rest = divmod(pictures, largest)
+        return full * self.mean_s(largest) + self.mean_s(rest)
+
+    @property
+    def takes_s(self) -> float:
+        """By how much one more picture delays those who go after it."""
+        return self.batches_s(self.ahead + 1) - self.batches_s(self.ahead)
+
+    def mean_s(self, batch_size: int) -> float:
+        """Of a forward pass: what counts where many follow each other."""
+        return self.forward_s[batch_size] / self.spread
+
+
+class Candidate(NamedTuple):
+    """A checkpoint of the label set that is asked for."""
+
+    checkpoint: Checkpoint
+    standing: Standing | None
+    """None where nothing is known, or nobody is there to serve it."""
+
+
+class Load(NamedTuple):
+    """What the devices have to do now."""
+
+    busy: Mapping[str, float] = MappingProxyType({})
+    """Seconds until each is through with the batch that it computes."""
+    waiting: Sequence[Standing] = ()
+    """Every checkpoint with a queue, of whatever label set: the candidates' own objects, where they are among them."""
+    slack_s: Mapping[str, float] = MappingProxyType({})
+    """By how much those may be delayed, on each device, who were let in and would go after the picture."""
+
+
+class Decision(NamedTuple):
+    """The checkpoint to ask, and why."""
+
+    checkpoint: Checkpoint
+    routing: Routing | None = None
+    predicted_s: float | None = None
+    """From the decision until the answer."""
+    standing: Standing | None = None
+
+
+class Fit(NamedTuple):
+    """How a candidate does under a budget."""
+
+    candidate: Candidate
+    rejected: Rejection | None
+    predicted_s: float | None
+
+
+def milliseconds(seconds: float) -> str:
+    """For people."""
+    number = seconds * 1000
+    return f"{number:.0f} ms" if number >= 10 else f"{number:.3g} ms"
