@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from models.checkpoints import Checkpoint
 from service.profiles import Profile, quantile, size_class
+from service.standing import LEAST_SAFETY
 
 #: What a batch weighs after each one that follows it: the last twenty or so decide.
 _FADE = 0.95
@@ -29,8 +30,8 @@ _LEVEL_WEIGHT = 2.0
 _LEAST_RATIO = 1e-3
 #: A prediction that was missed draws the safety factor up by so much of the miss; it goes back to the least by itself,
 #: by two thirds in so many seconds. So a network that was too slow a moment ago is asked for less, and choices do not
-#: flap. The least leaves room for what no clock of ours sees: the way from the caller and back.
-_RAISE, _CALM_S, _LEAST_SAFETY = 0.5, 90.0, 1.1
+#: flap.
+_RAISE, _CALM_S = 0.5, 90.0
 _MOST_SAFETY = 4.0
 #: The curve is drawn anew at most so often; under load a batch would not change it visibly.
 _DRAW_EVERY_S = 0.05
@@ -59,14 +60,14 @@ class Safety:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._factor, self._raised_at = _LEAST_SAFETY, clock()
+        self._factor, self._raised_at = LEAST_SAFETY, clock()
         self._judged: deque[tuple[float, float]] = deque(maxlen=256)
 
     @property
     def factor(self) -> float:
         """By which predictions are multiplied before they are held against a budget."""
         faded = math.exp((self._raised_at - self._clock()) / _CALM_S)
-        return _LEAST_SAFETY + (self._factor - _LEAST_SAFETY) * faded
+        return LEAST_SAFETY + (self._factor - LEAST_SAFETY) * faded
 
     def judge(self, predicted_s: float, actual_s: float) -> None:
         """Compares a prediction with what became of it."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from models.checkpoints import Checkpoint
 from service.refusal import considered, refuse
 from service.schemas import Routing
-from service.standing import Budget, Candidate, Decision, Fit, Load, Standing, milliseconds
+from service.standing import LEAST_SAFETY, Budget, Candidate, Decision, Fit, Load, Standing, milliseconds
 
 
 def choose(
@@ -104,7 +104,8 @@ def _judge(candidate: Candidate, budget: Budget, predict: _Predictor, named: boo
     predicted_s = predict(standing)
     if not standing.fits or (budget.memory_bytes is not None and standing.footprint_bytes > budget.memory_bytes):
         return Fit(candidate, "memory", predicted_s)
-    if standing.alone_s > budget.latency_s:
+    # What the least safety factor forbids is forbidden for good; a higher one goes down again.
+    if standing.alone_s * min(standing.safety, LEAST_SAFETY) > budget.latency_s:
         return Fit(candidate, "latency", standing.alone_s)
     late = predicted_s * standing.safety > budget.latency_s
     if late or standing.queued >= standing.max_queue or not predict.can_be_spared(standing):

@@ -9,6 +9,10 @@ from typing import Literal, NamedTuple
 from models.checkpoints import Checkpoint
 from service.schemas import Routing
 
+#: By which predictions are multiplied at least before they are held against a budget: room for what no clock of ours
+#: sees, the way from the caller and back.
+LEAST_SAFETY = 1.1
+
 Rejection = Literal["latency", "memory", "accuracy", "overloaded", "weights missing"]
 
 

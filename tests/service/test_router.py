@@ -16,7 +16,7 @@ from models.checkpoints import Catalogue, WeightsMissingError
 from service.errors import NoModelFitsError, OverloadedError
 from service.router import choose
 from service.schemas import Considered
-from service.standing import Budget, Candidate, Load, Standing
+from service.standing import LEAST_SAFETY, Budget, Candidate, Load, Standing
 
 ROWS = Catalogue(Path("/nonexistent")).checkpoints()
 HERE = Path("weights")
@@ -118,6 +118,10 @@ def delay(own: Standing) -> float:
     return (own.forward_s[batch + 1] - own.forward_s[batch]) / own.spread
 
 
+def alone(own: Standing) -> float:
+    return own.decode_s + own.forward_s[1]
+
+
 def possible(candidate: Candidate, budget: Budget) -> bool:
     """Whether it would do with empty queues. One that nobody can say anything of might."""
     (checkpoint, own), least = candidate, budget.min_top1
@@ -125,7 +129,10 @@ def possible(candidate: Candidate, budget: Budget) -> bool:
         checkpoint.path is not None
         and checkpoint.top1 is not None
         and (least is None or checkpoint.top1 >= least)
-        and (own is None or (own.fits and own.decode_s + own.forward_s[1] <= budget.latency_s))
+        and (
+            own is None
+            or (own.fits and (own.decode_s + own.forward_s[1]) * min(own.safety, LEAST_SAFETY) <= budget.latency_s)
+        )
         and (own is None or budget.memory_bytes is None or own.footprint_bytes <= budget.memory_bytes)
     )
 

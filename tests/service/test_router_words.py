@@ -161,3 +161,11 @@ def test_the_label_set_is_the_largest_of_which_something_is_here(here: list[str]
     missing = [replace(row, path=None) for row in ROWS]
     rows = [replace(row, labels=found, path=Path("weights")) for row, found in zip(ROWS, here, strict=False)]
     assert default_label_set([*missing, *rows]) == labels
+
+
+def test_what_is_only_just_too_slow_is_no_matter_of_now() -> None:
+    """An idle service must not send a caller away again and again."""
+    candidates = pair(QUICK._replace(safety=1.1))[:1]
+    with pytest.raises(NoModelFitsError):
+        choose(candidates, Budget(QUICK.alone_s * 1.05))
+    assert choose(candidates, Budget(QUICK.alone_s * 1.15)).predicted_s == QUICK.alone_s
