@@ -105,7 +105,8 @@ class Decider:
             return [self._find(query.model, query.labels, arrived)]
         rows = self._catalogue.checkpoints()
         labels = query.labels or self._settings.labels or default_label_set(rows)
-        found = [row for row in rows if row.labels == labels]
+        # What is known to be damaged, or has no place, is no choice; what lacks weights is one that is missed.
+        found = [r for r in rows if r.labels == labels and (r.state != "loadable" or self._placement.serves(r))]
         if not found:
             raise NoModelFitsError(f"there is no checkpoint for {labels}; GET /models lists what there is")
         return found

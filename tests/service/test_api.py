@@ -133,6 +133,8 @@ async def test_the_router_passes_over_damaged_weights(fakes: Fakes, monkeypatch:
     async with fakes.client() as client:
         assert (await client.post("/classify", content=photo())).json()["model"] == "googlenet"
         problem(await client.post("/classify?model=vgg16", content=photo()), 503, "weights-damaged")
+        # Nor is there any use in coming back for them.
+        problem(await client.post("/classify?latency_ms=0.01", content=photo()), 422, "no-model-fits")
 
 
 async def test_labels_force_a_checkpoint(fakes: Fakes) -> None:
