@@ -79,6 +79,6 @@ def _nearest(fits: Sequence[Fit], budget: Budget) -> str:
         if budget.memory_bytes is not None and standing.footprint_bytes > budget.memory_bytes:
             wishes.append(f"fits into {budget.memory_bytes / 1e6:g} MB")
         else:
-            wishes.append("fits into the server's memory limit")
+            wishes.append("fits into the server's memory limit (TOPFIVE_MEMORY_LIMIT_MB)")
         nearest.append(f"{checkpoint.name}, the smallest, needs {standing.footprint_bytes / 1e6:.0f} MB")
     return f"none {' and '.join(reversed(wishes))}; {'; '.join(nearest)}"

@@ -32,8 +32,8 @@ from service.processes import RUN_ID, end_run, holder_of, of_run
 from service.settings import Settings
 from service.state import State, end_leftovers
 
-#: A generous bound on loading every checkpoint, after which the start has failed.
-_READY_WITHIN_S = 600.0
+#: A generous bound on exporting, measuring and loading every checkpoint, after which the start has failed.
+_READY_WITHIN_S = 1200.0
 #: The driver bounds its own steps below this.
 _STOP_WITHIN_S = 9.5
 _LOGS = "its log files are in /tmp/ray/session_latest/logs"
@@ -226,15 +226,25 @@ def _table(models: list[dict[str, Any]]) -> Table:
         if row["state"] == "weights missing":
             table.add_row("  [yellow]no weights[/]", row["name"], "", f"[dim]{escape(row['mend'] or '')}[/]")
             continue
-        colour = "green" if row["state"] == "ready" else "red"
+        colour, state = {"ready": ("green", "ready")}.get(row["state"], ("red", "not loaded"))
+        if _on_demand(row):
+            colour, state = "cyan", "on demand"
         top1 = "" if row["top1"] is None else f"{row['top1']:.2f} %"
-        table.add_row(f"  [{colour}]{row['state']}[/]", row["name"], top1, f"[dim]{escape(row['origin'])}[/]")
+        table.add_row(f"  [{colour}]{state}[/]", row["name"], top1, f"[dim]{escape(row['origin'])}[/]")
     return table
+
+
+def _on_demand(row: dict[str, Any]) -> bool:
+    """Whether it is only not in memory: the router would say how it stands, which it does not of damaged weights."""
+    return row["state"] == "loadable" and row["footprint_mb"] is not None
 
 
 def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, seconds: float, console: Console) -> None:
     ready = [row["variant"] for row in models if row["state"] == "ready"]
     console.print(f"[bold green]ready[/] in {seconds:.1f} s: {len(ready)} of {len(models)} networks, {url}/docs")
+    waiting = sum(_on_demand(row) for row in models)
+    if waiting:
+        console.print(f"  {waiting} more are loaded when they are asked for; there is no room for all at once")
     if settings.untrained:
         console.print("[yellow]untrained[/]: seeded random weights; every answer says so")
     sizes = [row["download_mb"] for row in models if row["download_mb"]]
