@@ -167,14 +167,16 @@ def test_bad_pictures_do_not_touch_their_neighbours(client: httpx.Client) -> Non
 def test_two_hundred_at_once_are_batched(url: str) -> None:
     """A batch is at most 16. The engine takes less time for a digit than this client does, so that the fullest of a few
     attempts counts."""
-    attempts = [asyncio.run(_at_once(url, 200)) for _ in range(5)]
-    for answers in attempts:
+    for _ in range(5):
+        answers = asyncio.run(_at_once(url, 200))
         assert {answer["top5"][0]["label"] for answer in answers} == {"3"}
         assert max(answer["batch_size"] for answer in answers) <= 16
-    assert max(mean(answer["batch_size"] for answer in answers) for answers in attempts) > 4
+        if (fullest := mean(answer["batch_size"] for answer in answers)) > 4:
+            break
+    assert fullest > 4
     (lone,) = asyncio.run(_at_once(url, 1))
     assert lone["batch_size"] == 1
-    assert lone["timings_ms"]["queue"] < mean(answer["timings_ms"]["queue"] for answer in attempts[0])
+    assert lone["timings_ms"]["queue"] < mean(answer["timings_ms"]["queue"] for answer in answers)
 
 
 async def _at_once(url: str, count: int) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from service.placement import Memory
 from service.predictor import Prediction
 from service.profiles import SIZE_CLASSES
 from service.remote import RemotePlacement, RemotePredictor, Report
-from service.standing import Load, Standing
+from service.standing import LEAST_SAFETY, Load, Standing
 
 LENET = Catalogue().find("lenet5")
 GOOGLENET = Catalogue().find("googlenet@imagenet1k")
@@ -174,7 +174,7 @@ async def test_a_deployment_that_has_not_reported_has_no_standing() -> None:
     assert placement.memory() == []
     await watched(placement)
     standings = [standing for _, standing in placement.survey([LENET, GOOGLENET], 0).candidates]
-    assert standings == [STANDING._replace(device=MEMORY.device, queued=0), None]
+    assert standings == [STANDING._replace(device=MEMORY.device, queued=0, safety=LEAST_SAFETY), None]
     assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (True, False)
 
 
@@ -219,7 +219,7 @@ async def test_missed_predictions_make_the_next_ones_careful() -> None:
     (lenet, googlenet), _ = placement.survey([LENET, GOOGLENET], 0)
     assert lenet.standing is not None
     assert googlenet.standing is not None
-    assert lenet.standing.safety > googlenet.standing.safety == 1
+    assert lenet.standing.safety > googlenet.standing.safety == LEAST_SAFETY
 
 
 async def test_each_device_has_one_ledger() -> None:

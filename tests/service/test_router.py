@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,9 +165,7 @@ def chosen(case: Situation, budget: Budget | None = None) -> type[Exception] | C
     return next(c for c in case.candidates if c.checkpoint is decision.checkpoint)
 
 
-@settings(max_examples=5000, deadline=None)
-@given(situations)
-def test_the_choice_is_the_best_there_is(case: Situation) -> None:
+def check_the_choice_is_the_best_there_is(case: Situation, _more: int) -> None:
     choice = chosen(case)
     if isinstance(choice, Candidate):
         assert choice.standing is not None
@@ -176,9 +175,7 @@ def test_the_choice_is_the_best_there_is(case: Situation) -> None:
         assert choice is brute_force(case)
 
 
-@settings(max_examples=3000, deadline=None)
-@given(situations)
-def test_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause(case: Situation) -> None:
+def check_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause(case: Situation, _more: int) -> None:
     candidates, load, budget = case
     considered: Sequence[Considered] = ()
     retry_after_s, decision = 1.0, None
@@ -207,9 +204,7 @@ def test_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause(case: Sit
     assert len(considered) - reasons["overloaded"] == sum(not possible(c, budget) for c in candidates)
 
 
-@settings(max_examples=4000, deadline=None)
-@given(situations, number)
-def test_a_wider_budget_never_costs_accuracy(case: Situation, more: int) -> None:
+def check_a_wider_budget_never_costs_accuracy(case: Situation, more: int) -> None:
     digits = Digits(more)
     budget = case.budget
     memory_bytes, least = budget.memory_bytes, budget.min_top1
@@ -224,3 +219,25 @@ def test_a_wider_budget_never_costs_accuracy(case: Situation, more: int) -> None
         assert (after.checkpoint.top1 or 0.0) >= (before.checkpoint.top1 or 0.0)
     elif before is OverloadedError:
         assert after is not NoModelFitsError
+
+
+CHECKS = [
+    check_the_choice_is_the_best_there_is,
+    check_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause,
+    check_a_wider_budget_never_costs_accuracy,
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@settings(max_examples=1_000, deadline=None)
+@given(case=situations, more=number)
+def test_of_a_thousand_situations(check: Callable[[Situation, int], None], case: Situation, more: int) -> None:
+    check(case, more)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(case=situations, more=number)
+def test_of_ten_thousand_situations(case: Situation, more: int) -> None:
+    for check in CHECKS:
+        check(case, more)
