@@ -1,8 +1,9 @@
 """When the refused may come back: each gets a turn of its own.
 
-If all who are refused in a second came back in the next, they would be refused again. So the work that was refused is
-booked: the next one is told to come when what was booked before it will have been done, at the rate that is left beside
-what arrives anyway. A caller who comes earlier or not at all does no harm; a booking is nothing that is kept free.
+If all who are refused in a second came back in the next, they would be refused again. So the work that was sent away is
+added up: the next one is told to come when what was sent away before it will have been done, at the rate that is left
+beside what arrives anyway. At that rate the sum goes down too, whether they come or not: a caller who does not come
+back is not waited for, and one who comes earlier does no harm.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Comeback:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._booked_until = 0.0
+        self._away_s = 0.0
+        """Device time of those who were sent away and may come back."""
+        self._drained_at = clock()
         self._demand = 0.0
         self._usual_s = 0.0
         self._seen_at = clock()
@@ -54,10 +57,11 @@ class Comeback:
             room_in_s: until there would be room if nothing else came.
             device_s: what it would take on the device at least.
         """
-        now, device_s = self._clock(), max(device_s, self._usual_s)
-        left = max(_LEAST_LEFT, 1.0 - self._faded())
-        self._booked_until = min(max(self._booked_until, now) + device_s / left, now + _LONGEST_S)
-        return min(max(room_in_s, self._booked_until - now), _LONGEST_S)
+        now, left = self._clock(), max(_LEAST_LEFT, 1.0 - self._faded())
+        drained_s = left * (now - self._drained_at)
+        self._away_s = max(0.0, self._away_s - drained_s) + max(device_s, self._usual_s)
+        self._drained_at = now
+        return min(max(room_in_s, self._away_s / left), _LONGEST_S)
 
     def _faded(self) -> float:
         return self._demand * math.exp((self._seen_at - self._clock()) / _DEMAND_S)

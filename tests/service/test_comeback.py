@@ -49,6 +49,19 @@ def test_what_arrives_anyway_leaves_less_for_those_who_come_back() -> None:
     assert comeback.book(0.0, 1.0) == pytest.approx(idle_s, rel=0.1)
 
 
+def test_those_who_do_not_come_back_are_not_waited_for() -> None:
+    """What was sent away in a wave is gone once there was time for it, whether it came or not."""
+    clock = Clock()
+    comeback = Comeback(clock)
+    first_s = comeback.book(0.0, PICTURE_S)
+    for _ in range(1000):
+        comeback.arrived(PICTURE_S)
+        last_s = comeback.book(0.0, PICTURE_S)
+    assert last_s > 100 * first_s
+    clock.now += 1000 * PICTURE_S * 1.5
+    assert comeback.book(0.0, PICTURE_S) == pytest.approx(first_s)
+
+
 def test_at_least_nine_of_ten_who_come_back_after_a_wave_are_served() -> None:
     """Three times what the device can do for five seconds, then a third of it; who is refused comes back once."""
     clock = Clock()
