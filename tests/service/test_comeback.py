@@ -49,17 +49,38 @@ def test_what_arrives_anyway_leaves_less_for_those_who_come_back() -> None:
     assert comeback.book(0.0, 1.0) == pytest.approx(idle_s, rel=0.1)
 
 
-def test_those_who_do_not_come_back_are_not_waited_for() -> None:
-    """What was sent away in a wave is gone once there was time for it, whether it came or not."""
+def refused(comeback: Comeback, times: int) -> list[float]:
+    """As everywhere: each arrives, and is sent away."""
+    waits_s = []
+    for _ in range(times):
+        comeback.arrived(PICTURE_S)
+        waits_s.append(comeback.book(0.0, PICTURE_S))
+    return waits_s
+
+
+def test_those_of_a_wave_that_is_over_are_not_waited_for() -> None:
     clock = Clock()
     comeback = Comeback(clock)
-    first_s = comeback.book(0.0, PICTURE_S)
-    for _ in range(1000):
-        comeback.arrived(PICTURE_S)
-        last_s = comeback.book(0.0, PICTURE_S)
-    assert last_s > 100 * first_s
-    clock.now += 1000 * PICTURE_S * 1.5
-    assert comeback.book(0.0, PICTURE_S) == pytest.approx(first_s)
+    (first_s,) = refused(comeback, 1)
+    assert refused(comeback, 1000)[-1] > 100 * first_s
+    clock.now += 5.0
+    assert refused(comeback, 1) == pytest.approx([first_s], rel=0.01)
+
+
+def test_in_a_wave_that_does_not_end_what_there_was_time_for_is_done() -> None:
+    clock = Clock()
+    comeback = Comeback(clock)
+    waits_s = []
+    for _ in range(300):
+        clock.now += 1.0  # one picture a second leaves time for fifty
+        waits_s += refused(comeback, 1)
+    assert max(waits_s) < 2 * PICTURE_S
+
+
+def test_whoever_would_be_sent_away_for_too_long_comes_back_apart_from_the_others() -> None:
+    late_s = [wait for wait in refused(Comeback(Clock()), 5000) if wait >= 150]
+    assert len({math.ceil(wait) for wait in late_s[-1000:]}) > 100
+    assert max(late_s) <= 300
 
 
 def test_at_least_nine_of_ten_who_come_back_after_a_wave_are_served() -> None:
