@@ -35,9 +35,8 @@ def free_port() -> int:
 def uvicorn_service(cache_dir: Path, *variants: str, untrained: bool = False) -> Iterator[str]:
     """The local app under uvicorn in a thread, with all variants or some; yields its URL."""
     port = free_port()
-    app = local_app(
-        Settings(cache_dir=cache_dir, untrained=untrained), Deployment(variants=list(variants) or ["*"], threads=1)
-    )
+    # As a service on two cores is: what it takes is on file then, and is not measured at each start.
+    app = local_app(Settings(cache_dir=cache_dir, untrained=untrained), Deployment(variants=list(variants) or ["*"]))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
