@@ -13,7 +13,7 @@ from models.checkpoints import Checkpoint
 from models.labels import labels
 from service.errors import Failure, problem_document
 from service.forecast import Accuracy
-from service.predictor import Prediction
+from service.prediction import Prediction
 from service.schemas import Answer, CheckpointAnswer, LabelProbability, ModelRow, Outlook, Timings
 from service.standing import Decision, Standing
 

@@ -20,8 +20,10 @@ from service.answers import PROBLEM_MEDIA_TYPE, problem
 from service.classify import Classifier, known_failure
 from service.decider import Decider
 from service.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE, Failure
+from service.exposition import OwnProcess, Targets, add_metrics_paths
 from service.paths import Paths
 from service.placement import Placement
+from service.recording import Edge
 from service.schemas import Answer, BulkAnswer, ClassifyQuery, ProblemDocument, RouteAnswer
 from service.settings import Settings
 
@@ -29,9 +31,14 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_app(
-    catalogue: Catalogue, placement: Placement, settings: Settings, lifespan: Lifespan | None = None
+    catalogue: Catalogue,
+    placement: Placement,
+    settings: Settings,
+    lifespan: Lifespan | None = None,
+    targets: Targets | None = None,
 ) -> FastAPI:
-    """The whole HTTP contract over a catalogue of checkpoints and a placement of predictors."""
+    """The whole HTTP contract over a catalogue of checkpoints and a placement of predictors. Without targets this
+    process is all there is to measure."""
     app = FastAPI(
         title="TopFive",
         description="A picture in, the five most probable labels out.",
@@ -39,7 +46,8 @@ def create_app(
         lifespan=lifespan,
     )
     decider = Decider(catalogue, placement, settings)
-    classifier = Classifier(decider, placement, settings)
+    edge = Edge(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
+    classifier = Classifier(decider, placement, settings, edge)
     app.add_middleware(_ClassifyFirst, classifier=classifier)
     app.add_api_route(
         "/classify",
@@ -61,6 +69,8 @@ def create_app(
         summary="Which checkpoint would answer now, and why",
         openapi_extra={"parameters": _parameters()},
     )
+
+    add_metrics_paths(app, targets or OwnProcess())
 
     @app.get("/healthz", summary="200 while the process lives")
     async def healthz() -> dict[str, str]:

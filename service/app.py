@@ -19,6 +19,7 @@ from service.logs import configure_logging
 from service.remote import Host, RemotePlacement
 from service.settings import Settings
 from service.state import is_stopping
+from service.targets import expose
 
 #: What every deployment has in common. Serve's own limit on requests (5 by default) puts them to sleep unseen; ours
 #: refuses them with a time to come back. Stopping and noticing a death should take seconds, not half a minute.
@@ -39,8 +40,8 @@ class Local:
         # Here and not above: the driver only names this class, and needs neither torch nor its 300 MB.
         from service.local import local_app
 
-        configure_logging()
-        self._app = local_app(settings, deployment, stopping=lambda: is_stopping(folder))
+        configure_logging(settings.log_format)
+        self._app = local_app(settings, deployment, lambda: is_stopping(folder), expose(settings.host))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
@@ -50,7 +51,7 @@ class Gateway:
     """The ingress of other fleets: HTTP here, networks behind Serve handles."""
 
     def __init__(self, settings: Settings, fleet: Fleet, folder: Path, handles: dict[str, Any]) -> None:
-        configure_logging()
+        configure_logging(settings.log_format)
         catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=fleet.names())
         replicas = {name: d.replicas for d in fleet.deployment for name in d.names()}
         placement = RemotePlacement(handles, stopping=lambda: is_stopping(folder), replicas=replicas)
@@ -63,7 +64,7 @@ class Gateway:
             with suppress(asyncio.CancelledError):
                 await watching
 
-        self._app = create_app(catalogue, placement, settings, lifespan)
+        self._app = create_app(catalogue, placement, settings, lifespan, expose(settings.host))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
@@ -81,7 +82,7 @@ def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Applica
         handles: dict[str, Any] = {}
         for deployment in fleet.deployment:
             if deployment.name in loadable:
-                host = deploy(Host, **_options(deployment.name, deployment)).bind(settings, deployment)
+                host = deploy(Host, **_options(deployment.name, deployment)).bind(settings, deployment, expose)
                 handles |= dict.fromkeys(deployment.names(), host)
         gateway = deploy(
             serve.ingress()(Gateway),

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, NoReturn, TypeAlias, TypeVar
 
+from service.cutting import Batch, cut
 from service.deadline_queue import DeadlineQueue, Ticket
 from service.device import DeviceSlot
-from service.errors import DeadlineMissedError, NotReadyError
+from service.errors import NotReadyError
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
@@ -33,9 +34,6 @@ Output = TypeVar("Output")
 #: How long a batch with room waits for pictures that are being decoded: a few of the small ones, for which a forward
 #: pass of their own would be a waste.
 _MOMENT_S = 0.005
-#: A batch is cut short for a deadline only where that costs no more than a fifth of the throughput: a device that
-#: computes sixteen pictures as fast as one would do nothing but single ones under load.
-_WORTHWHILE = 0.8
 
 _Ticket: TypeAlias = Ticket[Item, "Batched[Output]"]
 Begin: TypeAlias = Callable[[Sequence[Item]], Callable[[], Sequence[Output]]]
@@ -66,7 +64,7 @@ class Batcher(Generic[Item, Output]):
         forward_s: how long a forward pass takes as good as always, by batch size, [0] unused; empty where that is not
             known.
         expected_s: how long a forward pass of so many takes on average; 0 where that is not known.
-        learn: told the size and seconds of each forward pass.
+        learn: told the size and seconds of each forward pass, and what ended its batch.
         clock: seconds, monotonic; deadlines are on it.
     """
 
@@ -82,7 +80,7 @@ class Batcher(Generic[Item, Output]):
         arriving: Callable[[], int] = lambda: 0,
         forward_s: Callable[[], Sequence[float]] = tuple,
         expected_s: Callable[[int], float] = lambda _size: 0.0,
-        learn: Callable[[int, float], None] = lambda _size, _seconds: None,
+        learn: Callable[[int, float, str], None] = lambda _size, _seconds, _cut: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
@@ -105,6 +103,12 @@ class Batcher(Generic[Item, Output]):
     def queue_length(self) -> int:
         """Items waiting."""
         return len(self._queue)
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the first that came has been waiting; 0 if none is."""
+        queued_at = self._queue.oldest_at()
+        return 0.0 if queued_at is None else self._clock() - queued_at
 
     @property
     def _largest(self) -> int:
@@ -171,10 +175,10 @@ class Batcher(Generic[Item, Output]):
                 await self._let_in()
                 batch = self._take()
                 begin = self._begin()
-                if batch and begin is not None:
+                if batch.tickets and begin is not None:
                     await self._forward_ahead(batch, begin)
-                elif batch:
-                    await self._forward(batch, partial(self._run, _items(batch)), self._clock())
+                elif batch.tickets:
+                    await self._forward(batch, partial(self._run, batch.items), self._clock())
 
     async def _let_in(self) -> None:
         """Gives what has arrived already its turn to queue up, while there is room in the batch: requests that lie in
@@ -197,76 +201,56 @@ class Batcher(Generic[Item, Output]):
         finally:
             self._arrived.set()
 
-    def _take(self) -> list[_Ticket[Item, Output]]:
+    def _take(self) -> Batch[Item, Batched[Output]]:
         """Empties the queue into a batch, as far as it goes. Runs with the slot in hand."""
-        batch: list[_Ticket[Item, Output]] = []
-        now, forward_s = self._clock(), self._forward_s()
-        enough = min(self._largest, len(self._queue))
-        bound: float | None = None
-        while len(batch) < self._largest and (ticket := self._queue.first()) is not None:
-            # No forward pass was ever faster than the fastest, so that this drops only what is lost for certain.
-            if now + self._fastest_s > ticket.deadline:
-                late_ms = (now - ticket.queued_at) * 1000
-                self._queue.pop().answer.set_exception(
-                    DeadlineMissedError(f"the deadline cannot be met any more, after {late_ms:.0f} ms in the queue")
-                )
-                continue
-            if forward_s and bound is not None and now + forward_s[len(batch) + 1] > bound:
-                alone, full = forward_s[len(batch)] / len(batch), forward_s[enough] / enough
-                if full >= _WORTHWHILE * alone:
-                    break
-                # It is lost for the others' sake; the next that can be met sets the bound.
-                bound = None
-            # The earliest deadline that can be met sets the bound.
-            if forward_s and bound is None and now + forward_s[len(batch) + 1] <= ticket.deadline:
-                bound = ticket.deadline
-            batch.append(self._queue.pop())
+        batch = cut(self._queue, self._largest, self._forward_s(), self._fastest_s, self._clock())
         if not self._queue:
             self._arrived.clear()
         return batch
 
-    async def _forward_ahead(self, batch: list[_Ticket[Item, Output]], begin: Begin[Item, Output]) -> None:
+    async def _forward_ahead(self, batch: Batch[Item, Batched[Output]], begin: Begin[Item, Output]) -> None:
         """Forward passes of which the next begins before the one before it has ended, as long as full batches wait and
         no other checkpoint does."""
-        following, started = batch, self._clock()
-        finishing = await self._started(batch, begin)
-        while following:
+        following: Batch[Item, Batched[Output]] | None = batch
+        started, finishing = self._clock(), await self._started(batch, begin)
+        while following is not None:
             batch, finish, since = following, finishing, started
-            following = []
+            following = None
             if len(self._queue) >= self._largest and not self._slot.contended and not self._closed:
                 # Some of the queue may have gone or be late, so that this is not always a full batch.
-                following, started = self._take(), self._clock()
-                if following:
-                    finishing = await self._started(following, begin)
+                taken, started = self._take(), self._clock()
+                if taken.tickets:
+                    following, finishing = taken, await self._started(taken, begin)
             await self._forward(batch, finish, since)
 
     async def _started(
-        self, batch: list[_Ticket[Item, Output]], begin: Begin[Item, Output]
+        self, batch: Batch[Item, Batched[Output]], begin: Begin[Item, Output]
     ) -> Callable[[], Sequence[Output]]:
         """Begins a forward pass; an error is kept for whoever waits for its outputs."""
-        items = _items(batch)
+        items = batch.items
         try:
             return await self._slot.run(lambda: begin(items))
         except Exception as error:
             return partial(_raise, error)
 
     async def _forward(
-        self, batch: list[_Ticket[Item, Output]], finish: Callable[[], Sequence[Output]], started: float
+        self, batch: Batch[Item, Batched[Output]], finish: Callable[[], Sequence[Output]], started: float
     ) -> None:
-        self._slot.busy_until = started + self._expected_s(len(batch))
+        size = len(batch.tickets)
+        self._slot.busy_until = started + self._expected_s(size)
         try:
             outputs = await self._slot.run(finish)
-            if len(outputs) != len(batch):
-                raise RuntimeError(f"{len(outputs)} outputs came of {len(batch)} items")
+            if len(outputs) != size:
+                raise RuntimeError(f"{len(outputs)} outputs came of {size} items")
         except Exception as error:
-            await self._find_guilty(batch, error)
+            await self._find_guilty(batch.tickets, error)
             return
         took_s = self._clock() - started
-        self._learn(took_s, len(batch))
-        for ticket, output in zip(batch, outputs, strict=True):
+        self._learn(took_s, size, batch.cut)
+        for ticket, output in zip(batch.tickets, outputs, strict=True):
             if not ticket.answer.done():
                 ticket.answer.set_result(
-                    Batched(output, len(batch), started - ticket.queued_at, took_s),
+                    Batched(output, size, started - ticket.queued_at, took_s),
                 )
 
     async def _find_guilty(self, batch: list[_Ticket[Item, Output]], error: Exception) -> None:
@@ -277,18 +261,15 @@ class Batcher(Generic[Item, Output]):
             return
         middle = len(batch) // 2
         for half in (batch[:middle], batch[middle:]):
-            await self._forward(half, partial(self._run, _items(half)), self._clock())
+            bisected = Batch(half, "bisected")
+            await self._forward(bisected, partial(self._run, bisected.items), self._clock())
 
-    def _learn(self, forward_s: float, size: int) -> None:
+    def _learn(self, forward_s: float, size: int, cut: str) -> None:
         self._fastest_s = min(self._fastest_s or forward_s, forward_s)
         per_item = forward_s / size
         previous = self._seconds_per_item or per_item
         self._seconds_per_item = 0.8 * previous + 0.2 * per_item
-        self._tell(size, forward_s)
-
-
-def _items(batch: Sequence[_Ticket[Item, Output]]) -> list[Item]:
-    return [ticket.item for ticket in batch]
+        self._tell(size, forward_s, cut)
 
 
 def _raise(error: Exception) -> NoReturn:

@@ -66,6 +66,7 @@ def serve(
     cache_dir: Annotated[Path | None, _setting("cache_dir")] = None,
     mirror: Annotated[str | None, _setting("mirror")] = None,
     access_log: Annotated[bool | None, _setting("access_log", "--access-log/--no-access-log")] = None,
+    log_format: Annotated[str | None, _setting("log_format")] = None,
 ) -> None:
     """Serve over HTTP until Ctrl-C."""
     options = dict(locals())

@@ -79,6 +79,10 @@ class DeadlineQueue(Generic[Item, Answer]):
             self.pop()
         return self._tickets[0] if self._tickets else None
 
+    def oldest_at(self) -> float | None:
+        """When the one that has waited longest was queued. Another thread may ask."""
+        return min((ticket.queued_at for ticket in list(self._tickets)), default=None)
+
     def ahead_of(self, deadline: float) -> int:
         """How many would go before an item with that deadline that comes now."""
         return bisect.bisect_right(self._tickets, deadline, key=lambda ticket: ticket.deadline)

@@ -170,6 +170,7 @@ METHOD_NOT_ALLOWED = Problem("method-not-allowed", 405, "Method not allowed", "G
 INTERNAL = Problem(
     "internal", 500, "A defect of the service", "Not the request's fault. The service's log has the cause."
 )
+OVERLOADED = TABLE[OverloadedError].slug
 DEADLINE_MISSED = TABLE[DeadlineMissedError].slug
 PROBLEMS: dict[str, Problem] = {row.slug: row for row in (*TABLE.values(), NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL)}
 

@@ -134,6 +134,10 @@ class Forecast:
         # A batch may have been taken before what was learnt since made the largest smaller.
         return self.forward_s[min(batch_size, len(self.forward_s) - 1)] / self.spread
 
+    def profiled_s(self, batch_size: int) -> float | None:
+        """What the profile says of a forward pass; None without one."""
+        return None if self.profile is None else self._curve[batch_size]
+
     def decode_s(self, encoded_bytes: int) -> float:
         """For a picture of that size, at the median."""
         latency = self._decode.get(size_class(encoded_bytes))

@@ -18,9 +18,10 @@ from models.variants import find_variant
 from service.api import create_app
 from service.capacity import memory_limit
 from service.engines.choice import device_name, engine_loader
+from service.exposition import Targets
 from service.fleet import Deployment
 from service.placement import LocalPlacement
-from service.predictor import Limits
+from service.prediction import Limits
 from service.profiling import Profiler
 from service.settings import Settings
 
@@ -50,8 +51,14 @@ def local_placement(
     )
 
 
-def local_app(settings: Settings, deployment: Deployment, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
-    """The whole service as one ASGI app. ``stopping`` says whether it is on its way down, for /readyz."""
+def local_app(
+    settings: Settings,
+    deployment: Deployment,
+    stopping: Callable[[], bool] = lambda: False,
+    targets: Targets | None = None,
+) -> FastAPI:
+    """The whole service as one ASGI app. ``stopping`` says whether it is on its way down, for /readyz; ``targets``
+    where the metrics of all such processes are, if there are several."""
     catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
     placement = local_placement(settings, deployment, stopping)
 
@@ -66,4 +73,4 @@ def local_app(settings: Settings, deployment: Deployment, stopping: Callable[[],
             await warming
         await placement.close()
 
-    return create_app(catalogue, placement, settings, lifespan)
+    return create_app(catalogue, placement, settings, lifespan, targets)

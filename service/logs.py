@@ -1,20 +1,74 @@
-"""Our log lines to standard error, which Ray carries from every replica to the console of ``topfive serve``."""
+"""Our log lines to standard error, which Ray carries from every replica to the console of ``topfive serve``: as text
+for people, or as JSON for what collects them. The line of a request is always JSON."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+import time
+from typing import Any
+from uuid import uuid4
+
+from fastapi import Request, Response
+
+from service.recording import Outcome
 
 _OURS = ("service", "models", "topfive")
+access_log = logging.getLogger("topfive.access")
 
 
-def configure_logging() -> None:
-    """Sends our own loggers to standard error; other libraries' are left as they are."""
+def configure_logging(log_format: str) -> None:
+    """Sends our own loggers to standard error, as ``text`` or ``json``; other libraries' are left as they are."""
     # The process's own: in a replica Serve puts a stream in its place that ends in Serve's log, at a level below ours.
     handler = logging.StreamHandler(sys.__stderr__)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_Json() if log_format == "json" else text)
     for name in _OURS:
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
         logger.handlers = [handler]
         logger.propagate = False
+    lines = logging.StreamHandler(sys.__stderr__)
+    lines.setFormatter(_Json())
+    access_log.handlers, access_log.propagate = [lines], False
+
+
+def log_access(request: Request, response: Response, outcome: Outcome, pictures: int, took_s: float) -> None:
+    """One line a request: what a trace of it would be looked up by, what became of it, and where its time went."""
+    fields = {
+        # Serve gives every request one, and answers with it; another server may not.
+        "request_id": request.headers.get("x-request-id") or uuid4().hex,
+        "method": request.method,
+        "path": request.url.path,
+        "status": response.status_code,
+        "reason": outcome.reason,
+        "model": outcome.model,
+        "pictures": pictures,
+        "timings_ms": {**_phases(response), "total": round(took_s * 1000, 3)},
+    }
+    access_log.info("%s %d", request.url.path, response.status_code, extra={"fields": fields})
+
+
+def _phases(response: Response) -> dict[str, float]:
+    """Of a lone picture, as the caller reads them."""
+    phases = (part.split(";dur=") for part in response.headers.get("server-timing", "").split(", ") if part)
+    return {name: float(milliseconds) for name, milliseconds in phases}
+
+
+class _Json(logging.Formatter):
+    """A line is a JSON object; a traceback is one of its strings."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        # UTC with milliseconds, by which lines of several machines sort.
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{moment}.{record.msecs:03.0f}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)

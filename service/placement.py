@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -16,7 +16,9 @@ from service.device import DeviceSlot
 from service.engines import Engine
 from service.errors import Failure, NotReadyError
 from service.forecast import Accuracy
-from service.predictor import Limits, Prediction, Predictor
+from service.live import Reading, unwatch, watch
+from service.prediction import Limits, Prediction
+from service.predictor import Predictor
 from service.profiles import Profile
 from service.residency import Residency
 from service.standing import Candidate, Load
@@ -89,6 +91,15 @@ class Placement(Protocol):
         ...
 
 
+def ready_reading(placement: Placement) -> Reading:
+    """``topfive_ready`` of this process."""
+    try:
+        placement.check_ready()
+    except NotReadyError:
+        return Reading("topfive_ready", 0)
+    return Reading("topfive_ready", 1)
+
+
 class Profiles(Protocol):
     """Where profiles come from; ``profiling.Profiler``."""
 
@@ -140,6 +151,7 @@ class LocalPlacement:
         self._predictors: dict[str, Predictor] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._state: str | None = "starting"
+        watch(self)
 
     def predictor(self, checkpoint: Checkpoint) -> Predictor:
         found = self._predictors.get(checkpoint.name)
@@ -207,6 +219,14 @@ class LocalPlacement:
     def memory(self) -> list[Memory]:
         return [Memory(self._device, self._residency.limit_bytes, self._residency.held_bytes)]
 
+    def readings(self) -> Iterator[Reading]:
+        """For Prometheus. Another thread may ask."""
+        yield ready_reading(self)
+        if self._residency.limit_bytes < sys.maxsize:
+            yield Reading("topfive_memory_limit_bytes", self._residency.limit_bytes)
+        for predictor in list(self._predictors.values()):
+            yield from predictor.readings()
+
     async def load(self, checkpoint: Checkpoint) -> Failure | None:
         return await self.predictor(checkpoint).try_load()
 
@@ -239,6 +259,7 @@ class LocalPlacement:
     async def close(self) -> None:
         """Ends every predictor after its running batch."""
         self._state = "the service is stopping"
+        unwatch(self)
         for predictor in self._predictors.values():
             await predictor.close()
         await self._residency.close()

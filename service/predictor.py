@@ -6,9 +6,8 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,35 +18,15 @@ from service.device import DeviceSlot
 from service.engines import Engine, OverlappingEngine, TopK
 from service.errors import INTERNAL, DeadlineMissedError, Failure, failure_of
 from service.forecast import Forecast, Safety
+from service.live import Reading
+from service.prediction import Limits, Prediction
 from service.profiles import Profile
+from service.recording import PredictorSeries
 from service.residency import Residency
 from service.resident import Needs, Resident
 from service.standing import Standing
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The most probable classes of one picture, and where its time went. Plain data that crosses processes."""
-
-    probabilities: tuple[float, ...]
-    indices: tuple[int, ...]
-    batch_size: int
-    decode_s: float
-    queue_s: float
-    forward_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of a predictor."""
-
-    max_batch_size: int = 16
-    max_queue: int = 512
-    max_queue_bytes: int = 256_000_000
-    """Of encoded pictures that are being decoded, and of decoded ones that wait."""
-    max_pixels: int = 80_000_000
 
 
 _Top = tuple[tuple[float, ...], tuple[int, ...]]
@@ -95,6 +74,7 @@ class Predictor:
         self._arriving_bytes = 0
         self.forecast = Forecast(checkpoint, profile, limits.max_batch_size)
         self.safety = Safety()
+        self._series = PredictorSeries(checkpoint)
         self._residency = residency or Residency(sys.maxsize)
         self._resident = Resident(
             checkpoint.name,
@@ -104,6 +84,7 @@ class Predictor:
             load_s=lambda: self.forecast.load_s,
             worth=(checkpoint.top1 or 50.0) / 100,
             pinned=pinned,
+            evicted=self._series.evicted,
         )
         self._residency.add(self._resident)
         self._batcher: Batcher[Crop, _Top] = Batcher(
@@ -114,7 +95,7 @@ class Predictor:
             max_queue_bytes=limits.max_queue_bytes,
             forward_s=lambda: self.forecast.forward_s,
             expected_s=lambda size: self.forecast.expected_s(size),
-            learn=lambda size, seconds: self.forecast.learn(size, seconds),
+            learn=self._learn,
             begin=lambda: self._begin if self._overlapping is not None else None,
             arriving=lambda: len(self._arriving),
         )
@@ -154,6 +135,14 @@ class Predictor:
     def queued(self) -> int:
         """Pictures that wait, or are being decoded."""
         return len(self._arriving) + self._batcher.queue_length
+
+    def readings(self) -> Iterator[Reading]:
+        """For Prometheus. Another thread may ask."""
+        model = self.checkpoint.variant.name
+        yield Reading("topfive_queue_length", self.queued, model)
+        yield Reading("topfive_queue_oldest_seconds", self._batcher.oldest_s, model)
+        yield Reading("topfive_resident_bytes", self._resident.held, model)
+        yield Reading("topfive_footprint_bytes", self.forecast.footprint_bytes, model)
 
     @property
     def has_room(self) -> bool:
@@ -213,18 +202,21 @@ class Predictor:
     async def _load(self) -> None:
         if self._damage is not None:
             raise self._damage
-        loop = asyncio.get_running_loop()
+        started, loop = time.monotonic(), asyncio.get_running_loop()
         try:
             engine = await loop.run_in_executor(self._loading, self._load_engine, self.checkpoint)
-        except WrongWeightsError as error:
-            self._damage = error
+            try:
+                async with self._slot.taken():
+                    await self._slot.run(lambda: engine.warm_up(self._limits.max_batch_size))
+            except BaseException:
+                engine.close()
+                raise
+        except Exception as error:
+            self._series.not_loaded()
+            if isinstance(error, WrongWeightsError):
+                self._damage = error
             raise
-        try:
-            async with self._slot.taken():
-                await self._slot.run(lambda: engine.warm_up(self._limits.max_batch_size))
-        except BaseException:
-            engine.close()
-            raise
+        self._series.loaded(time.monotonic() - started)
         self._engine = engine
         self._overlapping = engine if isinstance(engine, OverlappingEngine) else None
 
@@ -239,6 +231,7 @@ class Predictor:
         """Answers what is here already, gives the memory back and leaves the ledger."""
         await self._residency.remove(self._resident)
         await self._batcher.close()
+        self._series.replaced()
 
     async def close(self) -> None:
         """Lets the running batch finish and gives the memory back."""
@@ -273,6 +266,10 @@ class Predictor:
             self._residency.leave(self._resident)
         probabilities, indices = batched.output
         return Prediction(probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s)
+
+    def _learn(self, size: int, seconds: float, cut: str) -> None:
+        self._series.batch(size, cut, seconds, self.forecast.profiled_s(size))
+        self.forecast.learn(size, seconds)
 
     def _arrived(self, image: bytes, deadline: float) -> None:
         self._arriving.remove(deadline)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ from models.checkpoints import Catalogue, Checkpoint
 from service.errors import Failure, NotReadyError, failure_of
 from service.fleet import Deployment
 from service.forecast import Accuracy, Safety
+from service.live import Reading, watch
 from service.logs import configure_logging
-from service.placement import Memory, Survey
-from service.predictor import Prediction
+from service.placement import Memory, Survey, ready_reading
+from service.prediction import Prediction
 from service.profiles import SIZE_CLASSES, size_class
 from service.settings import Settings
 from service.standing import Candidate, Load, Standing
@@ -53,13 +54,22 @@ class Report:
 
 
 class Host:
-    """The far end: a Serve deployment that hosts the variants of one ``[[deployment]]``."""
+    """The far end: a Serve deployment that hosts the variants of one ``[[deployment]]``.
 
-    def __init__(self, settings: Settings, deployment: Deployment) -> None:
+    Args:
+        settings: the service's.
+        deployment: what is hosted.
+        expose: called with the service's host, in the process of the replica.
+    """
+
+    def __init__(
+        self, settings: Settings, deployment: Deployment, expose: Callable[[str], object] = lambda _host: None
+    ) -> None:
         # Here and not above: the driver and the ingress need neither torch nor its 300 MB.
         from service.local import local_placement
 
-        configure_logging()
+        configure_logging(settings.log_format)
+        expose(settings.host)
         self._catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
         self._placement = local_placement(settings, deployment)
         self._warming = asyncio.get_running_loop().create_task(
@@ -172,6 +182,7 @@ class RemotePlacement:
         self._predictors: dict[str, RemotePredictor] = {}
         self._silences = dict.fromkeys(handles, 0)
         self._was_ready = False
+        watch(self)
 
     def predictor(self, checkpoint: Checkpoint) -> RemotePredictor:
         """Raises NotReadyError if no deployment of this fleet hosts the checkpoint."""
@@ -236,6 +247,10 @@ class RemotePlacement:
     def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
         found = self._predictors.get(checkpoint.name)
         return Accuracy(0, None, None) if found is None else found.safety.accuracy()
+
+    def readings(self) -> Iterator[Reading]:
+        """For Prometheus: the deployments tell the rest themselves."""
+        yield ready_reading(self)
 
     def memory(self) -> list[Memory]:
         return list({r.memory.device: r.memory for r in self._reports.values() if r is not None}.values())

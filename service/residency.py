@@ -241,6 +241,7 @@ class Residency:
         try:
             await entry.unload()
         finally:
+            entry.evicted("asked" if entry.unloading else "room")
             entry.held, entry.evicting = 0, False
             entry.unloading.clear()
 

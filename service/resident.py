@@ -36,6 +36,8 @@ class Resident:
     worth: float = 1.0
     """What a use of it counts: its accuracy as a fraction."""
     pinned: bool = False
+    evicted: Callable[[str], None] = lambda _reason: None
+    """Told when it has left memory: another load needed the "room", or somebody "asked"."""
     loaded: bool = False
     users: int = 0
     """Requests that run on it."""

@@ -46,7 +46,10 @@ def choose(
     why = "named, and within the budget" if named else best_of
     reason = f"{why}, {milliseconds(predicted_s)} predicted"
     routing = Routing(reason=reason, predicted_ms=round(predicted_s * 1000, 3), considered=considered(fits))
-    return Decision(checkpoint, routing, predicted_s)
+    if named:
+        return Decision(checkpoint, routing, predicted_s)
+    routed_for, accuracy_debt = _missed(fits, checkpoint.top1 or 0.0)
+    return Decision(checkpoint, routing, predicted_s, None, routed_for, accuracy_debt)
 
 
 def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:
@@ -111,6 +114,22 @@ def _judge(candidate: Candidate, budget: Budget, predict: _Predictor, named: boo
     if late or standing.queued >= standing.max_queue or not predict.can_be_spared(standing):
         return Fit(candidate, "overloaded", predicted_s)
     return Fit(candidate, None, predicted_s)
+
+
+def _missed(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
+    """What is in the way of the most accurate checkpoint, if that is not the one with this accuracy, and by how much
+    the load alone made the choice worse."""
+    # Of equals the faster answers, which costs nobody anything; and what nobody put here is in nobody's way.
+    better = [
+        fit
+        for fit in fits
+        if fit.rejected not in (None, "weights missing") and (fit.candidate.checkpoint.top1 or 0.0) > top1
+    ]
+    if not better:
+        return "most accurate", 0.0
+    best = max(better, key=lambda fit: fit.candidate.checkpoint.top1 or 0.0)
+    overloaded = [fit.candidate.checkpoint.top1 or 0.0 for fit in better if fit.rejected == "overloaded"]
+    return str(best.rejected), max(overloaded, default=top1) - top1
 
 
 def _rank(fit: Fit) -> tuple[float, float, int]:

@@ -69,6 +69,14 @@ class UnloadQuery(BaseModel):
     wait: bool = Field(False, description="Whether to wait for the requests in flight.")
 
 
+class TargetsQuery(BaseModel):
+    """Query parameters of ``GET /metrics/targets``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    job: Literal["topfive", "ray", "haproxy"] = Field("topfive", description="Whose metrics.")
+
+
 class NoQuery(BaseModel):
     """No query parameters."""
 

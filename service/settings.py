@@ -38,7 +38,8 @@ class Settings(BaseSettings):
     max_body_mb: float = Field(20, gt=0, description="Largest body, in MB (10^6 bytes).")
     max_pixels: int = Field(80_000_000, ge=1, description="Largest picture, width times height.")
     mirror: str | None = Field(None, description="http(s):// or file:// folder that pull takes weights from.")
-    access_log: bool = Field(False, description="Log one line a request.")
+    access_log: bool = Field(False, description="Log one line of JSON a request.")
+    log_format: Literal["text", "json"] = Field("text", description="The other log lines: for people, or for programs.")
 
     @property
     def max_body_bytes(self) -> int:

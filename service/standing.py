@@ -107,6 +107,10 @@ class Decision(NamedTuple):
     predicted_s: float | None = None
     """From the decision until the answer."""
     standing: Standing | None = None
+    routed_for: str = "named"
+    """Named by the caller, the most accurate there is, or what is in the way of a more accurate one."""
+    accuracy_debt: float | None = None
+    """Top-1 percentage points that were lost to the load; None where there was no choice."""
 
 
 class Fit(NamedTuple):

@@ -18,7 +18,7 @@ from service.api import create_app
 from service.engines import Engine
 from service.engines.fake import FakeEngine
 from service.placement import LocalPlacement
-from service.predictor import Limits
+from service.prediction import Limits
 from service.profiles import Profile
 from service.settings import Settings
 from tests.pictures import picture

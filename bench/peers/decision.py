@@ -17,7 +17,7 @@ from pathlib import Path
 from models.checkpoints import Catalogue
 from service.engines.fake import FakeEngine
 from service.placement import LocalPlacement
-from service.predictor import Limits
+from service.prediction import Limits
 from service.router import choose
 from service.standing import Budget, Load
 

@@ -11,7 +11,7 @@ import pytest
 
 from models.checkpoints import Checkpoint, WrongWeightsError
 from service.engines import Engine
-from service.predictor import Limits
+from service.prediction import Limits
 from tests.fakes import Fakes
 from tests.pictures import photo, picture
 from tests.problems import problem

@@ -12,7 +12,7 @@ import pytest
 
 from service.disconnects import Watch
 from service.engines import TopK
-from service.predictor import Limits
+from service.prediction import Limits
 from tests.fakes import Fakes
 from tests.pictures import picture
 

@@ -14,7 +14,7 @@ from service.engines import Engine
 from service.engines.fake import FakeEngine
 from service.errors import NotReadyError
 from service.placement import LocalPlacement
-from service.predictor import Limits, Prediction
+from service.prediction import Limits, Prediction
 from tests.pictures import picture
 from tests.profiles import Measured, profile
 

@@ -15,7 +15,8 @@ from service.device import DeviceSlot
 from service.engines import Engine
 from service.engines.fake import FakeEngine
 from service.errors import Failure
-from service.predictor import Limits, Prediction, Predictor
+from service.prediction import Limits, Prediction
+from service.predictor import Predictor
 from tests.pictures import picture
 
 LENET = Catalogue().find("lenet5@mnist")

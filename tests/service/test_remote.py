@@ -13,7 +13,7 @@ from models.checkpoints import Catalogue
 from service import remote
 from service.errors import Failure, NotReadyError
 from service.placement import Memory
-from service.predictor import Prediction
+from service.prediction import Prediction
 from service.profiles import SIZE_CLASSES
 from service.remote import RemotePlacement, RemotePredictor, Report
 from service.standing import LEAST_SAFETY, Load, Standing

@@ -1,0 +1,54 @@
+"""What the metrics of this process have counted during a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.metrics import REGISTRY
+
+Series = tuple[str, frozenset[tuple[str, str]]]
+
+
+class Counted:
+    """Rises of series."""
+
+    def __init__(self) -> None:
+        self._before = _read()
+        self._after: dict[Series, float] = {}
+
+    def end(self) -> None:
+        self._after = _read()
+
+    def rise(self, name: str, **labels: str) -> float:
+        """Of all series of that name that have these labels, together."""
+        return sum(
+            value - self._before.get((found, having), 0.0)
+            for (found, having), value in self._after.items()
+            if found == name and labels.items() <= dict(having).items()
+        )
+
+    def risen(self, name: str) -> dict[tuple[str, ...], float]:
+        """The series of that name that rose, by their labels' values in the labels' order."""
+        rises = {}
+        for (found, having), value in self._after.items():
+            rise = value - self._before.get((found, having), 0.0)
+            if found == name and rise:
+                rises[tuple(value for _, value in sorted(having))] = rise
+        return rises
+
+
+@contextmanager
+def counted() -> Iterator[Counted]:
+    """Its rises are known once the block is over."""
+    found = Counted()
+    yield found
+    found.end()
+
+
+def _read() -> dict[Series, float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in REGISTRY.collect()
+        for sample in family.samples
+    }
