@@ -1,0 +1,54 @@
+"""What runs: the tables at the end of the overview."""
+
+from __future__ import annotations
+
+from service.observability.dashboards import queries as q
+from service.observability.dashboards.board import Line
+from service.observability.dashboards.figures import rows
+from service.observability.dashboards.panels import COUNT
+
+
+def running() -> Line:
+    """Alerts, checkpoints and builds."""
+    return Line(
+        7,
+        rows(
+            "Alerts",
+            "Alerts that are pending or firing now. None is the good case; each has a runbook text in the rules.",
+            ["max by (alertname, severity, alertstate) (ALERTS)"],
+            {"alertname": "Alert", "severity": "Severity", "alertstate": "State"},
+            COUNT,
+            "Alert",
+        ).no_value("No alert is pending or firing."),
+        rows(
+            "Checkpoints",
+            "What can be served here, and where its weights are from. 'trained: false' are random weights, for load "
+            "tests alone.",
+            [f"max by (model, checkpoint, labels, trained, origin) (topfive_checkpoint_info{{{q.MODEL}}})"],
+            {
+                "model": "Model",
+                "checkpoint": "Checkpoint",
+                "labels": "Labels",
+                "trained": "Trained",
+                "origin": "Origin",
+            },
+            COUNT,
+            "Model",
+        ),
+        rows(
+            "Builds",
+            "Processes by what they are made of. More than one row is a roll-out that is under way.",
+            [f"count by (version, python, torch, onnxruntime, ray) (topfive_build_info{{{q.DEPLOYMENT}}})"],
+            {
+                "version": "TopFive",
+                "ray": "Ray",
+                "torch": "PyTorch",
+                "onnxruntime": "ORT",
+                "python": "Python",
+                "Value": "#",
+            },
+            COUNT,
+            "TopFive",
+        ),
+        widths=(7, 11, 6),
+    )

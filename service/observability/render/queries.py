@@ -1,0 +1,110 @@
+"""What the dashboards ask Prometheus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+#: A dashboard or a panel, as in Grafana's JSON.
+Json = dict[str, Any]
+FOLDER: Final = Path(__file__).parent.parent / "grafana" / "dashboards"
+#: What a choice of all models or deployments stands for: the dashboards' own value for it.
+_ALL: Final = ".*"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time that is shown, in seconds since 1970, and how densely."""
+
+    start: float
+    end: float
+    step: float = 5.0
+    #: Over which rates are taken: four scrapes, as Grafana does, so that a lost one leaves no gap.
+    rate_interval: float = 20.0
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class PanelQuery:
+    """One query of a panel, ready to be sent."""
+
+    panel: str
+    expression: str
+    #: Grafana's letter for it: A, B, ...
+    ref: str
+    #: Asked for one moment, the end of what is shown; else over all of it.
+    instant: bool
+    legend: str
+    #: The panel says what it means that there is nothing, which is not amiss then.
+    may_be_empty: bool
+
+
+def dashboards(folder: Path = FOLDER) -> dict[str, Json]:
+    """Each dashboard by its file's name without ``.json``.
+
+    Raises:
+        OSError: the folder cannot be read.
+        ValueError: there is none in it, or a file is no JSON.
+    """
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    if not found:
+        raise ValueError(f"no dashboards in {folder}")
+    return found
+
+
+def panels(dashboard: Json) -> Iterator[Json]:
+    """All panels but the rows' titles."""
+    return (panel for panel in dashboard["panels"] if panel["type"] != "row")
+
+
+def panel_queries(dashboard: Json, window: Window) -> list[PanelQuery]:
+    """Every query of every panel for all models and deployments, in the order in which one reads."""
+    return [query for panel in panels(dashboard) for query in queries_of(panel, window)]
+
+
+def queries_of(panel: Json, window: Window) -> list[PanelQuery]:
+    """The queries of one panel."""
+    interval = step_of(panel, window)
+    return [
+        PanelQuery(
+            panel=panel["title"],
+            expression=substitute(target["expr"], window, interval),
+            ref=target["refId"],
+            instant=target.get("instant", False),
+            legend=target.get("legendFormat", ""),
+            may_be_empty="noValue" in panel["fieldConfig"]["defaults"],
+        )
+        for target in panel.get("targets", [])
+    ]
+
+
+def step_of(panel: Json, window: Window) -> float:
+    """Seconds between two values: a panel may ask for more than the window's."""
+    return max(window.step, seconds(panel["interval"]) if "interval" in panel else 0)
+
+
+def substitute(expression: str, window: Window, interval: float) -> str:
+    """An expression with Grafana's variables replaced; ``interval`` is the panel's seconds between two values."""
+    values = {
+        "$__rate_interval": f"{max(window.rate_interval, interval):.0f}s",
+        "$__range": f"{window.seconds:.0f}s",
+        "$__interval": f"{interval:.0f}s",
+        "$model": _ALL,
+        "$deployment": _ALL,
+    }
+    for name, value in values.items():
+        expression = expression.replace(name, value)
+    if "$" in expression:
+        raise ValueError(f"a variable that is not known here: {expression}")
+    return expression
+
+
+def seconds(duration: str) -> float:
+    """Grafana's 15s or 1m in seconds."""
+    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]

@@ -1,0 +1,218 @@
+"""The dashboards are what the code writes, the schema knows all of it, and they ask for metrics that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations
+from typing import Any
+
+import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.cog.runtime import panelcfg_config
+from grafana_foundation_sdk.models.dashboard import Dashboard, FieldColorModeId
+from grafana_foundation_sdk.models.dashboard import Panel as PanelSchema
+
+from models.variants import VARIANTS
+from service.metrics import LIVE, REGISTRY
+from service.observability.dashboards.__main__ import FOLDER, files
+from service.observability.dashboards.panels import MODEL_COLOURS
+from service.observability.render import dashboards
+
+Json = dict[str, Any]
+BOARDS = dashboards()
+UIDS = {"overview": "topfive-overview", "batching": "topfive-batching", "memory": "topfive-memory"}
+#: What Prometheus knows of by itself: of each target, of each process, and of its own rules.
+OTHERS = {
+    "up": {"job", "instance"},
+    "process_cpu_seconds_total": {"job", "instance"},
+    "process_resident_memory_bytes": {"job", "instance"},
+    "ALERTS": {"alertname", "alertstate", "severity"},
+}
+#: http_sd puts them on everything of ours.
+OF_TARGETS = {"job", "instance", "deployment", "replica"}
+NAME = re.compile(r"\b(topfive_\w+|up|ALERTS|process_\w+)\b")
+SELECTOR = re.compile(r"\b(topfive_\w+|up|process_\w+){([^}]*)}")
+GROUPING = re.compile(r"\bby \(([^)]*)\)")
+
+
+def metrics() -> dict[str, set[str]]:
+    """Every series that the service can have, with its labels."""
+    found = {name: set(labels) for name, (_, labels) in LIVE.items()}
+    for collector in set(REGISTRY._collector_to_names):
+        labels = set(getattr(collector, "_labelnames", ()))
+        for name in REGISTRY._collector_to_names[collector]:
+            found[name] = labels | ({"le"} if name.endswith("_bucket") else set())
+    return {name: labels | OF_TARGETS for name, labels in (found | OTHERS).items()}
+
+
+def panels(board: Json, *, rows: bool = False) -> list[Json]:
+    return [panel for panel in board["panels"] if rows or panel["type"] != "row"]
+
+
+def expressions(board: Json) -> list[str]:
+    return [target["expr"] for panel in panels(board) for target in panel["targets"]]
+
+
+ALL_EXPRESSIONS = sorted({expression for board in BOARDS.values() for expression in expressions(board)})
+EVERY_PANEL = [pytest.param(panel, id=f"{name}: {panel['title']}") for name in BOARDS for panel in panels(BOARDS[name])]
+
+
+def test_the_files_are_what_the_code_writes() -> None:
+    assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")} == files()
+
+
+@pytest.mark.parametrize("name", UIDS)
+def test_grafanas_schema_knows_every_field(name: str) -> None:
+    """Reading drops what the schema does not have, so whatever comes back out was known, and nothing may be missing."""
+    register_default_plugins()
+    # Without these lines the next one proves nothing: options that no type is registered for are passed on as they are.
+    for panel in panels(BOARDS[name]):
+        assert panelcfg_config(panel["type"]) is not None, panel["type"]
+    again = json.loads(JSONEncoder().encode(Dashboard.from_json(BOARDS[name])))
+    for panel, read in zip(BOARDS[name]["panels"], again["panels"], strict=True):
+        # The SDK gives every panel it reads such a place, and its builders only those that keep something in it.
+        if panel["type"] != "row" and "custom" not in panel["fieldConfig"]["defaults"]:
+            assert read["fieldConfig"]["defaults"].pop("custom", {}) == {}
+    assert again == BOARDS[name]
+
+
+def test_that_check_finds_a_field_that_the_schema_does_not_have() -> None:
+    register_default_plugins()
+    panel = json.loads(json.dumps(panels(BOARDS["overview"])[0]))
+    for place in (panel, panel["options"], panel["fieldConfig"]["defaults"], panel["targets"][0]):
+        place["sparkline"] = True
+        assert json.loads(JSONEncoder().encode(PanelSchema.from_json(panel))) != panel
+        del place["sparkline"]
+    assert json.loads(JSONEncoder().encode(PanelSchema.from_json(panel))) == panel
+
+
+@pytest.mark.parametrize("name", UIDS)
+def test_the_frame(name: str) -> None:
+    board = BOARDS[name]
+    assert board["uid"] == UIDS[name]
+    assert "topfive" in board["tags"]
+    assert (board["refresh"], board["time"]) == ("10s", {"from": "now-15m", "to": "now"})
+    assert {link["url"] for link in board["links"]} == {f"/d/{uid}" for uid in UIDS.values() if uid != UIDS[name]}
+    assert all(link["keepTime"] and link["includeVars"] for link in board["links"])
+    # Grafana gives the dashboard its own; one of another Grafana would be somebody else's dashboard.
+    assert "id" not in board
+
+
+@pytest.mark.parametrize("name", UIDS)
+def test_panels_fill_the_grid_without_overlaps(name: str) -> None:
+    shown = panels(BOARDS[name], rows=True)
+    assert len({panel["id"] for panel in shown}) == len(shown)
+    cells = [
+        {(place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])}
+        for place in (panel["gridPos"] for panel in shown)
+    ]
+    for (first, one), (second, other) in combinations(zip(shown, cells, strict=True), 2):
+        assert not one & other, (first["title"], second["title"])
+    taken = set().union(*cells)
+    assert {x for x, _ in taken} == set(range(24))
+    assert len(taken) == 24 * (max(y for _, y in taken) + 1), "there are gaps"
+
+
+@pytest.mark.parametrize("panel", EVERY_PANEL)
+def test_every_panel_says_what_it_is_and_how_to_read_it(panel: Json) -> None:
+    assert panel["title"]
+    assert len(panel["description"]) > 30
+    assert panel["description"].endswith(".")
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert panel["targets"]
+    references = [target["refId"] for target in panel["targets"]]
+    assert len(set(references)) == len(references)
+    if panel["type"] != "table":
+        assert all(target["legendFormat"] for target in panel["targets"])
+
+
+@pytest.mark.parametrize("name", UIDS)
+def test_titles_are_told_apart(name: str) -> None:
+    titles = [panel["title"] for panel in panels(BOARDS[name])]
+    repeated = {title for title in titles if titles.count(title) > 1}
+    # A number at the top and its course below may share a name.
+    assert all(
+        len({panel["type"] for panel in panels(BOARDS[name]) if panel["title"] == title}) == titles.count(title)
+        for title in repeated
+    )
+
+
+@pytest.mark.parametrize("name", UIDS)
+def test_every_variable_is_used_and_none_is_unknown(name: str) -> None:
+    variables = {variable["name"] for variable in BOARDS[name]["templating"]["list"]}
+    assert variables == {"datasource", "deployment", "model"}
+    used = set(re.findall(r"\$(\w+)", " ".join(expressions(BOARDS[name]))))
+    assert used - {"__rate_interval", "__range"} == {"deployment", "model"}
+    for variable in BOARDS[name]["templating"]["list"][1:]:
+        assert (variable["multi"], variable["includeAll"], variable["allValue"]) == (True, True, ".*")
+        metric, label = re.fullmatch(r"label_values\((\w+),(\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
+        assert label == variable["name"]
+        assert label in metrics()[metric]
+
+
+@pytest.mark.parametrize("expression", ALL_EXPRESSIONS)
+def test_queries_use_metrics_and_labels_that_there_are(expression: str) -> None:
+    known = metrics()
+    # Names of labels and what stands in quotes are no metrics.
+    bare = GROUPING.sub("", re.sub(r"{[^}]*}", "", expression))
+    names = NAME.findall(bare)
+    assert names
+    assert set(names) <= set(known)
+    for name, matchers in SELECTOR.findall(expression):
+        assert set(re.findall(r"(\w+)=", matchers)) <= known[name]
+    for grouping in GROUPING.findall(expression):
+        assert {label.strip() for label in grouping.split(",")} <= set.union(*(known[name] for name in names))
+
+
+@pytest.mark.parametrize("expression", [e for e in ALL_EXPRESSIONS if "ALERTS" not in e])
+def test_queries_heed_the_variables(expression: str) -> None:
+    """Whatever has a deployment is filtered by it, and so with models, unless the query says which models it means."""
+    known = metrics()
+    selected = SELECTOR.findall(expression)
+    assert [name for name, _ in selected] == NAME.findall(GROUPING.sub("", re.sub(r"{[^}]*}", "", expression)))
+    for name, matchers in selected:
+        assert 'deployment=~"$deployment"' in matchers
+        if "model" in known[name]:
+            assert re.search(r'model=~"\$model"|model=~"\.\+"|model="vgg16"', matchers), matchers
+    for window in re.findall(r"\[([^]]*)\]", expression):
+        assert window in ("$__rate_interval", "$__range")
+
+
+@pytest.mark.parametrize("panel", EVERY_PANEL)
+def test_overrides_change_what_there_is_to_change(panel: Json) -> None:
+    """The SDK takes any name for an overridden setting, and Grafana ignores one that it does not know."""
+    custom = set(panelcfg_custom(panel["type"]))
+    for override in panel["fieldConfig"].get("overrides") or []:
+        assert override["matcher"]["id"] in ("byName", "byRegexp")
+        for setting in override["properties"]:
+            if setting["id"] == "color":
+                assert setting["value"]["mode"] in list(FieldColorModeId)
+            else:
+                assert setting["id"].removeprefix("custom.") in custom
+
+
+def panelcfg_custom(kind: str) -> list[str]:
+    """The settings of a field that a panel type has of its own."""
+    register_default_plugins()
+    config = panelcfg_config(kind)
+    assert config is not None
+    if config.field_config_from_json_hook is None:
+        return []
+    names = {"lineStyle": {}, "lineWidth": 1, "fillOpacity": 1, "stacking": {}}
+    return list(config.field_config_from_json_hook(names).to_json())
+
+
+def test_every_network_has_a_colour_of_its_own() -> None:
+    assert set(VARIANTS) | {"none", "several"} == set(MODEL_COLOURS)
+    assert len(set(MODEL_COLOURS.values())) == len(MODEL_COLOURS)
+
+
+def test_no_panel_type_that_grafana_has_given_up() -> None:
+    kinds = {panel["type"] for board in BOARDS.values() for panel in panels(board)}
+    assert kinds <= {
+        "alertlist", "barchart", "bargauge", "gauge", "heatmap", "piechart", "stat", "state-timeline", "table", "text",
+        "timeseries",
+    }  # fmt: skip

@@ -1,0 +1,233 @@
+"""The dashboards as pictures, from a Prometheus that is made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from typer import Typer
+from typer.testing import CliRunner
+
+from service.observability.render import Window, dashboards, panel_queries
+from service.observability.render.__main__ import render
+from service.observability.render.fields import ask, calculate, fields
+from service.observability.render.picture import DRAW, draw
+from service.observability.render.prometheus import Prometheus, PrometheusError
+from service.observability.render.queries import panels, substitute
+from service.observability.render.theme import colour
+from service.observability.render.units import written
+
+WINDOW = Window(start=1_700_000_000, end=1_700_000_300)
+LABELS = {
+    "model": "vgg16", "deployment": "all", "replica": "one", "status": "200", "reason": "ok", "cut": "full",
+    "result": "ok", "checkpoint": "vgg16@imagenet1k", "labels": "imagenet1k", "trained": "true", "origin": "a file",
+    "version": "1", "python": "3", "torch": "2", "onnxruntime": "1", "ray": "2",
+    "alertname": "Late", "severity": "page", "alertstate": "firing",
+}  # fmt: skip
+Answer = Callable[[str, float], list[tuple[dict[str, str], float]]]
+
+
+def plenty(expression: str, moment: float) -> list[tuple[dict[str, str], float]]:
+    """Two series for every query; buckets for those that ask for buckets."""
+    if "by (le) (increase" in expression:
+        return [({"le": le}, count) for le, count in (("1.0", 3.0), ("2.0", 5.0), ("+Inf", 5.0))]
+    if "> bool 0" in expression:
+        return [({"model": "vgg16"}, float(moment % 60 < 30)), ({"model": "lenet5"}, 1.0)]
+    return [(LABELS, 0.25 + moment % 100 / 1000), (LABELS | {"model": "lenet5", "reason": "named"}, 0.125)]
+
+
+def nothing(expression: str, moment: float) -> list[tuple[dict[str, str], float]]:
+    return []
+
+
+def without_values(expression: str, moment: float) -> list[tuple[dict[str, str], float]]:
+    """What a share of nothing is."""
+    return [(labels, float("nan")) for labels, _ in plenty(expression, moment)]
+
+
+def prometheus(answer: Answer, asked: list[str] | None = None) -> Prometheus:
+    def respond(request: httpx.Request) -> httpx.Response:
+        sent = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
+        expression = sent["query"]
+        if asked is not None:
+            asked.append(expression)
+        if request.url.path.endswith("/query"):
+            moment = float(sent["time"])
+            result: list[Any] = [
+                {"metric": labels, "value": [moment, f"{value}"]} for labels, value in answer(expression, moment)
+            ]
+        else:
+            times = np.arange(float(sent["start"]), float(sent["end"]) + 0.1, float(sent["step"]))
+            result = [
+                {"metric": labels, "values": [[t, f"{answer(expression, t)[n][1]}"] for t in times]}
+                for n, (labels, _) in enumerate(answer(expression, times[0]))
+            ]
+        return httpx.Response(200, json={"status": "success", "data": {"result": result}})
+
+    return Prometheus("http://prometheus", httpx.MockTransport(respond))
+
+
+def pixels(path: Path) -> Any:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("name", ["overview", "batching", "memory"])
+def test_a_dashboard_is_drawn_and_all_its_queries_asked(name: str, tmp_path: Path) -> None:
+    board, asked = dashboards()[name], []
+    assert draw(board, prometheus(plenty, asked), WINDOW, tmp_path / "full.png") == []
+    assert asked == [query.expression for query in panel_queries(board, WINDOW)]
+    assert draw(board, prometheus(nothing), WINDOW, tmp_path / "empty.png") != []
+    full, empty = pixels(tmp_path / "full.png"), pixels(tmp_path / "empty.png")
+    assert full.shape == empty.shape
+    # Where there was nothing but a word there are now lines, areas, numbers.
+    assert (full.max(axis=2) - full.min(axis=2) > 60).sum() > 20 * (empty.max(axis=2) - empty.min(axis=2) > 60).sum()
+    assert (tmp_path / "full.png").stat().st_size < 300_000
+    assert list(tmp_path.glob("*.unfinished")) == []
+
+
+@pytest.mark.parametrize("kind", sorted(DRAW))
+def test_each_type_of_panel_shows_its_data(kind: str, tmp_path: Path) -> None:
+    """Drawn alone, with data and without: what differs lies in the panel."""
+    panel = next(p for board in dashboards().values() for p in panels(board) if p["type"] == kind)
+    place = panel["gridPos"]
+    board = dashboards()["overview"] | {"panels": [panel | {"gridPos": place | {"x": 0, "y": 0}}]}
+    assert draw(board, prometheus(plenty), WINDOW, tmp_path / "full.png") == []
+    draw(board, prometheus(nothing), WINDOW, tmp_path / "empty.png")
+    # By more than the palette of each file makes of the same colour.
+    different = abs(pixels(tmp_path / "full.png") - pixels(tmp_path / "empty.png")).max(axis=2) > 50
+    rows, columns = np.nonzero(different)
+    assert different.sum() > 400
+    assert rows.min() > 84
+    assert columns.max() < 16 + place["w"] * 60
+
+
+def test_the_dashboards_have_no_panel_that_cannot_be_drawn() -> None:
+    assert {panel["type"] for board in dashboards().values() for panel in panels(board)} == set(DRAW)
+
+
+def test_panels_without_data_are_named_unless_they_say_what_that_means(tmp_path: Path) -> None:
+    board = dashboards()["overview"]
+    missing = draw(board, prometheus(nothing), WINDOW, tmp_path / "picture.png")
+    assert set(missing) == {query.panel for query in panel_queries(board, WINDOW) if not query.may_be_empty}
+    assert "Alerts" not in missing
+    assert "Requests by model" in missing
+
+
+def test_values_that_are_none_are_no_data(tmp_path: Path) -> None:
+    board = dashboards()["memory"]
+    missing = draw(board, prometheus(without_values), WINDOW, tmp_path / "picture.png")
+    assert missing == draw(board, prometheus(nothing), WINDOW, tmp_path / "picture.png")
+
+
+def test_variables_are_replaced() -> None:
+    queries = [query for board in dashboards().values() for query in panel_queries(board, WINDOW)]
+    assert not [query for query in queries if "$" in query.expression]
+    asked = substitute('sum(rate(a{model=~"$model"}[$__rate_interval])) / b[$__range]', WINDOW, 5)
+    assert asked == 'sum(rate(a{model=~".*"}[20s])) / b[300s]'
+    with pytest.raises(ValueError, match="not known"):
+        substitute("a{b=~'$replica'}", WINDOW, 5)
+
+
+def test_a_panel_with_an_interval_of_its_own_takes_rates_over_no_less() -> None:
+    window = Window(0, 300, step=5, rate_interval=10)
+    queries = {query.panel: query.expression for query in panel_queries(dashboards()["batching"], window)}
+    assert "[15s]" in queries["Batch sizes"]
+    assert "[10s]" in queries["Mean batch by model"]
+
+
+def test_series_have_the_names_and_colours_that_the_panel_gives_them() -> None:
+    panel = next(p for p in panels(dashboards()["memory"]) if p["title"] == "Resident bytes by model")
+    found = {field.name: field for field in fields(panel, ask(prometheus(plenty), panel, WINDOW))}
+    assert found["vgg16"].colour == "#FF4D9D"
+    assert found["limit"].colour == colour("orange")
+    assert found["limit"].custom("stacking")["mode"] == "none"
+    assert found["vgg16"].custom("stacking")["mode"] == "normal"
+
+
+def test_a_gap_is_no_value() -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
+        series = {"metric": {}, "values": [[1_700_000_000, "1"], [1_700_000_010, "3"]]}
+        return httpx.Response(200, json={"status": "success", "data": {"result": [series]}})
+
+    [series] = Prometheus("http://prometheus", httpx.MockTransport(respond)).over("a", WINDOW, 5)
+    np.testing.assert_array_equal(series.values[:4], [1, np.nan, 3, np.nan])
+    assert [calculate(name, series.values) for name in ("lastNotNull", "mean", "min", "max")] == [3, 2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.99412, "percentunit", "99.4%"),
+        (1536, "bytes", "1.5 KiB"),
+        (800 * 2**20, "bytes", "800 MiB"),
+        (0, "bytes", "0 B"),
+        (0.00123, "s", "1.23 ms"),
+        (90, "s", "1.5 min"),
+        (0, "s", "0 s"),
+        (12, "reqps", "12 req/s"),
+        (1.056, "suffix:×", "1.06×"),
+        (12_000, "short", "12 K"),
+        (float("nan"), "short", "–"),
+    ],
+)
+def test_values_are_written_as_grafana_writes_them(value: float, unit: str, text: str) -> None:
+    assert written(value, unit) == text
+
+
+def test_a_unit_that_nobody_has_drawn_yet_is_an_error() -> None:
+    with pytest.raises(ValueError, match="furlongs"):
+        written(1, "furlongs")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.Response(400, json={"status": "error", "error": "parse error at char 3"}), "parse error at char 3: a"),
+        (httpx.Response(502, text="<html>bad gateway"), "is no Prometheus: status 502"),
+        (httpx.Response(200, json=["hello"]), "an answer of another kind"),
+    ],
+)
+def test_what_prometheus_says_instead_of_an_answer(answer: httpx.Response, said: str) -> None:
+    source = Prometheus("http://prometheus", httpx.MockTransport(lambda request: answer))
+    with pytest.raises(PrometheusError, match=said):
+        source.at("a", 0)
+
+
+def command(*arguments: str) -> Any:
+    app = Typer()
+    app.command()(render)
+    return CliRunner().invoke(app, arguments)
+
+
+def test_the_command_says_that_nothing_answers(tmp_path: Path) -> None:
+    result = command("--prometheus", "http://127.0.0.1:1", "--out", f"{tmp_path}")
+    assert result.exit_code == 1
+    assert "no Prometheus answers at http://127.0.0.1:1" in result.output
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_the_command_writes_pictures_and_names_empty_panels(
+    strict: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.observability.render.__main__.Prometheus", lambda url: prometheus(nothing))
+    result = command("--out", f"{tmp_path}", *(["--strict"] if strict else []))
+    assert result.exit_code == int(strict)
+    assert "no data: TopFive / Overview: Requests by model" in result.output
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"dashboard-overview.png", "dashboard-batching.png", "dashboard-memory.png"}
+
+
+def test_a_folder_without_dashboards_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no dashboards"):
+        dashboards(tmp_path)
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(json.JSONDecodeError):
+        dashboards(tmp_path)
