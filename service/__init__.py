@@ -10,17 +10,22 @@
    ``decoding.py``), queue, forward, top-k. ``residency.py`` keeps it in memory meanwhile, under a byte limit
    (``resident.py``: one entry of it).
 5. ``batcher.py``: waits for the device slot (``device.py``), takes what is queued, earliest deadline first
-   (``deadline_queue.py``).
+   (``deadline_queue.py``), as much as makes a good batch (``cutting.py``).
 6. ``engines/``: a uint8 batch -> probabilities and class numbers, on the device; ``choice.py`` in it picks the engine.
 7. ``answers.py``: predictions and failures -> responses; ``errors.py``: the one table of what can go wrong.
 
 What a checkpoint takes: ``profiles.py`` keeps what was measured, ``measuring.py`` measures it in a process of its own,
 ``profiling.py`` says when, and ``forecast.py`` corrects it by what forward passes took since.
 
+What is seen of it: ``metrics.py`` declares every metric, ``recording.py`` is what the path above calls, ``live.py`` reads
+queues and memory when Prometheus asks. ``exposition.py`` serves them, a process each and all added up; ``targets.py`` says
+where (``target_book.py``). ``logs.py`` has the log lines. ``observability/`` is for Prometheus and Grafana: rules, alerts,
+dashboards, and what draws them.
+
 Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray Serve; ``fleet.py`` reads which
 deployment serves what and ``capacity.py`` whether it fits; ``settings.py`` has every setting. ``cli.py`` is the command
 line, whose ``serve`` is ``supervisor.py``; that starts and ends ``driver.py``, which starts and stops Ray and HAProxy.
 ``state.py`` is the service's record on this machine, ``processes.py`` knows which processes are its own, ``status.py``
 shows both. ``describing.py`` prints what networks are made of, ``profile_command.py`` measures them, ``fetching.py``
-runs pulls side by side, ``terminal.py`` is where commands write, ``logs.py`` sends our log lines to the console.
+runs pulls side by side, ``terminal.py`` is where commands write.
 """

@@ -1,14 +1,79 @@
-"""Fixtures of the service's tests."""
+"""Fixtures of the service's tests.
+
+A start of Ray takes a quarter of a minute. The two services here are started once, by the first test that wants one,
+and belong to the whole session: a test may ask them anything and must leave them as they were. The last that needs
+them, in ``test_lifecycle.py``, stops them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from models.checkpoints import Catalogue, Checkpoint
+from models.importing import import_file
+from models.variants import find_variant
 from tests.fakes import Fakes
+from tests.running import Service
+
+#: As the shipped cluster-cpu, with the two networks that tests have weights for, and two ingress replicas.
+CLUSTER = """
+[ingress]
+replicas = 2
+num_cpus = 0.1
+
+[[deployment]]
+variants = ["lenet5"]
+num_cpus = 0.2
+threads = 1
+
+[[deployment]]
+variants = ["googlenet"]
+num_cpus = 0.2
+"""
 
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Fakes:
     return Fakes(tmp_path)
+
+
+def started(cache_dir: Path, fleet: str, log: Path) -> Iterator[Service]:
+    service = Service(cache_dir, "--fleet", fleet, log=log)
+    try:
+        service.wait_until_ready()
+        yield service
+    finally:
+        assert service.stop() == 0
+        # A stranger's bytes leave no traceback in the log either.
+        assert "Traceback" not in service.log.read_text()
+
+
+@pytest.fixture(scope="session")
+def local(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The fleet that is the default."""
+    yield from started(box_cache, "local", tmp_path_factory.mktemp("local") / "log.txt")
+
+
+@pytest.fixture(scope="session")
+def cluster(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A fleet of several deployments."""
+    folder = tmp_path_factory.mktemp("cluster")
+    fleet = folder / "cluster.toml"
+    fleet.write_text(CLUSTER)
+    yield from started(box_cache, str(fleet), folder / "log.txt")
+
+
+@pytest.fixture(scope="session")
+def bvlc(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path]:
+    """GoogLeNet with the weights that BVLC released, and the cache folder that it was imported into."""
+    cache = tmp_path_factory.mktemp("bvlc")
+    return import_file(find_variant("googlenet"), test_data / "googlenet-bvlc.onnx", Catalogue(cache)), cache
+
+
+@pytest.fixture(scope="session")
+def untrained_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all services with seeded weights: a graph that the first has exported the next ones find."""
+    return tmp_path_factory.mktemp("untrained")

@@ -95,8 +95,9 @@ async def test_a_random_mixture_adds_up(tmp_path: Path) -> None:
         by_kind[status, reason] += int(times)
     assert by_kind == answers
     assert found.rise("topfive_request_seconds_count") == ok
-    # Whatever went through the device was somebody's picture, and nobody's went twice.
-    assert found.rise("topfive_batch_size_sum") == found.rise("topfive_forward_seconds_count") == ok
+    assert found.rise("topfive_forward_seconds_count") == ok
+    # Nobody's went twice; some that came too late had gone already.
+    assert ok <= found.rise("topfive_batch_size_sum") <= ok + answers["504", "deadline-missed"]
     assert found.rise("topfive_batches_total") == found.rise("topfive_batch_size_count")
     refused = found.rise("topfive_shed_total", reason="router") + found.rise("topfive_shed_total", reason="queue")
     assert refused == answers["429", "overloaded"]
