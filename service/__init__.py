@@ -17,10 +17,10 @@
 What a checkpoint takes: ``profiles.py`` keeps what was measured, ``measuring.py`` measures it in a process of its own,
 ``profiling.py`` says when, and ``forecast.py`` corrects it by what forward passes took since.
 
-What is seen of it: ``metrics.py`` declares every metric, ``recording.py`` is what the path above calls, ``live.py`` reads
-queues and memory when Prometheus asks. ``exposition.py`` serves them, a process each and all added up; ``targets.py`` says
-where (``target_book.py``). ``logs.py`` has the log lines. ``observability/`` is for Prometheus and Grafana: rules, alerts,
-dashboards, and what draws them.
+What is seen of it: ``metrics.py`` declares every metric, ``recording.py`` is what the path above calls, ``live.py``
+reads queues and memory when Prometheus asks. ``exposition.py`` serves them, a process each and all added up;
+``targets.py`` says where (``target_book.py``). ``logs.py`` has the log lines, ``tracing.py`` the spans.
+``observability/`` is for Prometheus and Grafana: rules, alerts, dashboards, and what draws them.
 
 Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray Serve; ``fleet.py`` reads which
 deployment serves what and ``capacity.py`` whether it fits; ``settings.py`` has every setting. ``cli.py`` is the command

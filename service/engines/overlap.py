@@ -25,6 +25,7 @@ import torch
 
 from service.engines import TopK
 from service.engines.buckets import Buckets
+from service.metrics import OOM_SPLITS
 
 log = logging.getLogger(__name__)
 
@@ -269,6 +270,7 @@ class Overlap:
         self._memory = None
         self._device.reclaim()
         self._buckets.halve(bucket)
+        OOM_SPLITS.inc()
         log.warning(
             "out of memory with a batch of %d; %d pictures are the most from now on", bucket, self._buckets.largest
         )
