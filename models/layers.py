@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -92,13 +93,20 @@ class ConvBNReLU(nn.Sequential):
         self.relu = nn.ReLU(inplace=True)
 
 
+def _layers_to_draw(network: nn.Module) -> Iterator[nn.Conv2d | nn.Linear]:
+    """Layers whose weights hold numbers. On the meta device there are none, and drawing them all the same would take
+    torch seconds: it computes no Gaussians there without most of its compiler."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.is_meta:
+            yield layer
+
+
 def init_gaussian(network: nn.Module, std: float = 0.01) -> None:
     """Zero-mean Gaussian weights and zero biases, for convolutions and linear layers (Krizhevsky 2012, section 5)."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.normal_(layer.weight, 0.0, std)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    for layer in _layers_to_draw(network):
+        nn.init.normal_(layer.weight, 0.0, std)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def init_xavier(network: nn.Module) -> None:
@@ -113,6 +121,6 @@ def init_xavier(network: nn.Module) -> None:
 def init_kaiming(network: nn.Module) -> None:
     """He's normal weights (fan out) and zero biases for convolutions, Gaussian 0.01 for linear layers."""
     init_gaussian(network)
-    for layer in network.modules():
+    for layer in _layers_to_draw(network):
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
