@@ -15,3 +15,10 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("TOPFIVE_TEST_DATA is not set: no folder with the test data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def box_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache folder for all who serve the weights in the box and no others: who comes first exports and measures
+    them, as at any first start; whoever comes later finds that done. Nothing may be imported into it."""
+    return tmp_path_factory.mktemp("box")

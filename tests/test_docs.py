@@ -25,8 +25,8 @@ EXAMPLES = re.findall(r"^\$ (curl .*)\n(\{.*\})$", README, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with uvicorn_service(tmp_path_factory.mktemp("cache")) as url, httpx.Client(base_url=url, timeout=60) as client:
+def client(box_cache: Path) -> Iterator[httpx.Client]:
+    with uvicorn_service(box_cache) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 

@@ -29,6 +29,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def filled_cache(own_cache: Path, box_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the graph of the weights in the box may be on file, for tests that are not about its export."""
+    monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(box_cache))
+
+
 def test_models_as_a_table_and_as_json() -> None:
     table = runner.invoke(app, ["models"])
     assert table.exit_code == 0
@@ -45,6 +51,7 @@ def test_models_as_a_table_and_as_json() -> None:
     assert all(row["name"].endswith("@untrained") for row in untrained)
 
 
+@pytest.mark.usefixtures("filled_cache")
 def test_classify_prints_labels_and_json() -> None:
     words = runner.invoke(app, ["classify", "lenet5", str(DIGIT), "-k", "1"])
     assert words.exit_code == 0
@@ -54,6 +61,7 @@ def test_classify_prints_labels_and_json() -> None:
     assert set(answer) == {"model", "checkpoint", "top5", "timings_ms", "batch_size"}
 
 
+@pytest.mark.usefixtures("filled_cache")
 def test_classify_several_files_of_which_one_is_bad(tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"text")
@@ -63,6 +71,7 @@ def test_classify_several_files_of_which_one_is_bad(tmp_path: Path) -> None:
     assert "no picture" in result.stderr
 
 
+@pytest.mark.usefixtures("filled_cache")
 def test_classify_reads_standard_input() -> None:
     result = runner.invoke(app, ["classify", "lenet5", "-", "--json"], input=DIGIT.read_bytes())
     assert json.loads(result.stdout)["top5"][0]["label"] == "3"

@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.checkpoints import Catalogue, Checkpoint
-from models.importing import import_file
+from models.checkpoints import Checkpoint
 from models.preprocess import crop, picture_to_crop
-from models.variants import find_variant
 from service.engines.onnx_cpu import OnnxCpu
 
 
 @pytest.fixture(scope="module")
-def googlenet(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, OnnxCpu]:
-    cache = tmp_path_factory.mktemp("cache")
-    checkpoint = import_file(find_variant("googlenet"), test_data / "googlenet-bvlc.onnx", Catalogue(cache))
+def googlenet(bvlc: tuple[Checkpoint, Path]) -> tuple[Checkpoint, OnnxCpu]:
+    checkpoint, cache = bvlc
     return checkpoint, OnnxCpu(checkpoint, threads=2, cache_dir=cache)
 
 

@@ -25,47 +25,39 @@ from tests.running import Service, uvicorn_service
 # The first test of a fleet waits for its start, on a new machine with a cold disk.
 pytestmark = pytest.mark.timeout(300)
 
-#: As the shipped cluster-cpu, with the two networks that tests have weights for, and two ingress replicas.
-CLUSTER = """
-[ingress]
-replicas = 2
-num_cpus = 0.1
-
-[[deployment]]
-variants = ["lenet5"]
-num_cpus = 0.2
-threads = 1
-
-[[deployment]]
-variants = ["googlenet"]
-num_cpus = 0.2
-"""
-
 
 @pytest.fixture(
     scope="module",
     params=[
         "uvicorn",
+        # Before the local fleet, whose processes would take their share of a small machine from these many.
+        pytest.param("cluster", marks=pytest.mark.service, id="cluster-cpu"),
         pytest.param("local", marks=pytest.mark.service),
-        pytest.param("cluster-cpu", marks=pytest.mark.service),
     ],
 )
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp(request.param)
+def url(request: pytest.FixtureRequest, box_cache: Path) -> Iterator[str]:
     if request.param == "uvicorn":
-        with uvicorn_service(folder) as address:
+        with uvicorn_service(box_cache) as address:
             yield address
         return
-    fleet = folder / "cluster.toml"
-    fleet.write_text(CLUSTER)
-    service = Service(folder, "--fleet", "local" if request.param == "local" else str(fleet), log=folder / "log.txt")
-    try:
-        service.wait_until_ready()
-        yield service.url
-    finally:
-        assert service.stop() == 0
-        # A stranger's bytes leave no traceback in the log either.
-        assert "Traceback" not in service.log.read_text()
+    service: Service = request.getfixturevalue(request.param)
+    yield service.url
+    # It lives on, and is looked at once more when it has stopped.
+    assert "Traceback" not in service.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def said_by_the_command_line(box_cache: Path) -> list[dict[str, Any]]:
+    """What ``topfive classify`` says of the digit, in a process of its own; the same for whatever it is compared to."""
+    run = subprocess.run(
+        [sys.executable, "-m", "service.cli", "classify", "lenet5", str(DIGIT), "--json"],
+        capture_output=True,
+        check=True,
+        timeout=100,
+        env={**os.environ, "TOPFIVE_CACHE_DIR": str(box_cache)},
+    )
+    labels: list[dict[str, Any]] = json.loads(run.stdout)["top5"]
+    return labels
 
 
 @pytest.fixture
@@ -90,15 +82,10 @@ def test_curl_with_a_form_content_type_is_a_picture(client: httpx.Client) -> Non
     assert answer.status_code == 200
 
 
-def test_the_command_line_agrees_with_the_service(client: httpx.Client, tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "service.cli", "classify", "lenet5", str(DIGIT), "--json"],
-        capture_output=True,
-        check=True,
-        timeout=100,
-        env={**os.environ, "TOPFIVE_CACHE_DIR": str(tmp_path)},
-    )
-    ours = json.loads(run.stdout)["top5"]
+def test_the_command_line_agrees_with_the_service(
+    client: httpx.Client, said_by_the_command_line: list[dict[str, Any]]
+) -> None:
+    ours = said_by_the_command_line
     theirs = client.post("/classify?model=lenet5", content=DIGIT.read_bytes()).json()["top5"]
     assert [label["label"] for label in ours] == [label["label"] for label in theirs]
     for mine, other in zip(ours, theirs, strict=True):

@@ -23,18 +23,38 @@ from tests.running import Service, free_port
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Starts services and ends them, whatever the test did to them."""
+Start = Callable[..., Service]
+
+
+@pytest.fixture(scope="module")
+def start(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts services and ends them, whatever the tests did to them."""
+    logs = tmp_path_factory.mktemp("logs")
     with ExitStack() as stack:
 
         def starter(*options: str, port: int | None = None) -> Service:
-            service = Service(tmp_path, *options, port=port, log=tmp_path / f"{time.monotonic_ns()}.log")
+            service = Service(box_cache, *options, port=port, log=logs / f"{time.monotonic_ns()}.log")
             stack.callback(service.stop)
             service.wait_until_ready()
             return service
 
         yield starter
+
+
+@pytest.fixture(scope="module")
+def handed_on() -> list[Service]:
+    """The service that the test before has left in order for the next one, or nothing: each start that is spared is a
+    quarter of a minute."""
+    return []
+
+
+@pytest.fixture
+def service(start: Start, handed_on: list[Service]) -> Iterator[Service]:
+    """A service to be harmed. A test that has one in order at its end hands it on."""
+    taken = handed_on.pop() if handed_on else start()
+    yield taken
+    if taken not in handed_on:
+        taken.stop()
 
 
 def record(service: Service) -> Record:
@@ -67,23 +87,41 @@ def until(condition: Callable[[], bool], within_s: float = 60) -> None:
         time.sleep(0.05)
 
 
+def test_two_services_side_by_side_and_status_knows_both(local: Service, cluster: Service) -> None:
+    """The last test of the two: one of them is stopped."""
+    assert (post(cluster.url), post(local.url)) == (200, 200)
+    command = [sys.executable, "-m", "service.cli", "status"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert cluster.url in shown
+    assert local.url in shown
+    assert "ready" in shown
+    assert "lenet5@mnist" in shown
+    assert cluster.stop() == 0
+    assert post(local.url) == 200
+    # A third on the second's port is one clear line.
+    refused = subprocess.run(
+        [sys.executable, "-m", "service.cli", "serve", "--port", str(local.port)], capture_output=True, text=True
+    )
+    assert refused.returncode == 1
+    assert f"on port {local.port}" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert local.stop() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_stop_answers_what_runs_and_leaves_nothing(
-    start: Callable[..., Service], tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_stop_answers_what_runs_and_leaves_nothing(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     """With a slow request in flight: readyz turns first, the request is answered, then everything is gone."""
     fleet = tmp_path / "slow.toml"
-    fleet.write_text('[[deployment]]\nvariants = ["vgg16"]\nmax_batch_size = 4\n')
+    # The slowest a megabyte, with no more cores on a large machine than on a small one.
+    fleet.write_text('[[deployment]]\nvariants = ["inception_v3"]\nthreads = 2\n')
     service = start("--fleet", str(fleet), "--untrained")
-    run = record(service).run
-    one = httpx.post(f"{service.url}/classify?model=vgg16", content=photo(), timeout=60).json()["timings_ms"]["forward"]
+    run, url = record(service).run, f"{service.url}/classify?model=inception_v3"
+    one = httpx.post(url, content=photo(), timeout=60).json()["timings_ms"]["forward"]
     # As many as keep this machine busy for two to three seconds: a stop waits six.
     count = max(2, min(64, round(2500 / one)))
     files = [("image", (f"{i}.jpg", photo())) for i in range(count)]
     answers: list[httpx.Response] = []
-    slow = threading.Thread(
-        target=lambda: answers.append(httpx.post(f"{service.url}/classify?model=vgg16", files=files, timeout=60))
-    )
+    slow = threading.Thread(target=lambda: answers.append(httpx.post(url, files=files, timeout=60)))
     slow.start()
     time.sleep(0.3)
     service.process.send_signal(number)
@@ -96,41 +134,22 @@ def test_a_stop_answers_what_runs_and_leaves_nothing(
     assert "Traceback" not in service.log.read_text()
 
 
-def test_two_services_side_by_side_and_status_knows_both(start: Callable[..., Service]) -> None:
-    first, second = start(), start()
-    assert (post(first.url), post(second.url)) == (200, 200)
-    command = [sys.executable, "-m", "service.cli", "status"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert first.url in shown
-    assert second.url in shown
-    assert "ready" in shown
-    assert "lenet5@mnist" in shown
-    assert first.stop() == 0
-    assert post(second.url) == 200
-    # A third on the second's port is one clear line.
-    refused = subprocess.run(
-        [sys.executable, "-m", "service.cli", "serve", "--port", str(second.port)], capture_output=True, text=True
-    )
-    assert refused.returncode == 1
-    assert f"on port {second.port}" in refused.stderr
-    assert len(refused.stderr.strip().splitlines()) == 1
-
-
 @pytest.mark.slow
-def test_a_killed_supervisor_takes_everything_with_it(start: Callable[..., Service]) -> None:
-    service = start()
+def test_a_killed_supervisor_takes_everything_with_it(service: Service, start: Start, handed_on: list[Service]) -> None:
     run = record(service).run
     service.process.kill()
     until(lambda: of_run(run) == [])
     again = start(port=service.port)
     assert post(again.url) == 200
+    handed_on.append(again)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", ["service.driver", "gcs_server", "raylet/raylet"])
-def test_a_death_that_ray_cannot_mend_ends_the_service(start: Callable[..., Service], title: str) -> None:
+def test_a_death_that_ray_cannot_mend_ends_the_service(
+    service: Service, start: Start, handed_on: list[Service], title: str
+) -> None:
     """With a message and an exit status, so that whoever supervises the service starts it again."""
-    service = start()
     run = record(service).run
     named(service, title).kill()
     assert service.process.wait(60) == 1
@@ -138,12 +157,14 @@ def test_a_death_that_ray_cannot_mend_ends_the_service(start: Callable[..., Serv
     assert of_run(run) == []
     again = start(port=service.port)
     assert post(again.url) == 200
+    handed_on.append(again)
 
 
 @pytest.mark.slow
-def test_everything_killed_at_once_is_cleared_up_by_the_next_start(start: Callable[..., Service]) -> None:
+def test_everything_killed_at_once_is_cleared_up_by_the_next_start(
+    service: Service, start: Start, handed_on: list[Service]
+) -> None:
     """Supervisor and driver die together, so that nobody is left who could clear up."""
-    service = start()
     run = record(service).run
     driver = named(service, "service.driver")
     service.process.send_signal(signal.SIGSTOP)
@@ -153,6 +174,7 @@ def test_everything_killed_at_once_is_cleared_up_by_the_next_start(start: Callab
     again = start(port=service.port)
     assert of_run(run) == []
     assert post(again.url) == 200
+    handed_on.append(again)
 
 
 def is_dead(process: psutil.Process) -> bool:
@@ -165,14 +187,14 @@ def is_dead(process: psutil.Process) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", ["ray::ServeReplica", "haproxy -db", "ray::HAProxyManager", "ray::ServeController"])
-def test_what_ray_can_mend_comes_back_by_itself(start: Callable[..., Service], title: str) -> None:
-    service = start()
+def test_what_ray_can_mend_comes_back_by_itself(service: Service, handed_on: list[Service], title: str) -> None:
     victim = named(service, title)
     victim.kill()
     until(lambda: is_dead(victim))
     answers: list[int] = []
     until(lambda: answers.append(post(service.url)) or answers[-5:] == [200] * 5, within_s=100)
     assert set(answers) <= {0, 200, 404, 503}, "a dead process must not look like a defect of the service"
+    handed_on.append(service)
 
 
 def test_a_stranger_on_the_port_is_named(tmp_path: Path) -> None:

@@ -8,19 +8,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.checkpoints import Catalogue
-from models.importing import import_file
+from models.checkpoints import Checkpoint
 from models.labels import labels
-from models.variants import find_variant
 from tests.running import uvicorn_service
 
 WORDNET_IDS = {label.wordnet_id: index for index, label in enumerate(labels("imagenet1k"))}
 
 
 @pytest.fixture(scope="module")
-def url(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    cache = tmp_path_factory.mktemp("cache")
-    import_file(find_variant("googlenet"), test_data / "googlenet-bvlc.onnx", Catalogue(cache))
+def url(bvlc: tuple[Checkpoint, Path]) -> Iterator[str]:
+    _, cache = bvlc
     with uvicorn_service(cache) as address:
         yield address
 

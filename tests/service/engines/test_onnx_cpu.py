@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.checkpoints import Catalogue
-from models.graph_cache import cached_graph
+from models.graph_cache import cached_graph, graph_path
 from service.engines import MAX_K
 from service.engines.onnx_cpu import OnnxCpu
 from service.engines.torch_cpu import TorchCpu
@@ -39,10 +39,10 @@ def test_it_answers_like_torch(cache: Path, name: str) -> None:
         np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=1e-5)
 
 
-def test_a_clear_digit_is_known(cache: Path) -> None:
+def test_a_clear_digit_is_known(box_cache: Path) -> None:
     crop = np.zeros((1, 32, 32, 1), np.uint8)
     crop[0, 6:26, 15:18] = 255  # a one
-    top = OnnxCpu(Catalogue().find("lenet5@mnist"), threads=1, cache_dir=cache).run(crop)
+    top = OnnxCpu(Catalogue().find("lenet5@mnist"), threads=1, cache_dir=box_cache).run(crop)
     assert top.indices[0, 0] == 1
     assert top.probabilities[0, 0] > 0.9
     assert (np.diff(top.probabilities[0]) <= 0).all()
@@ -56,10 +56,11 @@ def test_it_holds_its_weights_until_it_is_closed(cache: Path) -> None:
         engine.warm_up(1)
 
 
-def test_a_graph_that_a_crash_cut_short_is_made_anew(tmp_path: Path) -> None:
+def test_a_graph_that_a_crash_cut_short_is_made_anew(cache: Path, tmp_path: Path) -> None:
     checkpoint = UNTRAINED.find("lenet5")
-    path = cached_graph(checkpoint, tmp_path)
-    path.write_bytes(path.read_bytes()[:1000])
+    path = graph_path(checkpoint, tmp_path)
+    path.parent.mkdir()
+    path.write_bytes(cached_graph(checkpoint, cache).read_bytes()[:1000])
     engine = OnnxCpu(checkpoint, threads=1, cache_dir=tmp_path)
     engine.warm_up(1)
     assert path.stat().st_size > 60_850 * 4
