@@ -5,13 +5,15 @@
 2. ``decider.py``: which checkpoint answers. It asks the placement how checkpoints stand and ``router.py``, a pure
    function, which one fits the budget (``standing.py`` has its words, ``refusal.py`` its noes); ``promises.py`` keeps
    what others were promised, ``comeback.py`` tells the refused when to come back.
-3. ``placement.py``: a checkpoint -> the predictor that serves it, in this process, or over the hop of ``remote.py``.
+3. ``placement.py``: a checkpoint -> the predictor that serves it, in this process, or over the hop of ``remote.py``,
+   whose far end is ``host.py``.
 4. ``predictor.py``: one checkpoint being served: decode in a small thread pool (a thumbnail on the spot:
-   ``decoding.py``), queue, forward, top-k. ``residency.py`` keeps it in memory meanwhile, under a byte limit
-   (``resident.py``: one entry of it).
+   ``decoding.py``; ``arriving.py`` has who is there), queue, forward, top-k (``prediction.py``). ``residency.py``
+   keeps it in memory meanwhile, under a byte limit (``resident.py``: one entry of it).
 5. ``batcher.py``: waits for the device slot (``device.py``), takes what is queued, earliest deadline first
    (``deadline_queue.py``), as much as makes a good batch (``cutting.py``).
-6. ``engines/``: a uint8 batch -> probabilities and class numbers, on the device; ``choice.py`` in it picks the engine.
+6. ``passes.py`` and ``engines/``: a uint8 batch -> probabilities and class numbers, on the device; ``choice.py``
+   picks the engine.
 7. ``answers.py``: predictions and failures -> responses; ``errors.py``: the one table of what can go wrong.
 
 What a checkpoint takes: ``profiles.py`` keeps what was measured, ``measuring.py`` measures it in a process of its own,
@@ -19,8 +21,9 @@ What a checkpoint takes: ``profiles.py`` keeps what was measured, ``measuring.py
 
 What is seen of it: ``metrics.py`` declares every metric, ``recording.py`` is what the path above calls, ``live.py``
 reads queues and memory when Prometheus asks. ``exposition.py`` serves them, a process each and all added up;
-``targets.py`` says where (``target_book.py``). ``logs.py`` has the log lines, ``tracing.py`` the spans.
-``observability/`` is for Prometheus and Grafana: rules, alerts, dashboards, and what draws them.
+``targets.py`` says where (``target_book.py``). ``logs.py`` has the log lines, ``tracing.py`` the spans of a request and
+``phases.py`` those of a picture. ``observability/`` is for Prometheus and Grafana: rules, alerts, dashboards, and what
+draws them.
 
 Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray Serve; ``fleet.py`` reads which
 deployment serves what and ``capacity.py`` whether it fits; ``settings.py`` has every setting. ``cli.py`` is the command

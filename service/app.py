@@ -15,11 +15,13 @@ from models.checkpoints import Catalogue
 from service.api import create_app
 from service.capacity import hosted
 from service.fleet import Deployment, Fleet
+from service.host import Host
 from service.logs import configure_logging
-from service.remote import Host, RemotePlacement
+from service.remote import RemotePlacement
 from service.settings import Settings
 from service.state import is_stopping
 from service.targets import expose
+from service.tracing import start_tracing
 
 #: What every deployment has in common. Serve's own limit on requests (5 by default) puts them to sleep unseen; ours
 #: refuses them with a time to come back. Stopping and noticing a death should take seconds, not half a minute.
@@ -51,6 +53,7 @@ class Gateway:
     """The ingress of other fleets: HTTP here, networks behind Serve handles."""
 
     def __init__(self, settings: Settings, fleet: Fleet, folder: Path, handles: dict[str, Any]) -> None:
+        stop_tracing = start_tracing(settings)
         configure_logging(settings.log_format)
         catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=fleet.names())
         replicas = {name: d.replicas for d in fleet.deployment for name in d.names()}
@@ -63,6 +66,7 @@ class Gateway:
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
+            await asyncio.to_thread(stop_tracing)
 
         self._app = create_app(catalogue, placement, settings, lifespan, expose(settings.host))
 

@@ -23,7 +23,7 @@ from functools import partial
 from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 from service.cutting import Batch, cut
-from service.deadline_queue import DeadlineQueue, Ticket
+from service.deadline_queue import DeadlineQueue, Ticket, Trace
 from service.device import DeviceSlot
 from service.errors import NotReadyError
 
@@ -37,6 +37,7 @@ _MOMENT_S = 0.005
 
 _Ticket: TypeAlias = Ticket[Item, "Batched[Output]"]
 Begin: TypeAlias = Callable[[Sequence[Item]], Callable[[], Sequence[Output]]]
+Learn: TypeAlias = Callable[[Batch[Item, "Batched[Output]"], float, float, Exception | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Batcher(Generic[Item, Output]):
         forward_s: how long a forward pass takes as good as always, by batch size, [0] unused; empty where that is not
             known.
         expected_s: how long a forward pass of so many takes on average; 0 where that is not known.
-        learn: told the size and seconds of each forward pass, and what ended its batch.
+        learn: told of each forward pass that is over: its batch, since when it had the device, for how many seconds,
+            the error if it failed.
         clock: seconds, monotonic; deadlines are on it.
     """
 
@@ -80,7 +82,7 @@ class Batcher(Generic[Item, Output]):
         arriving: Callable[[], int] = lambda: 0,
         forward_s: Callable[[], Sequence[float]] = tuple,
         expected_s: Callable[[int], float] = lambda _size: 0.0,
-        learn: Callable[[int, float, str], None] = lambda _size, _seconds, _cut: None,
+        learn: Learn[Item, Output] = lambda _batch, _started, _seconds, _error: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
@@ -97,6 +99,7 @@ class Batcher(Generic[Item, Output]):
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
         self._fastest_s = 0.0
+        self._ended = -math.inf
         self._seconds_per_item = 0.0
 
     @property
@@ -124,7 +127,7 @@ class Batcher(Generic[Item, Output]):
         should."""
         self._queue.check_room(arriving, size, self._seconds_per_item)
 
-    async def submit(self, item: Item, deadline: float, size: int = 0) -> Batched[Output]:
+    async def submit(self, item: Item, deadline: float, size: int = 0, trace: Trace | None = None) -> Batched[Output]:
         """Queues an item of ``size`` bytes and waits for its output. Cancelling the caller takes the item out of the
         queue.
 
@@ -137,7 +140,9 @@ class Batcher(Generic[Item, Output]):
         if self._closed:
             raise NotReadyError("the service is stopping")
         self.check_room(1, size)
-        ticket = self._queue.push(item, deadline, size, self._clock())
+        ticket = self._queue.push(item, deadline, size, self._clock(), trace)
+        if trace is not None:
+            trace.queued(ticket.queued_at)
         self._arrived.set()
         if self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._serve())
@@ -238,15 +243,21 @@ class Batcher(Generic[Item, Output]):
     ) -> None:
         size = len(batch.tickets)
         self._slot.busy_until = started + self._expected_s(size)
+        for ticket in batch.tickets:
+            if ticket.trace is not None:
+                ticket.trace.taken(started)
         try:
             outputs = await self._slot.run(finish)
             if len(outputs) != size:
                 raise RuntimeError(f"{len(outputs)} outputs came of {size} items")
         except Exception as error:
+            self._tell(batch, *self._held(started), error)
             await self._find_guilty(batch.tickets, error)
             return
-        took_s = self._clock() - started
-        self._learn(took_s, size, batch.cut)
+        began, held_s = self._held(started)
+        took_s = began + held_s - started
+        self._learn(held_s, size)
+        self._tell(batch, began, held_s, None)
         for ticket, output in zip(batch.tickets, outputs, strict=True):
             if not ticket.answer.done():
                 ticket.answer.set_result(
@@ -264,12 +275,17 @@ class Batcher(Generic[Item, Output]):
             bisected = Batch(half, "bisected")
             await self._forward(bisected, partial(self._run, bisected.items), self._clock())
 
-    def _learn(self, forward_s: float, size: int, cut: str) -> None:
+    def _held(self, started: float) -> tuple[float, float]:
+        """Since when the pass that is just over had the device, and for how long: one that was begun ahead shared it
+        with the pass before, whose time that was."""
+        began, self._ended = max(started, self._ended), self._clock()
+        return began, self._ended - began
+
+    def _learn(self, forward_s: float, size: int) -> None:
         self._fastest_s = min(self._fastest_s or forward_s, forward_s)
         per_item = forward_s / size
         previous = self._seconds_per_item or per_item
         self._seconds_per_item = 0.8 * previous + 0.2 * per_item
-        self._tell(size, forward_s, cut)
 
 
 def _raise(error: Exception) -> NoReturn:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -33,6 +34,8 @@ from service.placement import Placement
 from service.recording import GONE, GONE_STATUS, NO_MODEL, OK, Edge, Outcome, summary
 from service.schemas import Answer, ClassifyQuery
 from service.settings import Settings
+from service.standing import Decision
+from service.tracing import RequestSpan, tracing
 
 log = logging.getLogger(__name__)
 Query = TypeVar("Query", bound=BaseModel)
@@ -46,43 +49,51 @@ class Classifier:
         self._placement = placement
         self._settings = settings
         self._edge = edge
+        self._tracing = tracing()
 
     async def classify(self, request: Request) -> Response:
         """Read the query, read the body, pick the checkpoint, predict, answer."""
         arrived = time.monotonic()
         self._edge.arrived()
-        request_is, pictures_are = Outcome(NO_MODEL, "internal"), list[Outcome]()
+        span = None if self._tracing is None else self._tracing.request(request, arrived)
+        # Whatever does not come to an end was cancelled: by us or by the server, since nobody waits for it any more.
+        fate, response = _Fate(Outcome(NO_MODEL, GONE)), Response(status_code=GONE_STATUS)
         try:
-            response, request_is, pictures_are = await self._answer(request, arrived)
+            response = await self._answer(request, arrived, span, fate)
+        except Exception as error:
+            failure = known_failure(error)
+            fate.request, response = Outcome(fate.request.model, failure.slug), problem(failure)
         finally:
-            self._edge.left(request_is, pictures_are, time.monotonic() - arrived)
-        if self._settings.access_log:
-            log_access(request, response, request_is, len(pictures_are), time.monotonic() - arrived)
+            took_s = time.monotonic() - arrived
+            self._edge.left(fate.request, fate.pictures, took_s)
+            if span is not None:
+                span.end(fate.request)
+            if self._settings.access_log:
+                trace_id = None if span is None else span.trace_id
+                log_access(request, response, fate.request, len(fate.pictures), took_s, trace_id)
         return response
 
-    async def _answer(self, request: Request, arrived: float) -> tuple[Response, Outcome, list[Outcome]]:
-        """The response, and what became of the request and its pictures."""
+    async def _answer(self, request: Request, arrived: float, span: RequestSpan | None, fate: _Fate) -> Response:
         try:
             query = read_query(ClassifyQuery, request.scope["query_string"])
             body = await read_body(request, self._settings.max_body_bytes)
             # What is wrong with the query is so for all of its pictures.
             checkpoints = self._decider.candidates(query, arrived)
         except ClientDisconnect:
-            return Response(status_code=GONE_STATUS), Outcome(NO_MODEL, GONE), []
-        except Exception as error:
-            failure = known_failure(error)
-            return problem(failure), Outcome(NO_MODEL, failure.slug), []
+            return Response(status_code=GONE_STATUS)
         named = checkpoints[0].variant.name if query.model is not None else NO_MODEL
+        fate.request = Outcome(named, GONE)
+        fate.pictures = [fate.request] * len(body.pictures)
         with Watch(request.receive):
-            waiting = [self._one(picture, query, checkpoints, arrived, named) for picture in body.pictures]
+            ones = [partial(self._one, picture, query, checkpoints, arrived, named) for picture in body.pictures]
+            if body.bulk and span is not None:
+                ones = [partial(span.picture, index, one) for index, one in enumerate(ones)]
             # A task for a lone picture would be one more turn of the event loop.
-            results = await asyncio.gather(*waiting) if body.bulk else [await waiting[0]]
-            outcomes, answers = [outcome for outcome, _ in results], [answer for _, answer in results]
-            if body.bulk:
-                return bulk(answers), summary(outcomes), outcomes
-            return single(answers[0]), outcomes[0], outcomes
-        gone = Outcome(named, GONE)
-        return Response(status_code=GONE_STATUS), gone, [gone] * len(body.pictures)
+            results = await asyncio.gather(*(one() for one in ones)) if body.bulk else [await ones[0]()]
+            fate.pictures, answers = [outcome for outcome, _ in results], [answer for _, answer in results]
+            fate.request = summary(fate.pictures) if body.bulk else fate.pictures[0]
+            return bulk(answers) if body.bulk else single(answers[0])
+        return Response(status_code=GONE_STATUS)
 
     async def _one(
         self,
@@ -92,21 +103,27 @@ class Classifier:
         arrived: float,
         named: str,
     ) -> tuple[Outcome, Answer | Failure]:
-        if isinstance(picture, Failure):
-            return Outcome(named, picture.slug), picture
-        if not picture:
-            failure = failure_of(NoPictureError("the file is empty"))
-            return Outcome(named, failure.slug), failure
+        """What became of a picture, which is never an error: its neighbours in a bulk request have answers of their
+        own."""
         try:
+            if isinstance(picture, Failure):
+                return Outcome(named, picture.slug), picture
+            if not picture:
+                raise NoPictureError("the file is empty")
             # Nothing is awaited between the decision and the picture's place in the queue: the next one sees it.
             decision = self._decider.decide(query, checkpoints, arrived, len(picture))
-            decided = time.monotonic()
-            predictor = self._placement.predictor(decision.checkpoint)
+            return await self._predicted(picture, query, decision, arrived)
         except Exception as error:
             failure = known_failure(error)
             if failure.slug == OVERLOADED:
                 self._edge.shed("router")
             return Outcome(named, failure.slug), failure
+
+    async def _predicted(
+        self, picture: bytes, query: ClassifyQuery, decision: Decision, arrived: float
+    ) -> tuple[Outcome, Answer | Failure]:
+        decided = time.monotonic()
+        predictor = self._placement.predictor(decision.checkpoint)
         self._edge.routed(decision)
         allowed_s = self._decider.allowed_s(query)
         with self._decider.promise(decision, arrived + allowed_s):
@@ -120,11 +137,20 @@ class Classifier:
                 self._placement.judge(decision.checkpoint, predicted_s, now - decided)
                 self._edge.predicted(model, (now - decided) / predicted_s)
         if not isinstance(outcome, Failure):
+            answered = answer(outcome, decision, query.k, now - arrived)
             self._edge.answered(model, outcome.decode_s, outcome.queue_s, outcome.forward_s)
-            return Outcome(model, OK), answer(outcome, decision, query.k, now - arrived)
+            return Outcome(model, OK), answered
         if reason in (OVERLOADED, DEADLINE_MISSED):
             self._edge.shed("queue" if reason == OVERLOADED else "deadline")
         return Outcome(model, reason), outcome
+
+
+@dataclass(slots=True)
+class _Fate:
+    """What became of a request and its pictures, as far as it is known."""
+
+    request: Outcome
+    pictures: list[Outcome] = field(default_factory=list)
 
 
 def known_failure(error: Exception) -> Failure:

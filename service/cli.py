@@ -67,6 +67,7 @@ def serve(
     mirror: Annotated[str | None, _setting("mirror")] = None,
     access_log: Annotated[bool | None, _setting("access_log", "--access-log/--no-access-log")] = None,
     log_format: Annotated[str | None, _setting("log_format")] = None,
+    tracing: Annotated[bool | None, _setting("tracing", "--tracing/--no-tracing")] = None,
 ) -> None:
     """Serve over HTTP until Ctrl-C."""
     options = dict(locals())
@@ -74,10 +75,14 @@ def serve(
     from service.state import AlreadyServingError
     from service.supervisor import StartError
     from service.supervisor import serve as run
+    from service.tracing import TracingError, check_tracing
 
+    settings = read_settings(**options)
     try:
-        run(read_settings(**options), errors)
-    except (FleetError, AlreadyServingError, StartError) as error:
+        if settings.tracing:
+            check_tracing()
+        run(settings, errors)
+    except (FleetError, AlreadyServingError, StartError, TracingError) as error:
         fail(error)
 
 

@@ -7,12 +7,24 @@ import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from service.errors import OverloadedError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+class Trace(Protocol):
+    """Follows one ticket. Whoever brought it finds it at the ticket again."""
+
+    def queued(self, at: float) -> None:
+        """It waits."""
+        ...
+
+    def taken(self, at: float) -> None:
+        """Its forward pass begins, or begins again after one that failed."""
+        ...
 
 
 @dataclass(slots=True, order=True)
@@ -26,6 +38,7 @@ class Ticket(Generic[Item, Answer]):
     """Bytes."""
     queued_at: float = field(compare=False)
     answer: asyncio.Future[Answer] = field(compare=False)
+    trace: Trace | None = field(compare=False, default=None)
 
 
 class DeadlineQueue(Generic[Item, Answer]):
@@ -65,10 +78,12 @@ class DeadlineQueue(Generic[Item, Answer]):
                 retry_after_s=max(1, share * len(self)) * per_item_s or 1.0,
             )
 
-    def push(self, item: Item, deadline: float, size: int, now: float) -> Ticket[Item, Answer]:
+    def push(
+        self, item: Item, deadline: float, size: int, now: float, trace: Trace | None = None
+    ) -> Ticket[Item, Answer]:
         """Queues an item. ``check_room`` first."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        ticket = Ticket(deadline, next(self._numbers), item, size, now, answer)
+        ticket = Ticket(deadline, next(self._numbers), item, size, now, answer, trace)
         bisect.insort(self._tickets, ticket)
         self._bytes += size
         return ticket

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import socket
+import ssl
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -21,12 +23,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from service.classify import read_query
+from service.errors import NotReadyError
 from service.metrics import NOT_SUMMED, REGISTRY
 from service.schemas import TargetsQuery
 
 log = logging.getLogger(__name__)
 #: A process that does not answer for so long is left out of the sum.
 _ANSWER_WITHIN_S = 2.0
+#: Metrics go over plain HTTP. A client that is not given one reads all certificates of the machine, for tens of
+#: milliseconds in which no request is answered.
+_NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class Target(NamedTuple):
@@ -41,7 +47,12 @@ class Targets(Protocol):
     """Who knows where the processes are."""
 
     async def find(self, job: str) -> Sequence[Target]:
-        """The processes of a job: ``topfive`` itself, ``ray``'s nodes, ``haproxy``."""
+        """The processes of a job: ``topfive`` itself, ``ray``'s nodes, ``haproxy``.
+
+        Raises:
+            NotReadyError: nobody knows at the moment. An empty list would say that there are none, and Prometheus
+                would forget them all; after a 503 it goes on with those it had.
+        """
         ...
 
 
@@ -55,16 +66,21 @@ class OwnProcess:
 def serve_metrics(host: str) -> str:
     """Serves this process's metrics on a free port, for as long as it lives -> host:port."""
     server, _thread = start_http_server(0, host, REGISTRY)
-    port = server.server_port
+    return authority(host, server.server_port)
+
+
+def authority(host: str, port: int | str) -> str:
+    """host:port, as it stands in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether it means every address of the machine."""
+    """Whether it means every address of the machine, however that is written."""
     try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
+        address = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4][0]
+    except OSError:
         return False
+    return ipaddress.ip_address(address).is_unspecified
 
 
 def add_metrics_paths(app: FastAPI, targets: Targets) -> None:
@@ -72,10 +88,13 @@ def add_metrics_paths(app: FastAPI, targets: Targets) -> None:
 
     @app.get("/metrics", summary="All processes' metrics, added up", response_class=Response)
     async def metrics() -> Response:
-        found = await targets.find("topfive")
+        try:
+            found = await targets.find("topfive")
+        except NotReadyError:
+            found = []
         texts = await _read(found)
-        # Parsing takes milliseconds; requests go on meanwhile.
-        text = await asyncio.to_thread(added_up, texts) if texts else generate_latest(REGISTRY)
+        # It takes milliseconds; requests go on meanwhile.
+        text = await (asyncio.to_thread(added_up, texts) if texts else asyncio.to_thread(generate_latest, REGISTRY))
         headers = {"X-Processes": f"{len(texts)} of {len(found)}"} if found else {}
         return Response(text, media_type=CONTENT_TYPE_LATEST, headers=headers)
 
@@ -89,10 +108,14 @@ def add_metrics_paths(app: FastAPI, targets: Targets) -> None:
 async def _read(targets: Sequence[Target]) -> list[str]:
     """What the processes answer; one that does not is left out, and said in the log."""
     # Not through a proxy of the environment: they are the service's own.
-    async with httpx.AsyncClient(timeout=_ANSWER_WITHIN_S, trust_env=False) as client:
-        answers = await asyncio.gather(
-            *(client.get(f"http://{target.address}/metrics") for target in targets), return_exceptions=True
-        )
+    async with httpx.AsyncClient(timeout=_ANSWER_WITHIN_S, trust_env=False, verify=_NO_CERTIFICATES) as client:
+
+        async def ask(target: Target) -> httpx.Response:
+            # The client's own limit is one of each read.
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                return await client.get(f"http://{target.address}/metrics")
+
+        answers = await asyncio.gather(*map(ask, targets), return_exceptions=True)
     texts = []
     for target, answer in zip(targets, answers, strict=True):
         if isinstance(answer, httpx.Response) and answer.status_code == 200:

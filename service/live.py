@@ -6,6 +6,7 @@ numbers of the objects that have them, as they are at that moment.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
@@ -21,7 +22,7 @@ class Reading(NamedTuple):
 
     name: str
     value: float
-    model: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -35,24 +36,30 @@ class _Live(Collector):
 
     def __init__(self) -> None:
         self._sources: weakref.WeakSet[Source] = weakref.WeakSet()
+        # A set that changes while the scrape's thread goes through it is an error.
+        self._changing = threading.Lock()
 
     def add(self, source: Source) -> None:
-        self._sources.add(source)
+        with self._changing:
+            self._sources.add(source)
 
     def discard(self, source: Source) -> None:
-        self._sources.discard(source)
+        with self._changing:
+            self._sources.discard(source)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        totals: dict[tuple[str, str | None], float] = {}
-        for source in list(self._sources):
-            for name, value, model in source.readings():
-                before = totals.get((name, model), 0.0)
-                totals[name, model] = max(before, value) if name in NOT_SUMMED else before + value
-        for name, (what, labels) in LIVE.items():
-            family = GaugeMetricFamily(name, what, labels=labels)
-            for (of, model), value in totals.items():
+        with self._changing:
+            sources = list(self._sources)
+        totals: dict[tuple[str, tuple[str, ...]], float] = {}
+        for source in sources:
+            for name, value, labels in source.readings():
+                before = totals.get((name, labels), 0.0)
+                totals[name, labels] = max(before, value) if name in NOT_SUMMED else before + value
+        for name, (what, names) in LIVE.items():
+            family = GaugeMetricFamily(name, what, labels=names)
+            for (of, labels), value in totals.items():
                 if of == name:
-                    family.add_metric([] if model is None else [model], value)
+                    family.add_metric(labels, value)
             yield family
 
 

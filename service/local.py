@@ -24,6 +24,7 @@ from service.placement import LocalPlacement
 from service.prediction import Limits
 from service.profiling import Profiler
 from service.settings import Settings
+from service.tracing import start_tracing
 
 
 def local_placement(
@@ -59,6 +60,7 @@ def local_app(
 ) -> FastAPI:
     """The whole service as one ASGI app. ``stopping`` says whether it is on its way down, for /readyz; ``targets``
     where the metrics of all such processes are, if there are several."""
+    stop_tracing = start_tracing(settings)
     catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
     placement = local_placement(settings, deployment, stopping)
 
@@ -72,5 +74,6 @@ def local_app(
         with suppress(asyncio.CancelledError):
             await warming
         await placement.close()
+        await asyncio.to_thread(stop_tracing)
 
     return create_app(catalogue, placement, settings, lifespan, targets)

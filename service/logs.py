@@ -34,11 +34,14 @@ def configure_logging(log_format: str) -> None:
     access_log.handlers, access_log.propagate = [lines], False
 
 
-def log_access(request: Request, response: Response, outcome: Outcome, pictures: int, took_s: float) -> None:
-    """One line a request: what a trace of it would be looked up by, what became of it, and where its time went."""
+def log_access(
+    request: Request, response: Response, outcome: Outcome, pictures: int, took_s: float, trace_id: str | None = None
+) -> None:
+    """One line a request: what its trace is looked up by, what became of it, and where its time went."""
     fields = {
         # Serve gives every request one, and answers with it; another server may not.
         "request_id": request.headers.get("x-request-id") or uuid4().hex,
+        **({} if trace_id is None else {"trace_id": trace_id}),
         "method": request.method,
         "path": request.url.path,
         "status": response.status_code,

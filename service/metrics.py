@@ -81,7 +81,8 @@ BUDGET_USED = Histogram(
 ROUTED = Counter(
     "topfive_routed_total",
     "Decisions for a picture: 'named' by the caller, 'most accurate' of what there are weights for, or else what stood "
-    "in the way of a more accurate checkpoint: 'latency', 'memory' or 'overloaded'.",
+    "in the way of a more accurate checkpoint: 'latency', 'memory', a queue ('overloaded'), or that it was 'not "
+    "loaded' and loading it would have taken too long.",
     ["model", "reason"],
     registry=REGISTRY,
 )
@@ -94,8 +95,8 @@ PREDICTED_RATIO = Histogram(
 )
 ACCURACY_DEBT = Histogram(
     "topfive_accuracy_debt",
-    "Top-1 percentage points that a picture lost to the load: the most accurate checkpoint that would have fitted its "
-    "budget with empty queues, less the one that the router picked.",
+    "Top-1 percentage points that a picture lost to queues: the most accurate checkpoint in memory that would have "
+    "fitted its budget without them, less the one that the router picked.",
     buckets=(0, 0.5, 1, 2, 5, 10, 20),
     registry=REGISTRY,
 )
@@ -109,20 +110,23 @@ SHED = Counter(
 
 BATCH_SIZE = Histogram(
     "topfive_batch_size",
-    "Pictures in a forward pass; the sum is the pictures that went through the device.",
+    "Pictures in a forward pass that gave answers; the sum is the pictures that went through the device.",
     ["model"],
     buckets=(1, 2, 4, 8, 12, 16, 24, 32, 64),
     registry=REGISTRY,
 )
 BATCHES = Counter(
     "topfive_batches_total",
-    "Forward passes, by what ended the batch: it was 'full', it had 'drained' the queue, another picture would have "
-    "broken a 'deadline' in it, or it is a half of one that failed, 'bisected'.",
+    "Forward passes that gave answers, by what ended the batch: it was 'full', it had 'drained' the queue, another "
+    "picture would have broken a 'deadline' in it, or it is a half of one that failed, 'bisected'.",
     ["model", "cut"],
     registry=REGISTRY,
 )
 DEVICE_SECONDS = Counter(
-    "topfive_device_seconds_total", "Seconds that forward passes held the device.", ["model"], registry=REGISTRY
+    "topfive_device_seconds_total",
+    "Seconds that these forward passes held the device.",
+    ["model"],
+    registry=REGISTRY,
 )
 PROFILED_SECONDS = Counter(
     "topfive_profiled_device_seconds_total",
@@ -146,7 +150,7 @@ LOAD_SECONDS = Histogram(
 LOADS = Counter("topfive_loads_total", "Loads, by whether they were 'ok'.", ["model", "result"], registry=REGISTRY)
 EVICTIONS = Counter(
     "topfive_evictions_total",
-    "Checkpoints that left memory: another load needed the 'room', or somebody 'asked'.",
+    "Checkpoints that left memory: another load needed the 'room', somebody 'asked', or its file was 'replaced'.",
     ["model", "reason"],
     registry=REGISTRY,
 )
@@ -157,18 +161,11 @@ BUILD_INFO = Gauge(
     ["version", "python", "torch", "onnxruntime", "ray"],
     registry=REGISTRY,
 )
-CHECKPOINT_INFO = Gauge(
-    "topfive_checkpoint_info",
-    "1 for each checkpoint that can be served here.",
-    ["model", "checkpoint", "labels", "origin", "trained"],
-    registry=REGISTRY,
-)
-
 CUTS: Final = ("full", "drained", "deadline", "bisected")
 RESULTS: Final = ("ok", "failed")
-EVICTED_FOR: Final = ("room", "asked")
+EVICTED_FOR: Final = ("room", "asked", "replaced")
 SHED_BY: Final = ("router", "queue", "deadline")
-ROUTED_FOR: Final = ("named", "most accurate", "latency", "memory", "overloaded")
+ROUTED_FOR: Final = ("named", "most accurate", "latency", "memory", "overloaded", "not loaded")
 #: Where there are several, of checkpoints or of processes, the largest counts and not the sum.
 NOT_SUMMED: Final = frozenset({
     "topfive_queue_oldest_seconds", "topfive_footprint_bytes", "topfive_build_info", "topfive_checkpoint_info",
@@ -178,9 +175,16 @@ NOT_SUMMED: Final = frozenset({
 LIVE: Final = {
     "topfive_in_flight": ("Requests to /classify that are being answered.", []),
     "topfive_queue_length": ("Pictures that wait, or are being decoded.", ["model"]),
-    "topfive_queue_oldest_seconds": ("How long the first of them has been waiting; 0 if none is.", ["model"]),
+    "topfive_queue_oldest_seconds": (
+        "How long the first of them has been waiting, for a load too; 0 if none is.",
+        ["model"],
+    ),
     "topfive_resident_bytes": ("Device memory that a loaded checkpoint is charged.", ["model"]),
     "topfive_footprint_bytes": ("What a checkpoint needs at its largest batch, measured.", ["model"]),
     "topfive_memory_limit_bytes": ("The most that loaded checkpoints may need together.", []),
-    "topfive_ready": ("1 once this process serves all that it is to serve.", []),
+    "topfive_ready": ("1 once this process serves all that it is to serve; added up, how many do.", []),
+    "topfive_checkpoint_info": (
+        "1 for each checkpoint that can be served here.",
+        ["model", "checkpoint", "labels", "origin", "trained"],
+    ),
 }

@@ -91,15 +91,6 @@ class Placement(Protocol):
         ...
 
 
-def ready_reading(placement: Placement) -> Reading:
-    """``topfive_ready`` of this process."""
-    try:
-        placement.check_ready()
-    except NotReadyError:
-        return Reading("topfive_ready", 0)
-    return Reading("topfive_ready", 1)
-
-
 class Profiles(Protocol):
     """Where profiles come from; ``profiling.Profiler``."""
 
@@ -149,7 +140,7 @@ class LocalPlacement:
         # A thread of its own: pictures are decoded while a network is loaded.
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._predictors: dict[str, Predictor] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Predictor] = {}
         self._state: str | None = "starting"
         watch(self)
 
@@ -160,8 +151,8 @@ class LocalPlacement:
         if found is not None:
             # Its file was replaced by another import. What is queued is still answered with the old weights.
             task = asyncio.get_running_loop().create_task(found.retire())
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._retiring[task] = found
+            task.add_done_callback(self._retiring.pop)
         new = Predictor(
             checkpoint,
             self._load_engine,
@@ -221,10 +212,10 @@ class LocalPlacement:
 
     def readings(self) -> Iterator[Reading]:
         """For Prometheus. Another thread may ask."""
-        yield ready_reading(self)
+        yield Reading("topfive_ready", float(self._state is None and not self._stopping()))
         if self._residency.limit_bytes < sys.maxsize:
             yield Reading("topfive_memory_limit_bytes", self._residency.limit_bytes)
-        for predictor in list(self._predictors.values()):
+        for predictor in (*list(self._predictors.values()), *list(self._retiring.values())):
             yield from predictor.readings()
 
     async def load(self, checkpoint: Checkpoint) -> Failure | None:

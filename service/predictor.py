@@ -6,19 +6,22 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-
-import numpy as np
+from functools import partial
 
 from models.checkpoints import Checkpoint, WrongWeightsError
-from service.batcher import Batcher
+from service.arriving import Arrival, Arriving
+from service.batcher import Batched, Batcher
+from service.cutting import Batch
 from service.decoding import Crop, decode, decode_small
 from service.device import DeviceSlot
-from service.engines import Engine, OverlappingEngine, TopK
+from service.engines import Engine
 from service.errors import INTERNAL, DeadlineMissedError, Failure, failure_of
 from service.forecast import Forecast, Safety
 from service.live import Reading
+from service.passes import Passes, Top, timed
+from service.phases import Phases, forward_over, phases_here
 from service.prediction import Limits, Prediction
 from service.profiles import Profile
 from service.recording import PredictorSeries
@@ -27,9 +30,6 @@ from service.resident import Needs, Resident
 from service.standing import Standing
 
 log = logging.getLogger(__name__)
-
-
-_Top = tuple[tuple[float, ...], tuple[int, ...]]
 
 
 class Predictor:
@@ -66,12 +66,9 @@ class Predictor:
         self._workers = workers
         self._loading = loading or workers
         self._limits = limits
-        self._engine: Engine | None = None
-        self._overlapping: OverlappingEngine | None = None
+        self._passes = Passes()
         self._damage: WrongWeightsError | None = None
-        self._arriving: list[float] = []
-        """Deadlines of the pictures that wait for the load or are being decoded."""
-        self._arriving_bytes = 0
+        self._arriving = Arriving()
         self.forecast = Forecast(checkpoint, profile, limits.max_batch_size)
         self.safety = Safety()
         self._series = PredictorSeries(checkpoint)
@@ -87,8 +84,8 @@ class Predictor:
             evicted=self._series.evicted,
         )
         self._residency.add(self._resident)
-        self._batcher: Batcher[Crop, _Top] = Batcher(
-            self._run,
+        self._batcher: Batcher[Crop, Top] = Batcher(
+            self._passes.run,
             slot,
             max_batch_size=limits.max_batch_size,
             max_queue=limits.max_queue,
@@ -96,7 +93,7 @@ class Predictor:
             forward_s=lambda: self.forecast.forward_s,
             expected_s=lambda size: self.forecast.expected_s(size),
             learn=self._learn,
-            begin=lambda: self._begin if self._overlapping is not None else None,
+            begin=self._passes.beginning,
             arriving=lambda: len(self._arriving),
         )
 
@@ -122,7 +119,7 @@ class Predictor:
             forecast.forward_s,
             forecast.decode_s(encoded_bytes),
             forecast.footprint_bytes,
-            ahead=self._batcher.ahead_of(deadline) + sum(other <= deadline for other in self._arriving),
+            ahead=self._batcher.ahead_of(deadline) + self._arriving.ahead_of(deadline),
             queued=self.queued,
             max_queue=self._limits.max_queue,
             load_s=0.0 if here else self._residency.load_wait_s(resident),
@@ -138,11 +135,15 @@ class Predictor:
 
     def readings(self) -> Iterator[Reading]:
         """For Prometheus. Another thread may ask."""
-        model = self.checkpoint.variant.name
+        checkpoint, now = self.checkpoint, time.monotonic()
+        model = (checkpoint.variant.name,)
+        oldest_s = max(self._batcher.oldest_s, self._arriving.oldest_s(now))
         yield Reading("topfive_queue_length", self.queued, model)
-        yield Reading("topfive_queue_oldest_seconds", self._batcher.oldest_s, model)
+        yield Reading("topfive_queue_oldest_seconds", oldest_s, model)
         yield Reading("topfive_resident_bytes", self._resident.held, model)
         yield Reading("topfive_footprint_bytes", self.forecast.footprint_bytes, model)
+        info = (*model, checkpoint.name, checkpoint.labels, checkpoint.origin, str(checkpoint.trained).lower())
+        yield Reading("topfive_checkpoint_info", 1, info)
 
     @property
     def has_room(self) -> bool:
@@ -156,13 +157,19 @@ class Predictor:
             image: a file's bytes, as the client sent them.
             deadline: on ``time.monotonic()``.
         """
+        phases = phases_here(self.checkpoint.variant.name)
+        outcome: Prediction | Failure | None = None
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await self._predict(image, deadline)
+                outcome = await self._predict(image, deadline, phases)
         except TimeoutError:
-            return failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
+            outcome = failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
         except Exception as error:
-            return self._failure(error)
+            outcome = self._failure(error)
+        finally:
+            if phases is not None:
+                phases.end(outcome)
+        return outcome
 
     async def try_load(self) -> Failure | None:
         """As ``load``, with errors as values."""
@@ -202,12 +209,14 @@ class Predictor:
     async def _load(self) -> None:
         if self._damage is not None:
             raise self._damage
-        started, loop = time.monotonic(), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         try:
-            engine = await loop.run_in_executor(self._loading, self._load_engine, self.checkpoint)
+            load = partial(timed, partial(self._load_engine, self.checkpoint))
+            engine, load_s = await loop.run_in_executor(self._loading, load)
             try:
                 async with self._slot.taken():
-                    await self._slot.run(lambda: engine.warm_up(self._limits.max_batch_size))
+                    warm_up = partial(timed, partial(engine.warm_up, self._limits.max_batch_size))
+                    _, warm_up_s = await self._slot.run(warm_up)
             except BaseException:
                 engine.close()
                 raise
@@ -216,12 +225,11 @@ class Predictor:
             if isinstance(error, WrongWeightsError):
                 self._damage = error
             raise
-        self._series.loaded(time.monotonic() - started)
-        self._engine = engine
-        self._overlapping = engine if isinstance(engine, OverlappingEngine) else None
+        self._series.loaded(load_s + warm_up_s)
+        self._passes.use(engine)
 
     async def _unload(self) -> None:
-        engine, self._engine, self._overlapping = self._engine, None, None
+        engine = self._passes.use(None)
         if engine is not None:
             # On the slot's thread: another checkpoint's batch may be on the device.
             async with self._slot.taken():
@@ -229,67 +237,57 @@ class Predictor:
 
     async def retire(self) -> None:
         """Answers what is here already, gives the memory back and leaves the ledger."""
+        self._resident.evicted = lambda _reason: self._series.evicted("replaced")
         await self._residency.remove(self._resident)
         await self._batcher.close()
-        self._series.replaced()
 
     async def close(self) -> None:
         """Lets the running batch finish and gives the memory back."""
         await self._batcher.close()
         await self._unload()
 
-    async def _predict(self, image: bytes, deadline: float) -> Prediction:
+    async def _predict(self, image: bytes, deadline: float, phases: Phases | None) -> Prediction:
         if self._damage is not None:
             raise self._damage
         # Pictures that wait for the load or are being decoded will want a place in the queue in a moment.
-        self._batcher.check_room(1 + len(self._arriving), self._arriving_bytes + len(image))
-        self._arriving.append(deadline)
-        self._arriving_bytes += len(image)
+        self._batcher.check_room(1 + len(self._arriving), self._arriving.size + len(image))
+        arrival = self._arriving.come(deadline, time.monotonic(), len(image))
+        if phases is not None and not self.ready:
+            phases.begin("load", time.monotonic())
         try:
             await self._residency.enter(self._resident)
         except BaseException:
-            self._arrived(image, deadline)
+            self._arrived(arrival)
             raise
         how = self.checkpoint.preprocess, self._limits.max_pixels
         try:
             try:
                 started = time.monotonic()
+                if phases is not None:
+                    phases.begin("decode", started)
                 crop = decode_small(image, *how)
                 if crop is None:
                     crop = await asyncio.get_running_loop().run_in_executor(self._workers, decode, image, *how)
             finally:
-                self._arrived(image, deadline)
+                self._arrived(arrival)
             decode_s = time.monotonic() - started
             self.forecast.learn_decode(len(image), decode_s)
-            batched = await self._batcher.submit(crop, deadline, crop.nbytes)
+            if phases is not None:
+                phases.over(started + decode_s)
+            batched = await self._batcher.submit(crop, deadline, crop.nbytes, phases)
         finally:
             self._residency.leave(self._resident)
         probabilities, indices = batched.output
         return Prediction(probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s)
 
-    def _learn(self, size: int, seconds: float, cut: str) -> None:
-        self._series.batch(size, cut, seconds, self.forecast.profiled_s(size))
-        self.forecast.learn(size, seconds)
+    def _learn(self, batch: Batch[Crop, Batched[Top]], started: float, seconds: float, error: Exception | None) -> None:
+        if error is None:
+            size = len(batch.tickets)
+            self._series.batch(size, batch.cut, seconds, self.forecast.profiled_s(size))
+            self.forecast.learn(size, seconds)
+        forward_over(batch.tickets, batch.cut, started, seconds, error)
 
-    def _arrived(self, image: bytes, deadline: float) -> None:
-        self._arriving.remove(deadline)
-        self._arriving_bytes -= len(image)
+    def _arrived(self, arrival: Arrival) -> None:
+        self._arriving.end(arrival)
         # Where it will not be queued, a batch that waits for it must not go on waiting.
         self._batcher.look()
-
-    def _run(self, crops: Sequence[Crop]) -> list[_Top]:
-        assert self._engine is not None
-        return _rows(self._engine.run(np.stack(crops)))
-
-    def _begin(self, crops: Sequence[Crop]) -> Callable[[], list[_Top]]:
-        engine = self._overlapping
-        assert engine is not None
-        batch = engine.submit(np.stack(crops))
-        return lambda: _rows(engine.collect(batch))
-
-
-def _rows(top: TopK) -> list[_Top]:
-    return [
-        (tuple(probabilities), tuple(indices))
-        for probabilities, indices in zip(top.probabilities.tolist(), top.indices.tolist(), strict=True)
-    ]

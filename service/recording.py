@@ -81,6 +81,8 @@ class Edge:
             self._pictures.begin(NO_MODEL, reason)
         for model, reason in ((SEVERAL, OK), (SEVERAL, PARTIAL), (NO_MODEL, PARTIAL)):
             self._requests.begin(model, reason)
+        # Of no network in particular: bulk answers that are of several, or of nothing but problems.
+        self._mixed = {model: metrics.REQUEST_SECONDS.labels(model) for model in (NO_MODEL, SEVERAL)}
         for name in variants:
             self._series(name)
 
@@ -95,7 +97,8 @@ class Edge:
         for picture in pictures:
             self._pictures.count(picture)
         if _STATUS[request.reason] == 200:
-            self._series(request.model).request.observe(took_s)
+            mixed = self._mixed.get(request.model)
+            (mixed or self._series(request.model).request).observe(took_s)
 
     def routed(self, decision: Decision) -> None:
         """A picture has its checkpoint."""
@@ -149,8 +152,6 @@ class PredictorSeries:
         self._load_s = metrics.LOAD_SECONDS.labels(model)
         self._loads = {result: metrics.LOADS.labels(model, result) for result in metrics.RESULTS}
         self._evictions = {reason: metrics.EVICTIONS.labels(model, reason) for reason in metrics.EVICTED_FOR}
-        self._info = (model, checkpoint.name, checkpoint.labels, checkpoint.origin, str(checkpoint.trained).lower())
-        metrics.CHECKPOINT_INFO.labels(*self._info).set(1)
 
     def batch(self, size: int, cut: str, took_s: float, profiled_s: float | None) -> None:
         """A forward pass is over; what the profile says of it, if there is one."""
@@ -172,10 +173,6 @@ class PredictorSeries:
     def evicted(self, reason: str) -> None:
         """It has left memory: one of ``metrics.EVICTED_FOR``."""
         self._evictions[reason].inc()
-
-    def replaced(self) -> None:
-        """Another file has taken its checkpoint's place."""
-        metrics.CHECKPOINT_INFO.remove(*self._info)
 
 
 class _Answered:

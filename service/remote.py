@@ -1,8 +1,9 @@
-"""Predictors in Serve deployments of their own: both ends of the hop.
+"""Predictors in Serve deployments of their own: the near end of the hop; ``host.py`` is the far one.
 
-What crosses is the encoded picture, the checkpoint's name and the time that is left, and a ``Prediction`` or a
-``Failure`` back, over Serve's gRPC handles. Errors are values: an exception here means that the hop itself broke.
-Every second each deployment reports how its checkpoints stand; what the ingress has sent since, it knows itself.
+What crosses is the encoded picture, the checkpoint's name, the time that is left, and its span if it is traced; and a
+``Prediction`` or a ``Failure`` back, over Serve's gRPC handles. Errors are values: an exception here means that the hop
+itself broke. Every second each deployment reports how its checkpoints stand; what the ingress has sent since, it knows
+itself.
 """
 
 from __future__ import annotations
@@ -12,20 +13,18 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from models.checkpoints import Catalogue, Checkpoint
+from models.checkpoints import Checkpoint
 from service.errors import Failure, NotReadyError, failure_of
-from service.fleet import Deployment
 from service.forecast import Accuracy, Safety
+from service.host import Report
 from service.live import Reading, watch
-from service.logs import configure_logging
-from service.placement import Memory, Survey, ready_reading
+from service.placement import Memory, Survey
 from service.prediction import Prediction
-from service.profiles import SIZE_CLASSES, size_class
-from service.settings import Settings
+from service.profiles import size_class
 from service.standing import Candidate, Load, Standing
+from service.tracing import traceparent
 
 log = logging.getLogger(__name__)
 
@@ -37,88 +36,6 @@ _ASK_WITHIN_S = 2.0
 _SILENCES = 3
 #: Advice to a client while a replica comes back: about what starting one takes.
 _BACK_WITHIN_MS = 5000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How a deployment stands. Plain data that crosses processes."""
-
-    ready: bool
-    loaded: frozenset[str]
-    """Names of the checkpoints that are in memory and warm."""
-    standings: dict[str, Standing]
-    """By checkpoint; the time for a picture of no size."""
-    decode_s: dict[str, dict[str, float]]
-    """By checkpoint and size class."""
-    memory: Memory
-
-
-class Host:
-    """The far end: a Serve deployment that hosts the variants of one ``[[deployment]]``.
-
-    Args:
-        settings: the service's.
-        deployment: what is hosted.
-        expose: called with the service's host, in the process of the replica.
-    """
-
-    def __init__(
-        self, settings: Settings, deployment: Deployment, expose: Callable[[str], object] = lambda _host: None
-    ) -> None:
-        # Here and not above: the driver and the ingress need neither torch nor its 300 MB.
-        from service.local import local_placement
-
-        configure_logging(settings.log_format)
-        expose(settings.host)
-        self._catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
-        self._placement = local_placement(settings, deployment)
-        self._warming = asyncio.get_running_loop().create_task(
-            self._placement.warm_up([c for c in self._catalogue.checkpoints() if c.state == "loadable"])
-        )
-
-    async def predict(self, image: bytes, checkpoint: str, remaining_s: float) -> Prediction | Failure:
-        """Classifies one encoded picture with a checkpoint of this deployment, named as ``googlenet@imagenet1k``."""
-        deadline = time.monotonic() + remaining_s
-        try:
-            found = self._catalogue.find(checkpoint)
-        except Exception as error:
-            return failure_of(error)
-        return await self._placement.predictor(found).predict(image, deadline)
-
-    async def load(self, checkpoint: str) -> Failure | None:
-        """As ``Placement.load``."""
-        try:
-            return await self._placement.load(self._catalogue.find(checkpoint))
-        except Exception as error:
-            return failure_of(error)
-
-    async def unload(self, checkpoint: str, wait: bool) -> Failure | None:
-        """As ``Placement.unload``."""
-        try:
-            return await self._placement.unload(self._catalogue.find(checkpoint), wait=wait)
-        except Exception as error:
-            return failure_of(error)
-
-    async def report(self) -> Report:
-        """How the checkpoints of this deployment stand now."""
-        try:
-            self._placement.check_ready()
-            ready = True
-        except NotReadyError:
-            ready = False
-        checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable" and self._placement.serves(c)]
-        known = [(c, s) for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None]
-        forecasts = {c.name: self._placement.predictor(c).forecast for c, _ in known}
-        return Report(
-            ready=ready,
-            loaded=frozenset(c.name for c in checkpoints if self._placement.resident(c)),
-            standings={c.name: s for c, s in known},
-            decode_s={
-                name: {kind: forecast.decode_s(most) for kind, most in SIZE_CLASSES.items()}
-                for name, forecast in forecasts.items()
-            },
-            memory=self._placement.memory()[0],
-        )
 
 
 class RemotePredictor:
@@ -140,11 +57,14 @@ class RemotePredictor:
         While the deployment has no replica, Serve holds the request back until one is there again, at most until the
         deadline.
         """
-        remaining_s = deadline - time.monotonic()
+        remaining_s, span = deadline - time.monotonic(), traceparent()
+        traced = () if span is None else (span,)
         self.sent.append(deadline)
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):
-                outcome: Prediction | Failure = await self._handle.predict.remote(image, self._name, remaining_s)
+                outcome: Prediction | Failure = await self._handle.predict.remote(
+                    image, self._name, remaining_s, *traced
+                )
                 return outcome
         except TimeoutError:
             return Failure("deadline-missed", f"{self._name} did not answer within {remaining_s * 1000:.0f} ms")
@@ -205,11 +125,14 @@ class RemotePlacement:
     def check_ready(self) -> None:
         if self._stopping():
             raise NotReadyError("the service is stopping")
-        missing = [variant for variant, report in self._reports.items() if report is None or not report.ready]
+        missing = self._missing()
         # Once everything has been up, one network that comes back is no reason to send nobody here any more.
         if missing and not (self._was_ready and len(missing) < len(self._reports)):
             raise NotReadyError(f"waiting for {', '.join(missing)}")
         self._was_ready = True
+
+    def _missing(self) -> list[str]:
+        return [variant for variant, report in self._reports.items() if report is None or not report.ready]
 
     def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
         """Each deployment is a device of its own; what is queued there is what was sent and has not come back."""
@@ -250,7 +173,9 @@ class RemotePlacement:
 
     def readings(self) -> Iterator[Reading]:
         """For Prometheus: the deployments tell the rest themselves."""
-        yield ready_reading(self)
+        missing = len(self._missing())
+        up = missing < len(self._reports) if self._was_ready else not missing
+        yield Reading("topfive_ready", float(up and not self._stopping()))
 
     def memory(self) -> list[Memory]:
         return list({r.memory.device: r.memory for r in self._reports.values() if r is not None}.values())

@@ -118,18 +118,24 @@ def _judge(candidate: Candidate, budget: Budget, predict: _Predictor, named: boo
 
 def _missed(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
     """What is in the way of the most accurate checkpoint, if that is not the one with this accuracy, and by how much
-    the load alone made the choice worse."""
+    queues alone made the choice worse."""
     # Of equals the faster answers, which costs nobody anything; and what nobody put here is in nobody's way.
     better = [
-        fit
+        (fit.candidate.checkpoint.top1 or 0.0, _in_the_way(fit))
         for fit in fits
         if fit.rejected not in (None, "weights missing") and (fit.candidate.checkpoint.top1 or 0.0) > top1
     ]
     if not better:
         return "most accurate", 0.0
-    best = max(better, key=lambda fit: fit.candidate.checkpoint.top1 or 0.0)
-    overloaded = [fit.candidate.checkpoint.top1 or 0.0 for fit in better if fit.rejected == "overloaded"]
-    return str(best.rejected), max(overloaded, default=top1) - top1
+    queued = max((accuracy for accuracy, why in better if why == "overloaded"), default=top1)
+    return max(better)[1], queued - top1
+
+
+def _in_the_way(fit: Fit) -> str:
+    """For the metrics: what would have to be loaded first, or has nobody to serve it, is not the queue's doing."""
+    standing = fit.candidate.standing
+    absent = fit.rejected == "overloaded" and (standing is None or standing.load_s > 0)
+    return "not loaded" if absent else str(fit.rejected)
 
 
 def _rank(fit: Fit) -> tuple[float, float, int]:

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     mirror: str | None = Field(None, description="http(s):// or file:// folder that pull takes weights from.")
     access_log: bool = Field(False, description="Log one line of JSON a request.")
     log_format: Literal["text", "json"] = Field("text", description="The other log lines: for people, or for programs.")
+    tracing: bool = Field(False, description="Send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
 
     @property
     def max_body_bytes(self) -> int:

@@ -8,10 +8,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from service.exposition import Target
+from service.errors import NotReadyError
+from service.exposition import Target, authority
 
+BEAT_EVERY_S = 2.0
 #: Who has been silent for so long is gone.
 _FORGET_AFTER_S = 10.0
+#: Everybody has spoken twice by then.
+COMPLETE_AFTER_S = 2 * BEAT_EVERY_S
+
+
+def _reconstructed() -> bool:
+    # Here and not above: only the actor's process asks.
+    import ray
+
+    context = ray.get_runtime_context()
+    return bool(context.get_actor_id() and context.was_current_actor_reconstructed)
 
 
 class TargetBook:
@@ -19,18 +31,28 @@ class TargetBook:
 
     Args:
         clock: seconds, monotonic.
+        began_anew: whether it takes the place of one that has died, and with it what that had heard.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, began_anew: Callable[[], bool] = _reconstructed
+    ) -> None:
         self._clock = clock
         self._heard: dict[str, tuple[Target, float]] = {}
+        self._complete_at = clock() + (COMPLETE_AFTER_S if began_anew() else 0.0)
 
     def beat(self, target: Target) -> None:
         """A process lives, and is there."""
         self._heard[target.address] = target, self._clock()
 
     def living(self) -> list[Target]:
-        """Who was heard of lately, by deployment and replica."""
+        """Who was heard of lately, by deployment and replica.
+
+        Raises:
+            NotReadyError: not everybody can have been heard yet.
+        """
+        if self._clock() < self._complete_at:
+            raise NotReadyError("the list of processes is being made anew")
         since = self._clock() - _FORGET_AFTER_S
         self._heard = {address: heard for address, heard in self._heard.items() if heard[1] >= since}
         return sorted((target for target, _ in self._heard.values()), key=lambda t: (sorted(t.labels.items()), t))
@@ -38,7 +60,7 @@ class TargetBook:
     def nodes(self) -> list[Target]:
         """Where Ray serves the metrics of each of its nodes."""
         return [
-            Target(f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}", {"node": node["NodeName"]})
+            Target(authority(node["NodeManagerAddress"], node["MetricsExportPort"]), {"node": node["NodeName"]})
             for node in _nodes()
             if node.get("MetricsExportPort")
         ]

@@ -3,6 +3,7 @@ where (``target_book.py``)."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -12,15 +13,15 @@ from typing import Any
 import ray
 from ray import serve
 
-from service.exposition import Target, is_wildcard, serve_metrics
+from service.errors import NotReadyError
+from service.exposition import Target, authority, is_wildcard, serve_metrics
 from service.recording import say_what_this_is
-from service.target_book import TargetBook
+from service.target_book import BEAT_EVERY_S, TargetBook
 
 log = logging.getLogger(__name__)
 
 _NAME, _NAMESPACE = "topfive-metrics-targets", "topfive"
-_BEAT_EVERY_S = 2.0
-_ASK_WITHIN_S = 5.0
+_ASK_WITHIN_S = 2.0
 
 
 class RayTargets:
@@ -34,28 +35,31 @@ class RayTargets:
         self._book = book
 
     async def find(self, job: str) -> Sequence[Target]:
-        """Empty, for as long as the actor is being replaced."""
+        """As ``Targets.find``."""
         ask = {"topfive": "living", "ray": "nodes", "haproxy": "proxies"}[job]
         try:
-            found: Sequence[Target] = await getattr(self._book, ask).remote()
-            return found
-        except ray.exceptions.RayError as error:
+            async with asyncio.timeout(_ASK_WITHIN_S):
+                found: Sequence[Target] = await getattr(self._book, ask).remote()
+                return found
+        except (TimeoutError, ray.exceptions.RayError) as error:
+            # The actor is being replaced, or its successor has not heard everybody yet.
             log.warning("nobody knows where metrics are served: %s", type(error).__name__)
-            return []
+            raise NotReadyError("the list of processes is being made anew") from error
 
 
 def expose(host: str) -> RayTargets:
     """Serves this replica's metrics beside its requests, and keeps saying where.
 
     Args:
-        host: what the service listens on. Metrics are as public as the service is, and no more.
+        host: what the service listens on. Our metrics are as public as the service is, and no more.
     """
     say_what_this_is()
     context = serve.get_replica_context()
     address = serve_metrics(host)
     if is_wildcard(host):
         # What others can reach; the wildcard itself is no address.
-        address = f"{ray.util.get_node_ip_address()}:{address.rpartition(':')[2]}"  # type: ignore[no-untyped-call]
+        node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        address = authority(node, address.rpartition(":")[2])
     target = Target(address, {"deployment": context.deployment, "replica": context.replica_tag})
     # Ray starts the actor again if it dies, and whoever has a handle goes on with it.
     actor: Any = ray.remote(TargetBook)
@@ -74,4 +78,4 @@ def _beat(book: Any, target: Target) -> None:
         except Exception as error:
             # The actor is being replaced, or Ray is going down; there is nobody to tell, and the next beat tells all.
             log.debug("no heartbeat: %s", error)
-        time.sleep(_BEAT_EVERY_S)
+        time.sleep(BEAT_EVERY_S)

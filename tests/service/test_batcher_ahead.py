@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +75,30 @@ async def test_a_full_batch_begins_before_the_one_before_it_has_ended() -> None:
     # The last is not full, and so not frozen while another runs.
     assert pipeline.events == ["begin [0, 1]", "begin [2, 3]", "end [0, 1]", "end [2, 3]", "begin [4]", "end [4]"]
     await batcher.close()
+
+
+async def test_passes_that_overlap_do_not_count_the_same_time_twice() -> None:
+    pipeline, told = Pipeline(), list[tuple[float, float]]()
+
+    def learn(_batch: object, began: float, held_s: float, _error: Exception | None) -> None:
+        told.append((began, began + held_s))
+
+    batcher: Batcher[int, int] = Batcher(
+        tens, DeviceSlot(), max_batch_size=2, max_queue=100, begin=lambda: pipeline.begin, learn=learn
+    )
+    started = time.monotonic()
+    tasks = [submit(batcher, item) for item in range(9)]
+    await until(pipeline.begun)
+    await asyncio.sleep(0.02)
+    pipeline.end()
+    answers = await asyncio.gather(*tasks)
+    took = time.monotonic() - started
+    await batcher.close()
+    assert len(told) == 5
+    assert all(ended <= began for (_, ended), (began, _) in pairwise(told))
+    assert sum(ended - began for began, ended in told) <= took
+    # What a picture waits for its answer is another matter.
+    assert sum(answer.forward_s for answer in answers[::2]) > sum(ended - began for began, ended in told)
 
 
 async def test_nothing_begins_early_while_another_checkpoint_waits() -> None:

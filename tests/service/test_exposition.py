@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.checkpoints import Catalogue
 from service.api import create_app
+from service.errors import NotReadyError
 from service.exposition import Target, added_up, is_wildcard, serve_metrics
 from service.placement import LocalPlacement
 from service.prediction import Limits
@@ -149,7 +151,26 @@ async def test_targets_are_in_the_form_of_http_sd(tmp_path: Path) -> None:
     assert wrong.json()["type"] == "/problems/bad-parameter"
 
 
+async def test_while_nobody_knows_where_they_are_there_is_no_list(tmp_path: Path) -> None:
+    """An empty one would make Prometheus forget them all."""
+
+    class Lost(Found):
+        async def find(self, job: str) -> Sequence[Target]:
+            raise NotReadyError("the list of processes is being made anew")
+
+    async with client_of(Lost(), tmp_path) as client:
+        answer = await client.get("/metrics/targets")
+        own = await client.get("/metrics")
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "/problems/not-ready"
+    # A look without Prometheus shows this process at least.
+    assert own.status_code == 200
+    assert "topfive_requests_total" in own.text
+
+
 async def test_a_service_without_ray_has_its_own_metrics(tmp_path: Path) -> None:
+    # Placements of other tests are seen for as long as they are in memory.
+    gc.collect()
     async with Fakes(tmp_path).client() as client:
         answer = await client.get("/metrics")
         assert (await client.get("/metrics/targets")).json() == []
@@ -169,7 +190,7 @@ def test_a_process_serves_its_metrics_on_a_port_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("host", "wildcard"),
-    [("0.0.0.0", True), ("::", True), ("127.0.0.1", False), ("::1", False), ("localhost", False)],
+    [("0.0.0.0", True), ("::", True), ("0", True), ("127.0.0.1", False), ("::1", False), ("localhost", False)],
 )
 def test_a_wildcard_is_no_address(host: str, wildcard: bool) -> None:
     assert is_wildcard(host) == wildcard

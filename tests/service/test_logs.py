@@ -22,12 +22,14 @@ from tests.pictures import picture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What is logged; the loggers are as they were afterwards."""
     names = ("service", "models", "topfive", "topfive.access")
-    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
     stream = io.StringIO()
     monkeypatch.setattr(sys, "__stderr__", stream)
     yield stream
-    for name, (handlers, propagate) in before.items():
-        logging.getLogger(name).handlers, logging.getLogger(name).propagate = handlers, propagate
+    for logger, handlers, propagate, level in before:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 async def access_lines(lines: io.StringIO, tmp_path: Path, *requests: dict[str, Any]) -> list[dict[str, Any]]:

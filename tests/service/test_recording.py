@@ -241,22 +241,3 @@ async def test_batches_say_what_ended_them(tmp_path: Path) -> None:
     assert found.risen("topfive_batches_total") == {("drained", "lenet5"): 2, ("full", "lenet5"): 1}
     assert found.rise("topfive_batch_size_sum") == 7
     assert found.rise("topfive_device_seconds_total") > 0
-
-
-async def test_who_goes_first_is_counted_as_gone(tmp_path: Path) -> None:
-    fakes = Fakes(tmp_path)
-    async with fakes.client() as client:
-        with counted() as found:
-            async with fakes.busy(client, "lenet5@mnist"):
-                pass
-            received = [{"type": "http.request", "body": b"", "more_body": True}, {"type": "http.disconnect"}]
-
-            async def receive() -> dict[str, object]:
-                return received.pop(0)
-
-            async def send(_message: object) -> None: ...
-
-            scope = {"type": "http", "method": "POST", "path": "/classify", "headers": [], "query_string": b""}
-            await client._transport.app(scope, receive, send)  # type: ignore[attr-defined]
-    assert found.risen("topfive_requests_total") == {("lenet5", "ok", "200"): 1, ("none", "gone", "499"): 1}
-    assert found.rise("topfive_in_flight") == 0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+from service.errors import NotReadyError
 from service.exposition import Target
-from service.target_book import TargetBook
+from service.target_book import COMPLETE_AFTER_S, TargetBook
 
 
 def test_who_falls_silent_is_forgotten_after_ten_seconds() -> None:
     now = [100.0]
-    book = TargetBook(lambda: now[0])
+    book = TargetBook(lambda: now[0], lambda: False)
     one, other = Target("127.0.0.1:1", {"replica": "a"}), Target("127.0.0.1:2", {"replica": "b"})
     book.beat(one)
     book.beat(other)
@@ -24,7 +27,19 @@ def test_who_falls_silent_is_forgotten_after_ten_seconds() -> None:
 
 
 def test_whoever_takes_a_port_over_is_who_is_there() -> None:
-    book = TargetBook()
+    book = TargetBook(began_anew=lambda: False)
     book.beat(Target("127.0.0.1:1", {"replica": "old"}))
     book.beat(Target("127.0.0.1:1", {"replica": "new"}))
     assert [target.labels["replica"] for target in book.living()] == ["new"]
+
+
+def test_one_that_takes_the_place_of_another_says_nothing_until_it_has_heard_everybody() -> None:
+    """An empty list would make Prometheus forget all of them."""
+    now = [100.0]
+    book = TargetBook(lambda: now[0], lambda: True)
+    target = Target("127.0.0.1:1", {"replica": "a"})
+    book.beat(target)
+    with pytest.raises(NotReadyError):
+        book.living()
+    now[0] += COMPLETE_AFTER_S
+    assert book.living() == [target]

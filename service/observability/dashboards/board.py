@@ -93,7 +93,11 @@ def _datasource() -> build.DatasourceVariable:
 
 
 def _deployments() -> build.QueryVariable:
-    return _labels("deployment", "Deployment", "Processes by their name in the fleet file.", "topfive_ready")
+    what = (
+        "Processes by their name in the fleet file. Requests and decisions are counted where HTTP is, in 'ingress'; "
+        "batches, loads and bytes where the network is. In the local fleet that is one process."
+    )
+    return _labels("deployment", "Deployment", what, "topfive_ready")
 
 
 def _models() -> build.QueryVariable:

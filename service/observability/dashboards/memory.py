@@ -87,7 +87,7 @@ def _now() -> Line:
         ),
         number(
             "Accuracy debt",
-            "Mean top-1 percentage points that pictures lose to the load: a faster network answered than the one "
+            "Mean top-1 percentage points that pictures lose to queues: a faster network answered than the one "
             "that their budget would have allowed on an idle machine. Good is near 0.",
             q.mean("topfive_accuracy_debt", q.DEPLOYMENT),
             POINTS,

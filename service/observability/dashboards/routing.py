@@ -13,7 +13,8 @@ def decisions() -> Line:
     reasons = areas(
         "Decisions by reason",
         "Decisions a second: 'named' by the caller, the 'most accurate' network, or what stood in the way of a more "
-        "accurate one. 'overloaded' grows when the load costs accuracy, 'memory' when callers' budgets are small.",
+        "accurate one. 'overloaded' grows when queues cost accuracy, 'not loaded' when the memory limit does, 'memory' "
+        "when callers' budgets are small.",
         queries((q.rate("topfive_routed_total", by="reason"), "{{reason}}")),
         PICTURES,
     )
@@ -30,6 +31,7 @@ def decisions() -> Line:
         "latency": "yellow",
         "memory": "purple",
         "overloaded": "red",
+        "not loaded": "orange",
     }
     return Line(
         8,
@@ -81,7 +83,7 @@ def predictions() -> Line:
         ),
         lines(
             "Accuracy debt",
-            "Top-1 percentage points that pictures lose to the load, mean and p95. It rises before anything is "
+            "Top-1 percentage points that pictures lose to queues, mean and p95. It rises before anything is "
             "refused: the earliest sign that capacity is short.",
             queries(
                 (q.mean("topfive_accuracy_debt", q.DEPLOYMENT), "mean"),

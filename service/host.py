@@ -1,0 +1,110 @@
+"""The far end of the hop of ``remote.py``: predictors in a Serve deployment of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models.checkpoints import Catalogue
+from service.errors import Failure, NotReadyError, failure_of
+from service.fleet import Deployment
+from service.logs import configure_logging
+from service.placement import Memory
+from service.prediction import Prediction
+from service.profiles import SIZE_CLASSES
+from service.settings import Settings
+from service.standing import Standing
+from service.tracing import continued, start_tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a deployment stands. Plain data that crosses processes."""
+
+    ready: bool
+    loaded: frozenset[str]
+    """Names of the checkpoints that are in memory and warm."""
+    standings: dict[str, Standing]
+    """By checkpoint; the time for a picture of no size."""
+    decode_s: dict[str, dict[str, float]]
+    """By checkpoint and size class."""
+    memory: Memory
+
+
+class Host:
+    """A Serve deployment that hosts the variants of one ``[[deployment]]``.
+
+    Args:
+        settings: the service's.
+        deployment: what is hosted.
+        expose: called with the service's host, in the process of the replica.
+    """
+
+    def __init__(
+        self, settings: Settings, deployment: Deployment, expose: Callable[[str], object] = lambda _host: None
+    ) -> None:
+        self._stop_tracing = start_tracing(settings)
+        # Here and not above: the driver and the ingress need neither torch nor its 300 MB.
+        from service.local import local_placement
+
+        configure_logging(settings.log_format)
+        expose(settings.host)
+        self._catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
+        self._placement = local_placement(settings, deployment)
+        self._warming = asyncio.get_running_loop().create_task(
+            self._placement.warm_up([c for c in self._catalogue.checkpoints() if c.state == "loadable"])
+        )
+
+    async def predict(
+        self, image: bytes, checkpoint: str, remaining_s: float, traceparent: str | None = None
+    ) -> Prediction | Failure:
+        """Classifies one encoded picture with a checkpoint of this deployment, named as ``googlenet@imagenet1k``, for
+        a span of the ingress."""
+        deadline = time.monotonic() + remaining_s
+        try:
+            found = self._catalogue.find(checkpoint)
+        except Exception as error:
+            return failure_of(error)
+        with continued(traceparent):
+            return await self._placement.predictor(found).predict(image, deadline)
+
+    def __del__(self) -> None:
+        """Serve calls it before it ends the replica, which it does without letting Python clean up."""
+        self._stop_tracing()
+
+    async def load(self, checkpoint: str) -> Failure | None:
+        """As ``Placement.load``."""
+        try:
+            return await self._placement.load(self._catalogue.find(checkpoint))
+        except Exception as error:
+            return failure_of(error)
+
+    async def unload(self, checkpoint: str, wait: bool) -> Failure | None:
+        """As ``Placement.unload``."""
+        try:
+            return await self._placement.unload(self._catalogue.find(checkpoint), wait=wait)
+        except Exception as error:
+            return failure_of(error)
+
+    async def report(self) -> Report:
+        """How the checkpoints of this deployment stand now."""
+        try:
+            self._placement.check_ready()
+            ready = True
+        except NotReadyError:
+            ready = False
+        checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable" and self._placement.serves(c)]
+        known = [(c, s) for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None]
+        forecasts = {c.name: self._placement.predictor(c).forecast for c, _ in known}
+        return Report(
+            ready=ready,
+            loaded=frozenset(c.name for c in checkpoints if self._placement.resident(c)),
+            standings={c.name: s for c, s in known},
+            decode_s={
+                name: {kind: forecast.decode_s(most) for kind, most in SIZE_CLASSES.items()}
+                for name, forecast in forecasts.items()
+            },
+            memory=self._placement.memory()[0],
+        )
