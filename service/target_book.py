@@ -68,7 +68,9 @@ class TargetBook:
     def proxies(self) -> list[Target]:
         """Where the HAProxy of each node serves its metrics. They all have the port that the driver chose."""
         port = os.environ.get("RAY_SERVE_HAPROXY_METRICS_PORT")
-        return [Target(f"{node['NodeManagerAddress']}:{port}", {"node": node["NodeName"]}) for node in _nodes() if port]
+        if port is None:
+            return []
+        return [Target(authority(node["NodeManagerAddress"], port), {"node": node["NodeName"]}) for node in _nodes()]
 
 
 def _nodes() -> list[dict[str, Any]]:
