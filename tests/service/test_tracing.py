@@ -82,7 +82,8 @@ class Kept(logging.Handler):
 async def test_the_log_line_of_a_request_leads_to_its_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept()
     monkeypatch.setattr(access_log, "handlers", [kept])
-    monkeypatch.setattr(access_log, "level", logging.INFO)
+    before = access_log.level
+    access_log.setLevel(logging.INFO)
     fakes = Fakes(tmp_path)
     fakes.settings = Settings(cache_dir=tmp_path, access_log=True)
     with traced() as spans:
@@ -90,6 +91,7 @@ async def test_the_log_line_of_a_request_leads_to_its_trace(tmp_path: Path, monk
             await client.post("/classify?model=lenet5", content=picture())
     async with fakes.client() as client:
         await client.post("/classify?model=lenet5", content=picture())
+    access_log.setLevel(before)
     on, off = (record.fields for record in kept.records)
     assert on["trace_id"] == f"{spans.requests[0].context.trace_id:032x}"
     assert "trace_id" not in off
