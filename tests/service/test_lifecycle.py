@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from service.processes import of_run
-from service.state import Record, running
+from service.state import Record, base, running
 from tests.pictures import DIGIT, photo
 from tests.running import Service, free_port
 
@@ -87,9 +88,20 @@ def until(condition: Callable[[], bool], within_s: float = 60) -> None:
         time.sleep(0.05)
 
 
+def proxied(service: Service) -> set[str]:
+    """Every address to which the HAProxy of a service may send a request."""
+    (config,) = (base() / str(service.port)).rglob("haproxy.cfg")
+    return set(re.findall(r"^\s*server \S+ (\S+:\d+)", config.read_text(), re.MULTILINE))
+
+
 def test_two_services_side_by_side_and_status_knows_both(local: Service, cluster: Service) -> None:
     """The last test of the two: one of them is stopped."""
     assert (post(cluster.url), post(local.url)) == (200, 200)
+    behind_cluster, behind_local = proxied(cluster), proxied(local)
+    assert behind_cluster
+    assert behind_local
+    # Not even as a last resort does one HAProxy send anything to the other service.
+    assert not behind_cluster & behind_local
     command = [sys.executable, "-m", "service.cli", "status"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert cluster.url in shown
