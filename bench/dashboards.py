@@ -2,7 +2,8 @@
 
 Serves all sixteen networks, untrained, in a third of the memory that they need together; a real Prometheus with the
 product's own configuration scrapes it. Callers with mixed budgets come at random, with a wave of three times as many in
-the middle; now and then somebody asks for any network at all, or sends what is no picture. Then draws each dashboard.
+the middle; now and then somebody asks for VGG-16 or for any network at all, or sends what is no picture. Then draws
+each dashboard.
 """
 
 from __future__ import annotations
@@ -58,21 +59,22 @@ def prometheus(service_url: str, folder: Path) -> Iterator[str]:
 
 
 async def strays(url: str, names: list[str], picture: bytes, seconds: float) -> None:
-    """Whoever asks for any network, and whoever sends junk."""
+    """Whoever asks for VGG-16, for any network, and whoever sends junk."""
     source = random.Random(7)  # noqa: S311 - not for secrets
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     async with httpx.AsyncClient(timeout=120, trust_env=False) as client:
         while loop.time() < ends:
             content = source.choice([picture, picture, picture, b"this is no picture"])
-            await client.post(f"{url}/classify?model={source.choice(names)}", content=content)
-            await asyncio.sleep(source.expovariate(1 / 2))
+            name = source.choice(["vgg16", "vgg16", source.choice(names)])
+            await client.post(f"{url}/classify?model={name}", content=content)
+            await asyncio.sleep(source.expovariate(1 / 3))
 
 
 async def mixture(url: str, names: list[str], picture: bytes, seconds: float) -> None:
     part = seconds / 5
     due = arrivals(RATE, 2 * part, 1) + arrivals(WAVE * RATE, part, 2, 2 * part) + arrivals(RATE, 2 * part, 3, 3 * part)
-    await asyncio.gather(send(url, picture, due, resend=True), strays(url, names, picture, seconds))
+    await asyncio.gather(send(url, picture, due, resend=False), strays(url, names, picture, seconds))
 
 
 def main(minutes: float, out: Path) -> None:

@@ -66,7 +66,7 @@ class _Json(logging.Formatter):
         # UTC with milliseconds, by which lines of several machines sort.
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
-            "time": f"{moment}.{record.msecs:03.0f}Z",
+            "time": f"{moment}.{int(record.msecs):03d}Z",
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
