@@ -55,6 +55,11 @@ class Outcome(NamedTuple):
     reason: str
 
 
+def status_of(reason: str) -> int:
+    """The HTTP status that an outcome is answered with."""
+    return _STATUS[reason]
+
+
 def summary(pictures: Sequence[Outcome]) -> Outcome:
     """Of a bulk request, which is answered with 200 whatever became of its pictures."""
     models = {picture.model for picture in pictures}
@@ -96,7 +101,7 @@ class Edge:
         self._requests.count(request)
         for picture in pictures:
             self._pictures.count(picture)
-        if _STATUS[request.reason] == 200:
+        if status_of(request.reason) == 200:
             mixed = self._mixed.get(request.model)
             (mixed or self._series(request.model).request).observe(took_s)
 
@@ -197,7 +202,7 @@ class _Outcomes:
 
     def begin(self, model: str, reason: str) -> Counter:
         outcome = Outcome(model, reason)
-        series = self._counter.labels(model, str(_STATUS[reason]), reason)
+        series = self._counter.labels(model, str(status_of(reason)), reason)
         self._series[outcome] = series
         return series
 

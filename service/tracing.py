@@ -23,8 +23,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
-from service.errors import PROBLEMS
-from service.recording import GONE, GONE_STATUS, OK, PARTIAL, Outcome
+from service.recording import GONE, OK, Outcome, status_of
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -254,13 +253,6 @@ class RequestSpan:
         self._span.set_attribute("topfive.reason", outcome.reason)
         self._span.set_attribute("http.response.status_code", status_of(outcome.reason))
         self._tracing.close(self._span, outcome.reason, time.monotonic())
-
-
-def status_of(reason: str) -> int:
-    """The HTTP status that an outcome is answered with."""
-    if reason in (OK, PARTIAL):
-        return 200
-    return GONE_STATUS if reason == GONE else PROBLEMS[reason].status
 
 
 def epoch_ns(seconds: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -149,6 +150,15 @@ async def test_targets_are_in_the_form_of_http_sd(tmp_path: Path) -> None:
     assert targets.asked == ["topfive", "ray"]
     assert wrong.status_code == unknown.status_code == 400
     assert wrong.json()["type"] == "/problems/bad-parameter"
+
+
+async def test_no_certificates_are_read_for_plain_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold up all requests for tens of milliseconds."""
+    with serving(Process()) as address:
+        async with client_of(Found(Target(address, {})), tmp_path) as client:
+            monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("certificates are read"))
+            monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: pytest.fail("they are read"))
+            assert (await client.get("/metrics")).headers["x-processes"] == "1 of 1"
 
 
 async def test_while_nobody_knows_where_they_are_there_is_no_list(tmp_path: Path) -> None:
