@@ -1,0 +1,164 @@
+"""When requests are due in an open loop: arrival processes, and the rate profiles that they follow.
+
+A process of rate 1 is stretched along the profile: the n-th request is due where the integral of the profile's rate
+reaches the n-th arrival of the process (time rescaling). Everything is drawn from a seed: the same one, the same times.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Literal
+
+Shape = Literal["constant", "step", "spike", "ramp"]
+SHAPES: tuple[Shape, ...] = ("constant", "step", "spike", "ramp")
+
+#: Gaps that are corrected together; see :func:`_block`.
+_BLOCK = 1000
+_CORRECTIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a profile in which the rate goes from one value to another in a straight line."""
+
+    seconds: float
+    rate: float
+    rate_to: float
+
+    @property
+    def expected(self) -> float:
+        """Requests in the whole of it."""
+        return self.seconds * (self.rate + self.rate_to) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class RateProfile:
+    """Requests a second over time; the last piece has no end and a constant rate."""
+
+    pieces: tuple[Piece, ...]
+
+    def due(self, expected: float) -> float:
+        """The second at which so many requests are expected to have been made."""
+        begin = 0.0
+        for piece in self.pieces[:-1]:
+            if expected < piece.expected:
+                slope = (piece.rate_to - piece.rate) / piece.seconds
+                # The root of rate * x + slope * x^2 / 2 = expected, in the form that does not divide by a slope of 0.
+                return begin + 2 * expected / (piece.rate + math.sqrt(piece.rate**2 + 2 * slope * expected))
+            begin += piece.seconds
+            expected -= piece.expected
+        return begin + expected / self.pieces[-1].rate
+
+
+def rate_profile(shape: Shape, rate: float, rate_to: float, from_s: float, for_s: float) -> RateProfile:
+    """The profile of a name.
+
+    Args:
+        shape: ``constant``; ``step`` to another rate for good; ``spike`` to it and back; ``ramp``, in a straight line.
+        rate: requests a second at the beginning.
+        rate_to: requests a second after the step, in the spike, at the top of the ramp.
+        from_s: seconds after the beginning at which the rate changes, or begins to.
+        for_s: seconds that the spike or the ramp lasts.
+    """
+    before, after = Piece(from_s, rate, rate), Piece(math.inf, rate_to, rate_to)
+    match shape:
+        case "constant":
+            return RateProfile((Piece(math.inf, rate, rate),))
+        case "step":
+            return RateProfile((before, after))
+        case "spike":
+            return RateProfile((before, Piece(for_s, rate_to, rate_to), Piece(math.inf, rate, rate)))
+        case "ramp":
+            return RateProfile((before, Piece(for_s, rate, rate_to), after))
+
+
+def arrivals(profile: RateProfile, cv: float, seed: int) -> Iterator[float]:
+    """Endless seconds, ascending, at which requests are due.
+
+    Args:
+        cv: coefficient of variation of the gaps between arrivals at a constant rate: 1 is a Poisson process, other
+            values are gamma-distributed gaps; above 1 requests come in bursts, below it more evenly.
+    """
+    return map(profile.due, accumulate(_gaps(cv, random.Random(seed))))  # noqa: S311 - not for secrets
+
+
+def _gaps(cv: float, source: random.Random) -> Iterator[float]:
+    while True:
+        yield from _block(cv, source)
+
+
+def _block(cv: float, source: random.Random) -> list[float]:
+    """Gaps of exactly the mean 1 and the coefficient of variation asked for.
+
+    A thousand exponential gaps miss their rate by 3 % as often as not, and the rate is what a measurement is quoted
+    by. A power near 1 brings the coefficient of variation where it was asked to be, a factor the mean. Within a block
+    arrivals bunch as the process has it.
+    """
+    shape = cv**-2
+    gaps = [source.gammavariate(shape, 1.0) for _ in range(_BLOCK)]
+    if cv == 1:
+        gaps = [source.expovariate(1.0) for _ in range(_BLOCK)]
+    power = 1.0
+    bent = gaps
+    for _ in range(_CORRECTIONS):
+        has = _cv(bent)
+        if abs(has / cv - 1) < 1e-3:
+            break
+        power *= cv / has
+        bent = [gap**power for gap in gaps]
+    mean = math.fsum(bent) / _BLOCK
+    return [gap / mean for gap in bent]
+
+
+def _cv(gaps: Sequence[float]) -> float:
+    mean = math.fsum(gaps) / len(gaps)
+    return math.sqrt(math.fsum((gap - mean) ** 2 for gap in gaps) / len(gaps)) / mean
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One request of a trace; whose it is is drawn by the shares if the trace does not say."""
+
+    seconds: float
+    user: str | None
+
+
+def read_trace(path: Path, users: Sequence[str]) -> list[Recorded]:
+    """A CSV file with a header: ``seconds`` after the beginning, ascending, and if it likes ``user``, one of ``users``.
+
+    Raises:
+        ValueError: it cannot be read, or is not such a file; the text says where.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = csv.DictReader(file)
+            if "seconds" not in (rows.fieldnames or ()):
+                raise ValueError(f"{path}: its first line must name a column seconds")
+            trace = [_recorded(row, f"{path}:{rows.line_num}", users) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not trace:
+        raise ValueError(f"{path}: no requests in it")
+    for number, (earlier, later) in enumerate(pairwise(trace), start=2):
+        if later.seconds < earlier.seconds:
+            raise ValueError(f"{path}: request {number} is before the one above it; seconds must ascend")
+    return trace
+
+
+def _recorded(row: dict[str, str], where: str, users: Sequence[str]) -> Recorded:
+    try:
+        seconds = float(row["seconds"])
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: seconds is no number: {row['seconds']!r}") from None
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"{where}: seconds must be a number of at least 0, not {row['seconds']!r}")
+    user = row.get("user") or None
+    if user is not None and user not in users:
+        raise ValueError(f"{where}: user is {user!r}; there are {', '.join(users)}")
+    return Recorded(seconds, user)

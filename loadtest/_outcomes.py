@@ -1,0 +1,108 @@
+"""What became of a request: answered, refused or failed, read from the response."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from loadtest._requests import Request
+
+Verdict = Literal["answered", "refused", "failed"]
+
+#: A service may say so, and a load test is there to make it: no failures.
+OVERLOADED = (429, "/problems/overloaded")
+NO_MODEL_FITS = (422, "/problems/no-model-fits")
+
+
+class Picture(NamedTuple):
+    """The answer for one picture."""
+
+    model: str
+    batch_size: int
+    decode_ms: float
+    queue_ms: float
+    forward_ms: float
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one request."""
+
+    verdict: Verdict
+    status: int = 0
+    """Of the response; 0 if there was none."""
+    pictures: list[Picture] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    """The problems with which pictures were refused."""
+    failure: str = ""
+    """Why it failed, as failures are counted."""
+
+
+def judge(request: Request, status: int, body: bytes) -> Outcome:
+    """Reads a response."""
+    if request.problem is not None:
+        return _junk(request.problem, status, body)
+    if status != 200:
+        return _not_answered(status, _document(body))
+    try:
+        document = json.loads(body.decode())
+        if request.kind == "bulk":
+            return _bulk(document["results"])
+        return Outcome("answered", 200, [_picture(document)])
+    except (ValueError, KeyError, TypeError):
+        return Outcome("failed", 200, failure="200 with a body that is no answer")
+
+
+def unreachable(failure: str) -> Outcome:
+    """The outcome of a request that got no response."""
+    return Outcome("failed", failure=failure)
+
+
+def _picture(document: dict[str, Any]) -> Picture:
+    timings = document["timings_ms"]
+    return Picture(document["model"], document["batch_size"], timings["decode"], timings["queue"], timings["forward"])
+
+
+def _not_answered(status: int, document: dict[str, Any]) -> Outcome:
+    problem = document.get("type")
+    if (status, problem) == NO_MODEL_FITS or status == OVERLOADED[0]:
+        return Outcome("refused", status, refusals=[str(problem or status)])
+    return Outcome("failed", status, failure=f"{status} {problem}" if problem else str(status))
+
+
+def _bulk(entries: list[dict[str, Any]]) -> Outcome:
+    """One failed picture fails the request; it is refused if all of its pictures were."""
+    outcome = Outcome("refused", 200)
+    for entry in entries:
+        if entry["status"] == 200:
+            outcome.pictures.append(_picture(entry))
+            continue
+        single = _not_answered(entry["status"], entry)
+        outcome.refusals += single.refusals
+        outcome.failure = outcome.failure or single.failure
+    if not entries or outcome.failure:
+        outcome.verdict = "failed"
+        outcome.failure = outcome.failure or "200 with no results"
+    elif outcome.pictures:
+        outcome.verdict = "answered"
+    return outcome
+
+
+def _junk(expected: tuple[int, str], status: int, body: bytes) -> Outcome:
+    problem = _document(body).get("type")
+    if (status, problem) == expected:
+        return Outcome("answered", status)
+    if status == OVERLOADED[0]:
+        return Outcome("refused", status, refusals=[str(problem or status)])
+    got = f"{status} {problem}" if problem else str(status)
+    return Outcome("failed", status, failure=f"junk: {got} instead of {expected[0]} {expected[1]}")
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    """The problem document; none if the body is something else, as a proxy's may be."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}

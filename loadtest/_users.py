@@ -1,0 +1,127 @@
+"""The four kinds of users. In a closed loop each sends its own requests; in an open loop all are alike, and send what
+the pool hands them."""
+
+from __future__ import annotations
+
+from time import perf_counter, time
+from typing import TYPE_CHECKING, ClassVar
+
+import gevent
+from locust import FastHttpUser, between, constant, task
+from locust.exception import CatchResponseError, StopUser
+
+from loadtest._connection import FAILURES, Connection, reason
+from loadtest._measured import PHASES
+from loadtest._outcomes import Outcome, judge, unreachable
+from loadtest._requests import Kind, Request
+
+if TYPE_CHECKING:
+    from loadtest._pool import Pool
+    from loadtest._run import Run
+
+#: A closed loop over a service that is down would be nothing but failed connections.
+_NOBODY_THERE_S = 0.5
+
+
+class TopFiveUser(FastHttpUser):
+    """Sends requests over one connection that it keeps."""
+
+    abstract = True
+    kind: ClassVar[Kind]
+    load: ClassVar[Run]
+    """The run that is going on."""
+    pool: ClassVar[Pool | None]
+    """Of an open loop."""
+
+    def on_start(self) -> None:
+        assert self.host is not None
+        self._connection = Connection(self.host, self.client.auth_header, self.network_timeout)
+
+    @task
+    def work(self) -> None:
+        if self.pool is not None:
+            self.pool.work(self.send)
+        if self.load.ended_sending:
+            # Locust ends whoever has just begun a request while it thought them between two.
+            raise StopUser
+        if not self.send(next(self.load.requests[self.kind])):
+            gevent.sleep(_NOBODY_THERE_S)
+
+    def send(self, request: Request, due: float | None = None) -> bool:
+        """Sends a request, records what became of it, and returns whether there was a response.
+
+        Args:
+            due: by ``perf_counter``, when it should have been sent; None: now.
+        """
+        began = perf_counter()
+        lag_s = None if due is None else began - due
+        due = began if due is None else due
+        self.load.sent(request, due, lag_s)
+        body = b""
+        try:
+            status, body = self._connection.post(request.path, request.body, request.headers)
+            outcome = judge(request, status, body)
+        except FAILURES as error:
+            outcome = unreachable(reason(error))
+        latency_ms = (perf_counter() - due) * 1000
+        self.load.ended(request, due, outcome, latency_ms)
+        self._enter(request, outcome, latency_ms, len(body))
+        if lag_s is not None:
+            self.environment.stats.get("lag", "GENERATOR").log(lag_s * 1000, 0)
+        return outcome.status > 0
+
+    def _enter(self, request: Request, outcome: Outcome, latency_ms: float, length: int) -> None:
+        """Locust's entries. Those of phases and models stay out of Locust's sum: it adds up requests."""
+        refused = outcome.verdict == "refused"
+        self.environment.events.request.fire(
+            request_type="REFUSED" if refused else "POST",
+            name=outcome.refusals[0] if refused else f"/classify {request.name}",
+            response_time=latency_ms,
+            response_length=length,
+            exception=CatchResponseError(outcome.failure) if outcome.failure else None,
+            context={},
+            start_time=time() - latency_ms / 1000,
+            url=request.path,
+        )
+        stats = self.environment.stats
+        for picture in outcome.pictures:
+            stats.get(picture.model, "MODEL").log(latency_ms, 0)
+            for phase, value in zip(PHASES, picture[2:], strict=True):
+                stats.get(phase, "SERVER").log(value, 0)
+
+
+class ClassifyUser(TopFiveUser):
+    """Sends one picture and names the model."""
+
+    kind = "classify"
+    weight = 4
+    wait_time = constant(0)
+
+
+class BudgetUser(TopFiveUser):
+    """Sends one picture and a budget; the service picks the model."""
+
+    kind = "budget"
+    weight = 2
+    wait_time = constant(0)
+
+
+class BulkUser(TopFiveUser):
+    """Sends eight pictures at once, then thinks."""
+
+    kind = "bulk"
+    weight = 1
+    wait_time = between(0.2, 0.6)
+
+
+class JunkUser(TopFiveUser):
+    """Sends what is no picture, now and then."""
+
+    kind = "junk"
+    weight = 1
+    wait_time = between(0.5, 2)
+
+
+USER_CLASSES: dict[Kind, type[TopFiveUser]] = {
+    user_class.kind: user_class for user_class in (ClassifyUser, BudgetUser, BulkUser, JunkUser)
+}

@@ -1,0 +1,133 @@
+"""Arrival processes have the rate and the variation asked for, and follow their profile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import islice, pairwise, takewhile
+from pathlib import Path
+from statistics import fmean, pstdev
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest._arrivals import SHAPES, RateProfile, Recorded, Shape, arrivals, rate_profile, read_trace
+
+USERS = ("classify", "budget", "bulk", "junk")
+
+
+def constant(rate: float) -> RateProfile:
+    return rate_profile("constant", rate, rate, 0, 1)
+
+
+def gaps(times: Sequence[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise([0.0, *times])]
+
+
+@pytest.mark.parametrize("cv", [0.3, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_rate_and_variation_hold_over_ten_thousand_arrivals_whatever_the_seed(cv: float, seed: int) -> None:
+    found = gaps(list(islice(arrivals(constant(50), cv, seed), 10_000)))
+    assert fmean(found) == pytest.approx(1 / 50, rel=0.01)
+    assert pstdev(found) / fmean(found) == pytest.approx(cv, rel=0.05)
+
+
+def test_poisson_gaps_are_exponential_and_know_nothing_of_each_other() -> None:
+    found = gaps(list(islice(arrivals(constant(1), 1.0, 8), 10_000)))
+    for limit in (0.1, 0.5, 1.0, 2.0, 4.0):
+        share = sum(gap <= limit for gap in found) / len(found)
+        assert share == pytest.approx(1 - math.exp(-limit), abs=0.02)
+    covariance = fmean((a - 1) * (b - 1) for a, b in pairwise(found))
+    assert abs(covariance) < 0.05
+
+
+def test_the_same_seed_gives_the_same_times_and_another_one_others() -> None:
+    first, again, other = (list(islice(arrivals(constant(9), 1.5, seed), 3000)) for seed in (1, 1, 2))
+    assert first == again
+    assert first[:10] != other[:10]
+
+
+RATES = {
+    "constant": lambda t: 200.0,
+    "step": lambda t: 200.0 if t < 10 else 600.0,
+    "spike": lambda t: 600.0 if 10 <= t < 15 else 200.0,
+    "ramp": lambda t: 200.0 + 400.0 * min(1.0, max(0.0, (t - 10) / 5)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_as_many_arrive_in_each_interval_as_the_profile_says(shape: Shape) -> None:
+    profile = rate_profile(shape, 200, 600, 10, 5)
+    times = list(takewhile(lambda t: t < 25, arrivals(profile, 1.0, 3)))
+    assert times == sorted(times)
+    for begin in range(0, 25, 5):
+        expected = sum(RATES[shape](begin + n / 1000) / 1000 for n in range(5000))
+        count = sum(begin <= t < begin + 5 for t in times)
+        assert count == pytest.approx(expected, abs=4 * math.sqrt(expected))
+
+
+@given(
+    shape=st.sampled_from(SHAPES),
+    rate=st.floats(0.5, 50),
+    rate_to=st.floats(0.5, 50),
+    from_s=st.floats(0, 5),
+    for_s=st.floats(0.1, 5),
+    expected=st.floats(0.01, 400),
+)
+def test_due_is_where_the_integral_of_the_rate_says(
+    shape: Shape, rate: float, rate_to: float, from_s: float, for_s: float, expected: float
+) -> None:
+    def rate_at(t: float) -> float:
+        into = (t - from_s) / for_s
+        if shape == "constant" or into < 0:
+            return rate
+        if shape == "step" or into >= 1:
+            return rate if shape == "spike" else rate_to
+        return rate_to if shape == "spike" else rate + (rate_to - rate) * into
+
+    due = rate_profile(shape, rate, rate_to, from_s, for_s).due(expected)
+    steps = 4000
+    integral = math.fsum(rate_at((n + 0.5) * due / steps) for n in range(steps)) * due / steps
+    # A jump of the rate within a step of the sum is off by at most that step.
+    assert integral == pytest.approx(expected, rel=1e-3, abs=2 * abs(rate_to - rate) * due / steps)
+
+
+def test_a_trace_is_read_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text("user,seconds\n,0\njunk,0.125\nbudget,0.125\n,7.5\n")
+    assert read_trace(file, USERS) == [
+        Recorded(0.0, None),
+        Recorded(0.125, "junk"),
+        Recorded(0.125, "budget"),
+        Recorded(7.5, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("at\n1\n", "must name a column seconds"),
+        ("", "must name a column seconds"),
+        ("seconds\n", "no requests"),
+        ("seconds\n1\nsoon\n", ":3: seconds is no number: 'soon'"),
+        ("seconds\n-1\n", "at least 0"),
+        ("seconds\nnan\n", "at least 0"),
+        ("seconds\n1\n3\n2\n", "request 3 is before the one above it"),
+        ("seconds,user\n1,nobody\n", "user is 'nobody'; there are classify"),
+        ("user,seconds\nclassify\n", "seconds is no number"),
+        ("seconds\n\xff\n", "can't decode"),
+    ],
+)
+def test_what_is_no_trace_is_refused_in_one_line(text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"trace\.csv") as caught:
+        read_trace(file, USERS)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_trace_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="No such file"):
+        read_trace(tmp_path / "none.csv", USERS)

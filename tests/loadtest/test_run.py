@@ -1,0 +1,118 @@
+"""What an open loop sends when, and what of it lies in the window."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest._arrivals import Recorded
+from loadtest._catalogue import Choice
+from loadtest._options import Options
+from loadtest._outcomes import Outcome
+from loadtest._requests import KINDS, Kind, requests_of
+from loadtest._run import Run, due_requests, write_results
+from tests.generating import ROOT
+
+OPTIONS = Options(
+    model=None,
+    labels=None,
+    pictures=None,
+    shares={},
+    arrivals="poisson",
+    rate=100.0,
+    cv=None,
+    trace=None,
+    rate_profile="constant",
+    rate_to=None,
+    rate_from_s=10.0,
+    rate_for_s=10.0,
+    seed=8,
+    warm_up=0.0,
+    results=None,
+)
+
+
+def run(shares: dict[Kind, int] | None = None, trace: list[Recorded] | None = None, **options: Any) -> Run:
+    requests = {kind: requests_of(kind, [b"picture"], "googlenet", None, 8) for kind in KINDS}
+    choice = Choice("googlenet", None, "digits")
+    return Run(replace(OPTIONS, **options), "http://here", choice, shares or {"classify": 1}, requests, trace or [])
+
+
+def test_a_trace_is_sent_at_its_own_times_and_by_its_own_users() -> None:
+    trace = [Recorded(0.5, "junk"), Recorded(0.5, None), Recorded(2.25, "bulk")]
+    found = list(due_requests(run(trace=trace, arrivals="trace")))
+    assert [(seconds, request.kind) for seconds, request in found] == [(0.5, "junk"), (0.5, "classify"), (2.25, "bulk")]
+
+
+def test_requests_are_of_the_kinds_that_the_shares_say() -> None:
+    shares: dict[Kind, int] = {"classify": 6, "budget": 3, "junk": 1}
+    kinds = Counter(request.kind for _, request in islice(due_requests(run(shares)), 5000))
+    assert kinds.keys() == shares.keys()
+    for kind, share in shares.items():
+        assert kinds[kind] / 5000 == pytest.approx(share / 10, abs=0.03)
+
+
+def test_the_same_seed_sends_the_same_requests_at_the_same_times() -> None:
+    shares: dict[Kind, int] = {"classify": 1, "budget": 1, "bulk": 1}
+    first, again = (list(islice(due_requests(run(shares)), 500)) for _ in range(2))
+    assert first == again
+    assert first != list(islice(due_requests(run(shares, seed=9)), 500))
+
+
+def test_what_is_due_in_the_warm_up_is_not_measured_however_late_it_is_answered() -> None:
+    load = run(warm_up=5.0)
+    load.begin()
+    request = next(load.requests["classify"])
+    for due in (load.began + 4.9, load.began + 5.1):
+        load.sent(request, due, 0.001)
+        load.ended(request, due, Outcome("answered", 200), 9000.0)
+        load.unsent(due)
+    load.end(load.began + 12.0)
+    load.end(load.began + 13.0)
+    results = load.results({"users": 3, "seconds": 12}, {}, partial=False)
+    assert (results["sent"], results["answered"], results["unsent"]) == (1, 1, 1)
+    assert results["lag_ms"]["max"] == 1.0
+    assert results["window_s"] == 7.0
+    assert results["asked"] == {
+        "users": 3,
+        "seconds": 12,
+        "warm_up_s": 5.0,
+        "model": "googlenet",
+        "arrivals": "poisson",
+        "rate": 100.0,
+        "rate_profile": "constant",
+        "cv": None,
+        "seed": 8,
+        "shares": {"classify": 1},
+    }
+
+
+def test_a_run_that_ended_in_its_warm_up_measured_nothing() -> None:
+    load = run(warm_up=5.0)
+    load.begin()
+    load.end(load.began + 3.0)
+    results = load.results({}, {}, partial=True)
+    assert (results["window_s"], results["sent"], results["pictures_per_second"]) == (0.0, 0, 0.0)
+
+
+def test_results_replace_those_of_an_earlier_run_and_leave_nothing_beside_them(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text("earlier")
+    write_results(file, {"format": 1})
+    assert json.loads(file.read_text()) == {"format": 1}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_the_report_may_import_does_not_bring_gevent() -> None:
+    pure = ("arrivals", "catalogue", "cpu", "measured", "options", "outcomes", "pictures", "requests", "run", "summary")
+    imports = "".join(f"import loadtest._{name}\n" for name in pure)
+    check = f"import sys\n{imports}assert not {{'gevent', 'locust', 'service', 'models'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, timeout=60)
