@@ -29,6 +29,7 @@ Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray
 deployment serves what and ``capacity.py`` whether it fits; ``settings.py`` has every setting. ``cli.py`` is the command
 line, whose ``serve`` is ``supervisor.py``; that starts and ends ``driver.py``, which starts and stops Ray and HAProxy.
 ``state.py`` is the service's record on this machine, ``processes.py`` knows which processes are its own, ``status.py``
-shows both. ``describing.py`` prints what networks are made of, ``profile_command.py`` measures them, ``fetching.py``
-runs pulls side by side, ``terminal.py`` is where commands write.
+shows both. ``describing.py`` prints what networks are made of, ``profile_command.py`` measures them,
+``loadtest_command.py`` puts a running service under load (the package ``loadtest``), ``fetching.py`` runs pulls side by
+side, ``terminal.py`` is where commands write.
 """

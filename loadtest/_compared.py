@@ -1,0 +1,76 @@
+"""This report against a previous one: worse only beyond what two runs of the same service differ by.
+
+Compared are the confirmed rates, which have no counting noise of their own (pictures that were counted have: of 200
+Poisson arrivals 7 % more or fewer is chance). A run knows its knee only up to a gap: the confirmed rate held, the next
+one above it did not, and the true knee is anywhere between. If both gaps are uniform, the difference of two runs of the
+same service has the standard deviation sqrt((gap1^2 + gap2^2) / 12). The allowance is two of these, and never less than
+5 %: below that, a shared machine's own drift cannot be told from the service's.
+"""
+
+from __future__ import annotations
+
+import math
+
+from loadtest._report import Change, Comparison, Network, Report
+
+LEAST_ALLOWANCE = 0.05
+
+
+def compare(now: Report, before: Report) -> Comparison:
+    """A change for each network of either report."""
+    earlier = {network.name: network for network in before.networks}
+    later = {network.name: network for network in now.networks}
+    changes = [_change(name, earlier.get(name), later.get(name)) for name in dict.fromkeys((*later, *earlier))]
+    return Comparison(created=before.created, host=before.host, changes=changes, note=_note(now, before))
+
+
+def allowance(gap: float, other_gap: float) -> float:
+    """By what share two runs of the same service may differ, their knees being known up to these gaps."""
+    return max(LEAST_ALLOWANCE, 2 * math.sqrt((gap**2 + other_gap**2) / 12))
+
+
+def _change(name: str, before: Network | None, now: Network | None) -> Change:
+    old, new = None if before is None else before.knee, None if now is None else now.knee
+    change = Change(
+        name=name,
+        before_per_second=None if old is None else old.rate,
+        now_per_second=None if new is None else new.rate,
+        ratio=None,
+        allowance=None,
+        verdict="not compared",
+    )
+    if new is None:
+        change.note = "not measured now" if now is None else now.problem or ""
+    elif old is None:
+        change.note = "not in the previous report" if before is None else f"previously: {before.problem}"
+    else:
+        change.ratio, change.allowance = new.rate / old.rate, allowance(new.ambiguity, old.ambiguity)
+        if change.ratio < 1 / (1 + change.allowance):
+            change.verdict = "worse"
+        elif change.ratio > 1 + change.allowance:
+            change.verdict = "better"
+        else:
+            change.verdict = "same within the noise"
+    return change
+
+
+def _note(now: Report, before: Report) -> str:
+    """In what the two were measured differently."""
+    pairs = {
+        "host": (now.host, before.host),
+        "device": (now.device, before.device),
+        "p99 limit": (f"{now.p99_limit_ms:g} ms", f"{before.p99_limit_ms:g} ms"),
+        "pictures": (now.pictures, before.pictures),
+        "seconds a step": (f"{now.seconds:g}", f"{before.seconds:g}"),
+        "generator": (_machine(now), _machine(before)),
+    }
+    differing = [
+        f"{name} ({old or 'not told'} before, {new or 'not told'} now)"
+        for name, (new, old) in pairs.items()
+        if new != old
+    ]
+    return f"Measured differently: {'; '.join(differing)}." if differing else ""
+
+
+def _machine(report: Report) -> str:
+    return ", ".join(f"{name} {version}" for name, version in report.generator.items())

@@ -1,0 +1,33 @@
+"""Which networks nobody beats in accuracy, latency and memory at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loadtest._report import Network
+
+
+def mark_front(networks: Sequence[Network]) -> None:
+    """Sets ``on_front`` among networks of one label set: top-1 up, a lone request's p50 down, footprint down.
+
+    Accuracies of different label sets are not comparable, so a network that has no peer stays unmarked, as does one of
+    which a figure is missing.
+    """
+    points = {n.name: point for n in networks if (point := _point(n)) is not None}
+    for network in networks:
+        mine = points.get(network.name)
+        peers = [
+            points[n.name] for n in networks if n.labels == network.labels and n is not network and n.name in points
+        ]
+        network.on_front = None if mine is None or not peers else not any(_beats(peer, mine) for peer in peers)
+
+
+def _point(network: Network) -> tuple[float, float, float] | None:
+    """Lower is better in each."""
+    if network.top1 is None or network.alone_p50_ms is None or not network.footprint_mb:
+        return None
+    return (-network.top1, network.alone_p50_ms, network.footprint_mb)
+
+
+def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,199 @@
+"""What a load test found: the document that is written as ``report.json`` and that everything else shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ValidationError
+
+#: What the others are held against.
+REFERENCE = "vgg16"
+_GIB = 2**30
+
+
+class ReportError(ValueError):
+    """A file that is no report of this format."""
+
+
+class Step(BaseModel):
+    """One rate, tried."""
+
+    rate: float
+    """Requests a second that were due."""
+    seconds: float
+    samples: int
+    """Answers whose latencies are summed up."""
+    pictures_per_second: float
+    p50_ms: float | None
+    p99_ms: float | None
+    confirmation: bool
+    why_not: str | None
+    """Why it did not hold; None: it did."""
+    generator_bound: bool = False
+    """The load generator could not keep up."""
+
+    @property
+    def held(self) -> bool:
+        return self.why_not is None
+
+
+class Knee(BaseModel):
+    """The highest rate that held, and what was measured at it in a step of its own."""
+
+    rate: float
+    seconds: float
+    sent: int
+    failed: int
+    pictures_per_second: float
+    """The rate times the share that was answered: the pictures counted would add the chance of Poisson arrivals."""
+    p50_ms: float
+    p99_ms: float
+    samples: int
+    phases_p50_ms: dict[str, float]
+    mean_batch_size: float | None
+    lag_p99_ms: float | None
+    ambiguity: float
+    """How far above this rate the true knee may lie, relative to it."""
+
+
+class Network(BaseModel):
+    """One checkpoint."""
+
+    name: str
+    variant: str
+    labels: str
+    top1: float | None
+    """Percent."""
+    analytic_mb: float | None
+    footprint_mb: float | None
+    alone_p50_ms: float | None = None
+    """A request that has the service to itself."""
+    closed_per_second: float | None = None
+    """Pictures a second of eight callers that wait for each other's answers: where the search begins."""
+    probes_sent: int = 0
+    probes_failed: int = 0
+    """Requests of one and of eight callers."""
+    knee: Knee | None = None
+    steps: list[Step] = []
+    problem: str | None = None
+    """Why there is no knee."""
+    generator_bound: bool = False
+    """What the search stopped at was the generator's limit: the network may hold more."""
+    on_front: bool | None = None
+    """No other of its label set is at least as good in accuracy, latency and memory, and better in one; None: it was
+    not compared."""
+
+    @property
+    def per_gib(self) -> float | None:
+        """Pictures a second per GiB (2^30 bytes) of footprint."""
+        if self.knee is None or not self.footprint_mb:
+            return None
+        return self.knee.pictures_per_second / (self.footprint_mb * 1e6 / _GIB)
+
+
+class Budget(BaseModel):
+    """Requests with one budget, in the mixed run."""
+
+    name: str
+    budget_ms: float | None
+    sent: int
+    accepted: int
+    refused: int
+    met: int
+    p50_ms: float | None
+    p99_ms: float | None
+    samples: int
+
+
+class BudgetRun(BaseModel):
+    """Mixed budgets in open loop; the router picks."""
+
+    rate: float
+    seconds: float
+    sent: int
+    failed: int
+    budgets: list[Budget]
+    pictures_by_model: dict[str, int]
+
+
+class Gate(BaseModel):
+    """A limit, and what was measured."""
+
+    name: str
+    limit: str
+    measured: str
+    verdict: Literal["passed", "failed", "not judged"]
+    note: str
+    """By how much it failed, or why it was not judged."""
+
+
+class Change(BaseModel):
+    """A network, now and in a previous report, by the rates that were confirmed."""
+
+    name: str
+    before_per_second: float | None
+    now_per_second: float | None
+    ratio: float | None
+    allowance: float | None
+    verdict: Literal["better", "worse", "same within the noise", "not compared"]
+    note: str = ""
+
+
+class Comparison(BaseModel):
+    """This report against a previous one."""
+
+    created: str
+    host: str
+    changes: list[Change]
+    note: str
+
+
+class Report(BaseModel):
+    """Everything that was measured, and how."""
+
+    format: Literal[1] = 1
+    created: str
+    host: str
+    same_machine: bool
+    """The generator ran on the service's machine, and took some of it."""
+    device: str | None
+    generator: dict[str, str]
+    p99_limit_ms: float
+    seconds: float
+    """Of a step, at least."""
+    seed: int
+    pictures: str | None
+    partial: str | None = None
+    """Why it ended early."""
+    networks: list[Network] = []
+    budget_run: BudgetRun | None = None
+    no_budget_run: str | None = None
+    """Why there are no figures of budgets."""
+    gates: list[Gate] = []
+    comparison: Comparison | None = None
+
+    def reference(self) -> Network | None:
+        """VGG-16, if it was measured."""
+        return next((n for n in self.networks if n.variant == REFERENCE and n.per_gib), None)
+
+    def ratio(self, network: Network) -> float | None:
+        """Pictures a second per GiB, over VGG-16's."""
+        reference = self.reference()
+        if reference is None or network.per_gib is None or not reference.per_gib:
+            return None
+        return network.per_gib / reference.per_gib
+
+
+def read_report(path: Path) -> Report:
+    """Reads a ``report.json``.
+
+    Raises:
+        ReportError: it cannot be read, or is none of this format.
+    """
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ReportError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise ReportError(f"{path} is no report of format 1 of topfive loadtest") from error

@@ -1,0 +1,120 @@
+"""One run of Locust: what it is told, its results, and all the ways in which it may come to nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest import _locust
+from loadtest._locust import InterruptedRunError, LocustError, Run, check_installed, run_locust
+from loadtest._results import ResultsError, read_results
+from tests.pretended_locust import pretend
+
+OPEN = Run(user="ClassifyUser", users=4, seconds=10, warm_up_s=2, seed=8, rate=20.0, model="googlenet@untrained")
+
+
+def asked(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_a_run_and_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = pretend(tmp_path, monkeypatch, service_s={"googlenet@untrained": 0.01})
+    # What somebody exported for Locust itself does not change what is measured.
+    monkeypatch.setenv("LOCUST_USERS", "999")
+    monkeypatch.setenv("TOPFIVE_LOADTEST_SHARES", "junk=1")
+    results = run_locust("http://127.0.0.1:1", OPEN)
+    assert 150 < results.answered < 250
+    assert results.latency_ms.p50 is not None
+    assert results.latency_ms.p50 == pytest.approx(10, rel=0.3)
+    assert results.mean_batch_size == 1.0
+    (told,) = asked(log)
+    assert (told["host"], told["user"], told["rate"], told["users"]) == ("http://127.0.0.1:1", "ClassifyUser", 20.0, 4)
+    assert (told["run_time"], told["headless"], Path(told["f"])) == ("12s", True, Path(_locust.__file__).parent)
+    assert told["foreign"] == []
+
+
+def test_failed_requests_are_results_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(tmp_path, monkeypatch, trouble={"1": "failing"})
+    results = run_locust("http://127.0.0.1:1", OPEN)
+    assert results.answered == 0
+    assert results.failed == results.sent > 0
+
+
+@pytest.mark.parametrize(
+    ("trouble", "text"),
+    [
+        ("crash", "Locust ended with status 3: ValueError: no such thing"),
+        ("silent", "Locust wrote no results: it said nothing"),
+        ("foreign", "Locust's results are of another form: format: Input should be 1: it said nothing"),
+        ("cut", "Locust was stopped before the end of a run by somebody else"),
+    ],
+)
+def test_runs_that_came_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, text: str) -> None:
+    pretend(tmp_path, monkeypatch, trouble={"1": trouble})
+    with pytest.raises(LocustError) as told:
+        run_locust("http://127.0.0.1:1", OPEN)
+    assert str(told.value) == text
+
+
+def test_a_run_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = pretend(tmp_path, monkeypatch, trouble={"1": "hang"})
+    monkeypatch.setattr(_locust, "_BEYOND_S", 1.0 - OPEN.seconds - OPEN.warm_up_s)
+    with pytest.raises(LocustError, match="did not end in time"):
+        run_locust("http://127.0.0.1:1", OPEN)
+    assert gone(int(log.with_suffix(".hanging").read_text()))
+
+
+def test_ctrl_c_gets_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = pretend(tmp_path, monkeypatch, trouble={"1": "hang"})
+
+    def press() -> None:
+        give_up = time.monotonic() + 30
+        while not log.with_suffix(".hanging").exists() and time.monotonic() < give_up:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    with pytest.raises(InterruptedRunError) as told:
+        run_locust("http://127.0.0.1:1", OPEN)
+    pressing.join()
+    assert told.value.results is not None
+    assert told.value.results.partial
+    assert told.value.results.answered > 0
+    assert gone(int(log.with_suffix(".hanging").read_text()))
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_without_locust_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_installed()
+    monkeypatch.setattr(_locust, "COMMAND", (sys.executable, "-m", "locust"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LocustError, match=r"pip install 'topfive\[loadtest\]'"):
+        check_installed()
+
+
+def test_results_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    with pytest.raises(ResultsError, match="no results"):
+        read_results(path)
+    for text in ("", "[]", '{"format": 1}', '{"format": 2}'):
+        path.write_text(text)
+        with pytest.raises(ResultsError, match="another form") as told:
+            read_results(path)
+        assert "\n" not in str(told.value)

@@ -1,0 +1,99 @@
+"""What a step is asked for, and when its rate held."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loadtest._results import Results
+from loadtest._steps import Plan, as_step, why_not_held
+
+RATE = 10.0
+
+
+def results(**changes: Any) -> Results:
+    figures: dict[str, Any] = {
+        "format": 1,
+        "partial": False,
+        "window_s": 20.0,
+        "sent": 200,
+        "answered": 200,
+        "pictures": 200,
+        "pictures_per_second": 10.0,
+        "latency_ms": {"count": 200, "p50": 100.0, "p99": 900.0},
+        "lag_ms": {"count": 200, "p99": 3.0},
+    }
+    return Results(**{**figures, **changes})
+
+
+def test_a_step_that_held() -> None:
+    assert why_not_held(results(), RATE, 1000) is None
+    # A few refusals are an answer too.
+    assert why_not_held(results(answered=191, refused={"/problems/overloaded": 9}), RATE, 1000) is None
+    step = as_step(results(), RATE, Plan(), confirmation=True)
+    assert (step.held, step.p99_ms, step.samples, step.confirmation) == (True, 900.0, 200, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"latency_ms": {"count": 200, "p99": 1000.1}}, "p99 1,000 ms"),
+        ({"failures": {"504 /problems/deadline-missed": 2}}, "2 failed: 2 x 504 /problems/deadline-missed"),
+        ({"unanswered": 3}, "0 not sent, 3 not answered in time"),
+        ({"unsent": 1}, "1 not sent, 0 not answered in time"),
+        (
+            {"answered": 189, "refused": {"/problems/overloaded": 11}},
+            "189 of 200 answered (11 x /problems/overloaded)",
+        ),
+        ({"answered": 0, "latency_ms": {"count": 0}}, "nothing was answered"),
+        ({"lag_ms": {"count": 200, "p99": 51.0}}, "sent late: p99 of the lag 51 ms"),
+        # The service is not to blame for what the generator could not do, whatever else is said.
+        ({"generator": {"bottleneck": True}, "failures": {"x": 1}}, "the load generator had no more CPU"),
+        ({"sent": 100, "answered": 100}, "only 100 of about 200 requests were due"),
+    ],
+)
+def test_why_a_step_did_not_hold(changes: dict[str, Any], why: str) -> None:
+    assert why_not_held(results(**changes), RATE, 1000) == why
+    step = as_step(results(**changes), RATE, Plan(), confirmation=False)
+    assert step.generator_bound == ("generator" in why or "late" in why)
+
+
+def test_steps_last_until_there_are_enough_arrivals() -> None:
+    plan = Plan(seconds=15)
+    assert [plan.step("a", rate, 0).seconds for rate in (100, 4, 2, 0.1)] == [15, 15, 30, 120]
+    assert [plan.step("a", rate, 1).seconds for rate in (100, 4, 2, 0.1)] == [30, 50, 100, 120]
+    assert Plan(seconds=300).step("a", 1, 0).seconds == 300
+
+
+def test_looks_share_their_arrivals_and_confirmations_have_others() -> None:
+    plan = Plan(seed=8)
+    assert [plan.step("a", 10, confirmation).seed for confirmation in (0, 0, 1, 2)] == [8, 8, 9, 10]
+
+
+@pytest.mark.parametrize(("rate", "pool"), [(1, 10), (10, 28), (1000, 400)])
+def test_the_pool_holds_twice_what_the_limit_allows_on_the_way(rate: float, pool: int) -> None:
+    assert Plan(p99_limit_ms=1000).step("a", rate, 0).users == pool
+
+
+def test_what_locust_is_told() -> None:
+    plan = Plan(seconds=15, seed=3, pictures="digits")
+    options = plan.step("googlenet@untrained", 12.345678, 0).options()
+    assert options[-1] == "ClassifyUser"
+    pairs = dict(zip(options[:-1:2], options[1:-1:2], strict=True))
+    assert pairs == {
+        "--users": "33",
+        "--spawn-rate": "33",
+        "--run-time": "17s",
+        "--warm-up": "2",
+        "--seed": "3",
+        "--arrivals": "poisson",
+        "--rate": "12.3457",
+        "--model": "googlenet@untrained",
+        "--pictures": "digits",
+    }
+    closed = plan.probe("a", 8).options()
+    assert "--rate" not in closed
+    assert closed[closed.index("--arrivals") + 1] == "closed"
+    assert plan.mixed(5).options()[-1] == "BudgetUser"
+    assert "--model" not in plan.mixed(5).options()
