@@ -11,17 +11,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from tests.running import free_port
 
 
-def answers_of_check(command: list[str], path: str) -> dict[str, bool]:
+def answers_of_check(command: list[str], path: str, variable: str = "TOPFIVE_PORT") -> dict[str, bool]:
     """Whether the check is content: with a status of 200 on its path and 503 on every other, the other way round, and
-    with nobody there. The command is Python's, and finds the port in TOPFIVE_PORT."""
+    with nobody there. The command is Python's, and finds the port in the variable."""
     return {
-        "200": _against(command, {path: 200}, otherwise=503),
-        "503": _against(command, {path: 503}, otherwise=200),
-        "nobody": _passes(command, free_port()),
+        "200": _against(command, variable, {path: 200}, otherwise=503),
+        "503": _against(command, variable, {path: 503}, otherwise=200),
+        "nobody": _passes(command, variable, free_port()),
     }
 
 
-def _against(command: list[str], statuses: dict[str, int], otherwise: int) -> bool:
+def _against(command: list[str], variable: str, statuses: dict[str, int], otherwise: int) -> bool:
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(statuses.get(self.path, otherwise))
@@ -35,16 +35,16 @@ def _against(command: list[str], statuses: dict[str, int], otherwise: int) -> bo
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            return _passes(command, server.server_port)
+            return _passes(command, variable, server.server_port)
         finally:
             server.shutdown()
             thread.join()
 
 
-def _passes(command: list[str], port: int) -> bool:
+def _passes(command: list[str], variable: str, port: int) -> bool:
     program, *arguments = command
     assert program == "python"
     # A proxy that cannot be reached: the check must not ask for the way.
-    environment = {**os.environ, "TOPFIVE_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
+    environment = {**os.environ, variable: str(port), "http_proxy": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, timeout=30)
     return done.returncode == 0
