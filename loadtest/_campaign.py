@@ -105,7 +105,7 @@ class Campaign:
             return
         alone = self._probe(network, 1)
         network.alone_p50_ms = alone.latency_ms.p50
-        several = self._probe(network, PROBE_USERS)
+        several = self._probe(network, PROBE_USERS, alone.latency_ms.p50 or 0.0)
         network.closed_per_second = several.pictures_per_second
         self._watch.ended(f"{row.variant}: {PROBE_USERS} callers: {several.pictures_per_second:,.1f} pictures/s")
         if not several.answered:
@@ -114,9 +114,9 @@ class Campaign:
             return
         self._search(network, several.pictures_per_second)
 
-    def _probe(self, network: Network, users: int) -> Results:
+    def _probe(self, network: Network, users: int, alone_ms: float = 0.0) -> Results:
         what = "one caller" if users == 1 else f"{users} callers"
-        results = self._run(self._plan.probe(network.name, users), f"{network.variant}: {what}")
+        results = self._run(self._plan.probe(network.name, users, alone_ms), f"{network.variant}: {what}")
         network.probes_sent += results.sent
         network.probes_failed += results.failed
         return results

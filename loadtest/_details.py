@@ -85,12 +85,13 @@ def method(report: Report) -> Section:
     made_by = ", ".join(f"{name} {value}" for name, value in report.generator.items())
     text = [
         f"A rate held if p99 was within {report.p99_limit_ms:,.0f} ms, nothing failed or stayed unanswered, at least "
-        "95 % was answered, and the generator kept up. Looks go up and down until the gap is 10 %; the figures are of "
-        "a confirmation with arrivals of its own. A look has the arrivals of "
+        "95 % was answered. Looks go up and down until the gap is 10 %; the figures are of a confirmation with "
+        "arrivals of its own. A look has the arrivals of "
         f"{report.seconds:g} s or about {LOOK_ARRIVALS}, a confirmation those of {2 * report.seconds:g} s or about "
         f"{CONFIRM_ARRIVALS}, whichever takes longer, in at most {LONGEST_S:g} s. An overload of less than "
         f"{percent(_unnoticed(report), 1)} lets the queue grow too slowly for the shortest confirmation to notice.",
-        "Requests are sent when they are due, by Locust in open loop, whether or not those before have been answered.",
+        "Requests are sent when they are due, by Locust in open loop, whether or not those before have been answered. "
+        "A generator that sends late makes a rate harder to hold, never easier: latency counts from when it was due.",
         f"Seed {report.seed}; pictures: {report.pictures or 'generated, by the label set'}; generator: {made_by}.",
     ]
     if report.same_machine:

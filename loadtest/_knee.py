@@ -12,9 +12,9 @@ TOLERANCE = 1.1
 #: From one rate to the next, until one held and another did not.
 _STRIDE = 1.35
 _STRIDES = 12
-#: A confirmation that fails is tried again so much lower.
-_RETREAT = 0.93
-_CONFIRMATIONS = 5
+#: A confirmation that fails is tried again so much lower; after three the looks were far off, and what counts is
+#: that there is a figure.
+_RETREATS = (0.93, 0.93, 0.93, 0.8, 0.6)
 
 
 class Measured(Protocol):
@@ -65,12 +65,12 @@ def find_knee(measure: Callable[[float, int], S], start: float) -> Knee[S]:
         else:
             high = middle
     rate = low
-    for attempt in range(1, _CONFIRMATIONS + 1):
+    for attempt, retreat in enumerate((*_RETREATS, 0.0), start=1):
         step = measure(rate, attempt)
         tried.append((rate, step.held, True))
         if step.held:
             return Knee(rate, step, tried)
-        rate *= _RETREAT
+        rate *= retreat
     return Knee(None, None, tried)
 
 

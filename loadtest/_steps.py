@@ -15,9 +15,14 @@ LONGEST_S = 120.0
 WARM_UP_S = 2.0
 #: Callers of the closed loop that shows about what a network can do.
 PROBE_USERS = 8
-#: Of the p99 limit that late sending may take.
+#: Rounds of the closed loop at least, by what a lone caller waits: of one round alone all answers come at its end.
+_ROUNDS = 4
+_LONGEST_PROBE_S = 60.0
+#: Of the p99 limit: a generator that sends later than this may be why a rate did not hold.
 _LAG_SHARE = 0.05
 _ANSWERED = 0.95
+#: Requests with mixed budgets, unless that takes too long; there are six classes of them.
+MIXED_REQUESTS = 600
 #: Requests on the way at most. A pool that is too small does not hide anything: latency counts from when a request was
 #: due.
 _LARGEST_POOL = 400
@@ -38,9 +43,15 @@ class Plan:
     def probe_s(self) -> float:
         return max(1.0, 0.4 * self.seconds)
 
-    def probe(self, model: str, users: int) -> Run:
-        """So many callers, each sending as soon as it has its answer."""
-        return self._run("ClassifyUser", users, self.probe_s, self.seed, None, model)
+    def probe(self, model: str, users: int, alone_ms: float = 0.0) -> Run:
+        """So many callers, each sending as soon as it has its answer.
+
+        Args:
+            alone_ms: what a lone caller waits, if that is known.
+        """
+        rounds_s = _ROUNDS * users * alone_ms / 1000
+        seconds = max(self.probe_s, min(rounds_s, _LONGEST_PROBE_S))
+        return self._run("ClassifyUser", users, seconds, self.seed, None, model)
 
     def step(self, model: str, rate: float, confirmation: int) -> Run:
         """A look at a rate (0), or a confirmation of it.
@@ -59,11 +70,13 @@ class Plan:
 
     def mixed(self, rate: float) -> Run:
         """Mixed budgets, for the router."""
-        return self._run("BudgetUser", self.pool(rate), self.budget_s, self.seed, rate, None)
+        seconds = min(max(self.budget_s, MIXED_REQUESTS / rate), 8 * self.seconds)
+        return self._run("BudgetUser", self.pool(rate), seconds, self.seed, rate, None)
 
     @property
     def budget_s(self) -> float:
-        return 40.0 if self.seconds >= 10 else 4 * self.seconds
+        """Of mixed budgets, at least."""
+        return 2 * self.seconds
 
     def pool(self, rate: float) -> int:
         """Requests that are on the way where the slowest take the whole limit, twice over."""
@@ -84,6 +97,7 @@ class Plan:
 
 def as_step(results: Results, rate: float, plan: Plan, *, confirmation: bool) -> Step:
     """A run in open loop, and why its rate did not hold, if so."""
+    why_not = why_not_held(results, rate, plan.p99_limit_ms)
     return Step(
         rate=rate,
         seconds=results.window_s,
@@ -92,20 +106,20 @@ def as_step(results: Results, rate: float, plan: Plan, *, confirmation: bool) ->
         p50_ms=results.latency_ms.p50,
         p99_ms=results.latency_ms.p99,
         confirmation=confirmation,
-        why_not=why_not_held(results, rate, plan.p99_limit_ms),
-        generator_bound=results.generator.bottleneck or _sent_late(results, plan.p99_limit_ms),
+        why_not=why_not,
+        generator_bound=why_not is not None and _generator_bound(results, rate, plan.p99_limit_ms),
     )
 
 
 def why_not_held(results: Results, rate: float, p99_limit_ms: float) -> str | None:
-    """What kept a rate from holding, the generator's own weakness first; None: it held."""
+    """What kept a rate from holding; None: it held.
+
+    A generator that sends late is no reason: latency counts from when a request was due, so that it makes a rate harder
+    to hold, never easier.
+    """
     p99 = results.latency_ms.p99
-    due = rate * results.window_s
-    if results.generator.bottleneck:
-        return "the load generator had no more CPU"
-    if results.sent + results.unsent < due - 5 * math.sqrt(due):
-        # Beyond any chance of a Poisson process.
-        return f"only {results.sent + results.unsent} of about {due:,.0f} requests were due"
+    if _is_short_of_requests(results, rate):
+        return f"only {results.sent + results.unsent} of about {rate * results.window_s:,.0f} requests were due"
     if results.failures:
         return f"{results.failed} failed: {', '.join(f'{count} x {name}' for name, count in results.failures.items())}"
     if results.unsent or results.unanswered:
@@ -117,11 +131,17 @@ def why_not_held(results: Results, rate: float, p99_limit_ms: float) -> str | No
         return f"{results.answered} of {results.sent} answered ({refused or 'the others refused'})"
     if p99 > p99_limit_ms:
         return f"p99 {p99:,.0f} ms"
-    if _sent_late(results, p99_limit_ms):
-        return f"sent late: p99 of the lag {results.lag_ms.p99:,.0f} ms"
     return None
 
 
-def _sent_late(results: Results, p99_limit_ms: float) -> bool:
+def _generator_bound(results: Results, rate: float, p99_limit_ms: float) -> bool:
+    """Whether the load generator may be why a rate did not hold."""
     lag = results.lag_ms.p99
-    return lag is not None and lag > _LAG_SHARE * p99_limit_ms
+    late = lag is not None and lag > _LAG_SHARE * p99_limit_ms
+    return results.generator.bottleneck or late or _is_short_of_requests(results, rate)
+
+
+def _is_short_of_requests(results: Results, rate: float) -> bool:
+    """Whether fewer were due than chance makes of a Poisson process."""
+    due = rate * results.window_s
+    return results.sent + results.unsent < due - 5 * math.sqrt(due)

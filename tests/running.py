@@ -82,6 +82,18 @@ class Service:
             raise
 
 
+def started(cache_dir: Path, fleet: str, log: Path) -> Iterator[Service]:
+    """What a fixture yields from."""
+    service = Service(cache_dir, "--fleet", fleet, log=log)
+    try:
+        service.wait_until_ready()
+        yield service
+    finally:
+        assert service.stop() == 0
+        # A stranger's bytes leave no traceback in the log either.
+        assert "Traceback" not in service.log.read_text()
+
+
 def wait_until_ready(url: str, alive: object, within_s: float = START_WITHIN_S) -> None:
     """Polls /readyz until it answers 200; fails when the server has gone or the bound is over."""
     give_up = time.monotonic() + within_s

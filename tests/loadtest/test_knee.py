@@ -59,6 +59,13 @@ def test_a_lucky_look_is_not_the_figure() -> None:
     assert ambiguity(found.tried, found.rate) == pytest.approx(max(12 / TOLERANCE, *failed) / found.rate - 1, abs=0.1)
 
 
+def test_looks_that_were_far_off_cost_the_figure_its_sharpness_and_not_the_figure() -> None:
+    found = find_knee(lambda rate, confirmation: Look(rate <= (10 if confirmation else 24), confirmation), 20.0)
+    assert found.rate is not None
+    assert 5 <= found.rate <= 10
+    assert ambiguity(found.tried, found.rate) >= 24 / TOLERANCE / found.rate - 1
+
+
 def test_what_never_holds_has_no_knee() -> None:
     found = find_knee(lambda rate, confirmation: Look(False), 10.0)
     assert (found.rate, found.step) == (None, None)

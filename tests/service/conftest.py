@@ -16,7 +16,7 @@ from models.checkpoints import Catalogue, Checkpoint
 from models.importing import import_file
 from models.variants import find_variant
 from tests.fakes import Fakes
-from tests.running import Service
+from tests.running import Service, started
 
 #: As the shipped cluster-cpu, with the two networks that tests have weights for, and two ingress replicas.
 CLUSTER = """
@@ -38,17 +38,6 @@ num_cpus = 0.2
 @pytest.fixture
 def fakes(tmp_path: Path) -> Fakes:
     return Fakes(tmp_path)
-
-
-def started(cache_dir: Path, fleet: str, log: Path) -> Iterator[Service]:
-    service = Service(cache_dir, "--fleet", fleet, log=log)
-    try:
-        service.wait_until_ready()
-        yield service
-    finally:
-        assert service.stop() == 0
-        # A stranger's bytes leave no traceback in the log either.
-        assert "Traceback" not in service.log.read_text()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,119 @@
+"""The real service under the real Locust: README's commands as they are typed, and what both sides counted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.generating import ROOT
+from tests.running import Service, started
+
+pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(300)]
+GATES = """
+[errors]
+share = 0.01
+
+[budgets]
+met = 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def service(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    yield from started(box_cache, "local", tmp_path_factory.mktemp("under-load") / "log.txt")
+
+
+def requests_by_status(service: Service) -> Counter[str]:
+    """What the service has counted since its start."""
+    counts: Counter[str] = Counter()
+    text = httpx.get(f"{service.url}/metrics", timeout=30, trust_env=False).text
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "topfive_requests_total":
+                counts[sample.labels["status"]] += int(sample.value)
+    return counts
+
+
+def test_locust_as_typed(service: Service, tmp_path: Path) -> None:
+    before = requests_by_status(service)
+    results = tmp_path / "results.json"
+    command = f"locust -f loadtest/ --headless -u 8 -t 30s --host {service.url} --results {results}"
+    done = subprocess.run([sys.executable, "-m", *command.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    measured = json.loads(results.read_text())
+    assert measured["failures"] == {}
+    assert measured["partial"] is False
+    assert set(measured["by_user"]) == {"ClassifyUser", "BudgetUser", "BulkUser", "JunkUser"}
+    assert all(user["answered"] == user["sent"] > 0 for user in measured["by_user"].values())
+    assert set(measured["by_model"]) == {"lenet5"}
+    counted = requests_by_status(service) - before
+    assert {status: count for status, count in counted.items() if count} == measured["statuses"]
+
+
+def loadtest(service: Service, out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "service.cli", "loadtest", "--host", service.url, "--models", "lenet5"]
+    command += ["--seconds", "1", "--out", str(out), *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_report_of_the_real_service(service: Service, tmp_path: Path) -> None:
+    gates = tmp_path / "gates.toml"
+    gates.write_text(GATES)
+    process = loadtest(service, tmp_path / "report", "--gates", str(gates), "--fail-on-gates", "--json")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    report: dict[str, Any] = json.loads(out)
+    assert json.loads((tmp_path / "report" / "report.json").read_text()) == report
+    (network,) = report["networks"]
+    listed = httpx.get(f"{service.url}/models/lenet5", timeout=30, trust_env=False).json()
+    assert network["name"] == "lenet5@mnist"
+    assert network["footprint_mb"] == listed["footprint_mb"] > 0
+    knee = network["knee"]
+    assert knee["pictures_per_second"] == pytest.approx(knee["rate"])
+    assert knee["p99_ms"] <= report["p99_limit_ms"]
+    assert {gate["name"]: gate["verdict"] for gate in report["gates"]} == {"errors": "passed", "budgets met": "passed"}
+    assert sum(budget["met"] for budget in report["budget_run"]["budgets"]) > 0
+    assert "lenet5@mnist" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_ctrl_c_in_the_middle_of_a_step_writes_what_was_measured(service: Service, tmp_path: Path) -> None:
+    process = loadtest(service, tmp_path / "report", "--seconds", "20")
+    # The third run of Locust, after those of one caller and of eight, is the first step.
+    pids: set[int] = set()
+    give_up = time.monotonic() + 120
+    while len(pids) < 3 and time.monotonic() < give_up:
+        pids |= {child.pid for child in psutil.Process(process.pid).children()}
+        time.sleep(0.05)
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in out + err
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["partial"]
+    (network,) = report["networks"]
+    assert network["closed_per_second"] > 0
+    assert [step["why_not"] for step in network["steps"]] == ["interrupted"]
+    assert network["steps"][0]["samples"] > 0
+
+
+def test_a_network_without_weights_is_one_line(service: Service, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "loadtest", "--host", service.url, "--models", "vgg16"]
+    done = subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "topfive pull vgg16" in line

@@ -1,0 +1,84 @@
+"""README and CONTRIBUTING on load tests: their commands can be typed, their figures were measured."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from loadtest._gates import DEFAULT, judge, read_footprints, read_gates
+from loadtest._report import Report, read_report
+from loadtest._tables import number
+from service.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+UNDER_LOAD = README.split("## Under load")[1].split("\n## ")[0]
+PROFILE = ROOT / "weights" / "profiles" / "cpu-2-cores.json"
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return read_report(ROOT / "docs" / "loadtest" / "report.json")
+
+
+@pytest.mark.parametrize("command", re.findall(r"^\$ (locust .*)$", UNDER_LOAD, re.MULTILINE))
+def test_locust_takes_readmes_options(command: str) -> None:
+    """--list ends it when all options have been read."""
+    words = [sys.executable, "-m", *shlex.split(command), "--list"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "ClassifyUser" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_topfive_takes_the_options_of_the_docs(name: str) -> None:
+    text = re.sub(r"\s+", " ", (ROOT / name).read_text())
+    commands = re.findall(r"topfive loadtest ((?:--[^`$]*?)+)(?:`|```|\$)", text)
+    assert commands
+    group: Any = typer.main.get_command(app)
+    context = group.make_context("topfive", ["loadtest"])
+    command = group.get_command(context, "loadtest")
+    for options in commands:
+        command.make_context("loadtest", shlex.split(options.replace("```", "")), parent=context)
+
+
+def test_readmes_table_is_the_reports(report: Report) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", UNDER_LOAD, re.MULTILINE)
+    measured = {
+        network.variant: (
+            number(network.knee.pictures_per_second),
+            number(network.knee.p99_ms),
+            number(network.footprint_mb),
+            number(network.per_gib),
+            f"{number(report.ratio(network))} x",
+        )
+        for network in report.networks
+        if network.knee is not None
+    }
+    assert {name: tuple(cells) for name, *cells in rows} == measured
+    assert len(measured) == 6
+
+
+def test_the_committed_report_holds_the_committed_gates(report: Report) -> None:
+    assert report.partial is None
+    gates = judge(read_gates(DEFAULT), report, read_footprints(PROFILE))
+    assert {gate.name for gate in gates if gate.verdict != "passed"} == set()
+
+
+def test_a_gate_leaves_no_more_room_than_it_says(report: Report) -> None:
+    """``gates.toml`` names its margin below what was measured; a limit that anything passes would guard nothing."""
+    gates = read_gates(DEFAULT)
+    assert gates.per_gib is not None
+    margin = int(re.search(r"less (\d+) % for", DEFAULT.read_text())[1])  # type: ignore[index]
+    for name, least in gates.per_gib.networks.items():
+        (network,) = (n for n in report.networks if n.variant == name)
+        ratio = report.ratio(network)
+        assert ratio is not None
+        assert 0.9 * (1 - margin / 100) * ratio <= least <= ratio
