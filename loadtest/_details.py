@@ -15,7 +15,10 @@ def mixed_budgets(report: Report) -> Section:
     if run is None:
         return Section("Mixed budgets", [f"No figures: {report.no_budget_run or 'not measured'}."])
     head = ["budget", "sent", "let in", "refused", "met", "p50 ms", "p99 ms", "p99 over budget"]
-    notes = ["Met: answered within the budget by the client's clock, of those let in. Refused: 422 or 429, at once."]
+    notes = [
+        "Met: answered within the budget by the client's clock, of those let in. Refused: 422 or 429, at once. p50 and "
+        "p99 are of the answers: a request that ended with 504 has none, and was not met."
+    ]
     fewest = min((budget.samples for budget in run.budgets if budget.samples), default=0)
     if 0 < fewest < 100:
         notes.append(f"The smallest class has {fewest} answers: below 100 a p99 is about the slowest of them.")
@@ -26,7 +29,7 @@ def mixed_budgets(report: Report) -> Section:
 def _mix(run: BudgetRun) -> str:
     total = sum(run.pictures_by_model.values())
     picked = sorted(run.pictures_by_model.items(), key=lambda item: -item[1])
-    shares = ", ".join(f"{name} {percent(count / total)}" for name, count in picked if total) or "none"
+    shares = ", ".join(f"{name} {percent(count / total, 1)}" for name, count in picked if total) or "none"
     return (
         f"{run.sent:,} requests in {run.seconds:,.0f} s, {number(run.rate)} a second: half of what the median network "
         f"held, so that this is about promises and not about overload. The router picked {shares}. {run.failed} failed."
@@ -60,8 +63,9 @@ def comparison(compared: Comparison) -> Section:
     if compared.note:
         text.append(compared.note)
     notes = [
-        "Noise: a search knows the knee up to the gap between the rate that held and the next that did not. Two "
-        "standard deviations of what two runs of the same service differ by for that are allowed, and at least 5 %."
+        "Noise: a search knows the knee up to the gap between the rate that held and the next that did not, and by no "
+        "more requests than it sent. Two standard deviations of what two runs of the same service differ by for that "
+        "are allowed, and at least 5 %."
     ]
     head = ["network", "verdict", "", "before/s", "now/s", "ratio", "noise"]
     return Section("Against the previous report", text, Table(head, rows, left=3), notes)
