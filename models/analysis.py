@@ -12,6 +12,7 @@ from math import prod
 import torch
 from torch import fx, nn
 
+from models.googlenet import HeadPool
 from models.layers import LocalResponseNorm
 from models.lenet import ScaledTanh, Subsampling, TableConv2d
 from models.tracing import Shape, output_shapes, trace
@@ -216,6 +217,8 @@ def _kind(module: nn.Module) -> str | None:
 def _window(module: nn.Module, before: Shape) -> tuple[Pair, Pair]:
     """Kernel and stride."""
     match module:
+        case HeadPool() if module.adapts(before):
+            return _adaptive(_pair(before[1:]), (4, 4))
         case nn.Conv2d() | nn.MaxPool2d() | nn.AvgPool2d():
             return _both(module.kernel_size), _both(module.stride)
         case TableConv2d():

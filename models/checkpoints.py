@@ -56,6 +56,8 @@ class Checkpoint:
     top1: float | None
     top5: float | None
     accuracy_source: str = ""
+    recipe: str = ""
+    """How it was trained, if that happened here: data, recipe and seed."""
     trained: bool = True
     path: Path | None = None
     """Where the weights lie; None if they are missing, or random."""
@@ -191,6 +193,7 @@ def card(checkpoint: Checkpoint) -> dict[str, str]:
         "top1": checkpoint.top1,
         "top5": checkpoint.top5,
         "accuracy_source": checkpoint.accuracy_source,
+        "recipe": checkpoint.recipe,
         "preprocess": checkpoint.preprocess.to_json(),
         "network": dict(checkpoint.network),
     }
@@ -233,6 +236,7 @@ def _from_manifest(row: ManifestRow) -> Checkpoint:
         top1=row.top1,
         top5=row.top5,
         accuracy_source=row.accuracy_source,
+        recipe=row.recipe,
         path=path if path is not None and path.is_file() else None,
         url=row.url,
         download_bytes=row.size if row.url is not None else None,

@@ -6,8 +6,11 @@ Pools round up, as in Caffe, where the network was reproduced: 112 -> 56 -> 28 -
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from models.layers import LRN_CAFFE, ConvReLU, LocalResponseNorm, LRNConstants, init_xavier
 
@@ -57,12 +60,30 @@ class Inception(nn.Module):
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
 
 
+class HeadPool(nn.AvgPool2d):
+    """The 5x5/3 average pool of section 5, 14x14 -> 4x4; adaptive to 4x4 on the maps of other pictures.
+
+    Adaptive windows on 14x14 would be other ones: 4x4, beginning at 0, 3, 7 and 10.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(kernel_size=5, stride=3)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return F.adaptive_avg_pool2d(input, 4) if self.adapts(input.shape) else super().forward(input)
+
+    @staticmethod
+    def adapts(shape: Sequence[int]) -> bool:
+        """Whether maps (..., H, W) are not of the 14 to 16 pixels that 5x5 windows, 3 apart, make 4 of."""
+        return not all(14 <= side <= 16 for side in shape[-2:])
+
+
 class AuxiliaryHead(nn.Module):
     """The side classifier of section 5: 5x5/3 average pool to 4x4, 1x1 to 128, 1024 units, dropout 0.7, linear."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        self.pool = nn.AvgPool2d(kernel_size=5, stride=3)
+        self.pool = HeadPool()
         self.conv = ConvReLU(in_channels, 128, kernel_size=1)
         self.fc1 = nn.Linear(128 * 4 * 4, 1024)
         self.relu = nn.ReLU(inplace=True)
@@ -79,7 +100,7 @@ class AuxiliaryHead(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """float (N, 3, 224, 224) -> logits (N, num_classes); 6,998,552 parameters with 1000 classes.
+    """float (N, 3, 224, 224) -> logits (N, num_classes); 6,998,552 parameters with 1000 classes. Takes other sides too.
 
     In training mode with auxiliary heads: (logits, logits of the head on 4a, logits of the head on 4d).
 
@@ -122,8 +143,8 @@ class GoogLeNet(nn.Module):
         self.pool4 = pool()
         self.inception5a = Inception(*TABLE_1["5a"])
         self.inception5b = Inception(*TABLE_1["5b"])
-        # 7x7 over the 7x7 map in the paper. Global, it also takes the zoo graph's 6x6, whose 7x7 pool does not
-        # count the empty row and column.
+        # 7x7 over the 7x7 map in the paper. Global, it gives the same values there, and also takes the zoo graph's 6x6,
+        # whose 7x7 pool does not count the empty row and column, and the 2x2 that pictures of 64 pixels end in.
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(p=0.4)
         self.fc = nn.Linear(1024, num_classes)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -109,8 +110,16 @@ def _label_set(variant: Variant, num_classes: int, asked: str | None) -> str:
     return label_set
 
 
-def write_checkpoint(target: Path, network: nn.Module, checkpoint: Checkpoint) -> None:
-    """Writes weights and card as safetensors, to a temporary file beside the target that is renamed when whole."""
+def write_checkpoint(target: Path, network: nn.Module, checkpoint: Checkpoint, *, half: bool = False) -> None:
+    """Writes weights and card as safetensors, to a temporary file beside the target that is renamed when whole.
+
+    Args:
+        half: the weights of convolutions and linear layers as float16, half the bytes. Biases and batch norm, a
+            hundredth of a network, keep their float32.
+
+    Raises:
+        OSError: the file could not be written; an older one is still in place.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     os.close(handle)
@@ -118,9 +127,14 @@ def write_checkpoint(target: Path, network: nn.Module, checkpoint: Checkpoint) -
     try:
         # Copies: tensors of a foreign file may share memory, which safetensors refuses to write.
         state = {k: tensor.clone(memory_format=torch.contiguous_format) for k, tensor in network.state_dict().items()}
+        if half:
+            state = {k: tensor.half() if tensor.ndim > 1 else tensor for k, tensor in state.items()}
         save_file(state, part, metadata=card(checkpoint))
         # mkstemp makes files for their owner alone; weights are as public as the folder that they lie in.
         part.chmod(0o644)
         part.replace(target)
+    except SafetensorError as error:
+        # How safetensors reports a full disk.
+        raise OSError(f"{target} could not be written: {error}") from error
     finally:
         part.unlink(missing_ok=True)

@@ -40,6 +40,8 @@ class Preprocess:
     """Pixels of zero on every side of the crop."""
     ink_on_light: bool = False
     """A light border means dark ink on light ground, which is inverted."""
+    enlarge: int = 0
+    """Side to which the crop is then scaled, for networks that were trained on enlarged thumbnails; 0: it is not."""
 
     @property
     def channels(self) -> int:
@@ -48,7 +50,7 @@ class Preprocess:
     @property
     def side(self) -> int:
         """Height and width of what the network gets."""
-        return self.crop + 2 * self.pad
+        return (self.enlarge or self.crop) + 2 * self.pad
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` takes back."""
@@ -70,15 +72,24 @@ def picture_to_crop(data: bytes, preprocess: Preprocess, *, max_pixels: int) -> 
     Raises:
         PictureError: the bytes are no picture that is decoded here (see ``pictures.decode``).
     """
-    grey = preprocess.colour == "grey"
+    return crop(decode_for(data, preprocess, max_pixels=max_pixels), preprocess)
+
+
+def decode_for(data: bytes, preprocess: Preprocess, *, max_pixels: int) -> Image.Image:
+    """Encoded bytes -> a picture in grey or RGB, for ``crop``. Raises as ``pictures.decode`` does."""
     # Twice the size asked for: the shrinking decoder averages whole 8x8 blocks, and the antialiased resize after it
     # hides the difference only when it still has pixels to average.
-    picture = decode(data, "L" if grey else "RGB", max_pixels=max_pixels, at_least=2 * preprocess.resize)
-    return crop(picture, preprocess)
+    grey = preprocess.colour == "grey"
+    return decode(data, "L" if grey else "RGB", max_pixels=max_pixels, at_least=2 * preprocess.resize)
 
 
 def crop(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """A decoded picture -> uint8 (side, side, channels): resized, centre-cropped, padded, ink made light."""
+    """A decoded picture -> uint8 (side, side, channels): resized, centre-cropped, ink made light, enlarged, padded."""
+    return finished(cut(picture, preprocess), preprocess)
+
+
+def cut(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """The first half of ``crop``, which training distorts the result of: uint8 (crop, crop, channels)."""
     border = _border(picture) if preprocess.fit == "contain" or preprocess.ink_on_light else 0
     picture = _resized(picture, preprocess, border)
     width, height = picture.size
@@ -87,8 +98,16 @@ def crop(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     if (width, height) != (preprocess.crop, preprocess.crop):
         picture = picture.crop((left, top, left + preprocess.crop, top + preprocess.crop))
     pixels = np.asarray(picture).reshape(preprocess.crop, preprocess.crop, preprocess.channels)
-    if preprocess.ink_on_light and border > 127:
-        pixels = 255 - pixels
+    return 255 - pixels if preprocess.ink_on_light and border > 127 else pixels
+
+
+def finished(pixels: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """The second half of ``crop``: uint8 (crop, crop, channels) -> (side, side, channels), enlarged and padded."""
+    if preprocess.enlarge:
+        size = (preprocess.enlarge, preprocess.enlarge)
+        grey = preprocess.channels == 1
+        picture = Image.fromarray(pixels[..., 0] if grey else pixels).resize(size, Image.Resampling.BILINEAR)
+        pixels = np.asarray(picture).reshape(*size, preprocess.channels)
     if not preprocess.pad:
         return pixels
     padded = np.zeros((preprocess.side, preprocess.side, preprocess.channels), np.uint8)
@@ -144,6 +163,9 @@ PRESETS: Mapping[str, Preprocess] = MappingProxyType(
         "half-299": Preprocess("short side", 342, 299, mean=(0.5,) * 3, std=(0.5,) * 3),
         "caffe-224": Preprocess("warp", 256, 224, **_CAFFE),
         "caffe-227": Preprocess("warp", 256, 227, **_CAFFE),
+        # The data set's own mean and deviation. Networks made for 224 pixels see its 32 enlarged: at 32 their pools
+        # would leave one pixel halfway.
+        "cifar10": Preprocess("warp", 32, 32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), enlarge=64),
         # LeCun 1998, section III-A: background -0.1 and foreground 1.175, here with light ink on dark ground.
         "mnist": Preprocess(
             "contain",

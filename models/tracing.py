@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import fx, nn
 
+from models.googlenet import HeadPool
 from models.layers import LocalResponseNorm
 from models.lenet import ScaledTanh, Subsampling, TableConv2d
 
 #: Layers of our own that count as one, as torch's do.
-_LEAVES = (LocalResponseNorm, ScaledTanh, Subsampling, TableConv2d)
+_LEAVES = (HeadPool, LocalResponseNorm, ScaledTanh, Subsampling, TableConv2d)
 
 Shape = tuple[int, ...]
 

@@ -21,6 +21,7 @@ from service.loadtest_command import loadtest
 from service.profile_command import profile
 from service.settings import Settings
 from service.terminal import console, errors, fail, read_settings
+from service.train_command import train
 
 if TYPE_CHECKING:
     from service.errors import Failure
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command()(describe)
 app.command()(profile)
 app.command()(loadtest)
+app.command()(train)
 #: Why a network may not run here: UnknownModelError, WrongWeightsError and DeviceError are ValueErrors, missing weights
 #: an OSError, a failed export a RuntimeError, an export that does not compute the same an ArithmeticError.
 _CANNOT_RUN = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)

@@ -7,60 +7,31 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
-
-
-class DataError(ValueError):
-    """The data set is missing or damaged; the text says which file and why."""
+from models.training.arrays import Arrays, Bytes, read_npz
+from models.training.errors import DataError
 
 
-class MNIST(NamedTuple):
-    """Pictures (N, 28, 28), light ink on dark ground, and digits (N,)."""
-
-    train_pictures: Bytes
-    train_digits: Bytes
-    test_pictures: Bytes
-    test_digits: Bytes
-
-
-def read_mnist(path: Path) -> MNIST:
-    """Raises DataError if it is not all there."""
-    data = _read_npz(path) if path.suffix == ".npz" else _read_folder(path)
+def read_mnist(path: Path) -> Arrays:
+    """Pictures (N, 28, 28), light ink on dark ground. Raises DataError if it is not all there."""
+    data = read_npz(path) if path.suffix == ".npz" else _read_folder(path)
     for pictures, digits in (
-        (data.train_pictures, data.train_digits),
-        (data.test_pictures, data.test_digits),
+        (data.train_pictures, data.train_classes),
+        (data.test_pictures, data.test_classes),
     ):
         if pictures.ndim != 3 or pictures.shape[1:] != (28, 28) or digits.shape != pictures.shape[:1]:
             raise DataError(f"{path}: pictures {pictures.shape} and digits {digits.shape} are not MNIST's")
     return data
 
 
-def _read_npz(path: Path) -> MNIST:
-    try:
-        # Opened here: numpy leaves the file of a damaged archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            # Keras' copy of the file names its arrays x_train and so on.
-            own = ("train_images", "train_labels", "test_images", "test_labels")
-            keras = ("x_train", "y_train", "x_test", "y_test")
-            names = own if own[0] in arrays else keras
-            return MNIST(*(np.asarray(arrays[name], dtype=np.uint8) for name in names))
-    except Exception as error:
-        # numpy and zipfile raise OSError, EOFError, KeyError, ValueError, TypeError, BadZipFile, zlib.error and even
-        # tokenize's TokenError on damaged files.
-        raise DataError(f"{path} is no MNIST .npz file: {error}") from error
-
-
-def _read_folder(folder: Path) -> MNIST:
-    return MNIST(
+def _read_folder(folder: Path) -> Arrays:
+    return Arrays(
         read_idx(_find(folder, "train-images-idx3-ubyte")),
-        read_idx(_find(folder, "train-labels-idx1-ubyte")),
+        read_idx(_find(folder, "train-labels-idx1-ubyte")).astype(np.int64),
         read_idx(_find(folder, "t10k-images-idx3-ubyte")),
-        read_idx(_find(folder, "t10k-labels-idx1-ubyte")),
+        read_idx(_find(folder, "t10k-labels-idx1-ubyte")).astype(np.int64),
     )
 
 

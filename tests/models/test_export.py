@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from models import get_model
 from models.building import build_checkpoint
 from models.checkpoints import Catalogue, WrongWeightsError
 from models.export import export, graph, normalised
+from models.importing import write_checkpoint
 from models.layers import LRNConstants
 from models.postprocess import top_k
 from models.preprocess import PRESETS, Preprocess
 from models.variants import VARIANTS
+from tests.cards import checkpoint
 
 LARGE = {name for name, variant in VARIANTS.items() if variant.params > 80_000_000}
 UNTRAINED = Catalogue(untrained=True)
@@ -170,3 +173,16 @@ def test_damaged_weights_are_said_to_be(tmp_path: Path) -> None:
         build_checkpoint(replace(checkpoint, path=broken))
     with pytest.raises(WrongWeightsError):
         export(replace(checkpoint, path=broken), tmp_path / "graph.onnx")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v2"])
+def test_a_checkpoint_for_cifar10_is_exported_at_its_own_size(tmp_path: Path, name: str) -> None:
+    """Half-precision weights too: what is served is what was measured."""
+    network, path = lively(name, num_classes=10), tmp_path / "weights.safetensors"
+    described = checkpoint(name, "cifar10", preprocess=PRESETS["cifar10"])
+    write_checkpoint(path, network, described, half=True)
+    assert path.stat().st_size < 25e6
+    export(replace(described, path=path), tmp_path / "graph.onnx")  # which compares with torch
+    loaded = session(onnx.load(tmp_path / "graph.onnx"))
+    assert loaded.get_inputs()[0].shape[1:] == [64, 64, 3]
+    assert loaded.get_outputs()[0].shape[1:] == [10]

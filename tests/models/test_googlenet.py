@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from models import get_model
-from models.googlenet import GoogLeNet, googlenet
+from models.googlenet import GoogLeNet, HeadPool, googlenet
 
 #: Row of Table 1 -> output (channels, side) and thousands (1024) of weights. The counts are of the printed
 #: configuration: the printed counts do not all follow from it (2.7 K for conv1, which is 7 x 7 x 3 x 64).
@@ -111,3 +112,31 @@ def test_heads_run_in_training_only() -> None:
         picture = torch.empty(1, 3, 224, 224)
         assert with_heads(picture).shape == (1, 1000)
         assert without(picture).shape == (1, 1000)
+
+
+@pytest.mark.parametrize("side", [14, 15, 16])
+def test_the_heads_pool_is_the_papers_where_the_paper_has_it(side: int) -> None:
+    maps = torch.randn(2, 5, side, side)
+    expected = F.avg_pool2d(maps, kernel_size=5, stride=3)
+    assert torch.equal(HeadPool()(maps), expected)
+    assert side == 16 or not torch.allclose(F.adaptive_avg_pool2d(maps, 4), expected)
+
+
+@pytest.mark.parametrize("side", [3, 4, 8, 13, 17, 20])
+def test_the_heads_pool_any_other_map_to_four_by_four(side: int) -> None:
+    maps = torch.randn(2, 5, side, side)
+    assert torch.equal(HeadPool()(maps), F.adaptive_avg_pool2d(maps, 4))
+    if side == 4:
+        assert torch.equal(HeadPool()(maps), maps)
+
+
+def test_the_last_pool_is_the_papers_at_its_own_size() -> None:
+    maps = torch.randn(2, 1024, 7, 7)
+    expected = F.avg_pool2d(maps, kernel_size=7)
+    torch.testing.assert_close(on_meta().avgpool(maps), expected, rtol=0, atol=1e-6)
+
+
+def test_heads_take_pictures_of_64_pixels() -> None:
+    with torch.device("meta"):
+        outputs = googlenet(10, aux_heads=True).train()(torch.empty(2, 3, 64, 64))
+    assert [tuple(logits.shape) for logits in outputs] == [(2, 10)] * 3

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.training.mnist import MNIST, Bytes, DataError, read_idx, read_mnist
+from models.training.arrays import Arrays, Bytes
+from models.training.errors import DataError
+from models.training.mnist import read_idx, read_mnist
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -20,23 +22,23 @@ def idx(array: Bytes) -> bytes:
     return header + array.tobytes()
 
 
-def arrays() -> MNIST:
+def arrays() -> Arrays:
     rng = np.random.default_rng(0)
 
     def pictures(count: int) -> Bytes:
         return rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
 
-    return MNIST(pictures(6), np.arange(6, dtype=np.uint8), pictures(4), np.arange(4, dtype=np.uint8))
+    return Arrays(pictures(6), np.arange(6), pictures(4), np.arange(4))
 
 
-def write_folder(folder: Path, data: MNIST, *, dotted: bool = False, zipped: bool = False) -> None:
+def write_folder(folder: Path, data: Arrays, *, dotted: bool = False, zipped: bool = False) -> None:
     for name, array in zip(FILES, data, strict=True):
         name = name.replace("-idx", ".idx") if dotted else name
-        content = idx(array)
+        content = idx(array.astype(np.uint8))
         (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
 
 
-def same(first: MNIST, second: MNIST) -> bool:
+def same(first: Arrays, second: Arrays) -> bool:
     return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(first, second, strict=True))
 
 
@@ -48,7 +50,7 @@ def test_a_folder_of_idx_files(tmp_path: Path, dotted: bool, zipped: bool) -> No
     assert same(read_mnist(tmp_path), data)
 
 
-def npz(data: MNIST, names: tuple[str, ...] = ("train_images", "train_labels", "test_images", "test_labels")) -> bytes:
+def npz(data: Arrays, names: tuple[str, ...] = ("train_images", "train_labels", "test_images", "test_labels")) -> bytes:
     out = io.BytesIO()
     np.savez_compressed(out, **dict(zip(names, data, strict=True)))  # type: ignore[arg-type]
     return out.getvalue()
@@ -80,9 +82,9 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
 def test_pictures_and_digits_must_fit_each_other(tmp_path: Path) -> None:
     data = arrays()
     for bad in (
-        data._replace(train_digits=data.train_digits[:5]),
+        data._replace(train_classes=data.train_classes[:5]),
         data._replace(test_pictures=data.test_pictures[:, :27]),
-        data._replace(test_digits=np.zeros((4, 1), np.uint8)),
+        data._replace(test_classes=np.zeros((4, 1), np.int64)),
     ):
         write_folder(tmp_path, bad)
         assert "are not MNIST's" in refuse(tmp_path)
@@ -136,7 +138,7 @@ def test_a_damaged_npz_is_refused(tmp_path: Path) -> None:
     np.savez(pickled, train_images=np.array([{}], dtype=object))
     for content in (b"", b"no archive", data[:100], data[:-30], array.getvalue(), pickled.getvalue()):
         path.write_bytes(content)
-        assert "is no MNIST .npz file" in refuse(path)
+        assert "is no .npz file with train_images" in refuse(path)
 
 
 def test_damage_anywhere_in_an_npz_raises_nothing_else(tmp_path: Path) -> None:
@@ -153,5 +155,5 @@ def test_damage_anywhere_in_an_npz_raises_nothing_else(tmp_path: Path) -> None:
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:
-    assert "is no MNIST .npz file" in refuse(tmp_path / "nothing.npz")
+    assert "is no .npz file with train_images" in refuse(tmp_path / "nothing.npz")
     assert "has no train-images-idx3-ubyte" in refuse(tmp_path / "nothing")

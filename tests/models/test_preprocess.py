@@ -17,7 +17,7 @@ from PIL import Image
 
 from models import get_model
 from models.manifest import ManifestRow, manifest
-from models.preprocess import PRESETS, Preprocess, crop, picture_to_crop
+from models.preprocess import PRESETS, Preprocess, crop, cut, picture_to_crop
 from models.variants import VARIANTS
 
 Crop = npt.NDArray[np.uint8]
@@ -215,6 +215,22 @@ def test_mnists_numbers_are_the_papers() -> None:
     assert values == pytest.approx([-0.1, 1.175])
 
 
+def test_cifar10s_pictures_are_warped_to_32_and_then_enlarged() -> None:
+    picture = noise(300, 200)
+    small = picture.resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(cut(picture, PRESETS["cifar10"]), np.asarray(small))
+    expected = np.asarray(small.resize((64, 64), Image.Resampling.BILINEAR))
+    assert np.array_equal(crop(picture, PRESETS["cifar10"]), expected)
+    # The data set's own pictures are not touched by the first step.
+    assert np.array_equal(crop(small, PRESETS["cifar10"]), expected)
+
+
+def test_cards_written_before_crops_were_enlarged_are_read() -> None:
+    fields = PRESETS["caffe-224"].to_json()
+    del fields["enlarge"]
+    assert Preprocess.from_json(fields) == PRESETS["caffe-224"]
+
+
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("size", [(1, 1), (300, 200), (1, 40), (2000, 1)])
 def test_every_preset_takes_every_size(name: str, size: tuple[int, int]) -> None:
@@ -234,7 +250,7 @@ def rings(side: int) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("preset", ["torchvision-224", "caffe-224", "mnist"])
+@pytest.mark.parametrize("preset", ["torchvision-224", "caffe-224", "mnist", "cifar10"])
 def test_decoding_a_large_jpeg_smaller_hardly_shows(preset: str) -> None:
     preprocess, data = PRESETS[preset], rings(2400)
     whole = Image.open(io.BytesIO(data)).convert("L" if preprocess.colour == "grey" else "RGB")

@@ -1,163 +1,297 @@
-"""How the checkpoint in the box was made: its data, its distortions, and that it does what it claims."""
+"""Training runs on tiny data: they learn, repeat with their seed, go on after a kill, and stop when they must."""
 
 from __future__ import annotations
 
-import io
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch.nn import functional as F
-from typer.testing import CliRunner
 
 from models import get_model
-from models.checkpoints import Catalogue, read_card
-from models.lenet import LeNet5
+from models.checkpoints import Catalogue
+from models.importing import write_checkpoint
 from models.manifest import manifest
-from models.preprocess import PRESETS, picture_to_crop
-from models.training.__main__ import app
-from models.training.lenet import Epoch, Recipe, accuracy, distort, to_input, train
-from models.training.mnist import MNIST, Bytes, read_mnist
+from models.preprocess import PRESETS
+from models.training.accuracy import measure
+from models.training.curves import Epoch, write_curves
+from models.training.dataset import DataSet, read_data
+from models.training.errors import RecipeError, TrainingError
+from models.training.recipes import Recipe, recipe_for
+from models.training.run import Run, Step
+from models.training.state import load_state, save_state
+from models.variants import VARIANTS
+from tests.cards import checkpoint
+from tests.data_sets import tree, write_digits, write_zip
 
-#: Small, and without distortions too large for so few pictures.
-TINY = Recipe(epochs=1, batch_size=8, rotation=5.0, scaling=0.05, shift=1.0)
-
-
-def digits(count: int, seed: int) -> tuple[Bytes, Bytes]:
-    """Ten patterns of light blocks, each with a little noise: as easy as digits get."""
-    patterns = np.kron(np.random.default_rng(99).integers(0, 2, (10, 7, 7)), np.ones((4, 4)))
-    rng = np.random.default_rng(seed)
-    numbers = rng.permutation(np.arange(count) % 10)
-    pictures = patterns[numbers] * 200 + rng.integers(0, 40, (count, 28, 28))
-    return pictures.astype(np.uint8), numbers.astype(np.uint8)
-
-
-def synthetic() -> MNIST:
-    return MNIST(*digits(400, 1), *digits(100, 2))
-
-
-def fresh(seed: int) -> LeNet5:
-    """A network with three times the paper's weights: from those, the first few hundred steps change little."""
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        network = LeNet5()
-        for name, parameter in network.named_parameters():
-            if name.endswith("weight"):
-                parameter.mul_(3)
-        return network
+CPU = torch.device("cpu")
+#: A rate for a few steps, and distortions that are not too large for so few pictures.
+TINY = replace(
+    recipe_for(VARIANTS["lenet5"], "mnist"),
+    epochs=3,
+    batch_size=8,
+    peak_rate=0.1,
+    rotation=5.0,
+    scaling=0.05,
+    translation=1.0,
+)
+PHOTOGRAPHS = replace(recipe_for(VARIANTS["googlenet"], "cifar10"), epochs=1, batch_size=8, peak_rate=0.001)
 
 
-def trained(recipe: Recipe) -> tuple[LeNet5, list[Epoch]]:
-    network = fresh(1)
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are fastest so; the random state is put back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with torch.random.fork_rng():
-        return network, list(train(network, synthetic(), recipe))
+        yield
+    torch.set_num_threads(threads)
 
 
-def loss(network: LeNet5, pictures: Bytes, numbers: Bytes) -> float:
-    with torch.inference_mode():
-        logits = network.eval()(to_input(pictures, PRESETS["mnist"]))
-        return F.cross_entropy(logits, torch.from_numpy(numbers).long()).item()
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    path = write_digits(tmp_path_factory.mktemp("digits") / "mnist.npz")
+    return read_data(path, "mnist", PRESETS["mnist"], keep=True)
 
 
-def test_one_epoch_lowers_the_loss_and_repeats_with_its_seed() -> None:
-    network, epochs = trained(TINY)
-    test = synthetic()[2:]
-    assert loss(network, *test) < loss(fresh(1), *test) / 2
-    assert [epoch.number for epoch in epochs] == [1]
-    assert epochs[0].top1 == accuracy(network, *test) > 50
-    again, same_epochs = trained(TINY)
-    assert same_epochs == epochs
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
-    other, _ = trained(replace(TINY, seed=5))
-    assert not torch.equal(other.c1.weight, network.c1.weight)
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    path = write_zip(tmp_path_factory.mktemp("pictures") / "set.zip", tree(train=2, test=1))
+    return read_data(path, "cifar10", PRESETS["cifar10"], keep=True)
 
 
-def test_the_recipe_is_told_in_full() -> None:
-    text = str(Recipe(seed=7, shift=1.5))
-    for part in ("momentum 0.9", "one cycle to 0.05", "20 epochs of batch 64", "shift 1.5 pixels", "seed 7"):
-        assert part in text
+def quiet(_step: Step) -> None:
+    pass
 
 
-def test_training_sees_pictures_as_serving_does() -> None:
-    (picture,), preprocess = digits(1, 3)[0], PRESETS["mnist"]
-    # Training data are light on dark as they are; serving looks at the border, and this one's is dark.
-    picture[[0, -1]] = picture[:, [0, -1]] = 0
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, "PNG")
-    crop = picture_to_crop(out.getvalue(), preprocess, max_pixels=10**6)[..., 0]
-    served = (torch.from_numpy(crop.astype(np.float32)) * preprocess.scale - preprocess.mean[0]) / preprocess.std[0]
-    torch.testing.assert_close(to_input(picture[None], preprocess)[0, 0], served)
+def start(data: DataSet, state: Path, recipe: Recipe = TINY, variant: str = "lenet5") -> Run:
+    run = Run(VARIANTS[variant], "mnist" if variant == "lenet5" else "cifar10", recipe, data, CPU, state)
+    if variant == "lenet5" and not run.history:
+        # From the paper's weights, the first few hundred steps change little; from three times those they do.
+        with torch.no_grad():
+            for parameter in run.network.parameters():
+                parameter.mul_(3 if parameter.ndim > 1 else 1)
+    return run
 
 
-def test_distortions_keep_the_shape_and_the_ground() -> None:
-    ground = torch.full((5, 1, 32, 32), -0.1)
-    torch.testing.assert_close(distort(ground, Recipe(), -0.1), ground)
-    pictures = to_input(digits(20, 4)[0], PRESETS["mnist"])
-    found = distort(pictures, Recipe(), -0.1)
-    assert found.shape == pictures.shape
-    assert found.min() >= pictures.min() - 1e-5
-    assert found.max() <= pictures.max() + 1e-5
-    differences = (found - pictures).abs().mean(dim=(1, 2, 3))
-    assert (differences > 0.01).all()
-    assert len(set(differences.tolist())) == 20
+def weights(run: Run) -> bytes:
+    tensors = run.finish().network.state_dict().values()
+    return b"".join(tensor.numpy().tobytes() for tensor in tensors)
 
 
-def test_no_distortion_changes_nothing() -> None:
-    pictures = to_input(digits(5, 4)[0], PRESETS["mnist"])
-    still = Recipe(rotation=0.0, scaling=0.0, shift=0.0)
-    torch.testing.assert_close(distort(pictures, still, -0.1), pictures, atol=1e-4, rtol=0)
+def trained(data: DataSet, state: Path, recipe: Recipe = TINY) -> tuple[bytes, list[Epoch]]:
+    run = start(data, state, recipe)
+    epochs = list(run.epochs(quiet))
+    return weights(run), epochs
 
 
-def test_a_shift_stays_within_its_bound() -> None:
-    dot = torch.zeros(50, 1, 33, 33)
-    dot[..., 16, 16] = 1.0
-    moved = distort(dot, Recipe(rotation=0.0, scaling=0.0, shift=2.0), 0.0)
-    weights = moved / moved.sum(dim=(2, 3), keepdim=True)
-    places = (weights.sum(dim=3) * torch.arange(33.0)).sum(dim=2) - 16
-    assert places.abs().max() <= 2.01
-    assert places.abs().max() > 1
+def test_a_run_learns_and_repeats_with_its_seed(digits: DataSet, tmp_path: Path) -> None:
+    first, epochs = trained(digits, tmp_path / "a")
+    assert [epoch.number for epoch in epochs] == [1, 2, 3]
+    assert epochs[2].loss < epochs[0].loss / 2
+    assert epochs[2].test_top1 > 90
+    assert epochs[2].test_top5 >= epochs[2].test_top1
+    assert trained(digits, tmp_path / "b") == (first, epochs)
+    assert trained(digits, tmp_path / "c", replace(TINY, seed=5))[0] != first
 
 
-def test_the_command_writes_a_checkpoint_with_its_card(tmp_path: Path) -> None:
-    train_pictures, train_labels, test_pictures, test_labels = synthetic()
-    np.savez(
-        tmp_path / "mnist.npz",
-        train_images=train_pictures,
-        train_labels=train_labels,
-        test_images=test_pictures,
-        test_labels=test_labels,
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(digits: DataSet, tmp_path: Path) -> None:
+    whole, epochs = trained(digits, tmp_path / "a")
+
+    class CutOffError(Exception):
+        pass
+
+    def cut_off(step: Step) -> None:
+        if step.step == 70:  # in the middle of the second epoch
+            raise CutOffError
+
+    run = start(digits, tmp_path / "b")
+    assert run.steps == 50
+    with pytest.raises(CutOffError):
+        list(run.epochs(cut_off))
+    again = start(digits, tmp_path / "b")
+    assert again.history == epochs[:1]
+    assert [epoch.number for epoch in again.epochs(quiet)] == [2, 3]
+    assert again.history == epochs
+    assert weights(again) == whole
+
+
+def test_steps_are_counted_over_the_whole_run(digits: DataSet, tmp_path: Path) -> None:
+    seen: list[Step] = []
+    run = start(digits, tmp_path / "a", replace(TINY, epochs=2))
+    list(run.epochs(seen.append))
+    assert [step.step for step in seen] == list(range(1, 2 * run.steps + 1))
+    assert seen[-1].epoch == 2
+    assert seen[-1].loss == pytest.approx(run.history[-1].loss)
+    assert seen[-1].top1 == pytest.approx(run.history[-1].training_top1)
+
+
+def test_the_rate_follows_the_recipe(digits: DataSet, tmp_path: Path) -> None:
+    decaying = replace(TINY, epochs=4, batch_size=400, peak_rate=0.08, decay=(0.5, 2))
+    rates = [epoch.rate for epoch in trained(digits, tmp_path / "a", decaying)[1]]
+    assert rates == pytest.approx([0.08, 0.04, 0.04, 0.02])
+    cycle = [epoch.rate for epoch in trained(digits, tmp_path / "b", replace(TINY, epochs=4, batch_size=100))[1]]
+    assert max(cycle) < 0.1 < 1.2 * max(cycle)
+    assert cycle[-1] < 0.01 < cycle[2]
+
+
+def test_a_state_of_another_run_is_refused(digits: DataSet, pictures: DataSet, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    trained(digits, state, replace(TINY, epochs=1))
+    for recipe, told in (
+        (replace(TINY, epochs=2), "epochs 1 there, 2 here"),
+        (replace(TINY, epochs=1, peak_rate=0.2), "peak rate 0.1 there, 0.2 here"),
+    ):
+        with pytest.raises(RecipeError, match=f"state is of another run .{told}.: delete it, or name another"):
+            start(digits, state, recipe)
+    with pytest.raises(RecipeError, match=f"data {digits.digest} there, abc here"):
+        start(replace(digits, digest="abc"), state, replace(TINY, epochs=1))
+    for damaged in (b"", state.read_bytes()[:-100], b"text"):
+        state.write_bytes(damaged)
+        with pytest.raises(RecipeError, match="is no whole state of a training run"):
+            start(digits, state)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_state(digits: DataSet, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    run = start(digits, state)
+    epochs = run.epochs(quiet)
+    next(epochs)
+    good = state.read_bytes()
+    with torch.no_grad():
+        next(run.network.parameters())[0] = float("nan")
+    with pytest.raises(TrainingError, match="no number any more in epoch 2; the last good state, of epoch 1, is in"):
+        next(epochs)
+    assert state.read_bytes() == good
+    assert [epoch.number for epoch in start(digits, state).epochs(quiet)] == [2, 3]
+
+
+def test_weights_that_went_bad_in_the_last_step_are_not_saved(digits: DataSet, tmp_path: Path) -> None:
+    run = start(digits, tmp_path / "state")
+
+    def spoil(step: Step) -> None:
+        if step.step == run.steps:
+            with torch.no_grad():
+                next(run.network.parameters())[0] = float("inf")
+
+    with pytest.raises(TrainingError, match="no epoch was finished"):
+        list(run.epochs(spoil))
+    assert not (tmp_path / "state").exists()
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond ``size`` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_older_files_whole(tmp_path: Path) -> None:
+    state, out, network = tmp_path / "state", tmp_path / "out.safetensors", get_model("lenet5")
+    card = checkpoint("lenet5", "mnist")
+    save_state(state, {"seed": 1}, {"x": torch.zeros(3)})
+    write_checkpoint(out, network, card)
+    before = state.read_bytes(), out.read_bytes()
+    with full_disk(50_000):
+        with pytest.raises(
+            TrainingError, match=r"state could not be written \(File too large\); the older file is still"
+        ):
+            save_state(state, {"seed": 1}, {"x": torch.zeros(10**6)})
+        with pytest.raises(OSError, match=r"out\.safetensors could not be written"):
+            write_checkpoint(out, network, card)
+    assert (state.read_bytes(), out.read_bytes()) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"state", "out.safetensors"}
+    assert load_state(state, {"seed": 1}) is not None
+
+
+@pytest.mark.parametrize("variant", ["googlenet", "inception_v2"])
+def test_the_networks_of_the_box_are_trained_at_64_pixels(pictures: DataSet, tmp_path: Path, variant: str) -> None:
+    recipe = replace(recipe_for(VARIANTS[variant], "cifar10"), epochs=1, batch_size=20, peak_rate=0.001)
+    run = start(pictures, tmp_path / "state", recipe, variant)
+    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    assert len(list(run.epochs(quiet))) == 1
+    after = run.network.state_dict()
+    moved = {name.split(".")[0] for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert moved == {name.split(".")[0] for name in before}  # the auxiliary heads too
+    finished = run.finish()
+    network = get_model(variant, num_classes=10)
+    assert finished.network.state_dict().keys() == network.state_dict().keys()
+    assert finished.accuracy == measure(finished.network, pictures.test, CPU)
+    for name, tensor in finished.network.state_dict().items():
+        rounded = tensor.half().float() if tensor.ndim > 1 else tensor
+        assert torch.equal(tensor, rounded)
+        assert torch.allclose(tensor, after[name], rtol=1e-3, atol=1e-7)
+
+
+def test_auxiliary_heads_are_the_recipes_choice(pictures: DataSet, tmp_path: Path) -> None:
+    with_heads = start(pictures, tmp_path / "a", PHOTOGRAPHS, "googlenet")
+    without = start(pictures, tmp_path / "b", replace(PHOTOGRAPHS, aux_heads=False), "googlenet")
+    heads = {"aux1", "aux2"}
+    assert heads <= dict(with_heads.network.named_children()).keys()
+    assert not heads & dict(without.network.named_children()).keys()
+    assert "no auxiliary heads" in str(without.recipe)
+
+
+def test_accuracy_counts_first_answers_and_first_fives(digits: DataSet) -> None:
+    class Fixed(torch.nn.Module):
+        """Says 0, 1, 2 ... 9 for every picture."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.arange(10.0).flip(0).expand(len(x), 10)
+
+    assert measure(Fixed(), digits.test, CPU) == (10.0, 50.0)
+    few = measure(Fixed(), digits.test, CPU, most=10)
+    chosen = digits.test.classes[np.linspace(0, 99, 10).astype(int)]
+    assert few == (100 * float((chosen == 0).mean()), 100 * float((chosen < 5).mean()))
+
+
+def test_a_recipe_is_told_in_full() -> None:
+    told = str(replace(TINY, peak_rate=0.05, seed=7, weight_decay=1e-4))
+    assert told == (
+        "SGD, one cycle to 0.05, 3 epochs of batch 8, weight decay 0.0001, rotation 5 degrees, scaling 0.05, "
+        "translation 1 pixels, mnist preprocessing, seed 7"
     )
-    out, threads = tmp_path / "out.safetensors", torch.get_num_threads()
-    options = ["--data", str(tmp_path / "mnist.npz"), "--out", str(out), "--epochs", "1", "--threads", str(threads)]
-    with torch.random.fork_rng():
-        result = CliRunner().invoke(app, ["lenet5", *options])
-    assert result.exit_code == 0, result.output
-    card = read_card(out)
-    assert card is not None
-    assert (card.name, card.preprocess) == ("lenet5@mnist", PRESETS["mnist"])
-    assert "MNIST's 400 training digits" in card.origin
-    assert card.top1 == round(accuracy(get_model("lenet5", weights=out), test_pictures, test_labels), 2)
+    photographs = str(recipe_for(VARIANTS["vgg16"], "imagenet1k"))
+    assert "momentum 0.9, rate 0.01 times 0.1 every 20 epochs, 74 epochs of batch 256" in photographs
+    assert "random region of (0.08, 1.0) of the area, flip, colour PCA 0.1" in photographs
 
 
-def test_the_command_says_what_is_wrong_with_the_data(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["lenet5", "--data", str(tmp_path), "--out", str(tmp_path / "out")])
-    assert result.exit_code == 1
-    assert "train-images-idx3-ubyte" in result.output.replace("\n", "")
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("label_set", ["imagenet1k", "cifar10", "mnist"])
+def test_every_variant_has_a_recipe_for_the_pictures_that_it_takes(variant: str, label_set: str) -> None:
+    row = VARIANTS[variant]
+    preprocess = PRESETS[recipe_for(row, label_set).preset]
+    in_box = (variant, label_set) in {("googlenet", "cifar10"), ("inception_v2", "cifar10")}
+    assert (preprocess.channels, preprocess.side) == ((3, 64) if in_box else row.input_shape[::2])
+
+
+def test_curves_are_a_table_and_a_chart(tmp_path: Path) -> None:
+    epochs = [Epoch(1, 0.05, 2.25, 20.5, 30.0, 75.0), Epoch(2, 0.1, 1.5, 50.0, 55.0, 90.0)]
+    write_curves(tmp_path / "out.csv", epochs, "a network")
+    assert (tmp_path / "out.csv").read_text() == (
+        "number,rate,loss,training_top1,test_top1,test_top5\n1,0.05,2.25,20.5,30.0,75.0\n2,0.1,1.5,50.0,55.0,90.0\n"
+    )
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_checkpoint_in_the_box_reads_digits(test_data: Path, tmp_path: Path) -> None:
     path = test_data / "mnist.npz"
     if not path.is_file():
         pytest.skip(f"{path} is not there: no MNIST")
-    data = read_mnist(path)
+    data = read_data(path, "mnist", PRESETS["mnist"], keep=True)
     box = Catalogue(tmp_path).find("lenet5")
     assert box.path is not None
-    assert len(data.test_digits) == 10_000
-    top1 = accuracy(get_model("lenet5", weights=box.path), data.test_pictures, data.test_digits)
+    assert len(data.test) == 10_000
+    top1 = measure(get_model("lenet5", weights=box.path), data.test, CPU).top1
     assert top1 >= 98.7
     (row,) = (row for row in manifest() if row.variant == "lenet5")
     # Another build of torch may decide a doubtful digit otherwise.

@@ -1,0 +1,123 @@
+"""What is drawn at random for a picture. Each function draws from the generator that it is given, and from no other."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from models.preprocess import Preprocess
+from models.training.arrays import Bytes
+from models.training.dataset import Split
+from models.training.recipes import Recipe
+
+#: Pictures that the principal components of colour are computed of.
+_SAMPLE = 1_000
+
+
+def drawn(split: Split, i: int, recipe: Recipe, random: np.random.Generator) -> Bytes:
+    """One picture's crop for training, before it is finished: uint8 (crop, crop, channels)."""
+    if recipe.region is not None:
+        pixels = region(split.picture(i), split.preprocess, recipe.region, random)
+    else:
+        pixels = split.cut(i)
+    if recipe.shift:
+        pixels = shifted(pixels, recipe.shift, random)
+    return pixels[:, ::-1] if recipe.flip and random.random() < 0.5 else pixels
+
+
+def shifted(pixels: Bytes, most: int, random: np.random.Generator) -> Bytes:
+    """Moves a crop by up to ``most`` pixels either way; its mirrored edge moves in."""
+    top, left = random.integers(0, 2 * most + 1, 2)
+    height, width = pixels.shape[:2]
+    # Rows and columns by their numbers: np.pad would take longer than all the rest.
+    rows, columns = _mirrored(np.arange(height) + top - most, height), _mirrored(np.arange(width) + left - most, width)
+    return pixels[rows[:, None], columns]
+
+
+def _mirrored(places: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """Places outside of 0 to size - 1, mirrored at the first and the last one."""
+    mirrored: npt.NDArray[np.int64] = size - 1 - np.abs(size - 1 - np.abs(places))
+    return mirrored
+
+
+def region(
+    picture: Image.Image, preprocess: Preprocess, area: tuple[float, float], random: np.random.Generator
+) -> Bytes:
+    """A random part of a picture, scaled to the crop: uint8 (crop, crop, channels)."""
+    box = region_box(picture.size, area, random)
+    size = (preprocess.crop, preprocess.crop)
+    pixels = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=box))
+    return pixels.reshape(*size, preprocess.channels)
+
+
+def region_box(
+    size: tuple[int, int], area: tuple[float, float], random: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom: an evenly drawn share of the area, an aspect drawn evenly in its logarithm, 3/4 to 4/3;
+    the middle square where ten draws do not fit, as torchvision's RandomResizedCrop has it."""
+    width, height = size
+    for _ in range(10):
+        pixels = width * height * random.uniform(*area)
+        aspect = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = (int(random.integers(0, most + 1)) for most in (width - w, height - h))
+            return left, top, left + w, top + h
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def colour_axes(split: Split) -> npt.NDArray[np.float64]:
+    """The principal components of the pictures' RGB values (0-255), a column each, as long as their deviation.
+
+    Krizhevsky 2012 multiplies by the eigenvalues themselves, of a scale that it does not give; the deviations are what
+    its code, and others after it, are known to have used.
+    """
+    chosen = np.linspace(0, len(split) - 1, min(_SAMPLE, len(split))).astype(int)
+    sums, products, count = np.zeros(3), np.zeros((3, 3)), 0
+    for i in chosen:
+        pixels = split.cut(int(i)).reshape(-1, 3).astype(np.float64)
+        sums, products, count = sums + pixels.sum(0), products + pixels.T @ pixels, count + len(pixels)
+    mean = sums / count
+    values, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
+    # The sign of an eigenvector is the library's whim, and the draw is symmetric: one choice for all machines.
+    vectors = vectors * np.where(vectors.sum(0) < 0, -1.0, 1.0)
+    axes: npt.NDArray[np.float64] = vectors * np.sqrt(np.clip(values, 0, None))
+    return axes
+
+
+def coloured(
+    x: torch.Tensor,
+    preprocess: Preprocess,
+    axes: npt.NDArray[np.float64],
+    deviation: float,
+    random: np.random.Generator,
+) -> torch.Tensor:
+    """Adds to each picture of a network's input (N, 3, H, W) its own random sum of the principal components."""
+    offsets = random.normal(0.0, deviation, (len(x), 3)) @ axes.T
+    if preprocess.colour == "bgr":
+        offsets = offsets[:, ::-1]
+    offsets = offsets * preprocess.scale / np.array(preprocess.std)
+    return x + torch.from_numpy(offsets.astype(np.float32)).to(x.device)[:, :, None, None]
+
+
+def distorted(x: torch.Tensor, recipe: Recipe, background: float, random: np.random.Generator) -> torch.Tensor:
+    """Turns, scales and moves each picture (N, C, H, W) by its own random amount."""
+
+    def uniform(bound: float) -> torch.Tensor:
+        return torch.from_numpy(random.uniform(-bound, bound, len(x)).astype(np.float32)).to(x.device)
+
+    angle, size = torch.deg2rad(uniform(recipe.rotation)), 1 + uniform(recipe.scaling)
+    cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
+    pixel = 2 / x.shape[-1]
+    right, down = uniform(recipe.translation) * pixel, uniform(recipe.translation) * pixel
+    theta = torch.stack([torch.stack([cos, -sin, right], 1), torch.stack([sin, cos, down], 1)], 1)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    # grid_sample fills with zero outside; the shift makes zero the ground.
+    return F.grid_sample(x - background, grid, align_corners=False) + background

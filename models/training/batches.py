@@ -1,0 +1,69 @@
+"""Batches of uint8 crops, made ahead by threads: a batch is a function of the seed, the epoch and its number."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from models.preprocess import finished
+from models.training.augment import drawn
+from models.training.dataset import Split
+from models.training.recipes import Recipe
+
+
+class Batch(NamedTuple):
+    """uint8 (N, side, side, channels), and class numbers (N,)."""
+
+    crops: torch.Tensor
+    classes: torch.Tensor
+
+
+def steps_in(pictures: int, batch_size: int) -> int:
+    """Batches of an epoch. A last batch of one picture is left out: batch norm has no variance of one value."""
+    steps, rest = divmod(pictures, batch_size)
+    return max(1, steps + (rest > 1))
+
+
+def training_batches(split: Split, recipe: Recipe, epoch: int) -> Iterator[Batch]:
+    """One epoch, in its own random order."""
+    order = np.random.default_rng((recipe.seed, epoch)).permutation(len(split))
+
+    def make(step: int) -> Batch:
+        random = np.random.default_rng((recipe.seed, epoch, step))
+        chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+        crops = [finished(drawn(split, int(i), recipe, random), split.preprocess) for i in chosen]
+        return Batch(torch.from_numpy(np.stack(crops)), torch.from_numpy(split.classes[chosen]))
+
+    return _ahead(make, steps_in(len(split), recipe.batch_size))
+
+
+def plain_batches(split: Split, numbers: np.ndarray[tuple[int], np.dtype[np.int64]], size: int) -> Iterator[Batch]:
+    """Some pictures of a split in order, as serving sees them."""
+
+    def make(step: int) -> Batch:
+        chosen = numbers[step * size : (step + 1) * size]
+        crops = [finished(split.cut(int(i)), split.preprocess) for i in chosen]
+        return Batch(torch.from_numpy(np.stack(crops)), torch.from_numpy(split.classes[chosen]))
+
+    return _ahead(make, -(-len(numbers) // size))
+
+
+def _ahead(make: Callable[[int], Batch], count: int) -> Iterator[Batch]:
+    """``make(0)``, ``make(1)`` ... in order, as many at work as there are cores."""
+    threads = len(os.sched_getaffinity(0))
+    pool, waiting = ThreadPoolExecutor(threads), deque[Future[Batch]]()
+    try:
+        for step in range(count):
+            waiting.append(pool.submit(make, step))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

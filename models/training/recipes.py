@@ -1,0 +1,159 @@
+"""The table of recipes: everything that decides a training run beside the data. Literal data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from models.variants import Variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """SGD with momentum, its schedule, and what is done to the pictures."""
+
+    epochs: int
+    batch_size: int
+    peak_rate: float
+    """The highest learning rate: of the cycle's middle, or the first one where the rate decays."""
+    decay: tuple[float, int] | None = None
+    """Every so many epochs the rate is multiplied by the first; None: one cycle up and down (Smith and Topin 2017), in
+    which momentum falls from 0.95 to 0.85 and rises again."""
+    momentum: float = 0.9
+    """Where the rate decays."""
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    """Szegedy et al. 2015, section 7."""
+    clip_norm: float | None = None
+    """The longest gradient, all parameters together."""
+    region: tuple[float, float] | None = None
+    """A random part of the picture, of so much of its area and of aspect 3/4 to 4/3, is scaled to the crop (Szegedy et
+    al. 2014, section 6); None: the crop of serving."""
+    shift: int = 0
+    """Pixels of the crop, either way; what moves in is the crop's own edge, mirrored."""
+    flip: bool = False
+    """Half of the pictures are mirrored left to right."""
+    colour_pca: float = 0.0
+    """Deviation of the random share of each principal component of colour that is added (Krizhevsky 2012, section 4.1:
+    0.1)."""
+    rotation: float = 0.0
+    """Degrees, either way."""
+    scaling: float = 0.0
+    """Share of the size, either way."""
+    translation: float = 0.0
+    """Pixels, either way and fractions too; rotation, scaling and this are one affine map."""
+    aux_heads: bool = True
+    """Where the variant has auxiliary heads, they are trained with it, and dropped afterwards."""
+    half: bool = False
+    """The checkpoint holds float16, and its accuracy is measured with weights rounded so."""
+    preset: str
+    """Preprocessing, a name in ``preprocess.PRESETS``."""
+    seed: int
+
+    def __str__(self) -> str:
+        if self.decay is None:
+            rate = f"one cycle to {self.peak_rate:g}"
+        else:
+            factor, every = self.decay
+            rate = f"momentum {self.momentum:g}, rate {self.peak_rate:g} times {factor:g} every {every} epochs"
+        told = (
+            (True, f"SGD, {rate}"),
+            (True, f"{self.epochs} epochs of batch {self.batch_size}"),
+            (self.weight_decay, f"weight decay {self.weight_decay:g}"),
+            (self.label_smoothing, f"label smoothing {self.label_smoothing:g}"),
+            (self.clip_norm, f"gradients clipped at {self.clip_norm}"),
+            (self.region, f"random region of {self.region} of the area"),
+            (self.shift, f"shift {self.shift} pixels"),
+            (self.flip, "flip"),
+            (self.colour_pca, f"colour PCA {self.colour_pca:g}"),
+            (self.rotation, f"rotation {self.rotation:g} degrees"),
+            (self.scaling, f"scaling {self.scaling:g}"),
+            (self.translation, f"translation {self.translation:g} pixels"),
+            (not self.aux_heads, "no auxiliary heads"),
+            (True, f"{self.preset} preprocessing"),
+            (True, f"seed {self.seed}"),
+        )
+        return ", ".join(text for given, text in told if given)
+
+
+#: LeCun et al. 1998: 20 passes with a falling rate, and distorted copies of the digits (section III-C). Momentum takes
+#: the place of its second-order step sizes.
+_LENET5 = Recipe(
+    epochs=20,
+    batch_size=64,
+    peak_rate=0.05,
+    weight_decay=1e-4,
+    rotation=10.0,
+    scaling=0.1,
+    translation=2.0,
+    preset="mnist",
+    seed=1998,
+)
+
+#: The shift and flip of small pictures is Lee et al.'s, "Deeply-supervised nets" (2014), section 4.
+_CIFAR10 = Recipe(
+    epochs=14,
+    batch_size=128,
+    peak_rate=0.03,
+    weight_decay=2e-4,  # Caffe's GoogLeNet; the paper states none
+    clip_norm=5.0,  # without batch norm, single batches of the first epoch would throw it off
+    shift=4,
+    flip=True,
+    colour_pca=0.1,
+    half=True,
+    preset="cifar10",
+    seed=2014,
+)
+
+#: Photographs, as the networks' papers train: Krizhevsky 2012, section 5, and Simonyan and Zisserman 2014, section
+#: 3.1, wait for the validation error to stand still before each drop; here each third of the run ends in one.
+_PHOTOGRAPHS = Recipe(
+    epochs=90,
+    batch_size=128,
+    peak_rate=0.01,
+    decay=(0.1, 30),
+    weight_decay=5e-4,
+    clip_norm=5.0,
+    region=(0.08, 1.0),
+    flip=True,
+    colour_pca=0.1,
+    preset="torchvision-224",
+    seed=2012,
+)
+#: Simonyan and Zisserman 2014, section 3.1: batch 256, 74 epochs.
+_VGG = replace(_PHOTOGRAPHS, epochs=74, batch_size=256, decay=(0.1, 20), seed=2014)
+#: Szegedy et al. 2014, section 6: the rate falls by 4 % every 8 epochs. The epochs are Caffe's.
+_GOOGLENET = replace(_PHOTOGRAPHS, epochs=60, decay=(0.96, 8), weight_decay=2e-4, seed=2014)
+#: Ioffe and Szegedy 2015 and Szegedy et al. 2015, section 8: rate 0.045, times 0.94 every two epochs.
+_INCEPTION = replace(
+    _PHOTOGRAPHS,
+    epochs=60,
+    peak_rate=0.045,
+    decay=(0.94, 2),
+    weight_decay=4e-5,
+    label_smoothing=0.1,
+    seed=2015,
+)
+
+_RECIPES: dict[tuple[str, str], Recipe] = {
+    ("lenet5", "mnist"): _LENET5,
+    ("googlenet", "cifar10"): _CIFAR10,
+    # Batch norm bears a higher rate (Ioffe and Szegedy 2015, section 4.2.1), and needs no clipping.
+    ("inception_v2", "cifar10"): replace(
+        _CIFAR10, peak_rate=0.1, weight_decay=5e-4, clip_norm=None, label_smoothing=0.1, seed=2015
+    ),
+}
+_FAMILIES: dict[str, Recipe] = {
+    "googlenet": _GOOGLENET,
+    "googlenet_bn": replace(_INCEPTION, preset="half-224"),
+    "inception_v2": _INCEPTION,
+    "inception_v3": replace(_INCEPTION, preset="half-299"),
+    "lenet5": replace(_LENET5, half=False),
+    **{f"vgg{name}": _VGG for name in ("11", "11_lrn", "13", "16", "16_c", "19")},
+}
+
+
+def recipe_for(variant: Variant, labels: str) -> Recipe:
+    """The recipe of a variant and label set; for a pair that has none of its own, that of the variant's paper."""
+    recipe = _RECIPES.get((variant.name, labels)) or _FAMILIES.get(variant.name, _PHOTOGRAPHS)
+    side = variant.input_shape[-1]
+    return replace(recipe, preset="caffe-227") if side == 227 else recipe

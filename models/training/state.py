@@ -1,0 +1,66 @@
+"""The file from which a training run goes on: written after each epoch, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.training.errors import RecipeError, TrainingError
+
+
+def save_state(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Writes to a temporary file beside the target that is renamed when whole.
+
+    Raises:
+        TrainingError: it could not be written; an older file is still in place.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save({"identity": dict(identity), "state": dict(state)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        # torch wraps what the file raises in a RuntimeError of many lines.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
+        left = "the older file is still whole" if path.exists() else "there was none before"
+        raise TrainingError(
+            f"{path} could not be written ({reason}); {left}. Make room, then run this again"
+        ) from error
+
+
+def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What ``save_state`` wrote; None if there is no such file.
+
+    Raises:
+        RecipeError: the file is damaged, or of a run with another identity.
+    """
+    if not path.exists():
+        return None
+    instead = "delete it, or name another with --state"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        theirs, state = found["identity"], found["state"]
+        different = [key for key in {**identity, **theirs} if theirs.get(key) != identity.get(key)]
+    except Exception as error:
+        # torch.load raises UnpicklingError, RuntimeError, EOFError, KeyError ... on damaged files.
+        raise RecipeError(f"{path} is no whole state of a training run: {instead}") from error
+    if different:
+        key = different[0]
+        told = f"{key.replace('_', ' ')} {theirs.get(key)} there, {identity.get(key)} here"
+        raise RecipeError(f"{path} is of another run ({told}): {instead}")
+    if not isinstance(state, dict):
+        raise RecipeError(f"{path} is no whole state of a training run: {instead}")
+    return state
