@@ -105,9 +105,6 @@ class Run:
         Raises:
             TrainingError: the loss is no number any more, or the state could not be written.
         """
-        if self.device.type == "cpu":
-            # Gradients that fade below 1e-38 would slow a CPU down a hundredfold.
-            torch.set_flush_denormal(True)
         for number in range(len(self.history) + 1, self.recipe.epochs + 1):
             loss, top1 = self._epoch(number, watch)
             glance = measure(self.network, self.data.test, self.device, _GLANCE)

@@ -24,11 +24,13 @@ from tests.data_sets import tree, write_digits, write_tree, write_zip
 
 
 @pytest.fixture(autouse=True)
-def own_threads() -> Iterator[None]:
+def own_process() -> Iterator[None]:
+    """The command sets what belongs to its process; here that is the tests' own."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng():
         yield
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture
