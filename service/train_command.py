@@ -76,11 +76,18 @@ def train(
         _finish(run, out)
     except (DataError, RecipeError) as error:
         fail(error, 2)
-    except (TrainingError, OSError) as error:
+    except TrainingError as error:
         fail(error)
+    except OSError as error:
+        fail(f"{error.strerror or error}: {error.filename or out}{_kept(state)}")
     except KeyboardInterrupt:
-        kept = f"; the epochs that are finished are in {state}, and the same command goes on from there"
-        fail(f"interrupted{kept if state.exists() else ' before the first epoch was finished'}", 130)
+        fail(f"interrupted{_kept(state)}", 130)
+
+
+def _kept(state: Path) -> str:
+    if not state.exists():
+        return "; no epoch was finished"
+    return f"; the epochs that are finished are in {state}, and the same command goes on from there"
 
 
 def _variant(name: str, labels: str) -> Variant:
@@ -164,12 +171,13 @@ def _train(run: Run, out: Path) -> None:
     from models.training.curves import write_curves
     from models.training.run import Step
 
-    recipe, data = run.recipe, run.data
+    recipe, data, title = run.recipe, run.data, f"{run.variant.name}@{run.label_set}"
     counts = f"{len(data.train):,} pictures, {len(data.test):,} to test"
     errors.print(f"{run.variant.name} on {counts}: {recipe}", highlight=False, soft_wrap=True)
     if run.history:
         errors.print(f"going on after epoch {len(run.history)}, from {run.state}", highlight=False, soft_wrap=True)
-    title = f"{run.variant.name}@{run.label_set}"
+        # The run may have ended between the state and the curves.
+        write_curves(out.with_suffix(".csv"), run.history, title)
     with _progress(run) as (progress, task):
 
         def watch(step: Step) -> None:

@@ -130,7 +130,8 @@ class Run:
         # Dropout's, on every device. Seeded for each epoch, no generator's state has to be saved.
         torch.manual_seed(self.recipe.seed * 1_000_003 + number)
         self.network.train()
-        loss, right, seen = torch.zeros((), device=self.device), torch.zeros((), device=self.device), 0
+        loss = right = torch.zeros((), dtype=torch.float64, device=self.device)
+        seen = 0
         for i, batch in enumerate(training_batches(self.data.train, self.recipe, number)):
             step_loss, step_right = self._step(number, i, batch)
             seen += len(batch.classes)

@@ -231,6 +231,29 @@ def test_the_networks_of_the_box_are_trained_at_64_pixels(pictures: DataSet, tmp
         assert torch.allclose(tensor, after[name], rtol=1e-3, atol=1e-7)
 
 
+def test_random_regions_are_cut_out_of_the_files_themselves(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "set.zip", tree(train=2, test=1, size=(90, 70)))
+    data = read_data(path, "cifar10", PRESETS["cifar10"], keep=False)
+    assert data.train.crops is None
+    recipe = replace(PHOTOGRAPHS, region=(0.3, 1.0), shift=0, aux_heads=False)
+    run = start(data, tmp_path / "a", recipe, "googlenet")
+    list(run.epochs(quiet))
+    again = start(data, tmp_path / "b", recipe, "googlenet")
+    assert list(again.epochs(quiet)) == run.history
+    assert weights(again) == weights(run)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("variant", ["googlenet", "inception_v2"])
+def test_a_gpu_trains_too(pictures: DataSet, tmp_path: Path, variant: str) -> None:
+    recipe = replace(recipe_for(VARIANTS[variant], "cifar10"), epochs=20, batch_size=20, peak_rate=0.02)
+    run = Run(VARIANTS[variant], "cifar10", recipe, pictures, torch.device("cuda"), tmp_path / "state")
+    epochs = list(run.epochs(quiet))
+    assert epochs[-1].loss < epochs[0].loss
+    finished = run.finish()
+    assert finished.accuracy == measure(finished.network, pictures.test, CPU)
+
+
 def test_auxiliary_heads_are_the_recipes_choice(pictures: DataSet, tmp_path: Path) -> None:
     with_heads = start(pictures, tmp_path / "a", PHOTOGRAPHS, "googlenet")
     without = start(pictures, tmp_path / "b", replace(PHOTOGRAPHS, aux_heads=False), "googlenet")
