@@ -105,6 +105,7 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_same_command_writes_the_same_file(tmp_path: Path) -> None:
     data, out = write_digits(tmp_path / "mnist.npz", train=1000), tmp_path / "killed.safetensors"
     killed = start(data, out)

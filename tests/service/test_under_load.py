@@ -90,14 +90,14 @@ def test_a_report_of_the_real_service(service: Service, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_the_middle_of_a_step_writes_what_was_measured(service: Service, tmp_path: Path) -> None:
-    process = loadtest(service, tmp_path / "report", "--seconds", "20")
+    process = loadtest(service, tmp_path / "report", "--seconds", "4")
     # The third run of Locust, after those of one caller and of eight, is the first step.
     pids: set[int] = set()
     give_up = time.monotonic() + 120
     while len(pids) < 3 and time.monotonic() < give_up:
         pids |= {child.pid for child in psutil.Process(process.pid).children()}
         time.sleep(0.05)
-    time.sleep(8)
+    time.sleep(5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
