@@ -89,12 +89,8 @@ def check(name: str, batches: tuple[int, ...], **arguments: Any) -> None:
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in VARIANTS])
 def test_a_graph_gives_torchs_probabilities(name: str) -> None:
-    check(name, (1, 3))
-
-
-@pytest.mark.parametrize("name", ["lenet5", "googlenet", "alexnet", pytest.param("vgg16", marks=pytest.mark.slow)])
-def test_the_largest_batch_too(name: str) -> None:
-    check(name, (3, 16))
+    """One picture, three, and of four networks the largest batch too."""
+    check(name, (1, 3, 16) if name in ("lenet5", "googlenet", "alexnet", "vgg16") else (1, 3))
 
 
 @pytest.mark.parametrize("constants", [LRNConstants(), LRNConstants(3, 5e-3, 0.75, 2.0), LRNConstants(4, 1e-2, 0.5)])
