@@ -5,8 +5,8 @@ Compared are the confirmed rates. A run knows its knee for two reasons only so w
 - up to a gap: the confirmed rate held, the next one above it did not, and the true knee is anywhere between; if that
   is uniform, with a standard deviation of gap / sqrt(12);
 - by so many requests: counts of n Poisson arrivals deviate by 1 / sqrt(n), and since requests that wait do so in
-  bunches, a p99 tells of fewer than n. Twice that much makes two runs of a simulated queue agree in 94 % of the cases
-  (``tests/loadtest/test_compared.py``).
+  bunches, a p99 tells of fewer than n. With twice that much more than nine in ten pairs of runs of a simulated queue
+  agree (``tests/loadtest/test_compared.py``).
 
 The allowance is two standard deviations of the difference of two runs, and never less than 5 %: below that, a shared
 machine's own drift cannot be told from the service's.

@@ -24,6 +24,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(300)]
 GATES = """
 [errors]
 share = 0.01
+
+[budgets]
+met = 0.5
 """
 
 
@@ -69,7 +72,7 @@ def loadtest(service: Service, out: Path, *options: str) -> subprocess.Popen[str
 def test_a_report_of_the_real_service(service: Service, tmp_path: Path) -> None:
     gates = tmp_path / "gates.toml"
     gates.write_text(GATES)
-    options = ("--no-budgets", "--gates", str(gates), "--fail-on-gates", "--json")
+    options = ("--gates", str(gates), "--fail-on-gates", "--json")
     process = loadtest(service, tmp_path / "report", *options)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
@@ -82,7 +85,8 @@ def test_a_report_of_the_real_service(service: Service, tmp_path: Path) -> None:
     knee = network["knee"]
     assert knee["pictures_per_second"] == pytest.approx(knee["rate"])
     assert knee["p99_ms"] <= report["p99_limit_ms"]
-    assert {gate["name"]: gate["verdict"] for gate in report["gates"]} == {"errors": "passed"}
+    assert {gate["name"]: gate["verdict"] for gate in report["gates"]} == {"errors": "passed", "budgets met": "passed"}
+    assert sum(budget["met"] for budget in report["budget_run"]["budgets"]) > 0
     assert "lenet5@mnist" in (tmp_path / "report" / "report.html").read_text()
 
 
