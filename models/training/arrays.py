@@ -11,6 +11,7 @@ import numpy.typing as npt
 from models.training.errors import DataError
 
 Bytes = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
 
 #: Keras' copies of data sets name their arrays as in the second row.
 _NAMES = (("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
@@ -20,9 +21,9 @@ class Arrays(NamedTuple):
     """Pictures (N, H, W) or (N, H, W, 3), and class numbers (N,)."""
 
     train_pictures: Bytes
-    train_classes: npt.NDArray[np.int64]
+    train_classes: Numbers
     test_pictures: Bytes
-    test_classes: npt.NDArray[np.int64]
+    test_classes: Numbers
 
 
 def read_npz(path: Path) -> Arrays:
@@ -39,9 +40,7 @@ def read_npz(path: Path) -> Arrays:
     return Arrays(*_checked(path, pictures, classes), *_checked(path, test_pictures, test_classes))
 
 
-def _checked(
-    path: Path, pictures: npt.NDArray[np.generic], classes: npt.NDArray[np.generic]
-) -> tuple[Bytes, npt.NDArray[np.int64]]:
+def _checked(path: Path, pictures: npt.NDArray[np.generic], classes: npt.NDArray[np.generic]) -> tuple[Bytes, Numbers]:
     if classes.ndim == 2 and classes.shape[1] == 1:  # as Keras writes CIFAR-10's
         classes = classes[:, 0]
     plain = pictures.dtype == np.uint8 and np.issubdtype(classes.dtype, np.integer)

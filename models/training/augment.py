@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from models.preprocess import Preprocess
-from models.training.arrays import Bytes
+from models.training.arrays import Bytes, Numbers
 from models.training.dataset import Split
 from models.training.recipes import Recipe
 
@@ -19,29 +19,32 @@ from models.training.recipes import Recipe
 _SAMPLE = 1_000
 
 
-def drawn(split: Split, i: int, recipe: Recipe, random: np.random.Generator) -> Bytes:
-    """One picture's crop for training, before it is finished: uint8 (crop, crop, channels)."""
+def drawn(split: Split, chosen: Numbers, recipe: Recipe, random: np.random.Generator) -> Bytes:
+    """Some pictures' crops for training, before they are finished: uint8 (N, crop, crop, channels)."""
     if recipe.region is not None:
-        pixels = region(split.picture(i), split.preprocess, recipe.region, random)
+        crops = np.stack([region(split.picture(int(i)), split.preprocess, recipe.region, random) for i in chosen])
     else:
-        pixels = split.cut(i)
-    if recipe.shift:
-        pixels = shifted(pixels, recipe.shift, random)
-    return pixels[:, ::-1] if recipe.flip and random.random() < 0.5 else pixels
+        crops = split.cut(chosen)
+    if recipe.shift or recipe.flip:
+        crops = moved(crops, recipe.shift, flip=recipe.flip, random=random)
+    return crops
 
 
-def shifted(pixels: Bytes, most: int, random: np.random.Generator) -> Bytes:
-    """Moves a crop by up to ``most`` pixels either way; its mirrored edge moves in."""
-    top, left = random.integers(0, 2 * most + 1, 2)
-    height, width = pixels.shape[:2]
-    # Rows and columns by their numbers: np.pad would take longer than all the rest.
-    rows, columns = _mirrored(np.arange(height) + top - most, height), _mirrored(np.arange(width) + left - most, width)
-    return pixels[rows[:, None], columns]
+def moved(crops: Bytes, shift: int, *, flip: bool, random: np.random.Generator) -> Bytes:
+    """Each of the crops (N, H, W, channels) is moved by up to ``shift`` pixels either way, while its mirrored edge
+    moves in; and half of them are mirrored left to right, if so wished."""
+    count, height, width = crops.shape[:3]
+    top, left = random.integers(-shift, shift + 1, (2, count, 1))
+    rows, columns = _mirrored(np.arange(height) + top, height), _mirrored(np.arange(width) + left, width)
+    if flip:
+        columns = np.where(random.random((count, 1)) < 0.5, columns[:, ::-1], columns)
+    # By rows and columns of all: Python's work for one picture at a time would be slower than a GPU's steps.
+    return crops[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _mirrored(places: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+def _mirrored(places: Numbers, size: int) -> Numbers:
     """Places outside of 0 to size - 1, mirrored at the first and the last one."""
-    mirrored: npt.NDArray[np.int64] = size - 1 - np.abs(size - 1 - np.abs(places))
+    mirrored: Numbers = size - 1 - np.abs(size - 1 - np.abs(places))
     return mirrored
 
 
@@ -81,8 +84,8 @@ def colour_axes(split: Split) -> npt.NDArray[np.float64]:
     """
     chosen = np.linspace(0, len(split) - 1, min(_SAMPLE, len(split))).astype(int)
     sums, products, count = np.zeros(3), np.zeros((3, 3)), 0
-    for i in chosen:
-        pixels = split.cut(int(i)).reshape(-1, 3).astype(np.float64)
+    for i in np.split(chosen, len(chosen)):
+        pixels = split.cut(i).reshape(-1, 3).astype(np.float64)
         sums, products, count = sums + pixels.sum(0), products + pixels.T @ pixels, count + len(pixels)
     mean = sums / count
     values, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from models.preprocess import finished
+from models.training.arrays import Numbers
 from models.training.augment import drawn
 from models.training.dataset import Split
 from models.training.recipes import Recipe
@@ -37,19 +38,19 @@ def training_batches(split: Split, recipe: Recipe, epoch: int) -> Iterator[Batch
     def make(step: int) -> Batch:
         random = np.random.default_rng((recipe.seed, epoch, step))
         chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        crops = [finished(drawn(split, int(i), recipe, random), split.preprocess) for i in chosen]
-        return Batch(torch.from_numpy(np.stack(crops)), torch.from_numpy(split.classes[chosen]))
+        crops = finished(drawn(split, chosen, recipe, random), split.preprocess)
+        return Batch(torch.from_numpy(crops), torch.from_numpy(split.classes[chosen]))
 
     return _ahead(make, steps_in(len(split), recipe.batch_size))
 
 
-def plain_batches(split: Split, numbers: np.ndarray[tuple[int], np.dtype[np.int64]], size: int) -> Iterator[Batch]:
+def plain_batches(split: Split, numbers: Numbers, size: int) -> Iterator[Batch]:
     """Some pictures of a split in order, as serving sees them."""
 
     def make(step: int) -> Batch:
         chosen = numbers[step * size : (step + 1) * size]
-        crops = [finished(split.cut(int(i)), split.preprocess) for i in chosen]
-        return Batch(torch.from_numpy(np.stack(crops)), torch.from_numpy(split.classes[chosen]))
+        crops = finished(split.cut(chosen), split.preprocess)
+        return Batch(torch.from_numpy(crops), torch.from_numpy(split.classes[chosen]))
 
     return _ahead(make, -(-len(numbers) // size))
 

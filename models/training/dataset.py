@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from models.labels import labels
 from models.pictures import PictureError
 from models.preprocess import Preprocess, cut, decode_for
-from models.training.arrays import Arrays, Bytes, read_npz
+from models.training.arrays import Arrays, Bytes, Numbers, read_npz
 from models.training.errors import DataError
 from models.training.listing import check_classes, list_pictures
 from models.training.mnist import read_mnist
@@ -92,9 +91,9 @@ class Split:
     """Pictures that can be decoded, and their class numbers (N,)."""
 
     source: Source
-    numbers: npt.NDArray[np.int64]
+    numbers: Numbers
     """Which pictures of the source they are."""
-    classes: npt.NDArray[np.int64]
+    classes: Numbers
     preprocess: Preprocess
     crops: Bytes | None
     """uint8 (N, crop, crop, channels), where they are kept."""
@@ -105,9 +104,11 @@ class Split:
     def picture(self, i: int) -> Image.Image:
         return self.source.open(int(self.numbers[i]))[0]
 
-    def cut(self, i: int) -> Bytes:
-        """What serving sees of a picture before it is finished: uint8 (crop, crop, channels)."""
-        return self.crops[i] if self.crops is not None else cut(self.picture(i), self.preprocess)
+    def cut(self, chosen: Numbers) -> Bytes:
+        """What serving sees of some pictures before they are finished: uint8 (N, crop, crop, channels)."""
+        if self.crops is not None:
+            return self.crops[chosen]
+        return np.stack([cut(self.picture(int(i)), self.preprocess) for i in chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ def read_data(
 
 def _sources(
     path: Path, label_set: str, preprocess: Preprocess
-) -> tuple[tuple[Source, Source], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+) -> tuple[tuple[Source, Source], tuple[Numbers, Numbers]]:
     if not path.exists():
         raise DataError(f"there is no {path}")
     pictures = not path.is_dir() or any((path / name).is_dir() for name in ("train", "test", "val"))

@@ -91,7 +91,7 @@ _LENET5 = Recipe(
 
 #: The shift and flip of small pictures is Lee et al.'s, "Deeply-supervised nets" (2014), section 4.
 _CIFAR10 = Recipe(
-    epochs=14,
+    epochs=40,
     batch_size=128,
     peak_rate=0.03,
     weight_decay=2e-4,  # Caffe's GoogLeNet; the paper states none
@@ -139,7 +139,7 @@ _RECIPES: dict[tuple[str, str], Recipe] = {
     ("googlenet", "cifar10"): _CIFAR10,
     # Batch norm bears a higher rate (Ioffe and Szegedy 2015, section 4.2.1), and needs no clipping.
     ("inception_v2", "cifar10"): replace(
-        _CIFAR10, peak_rate=0.1, weight_decay=5e-4, clip_norm=None, label_smoothing=0.1, seed=2015
+        _CIFAR10, epochs=30, peak_rate=0.1, weight_decay=5e-4, clip_norm=None, label_smoothing=0.1, seed=2015
     ),
 }
 _FAMILIES: dict[str, Recipe] = {

@@ -6,6 +6,7 @@ import io
 import json
 import resource
 from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from PIL import Image
 
 from models import get_model
 from models.manifest import ManifestRow, manifest
-from models.preprocess import PRESETS, Preprocess, crop, cut, picture_to_crop
+from models.preprocess import PRESETS, Preprocess, crop, cut, finished, picture_to_crop
 from models.variants import VARIANTS
 
 Crop = npt.NDArray[np.uint8]
@@ -223,6 +224,27 @@ def test_cifar10s_pictures_are_warped_to_32_and_then_enlarged() -> None:
     assert np.array_equal(crop(picture, PRESETS["cifar10"]), expected)
     # The data set's own pictures are not touched by the first step.
     assert np.array_equal(crop(small, PRESETS["cifar10"]), expected)
+
+
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 3), st.booleans(), st.integers(0, 2**32))
+def test_crops_are_enlarged_together_as_each_alone_is_by_pillow(
+    count: int, side: int, factor: int, grey: bool, seed: int
+) -> None:
+    colour: Literal["grey", "rgb"] = "grey" if grey else "rgb"
+    preprocess = Preprocess("warp", side, side, colour=colour, enlarge=side * factor, pad=1)
+    crops = np.random.default_rng(seed).integers(0, 256, (count, side, side, preprocess.channels), dtype=np.uint8)
+    found = finished(crops, preprocess)
+    assert found.shape == (count, side * factor + 2, side * factor + 2, preprocess.channels)
+    for pixels, ours in zip(crops, found, strict=True):
+        picture = Image.fromarray(pixels[..., 0] if grey else pixels)
+        alone = np.asarray(picture.resize((side * factor, side * factor), Image.Resampling.BILINEAR))
+        assert np.array_equal(ours[1:-1, 1:-1], alone.reshape(side * factor, side * factor, -1))
+        assert not ours[0].any()
+
+
+def test_a_size_that_is_no_multiple_of_the_crops_is_refused() -> None:
+    with pytest.raises(ValueError, match="enlarge 60 is no multiple of crop 32"):
+        Preprocess("warp", 32, 32, enlarge=60)
 
 
 def test_cards_written_before_crops_were_enlarged_are_read() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.preprocess import PRESETS
-from models.training.augment import colour_axes, coloured, distorted, drawn, region, region_box, shifted
+from models.training.augment import colour_axes, coloured, distorted, drawn, moved, region, region_box
 from models.training.batches import steps_in, training_batches
 from models.training.dataset import Split, read_data
 from models.training.recipes import Recipe, recipe_for
@@ -28,19 +28,33 @@ def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-@given(st.integers(4, 40), st.integers(4, 40), st.integers(1, 3), st.integers(0, 2**32))
-def test_a_shift_is_a_window_of_the_mirrored_crop(height: int, width: int, most: int, seed: int) -> None:
-    pixels = generator(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    moved = shifted(pixels, most, generator(seed))
-    padded = np.pad(pixels, ((most, most), (most, most), (0, 0)), mode="reflect")
-    places = [
-        (top, left)
-        for top in range(2 * most + 1)
-        for left in range(2 * most + 1)
-        if np.array_equal(padded[top : top + height, left : left + width], moved)
-    ]
-    assert places
-    assert tuple(generator(seed).integers(0, 2 * most + 1, 2)) in places
+@given(
+    st.integers(1, 4), st.integers(4, 40), st.integers(4, 40), st.integers(0, 3), st.booleans(), st.integers(0, 2**32)
+)
+def test_each_shift_is_a_window_of_the_mirrored_crop(
+    count: int, height: int, width: int, most: int, flip: bool, seed: int
+) -> None:
+    crops = generator(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    found = moved(crops, most, flip=flip, random=generator(seed))
+    for crop, ours in zip(crops, found, strict=True):
+        padded = np.pad(crop, ((most, most), (most, most), (0, 0)), mode="reflect")
+        windows = [
+            padded[top : top + height, left : left + width]
+            for top in range(2 * most + 1)
+            for left in range(2 * most + 1)
+        ]
+        if flip:
+            windows += [window[:, ::-1] for window in windows]
+        assert any(np.array_equal(window, ours) for window in windows)
+
+
+def test_crops_are_shifted_each_by_its_own_amount_and_evenly() -> None:
+    place = np.zeros((2000, 9, 9, 1), np.uint8)
+    place[:, 4, 4] = 1
+    where = np.argwhere(moved(place, 4, flip=False, random=generator()))[:, 1:3]
+    assert len(where) >= 2000  # at the edge the mirror shows the same place twice
+    found = np.bincount(where[:, 0] * 9 + where[:, 1], minlength=81)
+    assert found.min() > 2000 / 81 / 3
 
 
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(0, 2**32))
@@ -68,18 +82,20 @@ def test_a_random_region_is_scaled_to_the_crop() -> None:
     assert found.shape == (224, 224, 3)
 
 
-def ramp() -> Split:
-    """One picture whose columns grow brighter, so that its mirror image is another."""
-    pixels = np.tile(np.arange(32, dtype=np.uint8)[None, None, :, None] * 8, (1, 32, 1, 3))
-    return Split(None, np.zeros(1, np.int64), np.zeros(1, np.int64), CIFAR10, pixels)  # type: ignore[arg-type]
+def ramp(count: int = 1) -> Split:
+    """Pictures whose columns grow brighter, so that their mirror images are others."""
+    pixels = np.tile(np.arange(32, dtype=np.uint8)[None, None, :, None] * 8, (count, 32, 1, 3))
+    numbers = np.zeros(count, np.int64)
+    return Split(None, numbers, numbers, CIFAR10, pixels)  # type: ignore[arg-type]
 
 
 def test_half_of_the_pictures_are_mirrored_and_only_if_the_recipe_says_so() -> None:
     recipe, random = replace(recipe_for(VARIANTS["googlenet"], "cifar10"), shift=0), generator()
-    mirrored = [bool(drawn(ramp(), 0, recipe, random)[0, 0, 0] > 0) for _ in range(200)]
-    assert 70 < sum(mirrored) < 130
-    still = [drawn(ramp(), 0, replace(recipe, flip=False), random)[0, 0, 0] for _ in range(50)]
-    assert not any(still)
+    split, all_of_them = ramp(200), np.arange(200)
+    mirrored = drawn(split, all_of_them, recipe, random)
+    assert 70 < (mirrored[:, 0, 0, 0] > 0).sum() < 130
+    assert np.array_equal(np.where(mirrored[:, :1, :1] > 0, mirrored[:, :, ::-1], mirrored), split.cut(all_of_them))
+    assert np.array_equal(drawn(split, all_of_them, replace(recipe, flip=False), random), split.cut(all_of_them))
 
 
 def test_distortions_keep_the_shape_and_the_ground() -> None:

@@ -69,7 +69,7 @@ def test_each_kind_of_data_set_gives_the_same_pictures(tmp_path: Path, kind: str
         expected = sorted(colours(each, seed), key=lambda entry: WORDS[entry[0]])
         assert split.classes.tolist() == [number for number, _ in expected]
         for i, (_, picture) in enumerate(expected):
-            assert np.array_equal(split.cut(i), np.asarray(picture))
+            assert np.array_equal(split.cut(np.array([i]))[0], np.asarray(picture))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (200, 90), (1200, 1600)])
@@ -83,7 +83,7 @@ def test_training_sees_pictures_as_serving_does(tmp_path: Path, size: tuple[int,
     i = next(i for i in range(len(found.train)) if found.train.source.name(int(found.train.numbers[i])) == name)
     served = picture_to_crop(photograph, CIFAR10, max_pixels=80_000_000)
     assert served.shape == (64, 64, 3)
-    assert np.array_equal(finished(found.train.cut(i), CIFAR10), served)
+    assert np.array_equal(finished(found.train.cut(np.array([i])), CIFAR10)[0], served)
 
 
 def test_an_array_of_digits_is_seen_as_serving_sees_it(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_an_array_of_digits_is_seen_as_serving_sees_it(tmp_path: Path) -> None:
     with np.load(path) as arrays:
         picture = Image.fromarray(arrays["train_images"][3])
         assert found.train.classes.tolist() == arrays["train_labels"].tolist()
-    assert np.array_equal(finished(found.train.cut(3), MNIST), crop(picture, MNIST))
+    assert np.array_equal(finished(found.train.cut(np.array([3])), MNIST)[0], crop(picture, MNIST))
 
 
 def test_the_digest_tells_data_sets_apart(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_unreadable_pictures_are_left_out_and_listed(tmp_path: Path) -> None:
     # What is behind the gap keeps its class and its picture.
     i = names.index("train/ship/0033.png")
     assert found.train.classes[i] == WORDS.index("ship")
-    assert np.array_equal(found.train.cut(i), np.asarray(colours(4, 1)[33][1]))
+    assert np.array_equal(found.train.cut(np.array([i]))[0], np.asarray(colours(4, 1)[33][1]))
     with pytest.raises(DataError, match=r"train/cat/0012\.png: the bytes are no picture"):
         read(path, fail_unreadable=True)
 
