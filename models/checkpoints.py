@@ -12,7 +12,7 @@ import os
 import struct
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ import platformdirs
 
 from models.labels import LABEL_SETS
 from models.manifest import ManifestRow, manifest
+from models.memory import Costs
 from models.preprocess import PRESETS, Preprocess
 from models.variants import VARIANTS, UnknownModelError, Variant, find_variant
 
@@ -67,6 +68,13 @@ class Checkpoint:
     download_bytes: int | None = None
     """What there is to fetch from ``url``."""
     network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+    own_costs: Costs | None = None
+    """Where they were counted for this very checkpoint."""
+
+    @property
+    def costs(self) -> Costs:
+        """What the network needs in the shape of this checkpoint; the variant's figures, where nobody counted."""
+        return self.own_costs or self.variant.costs
 
     @property
     def name(self) -> str:
@@ -196,6 +204,7 @@ def card(checkpoint: Checkpoint) -> dict[str, str]:
         "recipe": checkpoint.recipe,
         "preprocess": checkpoint.preprocess.to_json(),
         "network": dict(checkpoint.network),
+        "costs": None if checkpoint.own_costs is None else asdict(checkpoint.own_costs),
     }
     return {"topfive": json.dumps(fields)}
 
@@ -216,6 +225,7 @@ def read_card(path: Path) -> Checkpoint | None:
         return Checkpoint(
             variant=find_variant(fields.pop("variant")),
             preprocess=Preprocess.from_json(fields.pop("preprocess")),
+            own_costs=_costs(fields.pop("costs", None)),
             path=path,
             modified_ns=path.stat().st_mtime_ns,
             **fields,
@@ -241,7 +251,12 @@ def _from_manifest(row: ManifestRow) -> Checkpoint:
         url=row.url,
         download_bytes=row.size if row.url is not None else None,
         network=row.network,
+        own_costs=_costs(row.costs),
     )
+
+
+def _costs(fields: Mapping[str, int] | None) -> Costs | None:
+    return None if fields is None else Costs(**fields)
 
 
 def _without_weights(variant: Variant) -> Checkpoint:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from models.analysis import Analysis, analyse
 from models.building import build
-from models.checkpoints import Checkpoint, WrongWeightsError
+from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
 from models.labels import labels
 from models.layer_table import Row, layer_rows
-from models.memory import ELEMENT, Needs, Purpose
+from models.memory import ELEMENT, Costs, Needs, Purpose
 from models.preprocess import PRESETS
+from models.variants import UnknownModelError, find_variant
 
 PURPOSES: tuple[Purpose, ...] = ("inference", "training")
 #: What the others are compared with.
@@ -78,6 +80,15 @@ class Description:
         }
 
 
+def of_the_paper(catalogue: Catalogue, name: str) -> Checkpoint:
+    """The checkpoint to describe. A plain name stands for the network of its paper, whatever other classes the weights
+    that are here know. Raises UnknownModelError."""
+    if "@" not in name:
+        with suppress(UnknownModelError):
+            return catalogue.find(name, find_variant(name).labels)
+    return catalogue.find(name)
+
+
 def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
     """Analyses the network of a checkpoint, whether its weights are here or not; on the meta device, in a second.
 
@@ -122,6 +133,12 @@ def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
             "training": Needs(training.params, training.activations),
         },
     )
+
+
+def counted(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with its own costs. Raises as ``describe`` does."""
+    analysis = describe(checkpoint).analysis
+    return replace(checkpoint, own_costs=Costs(analysis.params, analysis.activations, analysis.multiply_adds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from torch import nn
 
 from models.building import build_with
 from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError, card, read_card
+from models.description import counted
 from models.labels import LABEL_SETS, labels
 from models.preprocess import PRESETS, Preprocess
 from models.reading import Weights, read_weights
@@ -52,6 +53,7 @@ def import_file(
     checkpoint = _describe(variant, path, label_set, weights, own, as_graph)
     if preset is not None:
         checkpoint = replace(checkpoint, preprocess=PRESETS[preset])
+    checkpoint = counted(checkpoint)
     target = catalogue.path_for(variant, label_set)
     write_checkpoint(target, network, checkpoint)
     return replace(checkpoint, path=target, modified_ns=target.stat().st_mtime_ns)

@@ -37,6 +37,8 @@ class ManifestRow:
     mib: float | None = None
     """The size as torchvision states it, where no exact one is published."""
     recipe: str = ""
+    costs: Mapping[str, int] | None = None
+    """Where the checkpoint's classes or pictures are not the variant's own."""
     network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
     """Arguments of the network that these weights were trained with, such as the constants of its LRN."""
 

@@ -17,6 +17,21 @@ ELEMENT: dict[Dtype, int] = {"float32": 4, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
+class Costs:
+    """What a network needs with so many classes, for pictures of such a size."""
+
+    params: int
+    activations: int
+    """Elements of analytic memory for one picture beside the parameters."""
+    multiply_adds: int
+
+    @property
+    def analytic_bytes(self) -> int:
+        """Parameters and activations for one picture in float32."""
+        return 4 * (self.params + self.activations)
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """Elements that a network needs."""
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from models.memory import Costs
+
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -53,9 +55,9 @@ class Variant:
     """How the zoo's graph of it, which ``as_graph`` keeps, differs from the original network; empty: not at all."""
 
     @property
-    def analytic_bytes(self) -> int:
-        """Bytes of parameters and activations for one picture in float32."""
-        return 4 * (self.params + self.activations)
+    def costs(self) -> Costs:
+        """With its own label set and input."""
+        return Costs(self.params, self.activations, self.multiply_adds)
 
 
 _ROWS = (

@@ -105,7 +105,7 @@ def model_row(
     checkpoint: Checkpoint, resident: bool, standing: Standing | None = None, accuracy: Accuracy | None = None
 ) -> ModelRow:
     """A checkpoint as ``GET /models`` and ``topfive models`` list it."""
-    variant, here = checkpoint.variant, checkpoint.state == "loadable"
+    variant, costs, here = checkpoint.variant, checkpoint.costs, checkpoint.state == "loadable"
     return ModelRow(
         name=checkpoint.name,
         variant=variant.name,
@@ -113,11 +113,11 @@ def model_row(
         aliases=list(variant.aliases),
         year=variant.year,
         paper=variant.paper,
-        params=variant.params,
-        multiply_adds=variant.multiply_adds,
+        params=costs.params,
+        multiply_adds=costs.multiply_adds,
         top1=checkpoint.top1,
         top5=checkpoint.top5,
-        analytic_mb=round(variant.analytic_bytes / 1e6, 1),
+        analytic_mb=round(costs.analytic_bytes / 1e6, 1),
         footprint_mb=None if standing is None else round(standing.footprint_bytes / 1e6, 1),
         state="ready" if resident else checkpoint.state,
         resident=resident,

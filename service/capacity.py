@@ -135,9 +135,9 @@ def _memory(fleet: Fleet, checkpoints: Sequence[Checkpoint], max_batch_size: int
     deployments = {d.name: d for d in fleet.deployment}
     shares = []
     for name, loadable in hosted(fleet, checkpoints).items():
-        weights = sum(4 * c.variant.params for c in loadable)
+        weights = sum(4 * c.costs.params for c in loadable)
         batch = deployments[name].max_batch_size or max_batch_size
-        activations = batch * max((4 * c.variant.activations for c in loadable), default=0)
+        activations = batch * max((4 * c.costs.activations for c in loadable), default=0)
         megabytes = round(PROCESS_BYTES / 1e6 + min(limit_mb, (weights + activations) / 1e6))
         shares.append(_Share(name, deployments[name].replicas, megabytes))
     if fleet.ingress is not None:

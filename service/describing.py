@@ -50,9 +50,9 @@ def describe(
     rows: list[Compared] = []
     told: Description | None = None
     try:
-        checkpoints = [catalogue.find(name) for name in names or VARIANTS]
+        checkpoints = [description.of_the_paper(catalogue, name) for name in names or VARIANTS]
         if compare:
-            rows = description.compare(checkpoints, catalogue.find(description.REFERENCE))
+            rows = description.compare(checkpoints, description.of_the_paper(catalogue, description.REFERENCE))
         elif not history:
             told = description.describe(checkpoints[0], as_graph=as_graph)
     except (UnknownModelError, WrongWeightsError) as error:

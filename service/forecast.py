@@ -113,10 +113,11 @@ class Forecast:
             self.footprint_bytes, self.load_peak_bytes = profile.footprint_bytes, profile.load_peak_bytes
             self.load_s = profile.load_cached_ms / 1000
         else:
-            alone = checkpoint.variant.multiply_adds / _GUESSED_RATE
+            costs = checkpoint.costs
+            alone = costs.multiply_adds / _GUESSED_RATE
             self._curve = _curve([(1, alone), (2, 2 * alone)], max_batch_size)
             self.spread, self._decode = 1.0, {}
-            weights, activations = 4 * checkpoint.variant.params, 4 * checkpoint.variant.activations
+            weights, activations = 4 * costs.params, 4 * costs.activations
             self.footprint_bytes = 2 * weights + min(max_batch_size * activations, max(160_000_000, weights))
             self.load_peak_bytes = max(self.footprint_bytes, 3 * weights)
             self.load_s = 0.5 + weights / 2e8

@@ -31,7 +31,7 @@ def refuse(fits: Sequence[Fit], budget: Budget) -> NoReturn:
     """Raises what says no, and why."""
     loadable = [fit for fit in fits if fit.rejected != "weights missing"]
     if not loadable:
-        raise WeightsMissingError(min((f.candidate.checkpoint for f in fits), key=lambda c: c.variant.params))
+        raise WeightsMissingError(min((f.candidate.checkpoint for f in fits), key=lambda c: c.costs.params))
     late = [fit for fit in fits if fit.rejected == "overloaded"]
     if late:
         waits = [(_room_in(fit, budget), fit) for fit in late]

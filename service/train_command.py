@@ -213,6 +213,7 @@ def _progress(run: Run) -> Iterator[tuple[Progress, Any]]:
 
 def _finish(run: Run, out: Path) -> None:
     from models.checkpoints import Checkpoint
+    from models.description import counted
     from models.importing import write_checkpoint
 
     trained = run.finish()
@@ -227,7 +228,7 @@ def _finish(run: Run, out: Path) -> None:
         accuracy_source=f"measured on {len(data.test):,} test pictures",
         recipe=f"{recipe}; data sha256 {data.digest}",
     )
-    write_checkpoint(out, trained.network, checkpoint, half=recipe.half)
+    write_checkpoint(out, trained.network, counted(checkpoint), half=recipe.half)
     run.state.unlink(missing_ok=True)
     top1, top5 = trained.accuracy
     console.print(

@@ -89,7 +89,7 @@ def test_every_variant_is_listed_with_its_numbers() -> None:
             ", ".join(f"`{alias}`" for alias in row.aliases),
             f"{row.params:,}",
             f"{row.multiply_adds / 1e6:,.1f} M",
-            f"{row.analytic_bytes / 1e6:.1f}",
+            f"{row.costs.analytic_bytes / 1e6:.1f}",
             _accuracy(row),
         )
         for row in VARIANTS.values()

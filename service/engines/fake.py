@@ -31,7 +31,7 @@ class FakeEngine:
 
     @property
     def bytes_held(self) -> int:
-        return self.checkpoint.variant.params * 4
+        return self.checkpoint.costs.params * 4
 
     def warm_up(self, largest: int) -> None:
         pass

@@ -43,8 +43,8 @@ class OnnxCpu:
             path = cached_graph(checkpoint, cache_dir)
             session = _session(path, threads)
         self._preprocess = checkpoint.preprocess
-        variant = checkpoint.variant
-        self._at_once = max(1, max(_LEAST_BYTES, 4 * variant.params) // (4 * variant.activations))
+        costs = checkpoint.costs
+        self._at_once = max(1, max(_LEAST_BYTES, 4 * costs.params) // (4 * costs.activations))
         self._session: onnxruntime.InferenceSession | None = session
         self.bytes_held = path.stat().st_size
         """The file is little more than the weights."""

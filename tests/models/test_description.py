@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 
 from models.checkpoints import Catalogue
-from models.description import REFERENCE, Description, compare, describe
+from models.description import REFERENCE, Description, compare, describe, of_the_paper
+from models.manifest import manifest
 from models.preprocess import PRESETS
-from models.variants import VARIANTS, Variant
+from models.variants import VARIANTS, UnknownModelError, Variant
 from tests.cards import put
+
+#: Of LeNet-5, by the manifest.
+BOX_TOP1 = next(row.top1 for row in manifest() if row.variant == "lenet5")
 
 #: The checkpoints of a machine where nothing was imported.
 CATALOGUE = Catalogue(Path("there is no such folder"))
@@ -23,7 +27,7 @@ GIB = 2**30
 
 @cache
 def described(name: str, *, as_graph: bool = False) -> Description:
-    return describe(CATALOGUE.find(name), as_graph=as_graph)
+    return describe(of_the_paper(CATALOGUE, name), as_graph=as_graph)
 
 
 def described_card(cache: Path, variant: str, labels: str = "imagenet1k", **fields: Any) -> Description:
@@ -54,7 +58,7 @@ def test_a_description_is_json_with_the_numbers_of_the_table(variant: Variant) -
     assert sum(row["multiply_adds"] for row in layers) == variant.multiply_adds
     inference = told["memory"]["float32"]["inference"]
     assert inference == {
-        "1": variant.analytic_bytes,
+        "1": variant.costs.analytic_bytes,
         "16": 4 * (variant.params + 16 * variant.activations),
     }
     assert told["memory"]["float16"]["inference"] == {batch: n // 2 for batch, n in inference.items()}
@@ -66,6 +70,15 @@ def test_a_checkpoint_says_whether_its_weights_are_here() -> None:
     states = {name: described(name).to_json(batch=1, memory=None)["state"] for name in VARIANTS}
     assert [name for name, state in states.items() if state == "loadable"] == ["lenet5"]
     assert set(states.values()) == {"loadable", "weights missing"}
+
+
+def test_a_plain_name_is_the_papers_network_and_at_names_another(tmp_path: Path) -> None:
+    assert of_the_paper(CATALOGUE, "inception_v1").name == "googlenet@imagenet1k"
+    assert of_the_paper(CATALOGUE, "googlenet@cifar10").name == "googlenet@cifar10"
+    put(tmp_path, "nin", "cifar10")
+    assert of_the_paper(Catalogue(tmp_path), "nin").name == "nin@cifar10"  # there is no other
+    with pytest.raises(UnknownModelError):
+        of_the_paper(CATALOGUE, "resnet50")
 
 
 def test_the_largest_batch_is_told_for_a_limit() -> None:
@@ -163,13 +176,13 @@ def test_the_comparison_is_with_vgg16() -> None:
     assert REFERENCE == "vgg16"
     names = ["vgg16", "googlenet", "nin", "zfnet", "lenet5"]
     vgg16, googlenet, nin, zfnet, lenet5 = rows = compare(
-        [CATALOGUE.find(name) for name in names], CATALOGUE.find("vgg")
+        [of_the_paper(CATALOGUE, name) for name in names], of_the_paper(CATALOGUE, "vgg")
     )
     assert [row.name for row in rows] == names
     assert (vgg16.params_ratio, vgg16.multiply_adds_ratio, vgg16.analytic_ratio) == (1.0, 1.0, 1.0)
     assert (round(googlenet.params_ratio, 3), round(googlenet.multiply_adds_ratio, 2)) == (0.051, 0.10)
     assert (googlenet.depth, googlenet.params, googlenet.multiply_adds) == (22, 6_998_552, 1_582_671_872)
-    assert googlenet.analytic_bytes == VARIANTS["googlenet"].analytic_bytes
+    assert googlenet.analytic_bytes == VARIANTS["googlenet"].costs.analytic_bytes
     assert (googlenet.top1, googlenet.top5) == (67.78, 88.34)
     assert (nin.top1, nin.top5, nin.accuracy_source) == (None, None, "")
     # No checkpoint of it is known; the paper's figure stands in.
@@ -178,7 +191,7 @@ def test_the_comparison_is_with_vgg16() -> None:
         VARIANTS["zfnet"].published_source,
     )
     # The checkpoint's own figure, not the paper's.
-    assert (lenet5.top1, lenet5.labels) == (99.35, "mnist")
+    assert (lenet5.top1, lenet5.labels) == (BOX_TOP1, "mnist")
 
 
 def test_a_published_figure_does_not_stand_in_on_another_label_set(tmp_path: Path) -> None:
@@ -186,7 +199,7 @@ def test_a_published_figure_does_not_stand_in_on_another_label_set(tmp_path: Pat
     put(tmp_path, "zfnet", "imagenet1k", top1=None)
     catalogue = Catalogue(tmp_path)
     checkpoints = [catalogue.find("zfnet", labels) for labels in ("cifar10", "imagenet1k")]
-    cifar10, imagenet = compare(checkpoints, CATALOGUE.find("alexnet_owt"))
+    cifar10, imagenet = compare(checkpoints, of_the_paper(CATALOGUE, "alexnet_owt"))
     assert (cifar10.labels, cifar10.top1, cifar10.accuracy_source) == ("cifar10", None, "")
     assert (imagenet.labels, imagenet.top1) == ("imagenet1k", 61.6)
     assert cifar10.params < imagenet.params

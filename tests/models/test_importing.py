@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models import get_model
-from models.checkpoints import Catalogue, card, read_card
+from models.checkpoints import Catalogue, WrongWeightsError, card, read_card
+from models.description import counted
 from models.importing import import_file, write_checkpoint
 from models.preprocess import PRESETS
 from models.variants import VARIANTS, find_variant
@@ -70,11 +71,24 @@ def test_the_stored_file_is_readable_by_all_and_alone_in_its_folder(
 def test_label_set_and_preset_are_the_callers(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
     path = tmp_path / "mine.pth"
     torch.save(state, path)
-    stored = import_file(LENET, path, catalogue, label_set="cifar10", preset="half-224")
-    assert (stored.name, stored.preprocess) == ("lenet5@cifar10", PRESETS["half-224"])
+    stored = import_file(LENET, path, catalogue, label_set="cifar10")
+    assert (stored.name, stored.preprocess) == ("lenet5@cifar10", PRESETS["mnist"])
     # The paper's accuracy is on other classes.
     assert (stored.top1, stored.top5, stored.accuracy_source) == (None, None, "")
     assert catalogue.find("lenet5").name == "lenet5@cifar10"
+    torch.save(get_model("googlenet", num_classes=10).state_dict(), path)
+    stored = import_file(VARIANTS["googlenet"], path, catalogue, label_set="cifar10", preset="half-224")
+    assert stored.preprocess == PRESETS["half-224"]
+
+
+def test_pictures_that_the_network_does_not_take_are_refused(
+    catalogue: Catalogue, state: State, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.pth"
+    torch.save(state, path)
+    with pytest.raises(WrongWeightsError, match="lenet5 does not go with what its card asks for"):
+        import_file(LENET, path, catalogue, label_set="cifar10", preset="half-224")
+    assert not list(catalogue.cache_dir.glob("checkpoints/*"))
 
 
 def test_a_card_travels_from_cache_to_cache(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
@@ -83,10 +97,10 @@ def test_a_card_travels_from_cache_to_cache(catalogue: Catalogue, state: State, 
     )
     save_file(state, tmp_path / "theirs.SafeTensors", card(described))
     first = import_file(LENET, tmp_path / "theirs.SafeTensors", catalogue)
-    assert card(first) == card(described)
+    assert card(first) == card(counted(described))
     assert first.path is not None
     second = import_file(LENET, first.path, Catalogue(tmp_path / "other"))
-    assert card(second) == card(described)
+    assert card(second) == card(first)
     assert second.path is not None
     assert equal(second.path, state)
     assert read_card(second.path) == second

@@ -42,7 +42,7 @@ def compared(name: str) -> Compared:
         depth=1,
         params=variant.params,
         multiply_adds=variant.multiply_adds,
-        analytic_bytes=variant.analytic_bytes,
+        analytic_bytes=variant.costs.analytic_bytes,
         top1=published[0],
         top5=published[1],
         accuracy_source="",
