@@ -34,7 +34,7 @@ def knee(rate: float, **changes: Any) -> Knee:
 
 
 def network(name: str, **changes: Any) -> Network:
-    rate, footprint, top1, alone = FIGURES.get(name, (1000.0, 20.0, 99.35, 1.0))
+    rate, footprint, top1, alone = FIGURES.get(name, (1000.0, 20.0, 99.4, 1.0))
     figures: dict[str, Any] = {
         "name": name,
         "variant": name.partition("@")[0],

@@ -86,8 +86,8 @@ def test_untrained_weights_are_the_same_in_every_build_and_disturb_nobody(tmp_pa
 
 
 def test_a_checkpoint_without_weights_is_not_built(tmp_path: Path) -> None:
-    with pytest.raises(WeightsMissingError, match="googlenet@imagenet1k"):
-        build_checkpoint(Catalogue(tmp_path).find("googlenet"))
+    with pytest.raises(WeightsMissingError, match="vgg16@imagenet1k"):
+        build_checkpoint(Catalogue(tmp_path).find("vgg16"))
 
 
 def test_a_loadable_checkpoint_is_built() -> None:
