@@ -1,8 +1,7 @@
 """Fixtures of the service's tests.
 
-A start of Ray takes a quarter of a minute. The two services here are started once, by the first test that wants one,
-and belong to the whole session: a test may ask them anything and must leave them as they were. The last that needs
-them, in ``test_lifecycle.py``, stops them.
+As ``local`` of the tests of everything, ``cluster`` is started once: a test may ask it anything and must leave it as it
+was. The last that needs the two, in ``test_lifecycle.py``, stops them.
 """
 
 from __future__ import annotations
@@ -38,12 +37,6 @@ num_cpus = 0.2
 @pytest.fixture
 def fakes(tmp_path: Path) -> Fakes:
     return Fakes(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def local(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The fleet that is the default."""
-    yield from started(box_cache, "local", tmp_path_factory.mktemp("local") / "log.txt")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.generating import ROOT
-from tests.running import Service, started
+from tests.running import Service
 
 pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(300)]
 GATES = """
@@ -28,11 +27,6 @@ share = 0.01
 [budgets]
 met = 0.5
 """
-
-
-@pytest.fixture(scope="module")
-def service(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    yield from started(box_cache, "local", tmp_path_factory.mktemp("under-load") / "log.txt")
 
 
 def requests_by_status(service: Service) -> Counter[str]:
@@ -46,10 +40,10 @@ def requests_by_status(service: Service) -> Counter[str]:
     return counts
 
 
-def test_locust_as_typed(service: Service, tmp_path: Path) -> None:
-    before = requests_by_status(service)
+def test_locust_as_typed(local: Service, tmp_path: Path) -> None:
+    before = requests_by_status(local)
     results = tmp_path / "results.json"
-    command = f"locust -f loadtest/ --headless -u 8 -t 30s --host {service.url} --results {results}"
+    command = f"locust -f loadtest/ --headless -u 8 -t 8s --host {local.url} --results {results}"
     done = subprocess.run([sys.executable, "-m", *command.split()], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -59,27 +53,37 @@ def test_locust_as_typed(service: Service, tmp_path: Path) -> None:
     assert set(measured["by_user"]) == {"ClassifyUser", "BudgetUser", "BulkUser", "JunkUser"}
     assert all(user["answered"] == user["sent"] > 0 for user in measured["by_user"].values())
     assert set(measured["by_model"]) == {"lenet5"}
-    counted = requests_by_status(service) - before
+    counted = requests_by_status(local) - before
     assert {status: count for status, count in counted.items() if count} == measured["statuses"]
 
 
+#: ``topfive`` with a coarse search: each rate that is looked at is a start of Locust, and which rates are is known by
+#: tests/loadtest/test_knee.py.
+COARSE = """
+from loadtest import _knee
+_knee._STRIDE, _knee.TOLERANCE, _knee._RETREATS = 2.0, 2.1, (0.5,) * 5
+from service.cli import main
+main()
+"""
+
+
 def loadtest(service: Service, out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "service.cli", "loadtest", "--host", service.url, "--models", "lenet5"]
+    command = [sys.executable, "-c", COARSE, "loadtest", "--host", service.url, "--models", "lenet5"]
     command += ["--seconds", "1", "--out", str(out), *options]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_report_of_the_real_service(service: Service, tmp_path: Path) -> None:
+def test_a_report_of_the_real_service(local: Service, tmp_path: Path) -> None:
     gates = tmp_path / "gates.toml"
     gates.write_text(GATES)
     options = ("--gates", str(gates), "--fail-on-gates", "--json")
-    process = loadtest(service, tmp_path / "report", *options)
+    process = loadtest(local, tmp_path / "report", *options)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     report: dict[str, Any] = json.loads(out)
     assert json.loads((tmp_path / "report" / "report.json").read_text()) == report
     (network,) = report["networks"]
-    listed = httpx.get(f"{service.url}/models/lenet5", timeout=30, trust_env=False).json()
+    listed = httpx.get(f"{local.url}/models/lenet5", timeout=30, trust_env=False).json()
     assert network["name"] == "lenet5@mnist"
     assert network["footprint_mb"] == listed["footprint_mb"] > 0
     knee = network["knee"]
@@ -90,15 +94,18 @@ def test_a_report_of_the_real_service(service: Service, tmp_path: Path) -> None:
     assert "lenet5@mnist" in (tmp_path / "report" / "report.html").read_text()
 
 
-def test_ctrl_c_in_the_middle_of_a_step_writes_what_was_measured(service: Service, tmp_path: Path) -> None:
-    process = loadtest(service, tmp_path / "report", "--seconds", "4")
+def test_ctrl_c_in_the_middle_of_a_step_writes_what_was_measured(local: Service, tmp_path: Path) -> None:
+    process = loadtest(local, tmp_path / "report", "--seconds", "4")
     # The third run of Locust, after those of one caller and of eight, is the first step.
     pids: set[int] = set()
     give_up = time.monotonic() + 120
     while len(pids) < 3 and time.monotonic() < give_up:
         pids |= {child.pid for child in psutil.Process(process.pid).children()}
         time.sleep(0.05)
-    time.sleep(5)
+    before = requests_by_status(local)
+    while requests_by_status(local) == before and time.monotonic() < give_up:
+        time.sleep(0.1)
+    time.sleep(2)  # the first second is its warm-up
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -112,8 +119,8 @@ def test_ctrl_c_in_the_middle_of_a_step_writes_what_was_measured(service: Servic
     assert network["steps"][0]["samples"] > 0
 
 
-def test_a_network_without_weights_is_one_line(service: Service, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "service.cli", "loadtest", "--host", service.url, "--models", "vgg16"]
+def test_a_network_without_weights_is_one_line(local: Service, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "loadtest", "--host", local.url, "--models", "vgg16"]
     done = subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
