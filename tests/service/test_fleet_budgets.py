@@ -24,17 +24,14 @@ CLUSTER = "[ingress]\nnum_cpus = 0.1\n" + "".join(
 )
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for both fleets: what the first exports and measures, the second finds."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(scope="module", params=[LOCAL, CLUSTER], ids=["local", "cluster"])
-def client(request: pytest.FixtureRequest, cache: Path) -> Iterator[httpx.Client]:
-    fleet = cache / "fleet.toml"
+def client(
+    request: pytest.FixtureRequest, untrained_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("budgets")
+    fleet = folder / "fleet.toml"
     fleet.write_text(request.param)
-    service = Service(cache, "--untrained", "--fleet", str(fleet), log=cache / "log.txt")
+    service = Service(untrained_cache, "--untrained", "--fleet", str(fleet), log=folder / "log.txt")
     try:
         service.wait_until_ready(within_s=240)
         with httpx.Client(base_url=service.url, timeout=60) as client:

@@ -11,7 +11,7 @@ import pytest
 
 from models.variants import VARIANTS
 from tests.pictures import DIGIT, photo
-from tests.running import Service
+from tests.running import Service, uvicorn_service
 
 #: VGG-16 for its kind: the other large ones would only take minutes and gigabytes more, and their graphs are compared
 #: with torch in tests/models/test_export.py.
@@ -21,11 +21,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(480)]
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("untrained")
+def client(untrained_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("served")
     fleet = folder / "served.toml"
     fleet.write_text(f"[[deployment]]\nvariants = {json.dumps(NAMES)}\n")
-    service = Service(folder, "--untrained", "--fleet", str(fleet), log=folder / "log.txt")
+    service = Service(untrained_cache, "--untrained", "--fleet", str(fleet), log=folder / "log.txt")
     try:
         # A graph a network is exported first, each by a process of its own.
         service.wait_until_ready(within_s=400)
@@ -53,9 +53,7 @@ def test_the_router_takes_published_figures_as_stand_in(client: httpx.Client) ->
 
 def test_two_services_give_the_same_random_answer(client: httpx.Client, tmp_path: Path) -> None:
     """The weights are seeded: what one service says, another says too."""
-    ours = client.post("/classify?model=googlenet", content=photo()).json()["top5"]
-    from tests.running import uvicorn_service
-
-    with uvicorn_service(tmp_path, "googlenet", untrained=True) as url:
-        theirs = httpx.post(f"{url}/classify?model=googlenet", content=photo(), timeout=60).json()["top5"]
+    ours = client.post("/classify?model=lenet5", content=DIGIT.read_bytes()).json()["top5"]
+    with uvicorn_service(tmp_path, "lenet5", untrained=True) as url:
+        theirs = httpx.post(f"{url}/classify?model=lenet5", content=DIGIT.read_bytes(), timeout=60).json()["top5"]
     assert [label["index"] for label in ours] == [label["index"] for label in theirs]
