@@ -56,6 +56,8 @@ class Service:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
+        self.harmed = False
+        """A test has killed something of it: how it ends says nothing any more."""
         command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), *options]
         environment = {**os.environ, "TOPFIVE_CACHE_DIR": str(cache_dir)}
         with log.open("wb") as output:
@@ -89,9 +91,9 @@ def started(cache_dir: Path, fleet: str, log: Path) -> Iterator[Service]:
         service.wait_until_ready()
         yield service
     finally:
-        assert service.stop() == 0
+        assert service.stop() == 0 or service.harmed
         # A stranger's bytes leave no traceback in the log either.
-        assert "Traceback" not in service.log.read_text()
+        assert "Traceback" not in service.log.read_text() or service.harmed
 
 
 def wait_until_ready(url: str, alive: object, within_s: float = START_WITHIN_S) -> None:

@@ -50,12 +50,20 @@ def handed_on() -> list[Service]:
 
 
 @pytest.fixture
-def service(start: Start, handed_on: list[Service]) -> Iterator[Service]:
+def in_order(start: Start, handed_on: list[Service], local: Service) -> Service:
+    """One that was handed on, or the session's own, which nothing needs after this file."""
+    if handed_on:
+        return handed_on.pop()
+    return local if local.process.poll() is None else start()
+
+
+@pytest.fixture
+def service(in_order: Service, handed_on: list[Service]) -> Iterator[Service]:
     """A service to be harmed. A test that has one in order at its end hands it on."""
-    taken = handed_on.pop() if handed_on else start()
-    yield taken
-    if taken not in handed_on:
-        taken.stop()
+    in_order.harmed = True
+    yield in_order
+    if in_order not in handed_on:
+        in_order.stop()
 
 
 def record(service: Service) -> Record:
@@ -119,46 +127,6 @@ def test_two_services_side_by_side_and_status_knows_both(local: Service, cluster
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
-@pytest.fixture
-def in_order(local: Service, start: Start) -> Service:
-    """The session's own, which nothing needs any more after this file, unless it has been stopped already."""
-    return local if local.process.poll() is None else start()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_stop_answers_what_runs_and_leaves_nothing(in_order: Service, number: signal.Signals) -> None:
-    """With a slow request in flight: readyz turns first, the request is answered, then everything is gone. Most of its
-    pictures are decoded and batched after the signal."""
-    service = in_order
-    run, url = record(service).run, f"{service.url}/classify?model=lenet5"
-    began = time.monotonic()
-    assert statuses(bulk(url, 8)) == [200] * 8
-    # As many as keep this machine busy for two to three seconds: a stop waits six.
-    count = max(2, min(64, round(8 * 2.5 / (time.monotonic() - began))))
-    answers: list[httpx.Response] = []
-    slow = threading.Thread(target=lambda: answers.append(bulk(url, count)))
-    slow.start()
-    time.sleep(0.3)
-    service.process.send_signal(number)
-    until(lambda: httpx.get(f"{service.url}/readyz", timeout=5).status_code == 503)
-    assert slow.is_alive(), "the request was too fast to prove anything"
-    assert service.stop() == 0
-    slow.join()
-    assert statuses(answers[0]) == [200] * count
-    assert of_run(run) == []
-    assert "Traceback" not in service.log.read_text()
-
-
-def bulk(url: str, count: int) -> httpx.Response:
-    """Pictures of few bytes that take long to decode, in one request."""
-    picture_file = picture(side=4000)
-    return httpx.post(url, files=[("image", (f"{i}.png", picture_file)) for i in range(count)], timeout=60)
-
-
-def statuses(answer: httpx.Response) -> list[int]:
-    return [entry["status"] for entry in answer.json()["results"]]
-
-
 @pytest.mark.slow
 def test_a_killed_supervisor_takes_everything_with_it(service: Service, start: Start, handed_on: list[Service]) -> None:
     run = record(service).run
@@ -220,6 +188,40 @@ def test_what_ray_can_mend_comes_back_by_itself(service: Service, handed_on: lis
     until(lambda: answers.append(post(service.url)) or answers[-5:] == [200] * 5, within_s=100)
     assert set(answers) <= {0, 200, 404, 503}, "a dead process must not look like a defect of the service"
     handed_on.append(service)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_stop_answers_what_runs_and_leaves_nothing(in_order: Service, number: signal.Signals) -> None:
+    """With a slow request in flight: readyz turns first, the request is answered, then everything is gone. Most of its
+    pictures are decoded and batched after the signal."""
+    service = in_order
+    run, url = record(service).run, f"{service.url}/classify?model=lenet5"
+    began = time.monotonic()
+    assert statuses(bulk(url, 8)) == [200] * 8
+    # As many as keep this machine busy for two to three seconds: a stop waits six.
+    count = max(2, min(64, round(8 * 2.5 / (time.monotonic() - began))))
+    answers: list[httpx.Response] = []
+    slow = threading.Thread(target=lambda: answers.append(bulk(url, count)))
+    slow.start()
+    time.sleep(0.3)
+    service.process.send_signal(number)
+    until(lambda: httpx.get(f"{service.url}/readyz", timeout=5).status_code == 503)
+    assert slow.is_alive(), "the request was too fast to prove anything"
+    assert service.stop() == 0
+    slow.join()
+    assert statuses(answers[0]) == [200] * count
+    assert of_run(run) == []
+    assert "Traceback" not in service.log.read_text()
+
+
+def bulk(url: str, count: int) -> httpx.Response:
+    """Pictures of few bytes that take long to decode, in one request."""
+    picture_file = picture(side=4000)
+    return httpx.post(url, files=[("image", (f"{i}.png", picture_file)) for i in range(count)], timeout=60)
+
+
+def statuses(answer: httpx.Response) -> list[int]:
+    return [entry["status"] for entry in answer.json()["results"]]
 
 
 def test_a_stranger_on_the_port_is_named(tmp_path: Path) -> None:
