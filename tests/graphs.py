@@ -6,6 +6,7 @@ get random weights again, of a scale at which a signal comes through, so that ev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def zoo_graph(name: str, *, seed: int = 0, blank: bool = False) -> Any:
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, ...], about_one: bool) -> Array:
-    array = rng.standard_normal(shape, dtype=np.float32)
+    # Of large weights, which take seconds to draw, a million numbers again and again: no two rows have the same.
+    array = np.resize(rng.standard_normal(min(math.prod(shape), 1_000_003), dtype=np.float32), shape)
     # He's scale for weights; biases a little off zero, or their order would not matter.
     array *= np.float32(0.05 if len(shape) == 1 else np.sqrt(2 / np.prod(shape[-3:] if len(shape) == 4 else shape[1:])))
     return np.abs(1 + 4 * array) if about_one else array
@@ -117,11 +119,15 @@ def counted_padding(model: Any) -> Any:
 
 def without_softmax(model: Any) -> Any:
     """The graph up to its logits."""
-    edited = copied(model)
-    softmax = edited.graph.node.pop()
+    return cut_softmax(copied(model))
+
+
+def cut_softmax(model: Any) -> Any:
+    """The same graph, up to its logits from now on."""
+    softmax = model.graph.node.pop()
     assert softmax.op_type == "Softmax"
-    edited.graph.output[0].name = softmax.input[0]
-    return edited
+    model.graph.output[0].name = softmax.input[0]
+    return model
 
 
 def attribute(node: Any, name: str) -> Any:
@@ -182,8 +188,11 @@ def replace_weight(name: str, array: np.ndarray[Any, Any]) -> Edit:
 
 def add_weight(model: Any, name: str, array: np.ndarray[Any, Any]) -> str:
     """A constant of that name, among the inputs too, as in all files of this age."""
-    model.graph.initializer.append(numpy_helper.from_array(array, name))
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    if array.dtype == object:
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    else:  # the same without its copies: some weights have 400 MB
+        model.graph.initializer.add(name=name, dims=array.shape, data_type=kind, raw_data=array.tobytes())
     model.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
     return name
 

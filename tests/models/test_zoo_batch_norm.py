@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def inception() -> Any:
-    return graphs.without_softmax(graphs.zoo_graph("inception_v2"))
+    return graphs.cut_softmax(graphs.zoo_graph("inception_v2"))
 
 
 @pytest.fixture(scope="module")
