@@ -7,27 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.checkpoints import Catalogue
+from models.checkpoints import Catalogue, Checkpoint
 from models.graph_cache import cached_graph, graph_path
 from service.engines import MAX_K
 from service.engines.onnx_cpu import OnnxCpu
 from service.engines.torch_cpu import TorchCpu
 
-UNTRAINED = Catalogue(untrained=True)
+LENET = Catalogue().find("lenet5@mnist")
+GOOGLENET = Catalogue(untrained=True).find("googlenet")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.mark.parametrize("name", ["lenet5", "googlenet"])
-def test_it_answers_like_torch(cache: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("checkpoint", "cache"), [(LENET, "box_cache"), (GOOGLENET, "untrained_cache")], ids=["lenet5", "googlenet"]
+)
+def test_it_answers_like_torch(checkpoint: Checkpoint, cache: str, request: pytest.FixtureRequest) -> None:
     """Every network's graph is compared in tests/models/test_export.py; here the way through the cache is."""
-    checkpoint = UNTRAINED.find(name)
     preprocess = checkpoint.preprocess
     engine, plain = (
-        OnnxCpu(checkpoint, threads=1, cache_dir=cache),
+        OnnxCpu(checkpoint, threads=1, cache_dir=request.getfixturevalue(cache)),
         TorchCpu(checkpoint, precision="float32", threads=1),
     )
     for count in (1, 3, 16):
@@ -42,25 +39,24 @@ def test_it_answers_like_torch(cache: Path, name: str) -> None:
 def test_a_clear_digit_is_known(box_cache: Path) -> None:
     crop = np.zeros((1, 32, 32, 1), np.uint8)
     crop[0, 6:26, 15:18] = 255  # a one
-    top = OnnxCpu(Catalogue().find("lenet5@mnist"), threads=1, cache_dir=box_cache).run(crop)
+    top = OnnxCpu(LENET, threads=1, cache_dir=box_cache).run(crop)
     assert top.indices[0, 0] == 1
     assert top.probabilities[0, 0] > 0.9
     assert (np.diff(top.probabilities[0]) <= 0).all()
 
 
-def test_it_holds_its_weights_until_it_is_closed(cache: Path) -> None:
-    engine = OnnxCpu(UNTRAINED.find("lenet5"), threads=1, cache_dir=cache)
+def test_it_holds_its_weights_until_it_is_closed(box_cache: Path) -> None:
+    engine = OnnxCpu(LENET, threads=1, cache_dir=box_cache)
     assert 60_850 * 4 <= engine.bytes_held < 60_850 * 4 * 1.3
     engine.close()
     with pytest.raises(AssertionError):
         engine.warm_up(1)
 
 
-def test_a_graph_that_a_crash_cut_short_is_made_anew(cache: Path, tmp_path: Path) -> None:
-    checkpoint = UNTRAINED.find("lenet5")
-    path = graph_path(checkpoint, tmp_path)
+def test_a_graph_that_a_crash_cut_short_is_made_anew(box_cache: Path, tmp_path: Path) -> None:
+    path = graph_path(LENET, tmp_path)
     path.parent.mkdir()
-    path.write_bytes(cached_graph(checkpoint, cache).read_bytes()[:1000])
-    engine = OnnxCpu(checkpoint, threads=1, cache_dir=tmp_path)
+    path.write_bytes(cached_graph(LENET, box_cache).read_bytes()[:1000])
+    engine = OnnxCpu(LENET, threads=1, cache_dir=tmp_path)
     engine.warm_up(1)
     assert path.stat().st_size > 60_850 * 4
