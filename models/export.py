@@ -1,8 +1,10 @@
 """A checkpoint as an ONNX graph that takes 8-bit crops and answers with classes, for runtimes without torch.
 
 Input ``crops``: uint8 (N, side, side, channels) as ``preprocess.crop`` makes them. Outputs ``probabilities`` float32
-(N, k) and ``indices`` int64 (N, k), most probable first, with k the smaller of ten and the number of classes. Inside:
-the checkpoint's normalisation, the network with batch norm folded into its convolutions, softmax and top-k.
+(N, k) and ``indices`` int64 (N, k), most probable first, with k the smaller of ten and the number of classes; and
+``distribution`` float32 (N, classes), the probabilities of all classes in the order of their numbers, which is there
+anyway and costs nothing where it is not fetched. Inside: the checkpoint's normalisation, the network with batch norm
+folded into its convolutions, softmax and top-k.
 
 torch's own exporter gives the same convolutions in a quarter of a minute a network; the graph is written here from the
 layers that ``tracing`` finds, in a second, which also lets normalisation share the first convolution's weights.
@@ -69,15 +71,16 @@ def _check(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
     for count in (1, 3):
         shape = (count, preprocess.side, preprocess.side, preprocess.channels)
         crops = np.random.default_rng(count).integers(0, 256, shape, dtype=np.uint8)
-        found, indices = session.run(["probabilities", "indices"], {"crops": crops})
+        found, indices, whole = session.run(["probabilities", "indices", "distribution"], {"crops": crops})
         with torch.inference_mode():
             everything = torch.softmax(network(normalised(torch.from_numpy(crops), preprocess)), 1)
         # The probabilities of the very classes that the graph names; and relatively too, since fresh weights give
         # each of a thousand classes a thousandth.
-        expected = everything.gather(1, torch.from_numpy(indices)).numpy()
-        distance = float(np.abs(found - expected).max())
-        if not (distance <= _TOLERANCE and np.allclose(found, expected, rtol=_RELATIVE, atol=1e-6)):
-            raise ArithmeticError(f"the graph's probabilities differ from torch's by {distance}")
+        named = everything.gather(1, torch.from_numpy(indices))
+        for answer, expected in ((found, named.numpy()), (whole, everything.numpy())):
+            distance = float(np.abs(answer - expected).max())
+            if not (distance <= _TOLERANCE and np.allclose(answer, expected, rtol=_RELATIVE, atol=1e-6)):
+                raise ArithmeticError(f"the graph's probabilities differ from torch's by {distance}")
 
 
 def normalised(crops: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
@@ -226,9 +229,9 @@ class _Writer:
         return self.add("Div", [source, power])
 
     def _top_k(self, logits: str) -> None:
-        probabilities = self.add("Softmax", [logits], axis=1)
+        self.nodes.append(helper.make_node("Softmax", [logits], ["distribution"], axis=1))
         k = self.constant([min(MAX_K, self._number_of_classes())], np.int64)
-        self.nodes.append(helper.make_node("TopK", [probabilities, k], ["probabilities", "indices"], axis=1))
+        self.nodes.append(helper.make_node("TopK", ["distribution", k], ["probabilities", "indices"], axis=1))
 
     def _number_of_classes(self) -> int:
         last = [m for m in self.modules.values() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
@@ -236,7 +239,8 @@ class _Writer:
 
     def model(self) -> onnx.ModelProto:
         side, channels = self.preprocess.side, self.preprocess.channels
-        k = min(MAX_K, self._number_of_classes())
+        classes = self._number_of_classes()
+        k = min(MAX_K, classes)
         described = helper.make_graph(
             self.nodes,
             "topfive",
@@ -244,6 +248,7 @@ class _Writer:
             [
                 helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", k]),
                 helper.make_tensor_value_info("indices", TensorProto.INT64, ["n", k]),
+                helper.make_tensor_value_info("distribution", TensorProto.FLOAT, ["n", classes]),
             ],
             self.weights,
         )

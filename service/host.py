@@ -58,17 +58,17 @@ class Host:
         )
 
     async def predict(
-        self, image: bytes, checkpoint: str, remaining_s: float, traceparent: str | None = None
+        self, image: bytes, checkpoint: str, remaining_s: float, traceparent: str | None = None, whole: bool = False
     ) -> Prediction | Failure:
         """Classifies one encoded picture with a checkpoint of this deployment, named as ``googlenet@imagenet1k``, for
-        a span of the ingress."""
+        a span of the ingress; ``whole`` as for ``Predictor.predict``."""
         deadline = time.monotonic() + remaining_s
         try:
             found = self._catalogue.find(checkpoint)
         except Exception as error:
             return failure_of(error)
         with continued(traceparent):
-            return await self._placement.predictor(found).predict(image, deadline)
+            return await self._placement.predictor(found).predict(image, deadline, whole)
 
     def __del__(self) -> None:
         """Serve calls it before it ends the replica, which it does without letting Python clean up."""

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Predicts(Protocol):
     """What the HTTP layer needs of a predictor, wherever it is."""
 
-    async def predict(self, image: bytes, deadline: float) -> Prediction | Failure: ...
+    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure: ...
 
 
 class Memory(NamedTuple):

@@ -15,6 +15,9 @@ class Prediction:
     decode_s: float
     queue_s: float
     forward_s: float
+    distribution: bytes | None = None
+    """The probabilities of all classes in the order of their numbers, float32 as they lie in memory; only where they
+    were asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from models.checkpoints import Checkpoint, WrongWeightsError
 from service.arriving import Arrival, Arriving
 from service.batcher import Batched, Batcher
 from service.cutting import Batch
-from service.decoding import Crop, decode, decode_small
+from service.decoding import decode, decode_small
 from service.device import DeviceSlot
 from service.engines import Engine
 from service.errors import INTERNAL, DeadlineMissedError, Failure, failure_of
 from service.forecast import Forecast, Safety
 from service.live import Reading
-from service.passes import Passes, Top, timed
+from service.passes import Ask, Passes, Top, timed
 from service.phases import Phases, forward_over, phases_here
 from service.prediction import Limits, Prediction
 from service.profiles import Profile
@@ -84,7 +84,7 @@ class Predictor:
             evicted=self._series.evicted,
         )
         self._residency.add(self._resident)
-        self._batcher: Batcher[Crop, Top] = Batcher(
+        self._batcher: Batcher[Ask, Top] = Batcher(
             self._passes.run,
             slot,
             max_batch_size=limits.max_batch_size,
@@ -150,18 +150,19 @@ class Predictor:
         """Whether it could be loaded without unloading another."""
         return self._residency.has_room(self._resident)
 
-    async def predict(self, image: bytes, deadline: float) -> Prediction | Failure:
+    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
         """Classifies one encoded picture. Errors come back as values, since the caller may be another process.
 
         Args:
             image: a file's bytes, as the client sent them.
             deadline: on ``time.monotonic()``.
+            whole: the probabilities of all classes are wanted too.
         """
         phases = phases_here(self.checkpoint.variant.name)
         outcome: Prediction | Failure | None = None
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                outcome = await self._predict(image, deadline, phases)
+                outcome = await self._predict(image, deadline, whole, phases)
         except TimeoutError:
             outcome = failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
         except Exception as error:
@@ -246,7 +247,7 @@ class Predictor:
         await self._batcher.close()
         await self._unload()
 
-    async def _predict(self, image: bytes, deadline: float, phases: Phases | None) -> Prediction:
+    async def _predict(self, image: bytes, deadline: float, whole: bool, phases: Phases | None) -> Prediction:
         if self._damage is not None:
             raise self._damage
         # Pictures that wait for the load or are being decoded will want a place in the queue in a moment.
@@ -274,13 +275,14 @@ class Predictor:
             self.forecast.learn_decode(len(image), decode_s)
             if phases is not None:
                 phases.over(started + decode_s)
-            batched = await self._batcher.submit(crop, deadline, crop.nbytes, phases)
+            batched = await self._batcher.submit(Ask(crop, whole), deadline, crop.nbytes, phases)
         finally:
             self._residency.leave(self._resident)
-        probabilities, indices = batched.output
-        return Prediction(probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s)
+        probabilities, indices, all_of_them = batched.output
+        times = decode_s, batched.queue_s, batched.forward_s
+        return Prediction(probabilities, indices, batched.batch_size, *times, all_of_them)
 
-    def _learn(self, batch: Batch[Crop, Batched[Top]], started: float, seconds: float, error: Exception | None) -> None:
+    def _learn(self, batch: Batch[Ask, Batched[Top]], started: float, seconds: float, error: Exception | None) -> None:
         if error is None:
             size = len(batch.tickets)
             self._series.batch(size, batch.cut, seconds, self.forecast.profiled_s(size))

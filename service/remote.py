@@ -1,9 +1,9 @@
 """Predictors in Serve deployments of their own: the near end of the hop; ``host.py`` is the far one.
 
-What crosses is the encoded picture, the checkpoint's name, the time that is left, and its span if it is traced; and a
-``Prediction`` or a ``Failure`` back, over Serve's gRPC handles. Errors are values: an exception here means that the hop
-itself broke. Every second each deployment reports how its checkpoints stand; what the ingress has sent since, it knows
-itself.
+What crosses is the encoded picture, the checkpoint's name, the time that is left, its span if it is traced, and whether
+the probabilities of all classes are wanted; and a ``Prediction`` or a ``Failure`` back, over Serve's gRPC handles.
+Errors are values: an exception here means that the hop itself broke. Every second each deployment reports how its
+checkpoints stand; what the ingress has sent since, it knows itself.
 """
 
 from __future__ import annotations
@@ -51,20 +51,18 @@ class RemotePredictor:
         """Pictures that are there from other ingress replicas, by the last report."""
         self.safety = Safety()
 
-    async def predict(self, image: bytes, deadline: float) -> Prediction | Failure:
+    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
         """As ``Predictor.predict``, from the ingress.
 
         While the deployment has no replica, Serve holds the request back until one is there again, at most until the
         deadline.
         """
         remaining_s, span = deadline - time.monotonic(), traceparent()
-        traced = () if span is None else (span,)
+        rest = (span, True) if whole else () if span is None else (span,)
         self.sent.append(deadline)
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):
-                outcome: Prediction | Failure = await self._handle.predict.remote(
-                    image, self._name, remaining_s, *traced
-                )
+                outcome: Prediction | Failure = await self._handle.predict.remote(image, self._name, remaining_s, *rest)
                 return outcome
         except TimeoutError:
             return Failure("deadline-missed", f"{self._name} did not answer within {remaining_s * 1000:.0f} ms")

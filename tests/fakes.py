@@ -69,10 +69,10 @@ class Fakes:
         engine, began, release = self.engines[name], threading.Event(), threading.Event()
         run = engine.run
 
-        def held(crops: Any) -> Any:
+        def held(*batch: Any) -> Any:
             began.set()
             assert release.wait(30)
-            return run(crops)
+            return run(*batch)
 
         engine.run = held  # type: ignore[method-assign]
         running = asyncio.create_task(client.post(f"/classify?model={name}", content=picture()))

@@ -34,6 +34,8 @@ class TopK(NamedTuple):
 
     probabilities: npt.NDArray[np.float32]
     indices: npt.NDArray[np.int64]
+    distributions: npt.NDArray[np.float32] | None = None
+    """(N, classes), in the order of the classes' numbers; only where the whole was asked for."""
 
 
 class Engine(Protocol):
@@ -48,8 +50,9 @@ class Engine(Protocol):
         """Makes ready for batches of up to that many pictures, so that no caller pays for what happens only once."""
         ...
 
-    def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
-        """(N, side, side, channels) as ``preprocess.crop`` makes them -> the most probable classes."""
+    def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
+        """(N, side, side, channels) as ``preprocess.crop`` makes them -> the most probable classes; with ``whole``, the
+        probabilities of all classes too."""
         ...
 
     def close(self) -> None:
@@ -61,7 +64,7 @@ class Engine(Protocol):
 class OverlappingEngine(Engine, Protocol):
     """An engine that takes a batch while it computes another. ``collect`` gives what ``run`` would."""
 
-    def submit(self, crops: npt.NDArray[np.uint8]) -> Any: ...
+    def submit(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> Any: ...
 
     def collect(self, batch: Any) -> TopK: ...
 

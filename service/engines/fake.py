@@ -15,7 +15,8 @@ from service.engines import MAX_K, TopK
 
 @dataclass
 class FakeEngine:
-    """The class of a picture is its brightest byte modulo the number of classes; the rest follow in order.
+    """The class of a picture is its brightest byte modulo the number of classes; the rest follow in order, each half as
+    probable as the one before it, and those beyond the most that are answered with not at all.
 
     Args:
         checkpoint: whose label set to answer with.
@@ -36,7 +37,7 @@ class FakeEngine:
     def warm_up(self, largest: int) -> None:
         pass
 
-    def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
+    def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
         time.sleep(self.seconds)
         self.batches.append(len(crops))
         flat = crops.reshape(len(crops), -1)
@@ -46,7 +47,11 @@ class FakeEngine:
         k = min(MAX_K, classes)
         indices = (flat.max(axis=1, keepdims=True).astype(np.int64) + np.arange(k)) % classes
         probabilities = np.tile((0.5 ** np.arange(1, k + 1)).astype(np.float32), (len(crops), 1))
-        return TopK(probabilities, indices)
+        if not whole:
+            return TopK(probabilities, indices)
+        distributions = np.zeros((len(crops), classes), np.float32)
+        np.put_along_axis(distributions, indices, probabilities, axis=1)
+        return TopK(probabilities, indices, distributions)
 
     def close(self) -> None:
         pass

@@ -53,10 +53,11 @@ class OnnxCpu:
         # Nothing is prepared for a batch size here, and a large batch would hold up the device for seconds.
         self.run(blank(self._preprocess, min(1, largest)))
 
-    def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
+    def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
         assert self._session is not None
+        wanted = ["probabilities", "indices", "distribution"] if whole else ["probabilities", "indices"]
         parts = [crops[start : start + self._at_once] for start in range(0, len(crops), self._at_once)]
-        answers = [self._session.run(["probabilities", "indices"], {"crops": part}) for part in parts]
+        answers = [self._session.run(wanted, {"crops": part}) for part in parts]
         return TopK(*(np.concatenate(arrays) for arrays in zip(*answers, strict=True)))
 
     def close(self) -> None:

@@ -30,8 +30,9 @@ from service.metrics import OOM_SPLITS
 log = logging.getLogger(__name__)
 
 Work = Callable[[], object]
-#: uint8 (N, side, side, channels) on the device -> probabilities (N, k) and class numbers (N, k).
-Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+#: uint8 (N, side, side, channels) on the device, and float32 (N, classes) for the probabilities of all classes ->
+#: probabilities (N, k) and class numbers (N, k).
+Forward = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Event(Protocol):
@@ -92,6 +93,8 @@ class Submitted:
     """A batch that is being answered. Its crops must stay as they are until it is collected."""
 
     crops: npt.NDArray[np.uint8]
+    whole: bool = False
+    """The probabilities of all classes are wanted too."""
     begun: int = 0
     """Pictures that are on their way, or answered."""
     answers: list[TopK] = field(default_factory=list)
@@ -106,7 +109,8 @@ class _Place:
     """On the device."""
     probabilities: torch.Tensor
     indices: torch.Tensor
-    """Both pinned."""
+    distributions: torch.Tensor
+    """All three pinned."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,11 +124,12 @@ class _Chunk:
 class _Memory:
     """What batches of up to ``rows`` pictures need beside the network."""
 
-    def __init__(self, device: Device, rows: int, crop: tuple[int, int, int], k: int) -> None:
+    def __init__(self, device: Device, rows: int, crop: tuple[int, int, int], k: int, classes: int) -> None:
         # Rows that no picture is in are computed too, whatever is in them, and belong to nobody: any byte is a pixel.
         self.input = device.empty((rows, *crop), torch.uint8)
         self.probabilities = device.empty((rows, k), torch.float32)
         self.indices = device.empty((rows, k), torch.int64)
+        self.distributions = device.empty((rows, classes), torch.float32)
         self.graphs: dict[int, Work] = {}
         self.free = deque(
             _Place(
@@ -132,6 +137,7 @@ class _Memory:
                 device.empty((rows, *crop), torch.uint8),
                 device.pinned((rows, k), torch.float32),
                 device.pinned((rows, k), torch.int64),
+                device.pinned((rows, classes), torch.float32),
             )
             for _ in range(2)
         )
@@ -146,27 +152,27 @@ class Overlap:
         forward: the network between its input and its answers.
         crop: side, side, channels.
         k: classes that ``forward`` answers with.
+        classes: that there are.
     """
 
     def __init__(
-        self, device: Device, buckets: Buckets, forward: Forward, *, crop: tuple[int, int, int], k: int
+        self, device: Device, buckets: Buckets, forward: Forward, *, crop: tuple[int, int, int], k: int, classes: int
     ) -> None:
         self._device = device
         self._buckets = buckets
         self._forward = forward
-        self._crop = crop
-        self._k = k
+        self._shapes = crop, k, classes
         self._memory: _Memory | None = None
         self._under_way: deque[_Chunk] = deque()
 
     @torch.inference_mode()
-    def submit(self, crops: npt.NDArray[np.uint8]) -> Submitted:
+    def submit(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> Submitted:
         """Begins a batch, as far as there is a free place.
 
         Raises:
             OutOfDeviceMemoryError: not even one picture fits.
         """
-        batch = Submitted(crops)
+        batch = Submitted(crops, whole)
         self._begin(batch)
         return batch
 
@@ -180,9 +186,11 @@ class Overlap:
         while batch.answered < len(batch.crops):
             self._begin(batch)
             self._finish_oldest()
+        wholes = [part.distributions for part in batch.answers if part.distributions is not None]
         return TopK(
             np.concatenate([part.probabilities for part in batch.answers]),
             np.concatenate([part.indices for part in batch.answers]),
+            np.concatenate(wholes) if wholes else None,
         )
 
     def close(self) -> None:
@@ -204,7 +212,7 @@ class Overlap:
             bucket = self._buckets.holding(size)
             try:
                 if self._memory is None:
-                    self._memory = _Memory(self._device, self._buckets.largest, self._crop, self._k)
+                    self._memory = _Memory(self._device, self._buckets.largest, *self._shapes)
                 if not self._memory.free:
                     return
                 self._start(batch, size, bucket, self._memory)
@@ -231,6 +239,8 @@ class Overlap:
             replay()
             place.probabilities[:size].copy_(memory.probabilities[:size], non_blocking=True)
             place.indices[:size].copy_(memory.indices[:size], non_blocking=True)
+            if batch.whole:
+                place.distributions[:size].copy_(memory.distributions[:size], non_blocking=True)
 
         self._device.copying.run(copy)
         self._device.computing.wait(self._device.copying.record())
@@ -241,7 +251,7 @@ class Overlap:
 
     def _capture(self, bucket: int, memory: _Memory) -> Work:
         def work() -> None:
-            probabilities, indices = self._forward(memory.input[:bucket])
+            probabilities, indices = self._forward(memory.input[:bucket], memory.distributions[:bucket])
             # Into memory outside of the graphs', which they share: the next graph would write over the answers.
             memory.probabilities[:bucket].copy_(probabilities)
             memory.indices[:bucket].copy_(indices)
@@ -253,9 +263,8 @@ class Overlap:
         chunk.done.synchronize()
         place, batch = chunk.place, chunk.batch
         # Copies, since the place goes on to the next batch.
-        batch.answers.append(
-            TopK(place.probabilities[: chunk.size].numpy().copy(), place.indices[: chunk.size].numpy().copy())
-        )
+        answers = [place.probabilities, place.indices, *([place.distributions] if batch.whole else [])]
+        batch.answers.append(TopK(*(answer[: chunk.size].numpy().copy() for answer in answers)))
         batch.answered += chunk.size
         if self._memory is not None:
             self._memory.free.append(place)

@@ -42,12 +42,14 @@ class TorchCpu:
         self.run(blank(self._preprocess, min(1, largest)))
 
     @torch.inference_mode()
-    def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
+    def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         x = normalised(torch.from_numpy(crops), self._preprocess).to(self._dtype)
-        probabilities, indices = top_k(self._network(x), MAX_K)
-        return TopK(probabilities.numpy(), indices.numpy())
+        logits = self._network(x)
+        distributions = torch.empty(logits.shape) if whole else None
+        probabilities, indices = top_k(logits, MAX_K, distributions)
+        return TopK(probabilities.numpy(), indices.numpy(), None if distributions is None else distributions.numpy())
 
     def close(self) -> None:
         del self._network

@@ -66,7 +66,7 @@ class TorchCuda:
             raise OutOfDeviceMemoryError(f"the weights of {checkpoint.name} do") from None
         self._buckets = Buckets(max_batch_size)
         crop = (self._preprocess.side, self._preprocess.side, self._preprocess.channels)
-        self._overlap = Overlap(on, self._buckets, answers, crop=crop, k=min(MAX_K, classes))
+        self._overlap = Overlap(on, self._buckets, answers, crop=crop, k=min(MAX_K, classes), classes=classes)
 
     @property
     def max_batch_size(self) -> int:
@@ -86,13 +86,13 @@ class TorchCuda:
             if size <= wanted:
                 self.run(blank(self._preprocess, size))
 
-    def submit(self, crops: npt.NDArray[np.uint8]) -> Submitted:
+    def submit(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> Submitted:
         """Begins a batch without waiting for it; its copy overlaps the computing of the batch before.
 
         Raises:
             OutOfDeviceMemoryError: not even one picture fits.
         """
-        return self._overlap.submit(crops)
+        return self._overlap.submit(crops, whole)
 
     def collect(self, batch: Submitted) -> TopK:
         """Waits for the answers of a batch that was submitted.
@@ -102,20 +102,21 @@ class TorchCuda:
         """
         return self._overlap.collect(batch)
 
-    def run(self, crops: npt.NDArray[np.uint8]) -> TopK:
-        """(N, side, side, channels) as ``preprocess.crop`` makes them -> the most probable classes.
+    def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
+        """(N, side, side, channels) as ``preprocess.crop`` makes them -> the most probable classes, and all of them.
 
         Raises:
             OutOfDeviceMemoryError: not even one picture fits.
         """
-        return self.collect(self.submit(crops))
+        return self.collect(self.submit(crops, whole))
 
     def close(self) -> None:
         self._overlap.close()
 
 
 class _Answers(nn.Module):
-    """uint8 (N, side, side, channels) -> probabilities and class numbers (N, k), all of it on the device."""
+    """uint8 (N, side, side, channels) -> probabilities and class numbers (N, k), all of it on the device; the
+    probabilities of all classes lie in ``whole``, into which softmax writes anyway."""
 
     def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
@@ -129,12 +130,12 @@ class _Answers(nn.Module):
         for name, numbers in (("mean", preprocess.mean), ("std", preprocess.std)):
             self.register_buffer(name, torch.tensor(numbers).expand(preprocess.channels).reshape(1, -1, 1, 1).clone())
 
-    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, crops: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         # The crops are channels last in memory, and stay so.
         x = crops.permute(0, 3, 1, 2)
         x = x.flip(1) if self.bgr else x
         x = (x * self.scale - self.mean) / self.std
-        return top_k(self.network(x.to(self.dtype)), MAX_K)
+        return top_k(self.network(x.to(self.dtype)), MAX_K, whole)
 
 
 def for_capture(network: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -62,10 +62,10 @@ class Held:
         self.running, self.open = threading.Event(), threading.Event()
         self._engine.run = self  # type: ignore[method-assign]
 
-    def __call__(self, crops: np.typing.NDArray[np.uint8]) -> TopK:
+    def __call__(self, crops: np.typing.NDArray[np.uint8], whole: bool = False) -> TopK:
         self.running.set()
         assert self.open.wait(10), "the test never opened it"
-        return self._run(crops)
+        return self._run(crops, whole)
 
     @property
     def batches(self) -> list[int]:

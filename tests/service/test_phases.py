@@ -167,8 +167,8 @@ async def test_a_batch_that_fails_and_its_halves_are_seen(spans: Spans, fakes: F
         engine = fakes.engines["lenet5@mnist"]
         run = engine.run
 
-        def fails_on_nine(crops: Any) -> Any:
-            top = run(crops)
+        def fails_on_nine(*batch: Any) -> Any:
+            top = run(*batch)
             if 9 in top.indices[:, 0]:
                 raise RuntimeError("bad luck")
             return top
@@ -207,10 +207,10 @@ async def test_whoever_is_late_or_gone_is_so_where_it_was(spans: Spans) -> None:
     running, release = threading.Event(), threading.Event()
 
     class Held(FakeEngine):
-        def run(self, crops: Any) -> Any:
+        def run(self, *batch: Any) -> Any:
             running.set()
             assert release.wait(30)
-            return super().run(crops)
+            return super().run(*batch)
 
     served = Predictor(Catalogue().find("lenet5"), Held, DeviceSlot(), ThreadPoolExecutor(2), Limits(max_batch_size=1))
 

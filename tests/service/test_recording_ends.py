@@ -66,10 +66,10 @@ async def test_a_defect_in_one_picture_leaves_its_neighbours_alone(
     broken = picture(200)
     predict = Predictor.predict
 
-    async def failing(self: Predictor, image: bytes, deadline: float) -> object:
+    async def failing(self: Predictor, image: bytes, deadline: float, whole: bool = False) -> object:
         if image == broken:
             raise AttributeError("a defect")
-        return await predict(self, image, deadline)
+        return await predict(self, image, deadline, whole)
 
     monkeypatch.setattr(Predictor, "predict", failing)
     files = [("a", ("a.png", picture())), ("b", ("b.png", broken))]

@@ -177,11 +177,17 @@ def test_batches_of_any_size_are_answered_picture_by_picture(
 def test_batches_under_way_together_do_not_mix(
     expected: npt.NDArray[np.float32], schedule: tuple[str, ...], sizes: list[int], data: st.DataObject
 ) -> None:
+    """Nor do those of which whole distributions are wanted and those of which they are not."""
     engine = _engine(FakeDevice(*schedule), 8)
     starts = np.cumsum([0, *sizes]).tolist()
-    batches = [engine.submit(CROPS[a:b]) for a, b in pairwise(starts)]
+    wholes = data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes)))
+    batches = [engine.submit(CROPS[a:b], whole) for (a, b), whole in zip(pairwise(starts), wholes, strict=True)]
     for number in data.draw(st.permutations(range(len(sizes)))):
-        _check(engine.collect(batches[number]), expected[starts[number] : starts[number + 1]])
+        top, wanted = engine.collect(batches[number]), expected[starts[number] : starts[number + 1]]
+        _check(top, wanted)
+        assert (top.distributions is not None) == wholes[number]
+        if top.distributions is not None:
+            np.testing.assert_allclose(top.distributions, wanted, atol=1e-6)
 
 
 def test_the_next_batch_is_copied_before_the_one_before_it_is_awaited() -> None:

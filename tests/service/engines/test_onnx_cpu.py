@@ -9,6 +9,7 @@ import pytest
 
 from models.checkpoints import Catalogue, Checkpoint
 from models.graph_cache import cached_graph, graph_path
+from models.labels import labels
 from service.engines import MAX_K
 from service.engines.onnx_cpu import OnnxCpu
 from service.engines.torch_cpu import TorchCpu
@@ -30,10 +31,15 @@ def test_it_answers_like_torch(checkpoint: Checkpoint, cache: str, request: pyte
     for count in (1, 3, 16):
         shape = (count, preprocess.side, preprocess.side, preprocess.channels)
         crops = np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8)
-        found, expected = engine.run(crops), plain.run(crops)
+        found, expected = engine.run(crops, True), plain.run(crops, True)
         assert found.probabilities.shape == found.indices.shape == (count, MAX_K)
         assert (found.probabilities.dtype, found.indices.dtype) == (np.float32, np.int64)
         np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=1e-5)
+        assert found.distributions is not None
+        assert expected.distributions is not None
+        assert found.distributions.shape == (count, len(labels(checkpoint.labels)))
+        np.testing.assert_allclose(found.distributions, expected.distributions, rtol=0, atol=1e-5)
+    assert engine.run(crops).distributions is None
 
 
 def test_a_clear_digit_is_known(box_cache: Path) -> None:

@@ -21,7 +21,8 @@ def test_a_batch_of_bytes_gives_the_networks_probabilities(name: str, batch_size
     preprocess = checkpoint.preprocess
     shape = (batch_size, preprocess.side, preprocess.side, preprocess.channels)
     crops = np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8)
-    top = TorchCpu(checkpoint, precision="float32", threads=1).run(crops)
+    engine = TorchCpu(checkpoint, precision="float32", threads=1)
+    top = engine.run(crops, True)
 
     # By the book, one number after the other.
     x = crops[..., ::-1] if preprocess.colour == "bgr" else crops
@@ -32,6 +33,9 @@ def test_a_batch_of_bytes_gives_the_networks_probabilities(name: str, batch_size
     assert top.probabilities.shape == (batch_size, MAX_K)
     np.testing.assert_allclose(top.probabilities, expected.values[:, :MAX_K].numpy(), atol=1e-5)
     assert (top.indices[:, 0] == expected.indices[:, 0].numpy()).all()
+    assert top.distributions is not None
+    np.testing.assert_allclose(top.distributions, torch.softmax(logits, 1).numpy(), atol=1e-5)
+    assert engine.run(crops).distributions is None
 
 
 def test_bytes_held_are_the_parameters() -> None:

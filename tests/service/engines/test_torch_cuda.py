@@ -101,8 +101,10 @@ def test_normalisation_on_the_device(preset: str) -> None:
     network = nn.Sequential(nn.AvgPool2d(9), nn.Conv2d(crops.shape[3], 10, 3), nn.AdaptiveMaxPool2d(1), nn.Flatten())
     network.requires_grad_(False)
     expected = torch.softmax(_logits(checkpoint, network, crops), 1)
-    probabilities, indices = torch_cuda._Answers(network, checkpoint.preprocess)(torch.from_numpy(crops))
+    whole = torch.empty(2, 10)
+    probabilities, indices = torch_cuda._Answers(network, checkpoint.preprocess)(torch.from_numpy(crops), whole)
     torch.testing.assert_close(probabilities, expected.gather(1, indices), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(whole, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture
@@ -136,6 +138,9 @@ def test_every_variant_answers_like_the_cpu(name: str) -> None:
     expected = _logits(checkpoint, _lively(name), crops)
     engine = TorchCuda(checkpoint, device="cuda:0", precision="float32", max_batch_size=4)
     _check(engine.run(crops), expected, 1e-4)
+    whole = engine.run(crops, True).distributions
+    assert whole is not None
+    np.testing.assert_allclose(whole, torch.softmax(expected, 1).numpy(), rtol=0, atol=1e-4)
     engine.close()
     # On a CPU these are within 0.01 and 0.001; LeNet-5's ten classes have the larger probabilities.
     engine = TorchCuda(checkpoint, device="cuda:0", precision="bfloat16", max_batch_size=4)
