@@ -77,6 +77,11 @@ class Checkpoint:
         return self.own_costs or self.variant.costs
 
     @property
+    def model(self) -> str:
+        """What an answer calls it: the variant's name."""
+        return self.variant.name
+
+    @property
     def name(self) -> str:
         """``googlenet@imagenet1k``, or ``googlenet@untrained``."""
         return f"{self.variant.name}@{self.labels if self.trained else 'untrained'}"

@@ -11,10 +11,12 @@ from fastapi.responses import JSONResponse
 
 from models.checkpoints import Checkpoint
 from models.labels import labels
+from service.averaging import Average
+from service.ensemble import Ensemble, members_of
 from service.errors import Failure, problem_document
 from service.forecast import Accuracy
 from service.prediction import Prediction
-from service.schemas import Answer, CheckpointAnswer, LabelProbability, ModelRow, Outlook, Timings
+from service.schemas import Answer, CheckpointAnswer, LabelProbability, MemberAnswer, ModelRow, Outlook, Timings
 from service.standing import Decision, Standing
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -26,23 +28,44 @@ def answer(prediction: Prediction, decision: Decision, k: int, total_s: float) -
     words = labels(checkpoint.labels)
     pairs = zip(prediction.indices[:k], prediction.probabilities[:k], strict=True)
     return Answer(
-        model=checkpoint.variant.name,
-        checkpoint=CheckpointAnswer(
-            name=checkpoint.name,
-            labels=checkpoint.labels,
-            origin=checkpoint.origin,
-            trained=checkpoint.trained,
-            top1=checkpoint.top1,
-        ),
+        model=checkpoint.model,
+        checkpoint=_checkpoint(checkpoint),
         top5=[LabelProbability(label=words[index].word, index=index, probability=p) for index, p in pairs],
-        timings_ms=Timings(
-            decode=_ms(prediction.decode_s),
-            queue=_ms(prediction.queue_s),
-            forward=_ms(prediction.forward_s),
-            total=_ms(total_s),
-        ),
+        timings_ms=_timings(prediction, total_s),
         batch_size=prediction.batch_size,
         routing=decision.routing,
+        members=_members(checkpoint, prediction) if isinstance(prediction, Average) else None,
+    )
+
+
+def _members(checkpoint: Checkpoint | Ensemble, average: Average) -> list[MemberAnswer]:
+    return [
+        MemberAnswer(
+            model=member.model,
+            checkpoint=_checkpoint(member),
+            timings_ms=_timings(prediction, total_s),
+            batch_size=prediction.batch_size,
+        )
+        for member, (prediction, total_s) in zip(members_of(checkpoint), average.members, strict=True)
+    ]
+
+
+def _checkpoint(checkpoint: Checkpoint | Ensemble) -> CheckpointAnswer:
+    return CheckpointAnswer(
+        name=checkpoint.name,
+        labels=checkpoint.labels,
+        origin=checkpoint.origin,
+        trained=checkpoint.trained,
+        top1=checkpoint.top1,
+    )
+
+
+def _timings(prediction: Prediction, total_s: float) -> Timings:
+    return Timings(
+        decode=_ms(prediction.decode_s),
+        queue=_ms(prediction.queue_s),
+        forward=_ms(prediction.forward_s),
+        total=_ms(total_s),
     )
 
 
@@ -130,7 +153,7 @@ def model_row(
 
 
 def _absent(outcome: Answer) -> set[str]:
-    return {"routing"} if outcome.routing is None else set()
+    return {name for name in ("routing", "members") if getattr(outcome, name) is None}
 
 
 def _ms(seconds: float) -> float:

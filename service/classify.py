@@ -17,9 +17,11 @@ from starlette.requests import ClientDisconnect
 
 from models.checkpoints import Checkpoint
 from service.answers import answer, bulk, problem, single
+from service.averaging import predictor
 from service.bodies import read_body
 from service.decider import Decider
 from service.disconnects import Watch
+from service.ensemble import Ensemble
 from service.errors import (
     DEADLINE_MISSED,
     INTERNAL,
@@ -50,6 +52,7 @@ class Classifier:
         self._settings = settings
         self._edge = edge
         self._tracing = tracing()
+        self._one_at_a_time = asyncio.Lock()
 
     async def classify(self, request: Request) -> Response:
         """Read the query, read the body, pick the checkpoint, predict, answer."""
@@ -78,14 +81,14 @@ class Classifier:
             query = read_query(ClassifyQuery, request.scope["query_string"])
             body = await read_body(request, self._settings.max_body_bytes)
             # What is wrong with the query is so for all of its pictures.
-            checkpoints = self._decider.candidates(query, arrived)
+            candidates = self._decider.candidates(query, arrived)
         except ClientDisconnect:
             return Response(status_code=GONE_STATUS)
-        named = checkpoints[0].variant.name if query.model is not None else NO_MODEL
+        named = NO_MODEL if query.model is None else _named(candidates)
         fate.request = Outcome(named, GONE)
         fate.pictures = [fate.request] * len(body.pictures)
         with Watch(request.receive):
-            ones = [partial(self._one, picture, query, checkpoints, arrived, named) for picture in body.pictures]
+            ones = [partial(self._one, picture, query, candidates, arrived, named) for picture in body.pictures]
             if body.bulk and span is not None:
                 ones = [partial(span.picture, index, one) for index, one in enumerate(ones)]
             # A task for a lone picture would be one more turn of the event loop.
@@ -99,7 +102,7 @@ class Classifier:
         self,
         picture: bytes | Failure,
         query: ClassifyQuery,
-        checkpoints: Sequence[Checkpoint],
+        candidates: Sequence[Checkpoint] | Ensemble,
         arrived: float,
         named: str,
     ) -> tuple[Outcome, Answer | Failure]:
@@ -110,8 +113,12 @@ class Classifier:
                 return Outcome(named, picture.slug), picture
             if not picture:
                 raise NoPictureError("the file is empty")
+            if isinstance(candidates, Ensemble):
+                # Its members queue up a turn of the event loop after the decision.
+                async with self._one_at_a_time:
+                    await asyncio.sleep(0)
             # Nothing is awaited between the decision and the picture's place in the queue: the next one sees it.
-            decision = self._decider.decide(query, checkpoints, arrived, len(picture))
+            decision = self._decider.decide(query, candidates, arrived, len(picture))
             return await self._predicted(picture, query, decision, arrived)
         except Exception as error:
             failure = known_failure(error)
@@ -123,18 +130,18 @@ class Classifier:
         self, picture: bytes, query: ClassifyQuery, decision: Decision, arrived: float
     ) -> tuple[Outcome, Answer | Failure]:
         decided = time.monotonic()
-        predictor = self._placement.predictor(decision.checkpoint)
+        serving = predictor(self._placement, decision.checkpoint)
         self._edge.routed(decision)
         allowed_s = self._decider.allowed_s(query)
         with self._decider.promise(decision, arrived + allowed_s):
-            outcome = await predictor.predict(picture, arrived + allowed_s)
+            outcome = await serving.predict(picture, arrived + allowed_s)
         now = time.monotonic()
         reason = outcome.slug if isinstance(outcome, Failure) else OK
-        model, predicted_s = decision.checkpoint.variant.name, decision.predicted_s
+        model, predicted_s = decision.checkpoint.model, decision.predicted_s
         if reason in (OK, DEADLINE_MISSED):
             self._edge.kept(model, (now - arrived) / allowed_s, late=reason != OK)
             if predicted_s is not None:
-                self._placement.judge(decision.checkpoint, predicted_s, now - decided)
+                self._decider.judge(decision, now - decided)
                 self._edge.predicted(model, (now - decided) / predicted_s)
         if not isinstance(outcome, Failure):
             answered = answer(outcome, decision, query.k, now - arrived)
@@ -151,6 +158,10 @@ class _Fate:
 
     request: Outcome
     pictures: list[Outcome] = field(default_factory=list)
+
+
+def _named(candidates: Sequence[Checkpoint] | Ensemble) -> str:
+    return candidates.model if isinstance(candidates, Ensemble) else candidates[0].model
 
 
 def known_failure(error: Exception) -> Failure:

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError
+from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
 from models.preprocess import PRESETS
 from models.variants import UnknownModelError, find_variant
 from service.describing import describe
@@ -24,6 +24,7 @@ from service.terminal import console, errors, fail, read_settings
 from service.train_command import train
 
 if TYPE_CHECKING:
+    from service.ensemble import Ensemble
     from service.errors import Failure
     from service.schemas import Answer
 
@@ -126,7 +127,7 @@ def models(
 
 @app.command()
 def classify(
-    model: Annotated[str, typer.Argument(help="Variant, alias or variant@label_set.")],
+    model: Annotated[str, typer.Argument(help="Variant, alias, variant@label_set, or ensemble:NAME,NAME.")],
     pictures: Annotated[list[Path], typer.Argument(help="Picture files; - reads one from standard input.")],
     k: Annotated[int, typer.Option("-k", min=1, max=10, help="How many labels.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="As POST /classify answers.")] = False,
@@ -135,12 +136,11 @@ def classify(
 ) -> None:
     """Classify pictures without a server."""
     from service.answers import to_json
+    from service.ensemble import find
 
     catalogue, settings = _catalogue(untrained), read_settings(device=device)
     try:
-        checkpoint = catalogue.find(model)
-        if checkpoint.state != "loadable":
-            raise WeightsMissingError(checkpoint)
+        checkpoint = find(catalogue, model)
         contents = [sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes() for path in pictures]
         outcomes = asyncio.run(_classify(checkpoint, contents, k, settings))
     except _CANNOT_RUN as error:
@@ -249,23 +249,27 @@ def _catalogue(untrained: bool = False) -> Catalogue:
 
 
 async def _classify(
-    checkpoint: Checkpoint, pictures: list[bytes], k: int, settings: Settings
+    checkpoint: Checkpoint | Ensemble, pictures: list[bytes], k: int, settings: Settings
 ) -> list[Answer | Failure]:
     """The service's own path, in this process."""
     from service.answers import answer
+    from service.averaging import predictor
+    from service.ensemble import members_of
     from service.errors import Failure
     from service.fleet import Deployment
     from service.local import local_placement
     from service.standing import Decision
 
-    placement = local_placement(settings, Deployment(variants=[checkpoint.variant.name]))
-    predictor = placement.predictor(checkpoint)
+    members = members_of(checkpoint)
+    placement = local_placement(settings, Deployment(variants=[member.variant.name for member in members]))
+    serving = predictor(placement, checkpoint)
     try:
-        await predictor.load()
+        for member in members:
+            await placement.predictor(member).load()
         outcomes: list[Answer | Failure] = []
         for picture in pictures:
             started = time.monotonic()
-            outcome = await predictor.predict(picture, started + 3600)
+            outcome = await serving.predict(picture, started + 3600)
             if not isinstance(outcome, Failure):
                 outcomes.append(answer(outcome, Decision(checkpoint, None), k, time.monotonic() - started))
             else:

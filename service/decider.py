@@ -6,17 +6,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
 
-from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
+from models.checkpoints import Catalogue, Checkpoint
 from service.comeback import Comeback
+from service.ensemble import Ensemble, find, members_of
 from service.errors import NoModelFitsError, OverloadedError
+from service.forecast import Safety
 from service.placement import Placement, Survey
 from service.promises import Promises
 from service.router import choose, default_label_set
 from service.schemas import ClassifyQuery
 from service.settings import Settings
-from service.standing import Budget, Decision
+from service.standing import Budget, Candidate, Decision, Standing, together
 
 #: How long a named checkpoint that can be served is served without a look at the disk: each look gives the
 #: interpreter's lock away, and getting it back from busy threads costs more than the look.
@@ -30,11 +33,13 @@ class Decider:
         self._catalogue = catalogue
         self._placement = placement
         self._settings = settings
-        self._named: dict[tuple[str, str | None], Checkpoint] = {}
+        self._named: dict[tuple[str, str | None], Checkpoint | Ensemble] = {}
         self._trusted_until = 0.0
         self._comeback: dict[str, Comeback] = {}
         self._promises: dict[str, Promises] = {}
-        self._loading: set[asyncio.Task[object]] = set()
+        self._loading: set[asyncio.Future[Any]] = set()
+        # One for all ensembles, whose names are the callers' to make up.
+        self._safety = Safety()
 
     def allowed_s(self, query: ClassifyQuery) -> float:
         """How long the answer may take, from the arrival on. Without a model that has to keep to it, the default."""
@@ -44,7 +49,7 @@ class Decider:
     def decide(
         self,
         query: ClassifyQuery,
-        checkpoints: Sequence[Checkpoint],
+        candidates: Sequence[Checkpoint] | Ensemble,
         arrived: float,
         encoded_bytes: int,
         *,
@@ -54,7 +59,7 @@ class Decider:
 
         Args:
             query: what the caller asks for.
-            checkpoints: its ``candidates``.
+            candidates: as the method of that name gives them.
             arrived: when, on ``time.monotonic()``.
             encoded_bytes: of the picture.
             supposing: no picture has come; nothing is booked, counted or loaded.
@@ -65,12 +70,12 @@ class Decider:
             OverloadedError: it could, but not now.
         """
         deadline = arrived + self.allowed_s(query)
-        survey = self._placement.survey(checkpoints, encoded_bytes, deadline)
+        survey = self._survey(candidates, encoded_bytes, deadline)
         slack_s = {device: promises.slack_s(deadline) for device, promises in self._promises.items()}
         survey = survey._replace(load=survey.load._replace(slack_s=slack_s))
         if query.model is not None and survey.candidates[0].standing is None:
             # Nobody is there to ask how it stands; the predictor says why.
-            return Decision(checkpoints[0])
+            return Decision(survey.candidates[0].checkpoint)
         elapsed_s = time.monotonic() - arrived
         left_s = max(1e-6, self.allowed_s(query) - elapsed_s)
         try:
@@ -81,28 +86,46 @@ class Decider:
             raise
         (standing,) = (s for c, s in survey.candidates if c is decision.checkpoint)
         if standing is not None and not supposing:
-            self._device(standing.device).let_in(standing.per_picture_s)
+            for device, per_picture_s in _takers(standing):
+                self._device(device).let_in(per_picture_s)
         if decision.routing is not None and decision.predicted_s is not None:
             decision.routing.predicted_ms = round((elapsed_s + decision.predicted_s) * 1000, 3)
         return decision._replace(standing=standing)
 
-    def promise(self, decision: Decision, deadline: float) -> AbstractContextManager[None]:
+    def promise(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
         """Holds the picture's time on the device against those who come later, until it is answered."""
         standing, predicted_s = decision.standing, decision.predicted_s
         if standing is None or predicted_s is None:
             return nullcontext()
         slack_s = (deadline - time.monotonic()) / standing.safety - predicted_s
+        if not standing.members:
+            return self._promise(deadline, slack_s, standing)
+        promised = ExitStack()
+        for member in standing.members:
+            promised.enter_context(self._promise(deadline, slack_s, member))
+        return promised
+
+    def _promise(self, deadline: float, slack_s: float, standing: Standing) -> AbstractContextManager[None]:
         return self._promises.setdefault(standing.device, Promises()).made(deadline, slack_s, standing.takes_s)
 
-    def candidates(self, query: ClassifyQuery, arrived: float) -> Sequence[Checkpoint]:
-        """The checkpoint that is named, or those of the label set that is asked for.
+    def judge(self, decision: Decision, actual_s: float) -> None:
+        """Says what became of a prediction."""
+        assert decision.predicted_s is not None
+        if isinstance(decision.checkpoint, Ensemble):
+            self._safety.judge(decision.predicted_s, actual_s)
+        else:
+            self._placement.judge(decision.checkpoint, decision.predicted_s, actual_s)
+
+    def candidates(self, query: ClassifyQuery, arrived: float) -> Sequence[Checkpoint] | Ensemble:
+        """The checkpoint or the ensemble that is named, or those of the label set that is asked for.
 
         Raises:
-            UnknownModelError, WeightsMissingError: what is named is not there.
+            UnknownModelError, WeightsMissingError, BadParameterError: what is named is not there.
             NoModelFitsError: there is no checkpoint of that label set.
         """
         if query.model is not None:
-            return [self._find(query.model, query.labels, arrived)]
+            named = self._find(query.model, query.labels, arrived)
+            return named if isinstance(named, Ensemble) else [named]
         rows = self._catalogue.checkpoints()
         labels = query.labels or self._settings.labels or default_label_set(rows)
         # What is known to be damaged, or has no place, is no choice; what lacks weights is one that is missed.
@@ -110,6 +133,16 @@ class Decider:
         if not found:
             raise NoModelFitsError(f"there is no checkpoint for {labels}; GET /models lists what there is")
         return found
+
+    def _survey(self, candidates: Sequence[Checkpoint] | Ensemble, encoded_bytes: int, deadline: float) -> Survey:
+        """How they stand."""
+        if not isinstance(candidates, Ensemble):
+            return self._placement.survey(candidates, encoded_bytes, deadline)
+        survey = self._placement.survey(candidates.members, encoded_bytes, deadline)
+        standings = [standing for _, standing in survey.candidates if standing is not None]
+        known = len(standings) == len(candidates.members)
+        standing = together(standings, self._safety.factor) if known else None
+        return survey._replace(candidates=[Candidate(candidates, standing)])
 
     def _choose(self, query: ClassifyQuery, survey: Survey, left_s: float) -> Decision:
         memory_bytes = None if query.memory_mb is None else query.memory_mb * 1e6
@@ -130,37 +163,42 @@ class Decider:
             decision.routing.reason = f"named, and not held to the budget (strict=false): {error}"
             return decision
 
-    def _find(self, model: str, labels: str | None, arrived: float) -> Checkpoint:
+    def _find(self, model: str, labels: str | None, arrived: float) -> Checkpoint | Ensemble:
         if arrived > self._trusted_until:
             self._named.clear()
             self._trusted_until = arrived + _TRUST_S
         checkpoint = self._named.get((model, labels))
         if checkpoint is None:
-            checkpoint = self._catalogue.find(model, labels)
-            if checkpoint.state != "loadable":
-                raise WeightsMissingError(checkpoint)
-            self._named[model, labels] = checkpoint
+            checkpoint = self._named[model, labels] = find(self._catalogue, model, labels)
         return checkpoint
 
     def _refused(self, error: OverloadedError, survey: Survey, left_s: float) -> None:
         """Puts off a caller who is refused, and begins to load what is only not in memory."""
         names = {entry.model for entry in error.considered if entry.rejected == "overloaded"}
-        late = [(c, s) for c, s in survey.candidates if s is not None and c.variant.name in names]
+        late = [(c, s) for c, s in survey.candidates if s is not None and c.model in names]
         absent = [c for c, s in late if s.load_s and s.alone_s * s.safety <= left_s]
         if absent:
             self._load_soon(max(absent, key=lambda c: c.top1 or 0.0))
         if late:
             # What would have answered most cheaply is what the refusal saves the device from.
             standing = min((s for _, s in late), key=lambda s: s.per_picture_s)
-            device = self._device(standing.device)
-            device.arrived(standing.per_picture_s)
-            error.retry_after_s = device.book(error.retry_after_s, standing.per_picture_s)
+            for name, per_picture_s in _takers(standing):
+                device = self._device(name)
+                device.arrived(per_picture_s)
+                error.retry_after_s = device.book(error.retry_after_s, per_picture_s)
 
-    def _load_soon(self, checkpoint: Checkpoint) -> None:
+    def _load_soon(self, checkpoint: Checkpoint | Ensemble) -> None:
         if not self._loading:
-            task: asyncio.Task[object] = asyncio.get_running_loop().create_task(self._placement.load(checkpoint))
-            self._loading.add(task)
-            task.add_done_callback(self._loading.discard)
+            loads = asyncio.gather(*(self._placement.load(member) for member in members_of(checkpoint)))
+            self._loading.add(loads)
+            loads.add_done_callback(self._loading.discard)
 
     def _device(self, device: str) -> Comeback:
         return self._comeback.setdefault(device, Comeback())
+
+
+def _takers(standing: Standing) -> Sequence[tuple[str, float]]:
+    """The devices that a picture takes time of, and how much in the largest batches."""
+    if not standing.members:
+        return ((standing.device, standing.per_picture_s),)
+    return [(device, sum(s.per_picture_s for s in some)) for device, some in standing.by_device.items()]

@@ -96,12 +96,12 @@ class Host:
         except NotReadyError:
             ready = False
         checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable" and self._placement.serves(c)]
-        known = [(c, s) for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None]
-        forecasts = {c.name: self._placement.predictor(c).forecast for c, _ in known}
+        standings = {c.name: s for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None}
+        forecasts = {c.name: self._placement.predictor(c).forecast for c in checkpoints if c.name in standings}
         return Report(
             ready=ready,
             loaded=frozenset(c.name for c in checkpoints if self._placement.resident(c)),
-            standings={c.name: s for c, s in known},
+            standings=standings,
             decode_s={
                 name: {kind: forecast.decode_s(most) for kind, most in SIZE_CLASSES.items()}
                 for name, forecast in forecasts.items()

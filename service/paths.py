@@ -49,10 +49,9 @@ class Paths:
         now = time.monotonic()
         checkpoints = self._decider.candidates(query, now)
         decision = self._decider.decide(query, checkpoints, now, _PHOTOGRAPH_BYTES, supposing=True)
-        (candidate,) = self._placement.survey([decision.checkpoint], _PHOTOGRAPH_BYTES).candidates
-        routing, standing = decision.routing, candidate.standing
+        routing, standing = decision.routing, decision.standing
         return RouteAnswer(
-            model=decision.checkpoint.variant.name,
+            model=decision.checkpoint.model,
             predicted_ms=None if decision.predicted_s is None else round(decision.predicted_s * 1000, 3),
             footprint_mb=None if standing is None else round(standing.footprint_bytes / 1e6, 1),
             reason="named, without a budget" if routing is None else routing.reason,

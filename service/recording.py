@@ -15,11 +15,14 @@ from prometheus_client import Counter
 
 from models.checkpoints import Checkpoint
 from service import metrics
+from service.ensemble import LEAST_MEMBERS, PREFIX
 from service.errors import PROBLEMS
 from service.live import Reading, watch
 from service.standing import Decision
 
 NO_MODEL, SEVERAL = "none", "several"
+#: Whatever its members: callers make ensembles up, and a label has few values.
+ENSEMBLE = PREFIX.removesuffix(":")
 OK, PARTIAL, GONE = "ok", "partial", "gone"
 #: Nobody is there to read the answer; the status is what proxies log for this.
 GONE_STATUS = 499
@@ -52,6 +55,7 @@ class Outcome(NamedTuple):
     """What became of a request, or of one of its pictures, in labels."""
 
     model: str
+    """As an answer has it. An ensemble's members are for logs and traces; metrics know it as ``ENSEMBLE``."""
     reason: str
 
 
@@ -88,7 +92,8 @@ class Edge:
             self._requests.begin(model, reason)
         # Of no network in particular: bulk answers that are of several, or of nothing but problems.
         self._mixed = {model: metrics.REQUEST_SECONDS.labels(model) for model in (NO_MODEL, SEVERAL)}
-        for name in variants:
+        names = list(variants)
+        for name in (*names, ENSEMBLE) if len(names) >= LEAST_MEMBERS else names:
             self._series(name)
 
     def arrived(self) -> None:
@@ -107,7 +112,7 @@ class Edge:
 
     def routed(self, decision: Decision) -> None:
         """A picture has its checkpoint."""
-        self._series(decision.checkpoint.variant.name).routed[decision.routed_for].inc()
+        self._series(decision.checkpoint.model).routed[decision.routed_for].inc()
         if decision.accuracy_debt is not None:
             metrics.ACCURACY_DEBT.observe(decision.accuracy_debt)
 
@@ -136,6 +141,8 @@ class Edge:
 
     def _series(self, model: str) -> _Answered:
         found = self._answered.get(model)
+        if found is None and model.startswith(PREFIX):
+            return self._series(ENSEMBLE)
         if found is None:
             found = self._answered[model] = _Answered(model)
             for reason in _AFTER:
@@ -207,7 +214,11 @@ class _Outcomes:
         return series
 
     def count(self, outcome: Outcome) -> None:
-        (self._series.get(outcome) or self.begin(*outcome)).inc()
+        series = self._series.get(outcome)
+        if series is None and outcome.model.startswith(PREFIX):
+            self.count(outcome._replace(model=ENSEMBLE))
+        else:
+            (series or self.begin(*outcome)).inc()
 
 
 def say_what_this_is() -> None:

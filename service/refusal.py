@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from models.checkpoints import WeightsMissingError
+from models.checkpoints import Checkpoint, WeightsMissingError
+from service.ensemble import Ensemble
 from service.errors import NoModelFitsError, OverloadedError
 from service.schemas import Considered
 from service.standing import Budget, Fit, milliseconds
@@ -18,7 +19,7 @@ def considered(fits: Iterable[Fit]) -> list[Considered]:
         if rejected is not None:
             entries.append(
                 Considered(
-                    model=checkpoint.variant.name,
+                    model=checkpoint.model,
                     rejected=rejected,
                     predicted_ms=None if predicted_s is None else round(predicted_s * 1000, 3),
                     footprint_mb=None if standing is None else round(standing.footprint_bytes / 1e6, 1),
@@ -31,7 +32,8 @@ def refuse(fits: Sequence[Fit], budget: Budget) -> NoReturn:
     """Raises what says no, and why."""
     loadable = [fit for fit in fits if fit.rejected != "weights missing"]
     if not loadable:
-        raise WeightsMissingError(min((f.candidate.checkpoint for f in fits), key=lambda c: c.costs.params))
+        missing = [c for c, _ in (fit.candidate for fit in fits) if isinstance(c, Checkpoint)]
+        raise WeightsMissingError(min(missing, key=lambda checkpoint: checkpoint.costs.params))
     late = [fit for fit in fits if fit.rejected == "overloaded"]
     if late:
         waits = [(_room_in(fit, budget), fit) for fit in late]
@@ -63,6 +65,8 @@ def _nearest(fits: Sequence[Fit], budget: Budget) -> str:
     accurate = [(f.candidate.checkpoint, f.candidate.standing, f.rejected) for f in fits if f.rejected != "accuracy"]
     if not accurate:
         rated = [f.candidate.checkpoint for f in fits if f.candidate.checkpoint.top1 is not None]
+        if isinstance(fits[0].candidate.checkpoint, Ensemble):
+            return "how accurate an ensemble is was not measured, and its members do not tell; name it without min_top1"
         if not rated:
             return "nothing of these labels has a known accuracy; name one with model=, and without min_top1"
         best = max(rated, key=lambda c: c.top1 or 0.0)

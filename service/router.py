@@ -27,7 +27,7 @@ def choose(
         candidates: the checkpoints of one label set, or the one that was named.
         budget: what the caller allows.
         load: what the devices have to do.
-        named: the caller named the one candidate, whose accuracy needs not be known then.
+        named: the caller named the one candidate, whose accuracy needs not be known then. An ensemble is always named.
 
     Raises:
         WeightsMissingError: none of the candidates is loadable.
@@ -76,6 +76,8 @@ class _Predictor:
     def __call__(self, standing: Standing) -> float:
         """The load of what is not in memory; decoding, or the wait for the device if that is longer: for the batch
         that is being computed and all that goes before, on average; and its own batch at the 95th percentile."""
+        if standing.members:
+            return max(self._in_turn(some) for some in standing.by_device.values())
         forward_s = standing.forward_s
         # Those of its own queue that share its batch are computed with it.
         shared = standing.ahead % (len(forward_s) - 1)
@@ -88,8 +90,25 @@ class _Predictor:
             wait_s += self._next.get(standing.device, 0.0)
         return standing.load_s + max(standing.decode_s, wait_s) + forward_s[shared + 1]
 
+    def _in_turn(self, members: Sequence[Standing]) -> float:
+        """The same of an ensemble's members on one device: they wait for what is ahead of them together, and each
+        computes a batch of its own after the other."""
+        device = members[0].device
+        shared = [standing.ahead % (len(standing.forward_s) - 1) for standing in members]
+        ahead_s = self._ahead.get(device, 0.0)
+        ahead_s -= sum(s.mean_s(n) for s, n in zip(members, shared, strict=True))
+        ahead_s += sum(s.batches_s(s.ahead) for s in members if id(s) not in self._counted)
+        decode_s, wait_s = max(s.decode_s for s in members), self._busy.get(device, 0.0) + ahead_s
+        if wait_s < decode_s:
+            wait_s += self._next.get(device, 0.0)
+        own_s = sum(s.forward_s[n + 1] for s, n in zip(members, shared, strict=True))
+        return sum(s.load_s for s in members) + max(decode_s, wait_s) + own_s
+
     def can_be_spared(self, standing: Standing) -> bool:
         """Whether those who go after it can wait so long."""
+        if standing.members:
+            takes_s = {device: sum(s.takes_s for s in some) for device, some in standing.by_device.items()}
+            return all(took <= self._slack_s.get(device, math.inf) for device, took in takes_s.items())
         return standing.takes_s <= self._slack_s.get(standing.device, math.inf)
 
 

@@ -31,7 +31,10 @@ class ClassifyQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = Field(
-        None, min_length=1, description="Variant, alias or variant@label_set; without it the router picks."
+        None,
+        min_length=1,
+        description="Variant, alias or variant@label_set; without it the router picks. ensemble:NAME,NAME averages the "
+        "probabilities of 2 to 8 of them.",
     )
     labels: Annotated[str, AfterValidator(_label_set)] | None = Field(
         None, description="Label set to answer with: imagenet1k, cifar10 or mnist."
@@ -145,8 +148,22 @@ class Routing(BaseModel):
     considered: list[Considered]
 
 
+class MemberAnswer(BaseModel):
+    """What one network did for an ensemble."""
+
+    model: str
+    checkpoint: CheckpointAnswer
+    timings_ms: Timings
+    """``total`` until this network had its probabilities, from the moment in which all were asked."""
+    batch_size: int
+
+
 class Answer(BaseModel):
-    """What ``POST /classify`` says of one picture. ``top5`` keeps its name whatever ``k`` is."""
+    """What ``POST /classify`` says of one picture. ``top5`` keeps its name whatever ``k`` is.
+
+    Of an ensemble, ``decode``, ``queue`` and ``forward`` are those of the member that was last, and ``batch_size`` is
+    the smallest batch that a member was in.
+    """
 
     model: str
     checkpoint: CheckpointAnswer
@@ -154,6 +171,8 @@ class Answer(BaseModel):
     timings_ms: Timings
     batch_size: int
     routing: Routing | None = None
+    members: list[MemberAnswer] | None = None
+    """Of an ensemble, in the caller's order."""
 
 
 class RouteAnswer(BaseModel):

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from models.checkpoints import Checkpoint
+from service.ensemble import Ensemble
 from service.schemas import Routing
 
 #: By which predictions are multiplied at least before they are held against a budget: room for what no clock of ours
@@ -53,6 +54,13 @@ class Standing(NamedTuple):
     safety: float = 1.0
     fits: bool = True
     """Whether the device's memory limit has room for it, whatever else is unloaded."""
+    members: tuple[Standing, ...] = ()
+    """Of an ensemble; the rest is theirs together."""
+
+    @property
+    def by_device(self) -> dict[str, list[Standing]]:
+        """The members, or itself, by their devices: who takes turns with whom."""
+        return _by_device(self.members or (self,))
 
     @property
     def alone_s(self) -> float:
@@ -80,10 +88,46 @@ class Standing(NamedTuple):
         return self.forward_s[batch_size] / self.spread
 
 
-class Candidate(NamedTuple):
-    """A checkpoint of the label set that is asked for."""
+def together(members: Sequence[Standing], safety: float) -> Standing:
+    """How an ensemble stands. Its members decode at once and compute in turn: on one device it takes the sum of what
+    they take; on several, what the slowest device takes. Memory is the sum, whether or not all must be there at once:
+    where there is no room for that, they are loaded one after the other.
 
-    checkpoint: Checkpoint
+    Args:
+        members: at least one.
+        safety: of the predictions for ensembles so far.
+    """
+    on_devices = _by_device(members).values()
+    sizes = range(min(len(member.forward_s) for member in members))
+    forward_s = tuple(max(sum(member.forward_s[size] for member in some) for some in on_devices) for size in sizes)
+    fullest = min(members, key=lambda member: member.max_queue - member.queued)
+    return Standing(
+        forward_s,
+        decode_s=max(member.decode_s for member in members),
+        footprint_bytes=sum(member.footprint_bytes for member in members),
+        device=members[0].device,
+        ahead=max(member.ahead for member in members),
+        queued=fullest.queued,
+        max_queue=fullest.max_queue,
+        load_s=max(sum(member.load_s for member in some) for some in on_devices),
+        spread=min(member.spread for member in members),
+        safety=max(safety, *(member.safety for member in members)),
+        fits=all(member.fits for member in members),
+        members=tuple(members),
+    )
+
+
+def _by_device(members: Sequence[Standing]) -> dict[str, list[Standing]]:
+    found: dict[str, list[Standing]] = {}
+    for member in members:
+        found.setdefault(member.device, []).append(member)
+    return found
+
+
+class Candidate(NamedTuple):
+    """What may answer with the label set that is asked for."""
+
+    checkpoint: Checkpoint | Ensemble
     standing: Standing | None
     """None where nothing is known, or nobody is there to serve it."""
 
@@ -100,9 +144,9 @@ class Load(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The checkpoint to ask, and why."""
+    """The checkpoint to ask, or the ensemble, and why."""
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | Ensemble
     routing: Routing | None = None
     predicted_s: float | None = None
     """From the decision until the answer."""
