@@ -1,9 +1,10 @@
 """Every metric of the service, declared once.
 
-``model`` is a variant of the catalogue, as in an answer's ``model``; ``none`` where no checkpoint was decided on, and
-``several`` for a bulk answer of more than one. Nothing that a client sends ever becomes a label's value. A process
-records what happens in it: the ingress requests and decisions, and the phases' times, which ride on the result; the
-process of a predictor its batches, loads and evictions. In the ``local`` fleet these are one process.
+``model`` is a variant of the catalogue, as in an answer's ``model``; ``none`` where no checkpoint was decided on,
+``several`` for a bulk answer of more than one, and ``ensemble`` for every ensemble, whose members' batches are counted
+as theirs. Nothing that a client sends ever becomes a label's value. A process records what happens in it: the ingress
+requests and decisions, and the phases' times, which ride on the result; the process of a predictor its batches, loads
+and evictions. In the ``local`` fleet these are one process.
 
 What stands still until it is asked for (queues, memory) is not kept up to date here but read when Prometheus asks:
 ``live.py``. ``recording.py`` is what the request path calls. ``exposition.py`` serves all of it.

@@ -77,6 +77,19 @@ async def test_bytes_name_and_the_time_left_cross() -> None:
     assert 0 < remaining_s <= 30
 
 
+@pytest.mark.parametrize("traced", [False, True])
+async def test_that_all_probabilities_are_wanted_crosses_only_where_they_are(
+    traced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    span = "00-1-2-01" if traced else None
+    monkeypatch.setattr(remote, "traceparent", lambda: span)
+    handle = Handle()
+    await near_end(handle).predict(b"picture", soon())
+    await near_end(handle).predict(b"picture", soon(), True)
+    (_, _, _, *plain), (_, _, _, *whole) = handle.calls
+    assert (plain, whole) == ([span] if traced else [], [span, True])
+
+
 async def test_a_failure_comes_back_as_it_is() -> None:
     failure = Failure("undecodable", "text")
     assert await near_end(Handle(failure)).predict(b"", soon()) == failure

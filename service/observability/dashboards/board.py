@@ -101,7 +101,7 @@ def _deployments() -> build.QueryVariable:
 
 
 def _models() -> build.QueryVariable:
-    # Requests have every model that is served, and 'none' and 'several', which no other metric has.
+    # Requests have every model that is served, and 'none', 'several' and 'ensemble', which no predictor's metric has.
     return _labels("model", "Model", "Networks, as in an answer's 'model'.", "topfive_requests_total")
 
 

@@ -132,7 +132,7 @@ def _traffic() -> Line:
             areas(
                 "Requests by model",
                 "Requests a second by the network that answered; 'none' where no network was decided on, 'several' for "
-                "bulk requests that more than one answered.",
+                "bulk requests that more than one answered, 'ensemble' for averages of any.",
                 queries((q.some(q.rate(_REQUESTS, by="model")), "{{model}}")),
                 REQUESTS,
             )

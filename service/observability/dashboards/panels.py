@@ -26,7 +26,7 @@ MODEL_COLOURS: Final = {
     "vgg16": "#FF4D9D",
     "googlenet": "#73BF69", "googlenet_bn": "#37872D",
     "inception_v2": "#5BD6D0", "inception_v3": "#1FA8A0",
-    "none": "#8E8E99", "several": "#C8C8D4",
+    "none": "#8E8E99", "several": "#C8C8D4", "ensemble": "#1F60C4",
 }  # fmt: skip
 Step = tuple[float, str]
 Coloured = TypeVar("Coloured", bargauge.Panel, piechart.Panel, timeseries.Panel)

@@ -206,7 +206,7 @@ def panelcfg_custom(kind: str) -> list[str]:
 
 
 def test_every_network_has_a_colour_of_its_own() -> None:
-    assert set(VARIANTS) | {"none", "several"} == set(MODEL_COLOURS)
+    assert set(VARIANTS) | {"none", "several", "ensemble"} == set(MODEL_COLOURS)
     assert len(set(MODEL_COLOURS.values())) == len(MODEL_COLOURS)
 
 
