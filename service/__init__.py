@@ -4,7 +4,8 @@
    ``disconnects.py`` notices a caller who goes, ``paths.py`` has the other paths and ``schemas.py`` the shapes.
 2. ``decider.py``: which checkpoint answers. It asks the placement how checkpoints stand and ``router.py``, a pure
    function, which one fits the budget (``standing.py`` has its words, ``refusal.py`` its noes); ``promises.py`` keeps
-   what others were promised, ``comeback.py`` tells the refused when to come back.
+   what others were promised, ``comeback.py`` tells the refused when to come back. ``ensemble.py``: several, named
+   together, of which ``averaging.py`` makes one answer.
 3. ``placement.py``: a checkpoint -> the predictor that serves it, in this process, or over the hop of ``remote.py``,
    whose far end is ``host.py``.
 4. ``predictor.py``: one checkpoint being served: decode in a small thread pool (a thumbnail on the spot:

@@ -88,7 +88,7 @@ async def test_it_may_be_percent_encoded(fakes: Fakes) -> None:
         ("model=ensemble:googlenet,nobody", 404, "unknown-model", "nobody"),
         ("model=ensemble:googlenet,vgg16", 503, "weights-missing", "topfive pull"),
         (f"model={PAIR}&labels=imagenet1k", 503, "weights-missing", "googlenet@imagenet1k"),
-        (f"model={PAIR}&min_top1=1", 422, "no-model-fits", "without min_top1"),
+        (f"model={PAIR}&min_top1=1", 422, "no-model-fits", "how accurate an ensemble is"),
         # The members need 20 and 30 MB, and take 0.1 and 0.3 s after decoding for 0.02.
         (f"model={PAIR}&memory_mb=49", 422, "no-model-fits", "50 MB"),
         (f"model={PAIR}&latency_ms=350", 422, "no-model-fits", "420 ms"),
@@ -117,7 +117,7 @@ async def test_strict_false_answers_all_the_same(fakes: Fakes) -> None:
     async with fakes.client() as client:
         answer = (await ask(client, f"model={PAIR}&min_top1=99&strict=false")).json()
     assert answer["model"] == PAIR
-    assert "without min_top1" in answer["routing"]["reason"]
+    assert "how accurate an ensemble is" in answer["routing"]["reason"]
 
 
 async def test_the_router_never_picks_one(fakes: Fakes) -> None:
