@@ -109,7 +109,8 @@ class _Predictor:
         if standing.members:
             takes_s = {device: sum(s.takes_s for s in some) for device, some in standing.by_device.items()}
             return all(took <= self._slack_s.get(device, math.inf) for device, took in takes_s.items())
-        return standing.takes_s <= self._slack_s.get(standing.device, math.inf)
+        slack_s = self._slack_s.get(standing.device, math.inf)
+        return slack_s == math.inf or standing.takes_s <= slack_s
 
 
 def _judge(candidate: Candidate, budget: Budget, predict: _Predictor, named: bool) -> Fit:
