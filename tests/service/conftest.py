@@ -17,7 +17,7 @@ from models.variants import find_variant
 from tests.fakes import Fakes
 from tests.running import Service, started
 
-#: As the shipped cluster-cpu, with the two networks that tests have weights for, and two ingress replicas.
+#: As the shipped cluster-cpu, with the networks in the box in two deployments, and two ingress replicas.
 CLUSTER = """
 [ingress]
 replicas = 2
@@ -29,7 +29,7 @@ num_cpus = 0.2
 threads = 1
 
 [[deployment]]
-variants = ["googlenet"]
+variants = ["googlenet", "inception_v2"]
 num_cpus = 0.2
 """
 

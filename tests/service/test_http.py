@@ -92,6 +92,23 @@ def test_the_command_line_agrees_with_the_service(
         assert mine["probability"] == pytest.approx(other["probability"], abs=1e-6)
 
 
+def test_an_ensemble_answers_with_the_mean_of_what_its_members_say_alone(client: httpx.Client) -> None:
+    """Of ten classes each tells all."""
+    names, image = ("googlenet", "inception_v2"), photo()
+    answers = [client.post(f"/classify?model={name}&labels=cifar10&k=10", content=image).json() for name in names]
+    alone = [{label["label"]: label["probability"] for label in answer["top5"]} for answer in answers]
+    model = f"ensemble:{','.join(names)}"
+    answer = client.post(f"/classify?model={model}&k=10&latency_ms=20000", content=image)
+    assert (answer.status_code, answer.headers["X-Model-Served"]) == (200, model)
+    body = answer.json()
+    found = {label["label"]: label["probability"] for label in body["top5"]}
+    assert found == pytest.approx({label: mean(one[label] for one in alone) for label in alone[0]}, abs=1e-6)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert body["checkpoint"]["name"] == "ensemble:googlenet@cifar10,inception_v2@cifar10"
+    assert [member["checkpoint"] for member in body["members"]] == [answer["checkpoint"] for answer in answers]
+    assert body["routing"]["predicted_ms"] > 0
+
+
 def bad_bodies() -> dict[str, tuple[bytes, int, str]]:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
