@@ -108,8 +108,12 @@ def export_apart(checkpoint: Checkpoint, cache_dir: Path, path: Path) -> None:
     command += ["--cache-dir", str(cache_dir), "--output", str(path)]
     if not checkpoint.trained:
         command.append("--untrained")
+    # Threads that spin while they wait for each other would take cores from those who serve meanwhile.
+    env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_EXPORT_WITHIN_S, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            command, env=env, capture_output=True, text=True, timeout=_EXPORT_WITHIN_S, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"exporting {checkpoint.name} took more than {_EXPORT_WITHIN_S:.0f} s") from error
     last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
