@@ -57,7 +57,8 @@ def train(
     """Train a network by its recipe; goes on from the state file if it was cut off."""
     import torch
 
-    from models.training.errors import DataError, RecipeError, TrainingError
+    from models.data.errors import DataError
+    from models.training.errors import RecipeError, TrainingError
 
     variant = _variant(name, labels)
     recipe = _recipe(variant, labels, epochs, batch_size, peak_rate, seed, aux_heads, half)

@@ -3,8 +3,7 @@
 Read in this order:
 
 - ``recipes.py``: the literal table of recipes, by variant and label set.
-- ``listing.py``: a folder or ZIP file -> the pictures of each class; ``arrays.py``, ``mnist.py``: data sets in arrays.
-- ``dataset.py``: all of these -> training and test pictures with their class numbers, the unreadable ones left out.
+- ``dataset.py``: a data set (``models/data/``) -> training and test pictures, the unreadable ones left out.
 - ``augment.py``: what is drawn at random for a picture; ``batches.py``: batches, made ahead by threads.
 - ``loss.py``, ``accuracy.py``: what is minimised, and what is measured.
 - ``run.py``: the loop; ``state.py``: the file from which it goes on after a kill; ``curves.py``: how it went.

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from models.data.arrays import Bytes, Numbers
 from models.preprocess import Preprocess
-from models.training.arrays import Bytes, Numbers
 from models.training.dataset import Split
 from models.training.recipes import Recipe
 

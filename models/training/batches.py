@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from models.data.arrays import Numbers
 from models.preprocess import finished
-from models.training.arrays import Numbers
 from models.training.augment import drawn
 from models.training.dataset import Split
 from models.training.recipes import Recipe

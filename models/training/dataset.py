@@ -9,81 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from models.data.arrays import Bytes, Numbers
+from models.data.errors import DataError
+from models.data.listing import and_more
+from models.data.sources import UNREADABLE, Source, open_splits
 from models.labels import labels
-from models.pictures import PictureError
-from models.preprocess import Preprocess, cut, decode_for
-from models.training.arrays import Arrays, Bytes, Numbers, read_npz
-from models.training.errors import DataError
-from models.training.listing import check_classes, list_pictures
-from models.training.mnist import read_mnist
+from models.preprocess import Preprocess, cut
 
-_MAX_PIXELS = 80_000_000
 #: Pictures that a thread decodes before it takes others.
 _PIECE = 64
-#: What reading a picture file raises if it, or the archive it lies in, is damaged.
-_UNREADABLE = (PictureError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
-
-
-class Source(Protocol):
-    """Decoded pictures by number."""
-
-    def __len__(self) -> int: ...
-
-    def open(self, number: int) -> tuple[Image.Image, bytes]:
-        """The picture, and what it was decoded from. Raises one of ``_UNREADABLE``."""
-
-    def name(self, number: int) -> str:
-        """Where it came from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Encoded pictures."""
-
-    names: list[str]
-    read: Callable[[str], bytes]
-    preprocess: Preprocess
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def open(self, number: int) -> tuple[Image.Image, bytes]:
-        data = self.read(self.names[number])
-        return decode_for(data, self.preprocess, max_pixels=_MAX_PIXELS), data
-
-    def name(self, number: int) -> str:
-        return self.names[number]
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Pictures in an array."""
-
-    pixels: Bytes
-    preprocess: Preprocess
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def open(self, number: int) -> tuple[Image.Image, bytes]:
-        pixels = self.pixels[number]
-        picture = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
-        return picture.convert("L" if self.preprocess.channels == 1 else "RGB"), pixels.tobytes()
-
-    def name(self, number: int) -> str:
-        return f"number {number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +45,7 @@ class Split:
         return len(self.classes)
 
     def picture(self, i: int) -> Image.Image:
-        return self.source.open(int(self.numbers[i]))[0]
+        return self.source.open(int(self.numbers[i]), self.preprocess)[0]
 
     def cut(self, chosen: Numbers) -> Bytes:
         """What serving sees of some pictures before they are finished: uint8 (N, crop, crop, channels)."""
@@ -135,8 +78,7 @@ def read_data(
     """Reads a data set: decodes every picture once.
 
     Args:
-        path: a folder or ZIP file with ``train/<class>/`` and ``test/<class>/``, an ``.npz`` file, or the folder of
-            MNIST's IDX files.
+        path: see ``sources.open_splits``.
         label_set: whose classes they are.
         preprocess: of the checkpoint that is trained.
         keep: the crops are kept in memory.
@@ -146,11 +88,13 @@ def read_data(
     Raises:
         DataError: it is not all there; or, if so wished, a picture is unreadable.
     """
-    sources, classes = _sources(path, label_set, preprocess)
-    total = sum(len(source) for source in sources)
+    opened = open_splits(path, label_set, ("train", "test"))
+    for labelled in opened:
+        _check_classes(path, labelled.folder, labelled.classes, label_set)
+    total, before = sum(len(labelled) for labelled in opened), 0
     digest, unreadable, splits = hashlib.sha256(), [], []
-    for name, source, numbers in zip(("train", "test"), sources, classes, strict=True):
-        before = total - len(source) if name == "test" else 0
+    for labelled in opened:
+        source, numbers = labelled.source, labelled.classes
         good, crops = [], []
         for i, outcome in enumerate(_decoded(source, preprocess)):
             if i % _PIECE == 0 or i + 1 == len(source):
@@ -165,42 +109,21 @@ def read_data(
             good.append(i)
             if keep:
                 crops.append(pixels)
+        before += len(source)
         left = numbers[good]
-        check_classes(path, name, set(left.tolist()), label_set)
+        _check_classes(path, labelled.folder, left, label_set)
         kept = np.stack(crops) if keep else None
         splits.append(Split(source, np.array(good, np.int64), left, preprocess, kept))
     train, test = splits
     return DataSet(train, test, unreadable, digest.hexdigest())
 
 
-def _sources(
-    path: Path, label_set: str, preprocess: Preprocess
-) -> tuple[tuple[Source, Source], tuple[Numbers, Numbers]]:
-    if not path.exists():
-        raise DataError(f"there is no {path}")
-    pictures = not path.is_dir() or any((path / name).is_dir() for name in ("train", "test", "val"))
-    if path.suffix == ".npz" or (label_set == "mnist" and not pictures):
-        arrays = read_mnist(path) if label_set == "mnist" else read_npz(path)
-        _check_numbers(path, arrays, label_set)
-        sources = Held(arrays.train_pictures, preprocess), Held(arrays.test_pictures, preprocess)
-        return sources, (arrays.train_classes, arrays.test_classes)
-    listing = list_pictures(path, label_set)
-
-    def files(listed: list[tuple[str, int]]) -> Files:
-        return Files([name for name, _ in listed], listing.read, preprocess)
-
-    numbers = [np.array([number for _, number in listed], np.int64) for listed in (listing.train, listing.test)]
-    return (files(listing.train), files(listing.test)), (numbers[0], numbers[1])
-
-
-def _check_numbers(path: Path, arrays: Arrays, label_set: str) -> None:
-    count = len(labels(label_set))
-    for name, classes in (("train", arrays.train_classes), ("test", arrays.test_classes)):
-        if len(classes) and (classes.min() < 0 or classes.max() >= count):
-            raise DataError(
-                f"{path}: class numbers from {classes.min()} to {classes.max()} in {name}; "
-                f"{label_set} has 0 to {count - 1}"
-            )
+def _check_classes(path: Path, split: str, numbers: Numbers, label_set: str) -> None:
+    """Raises DataError if a class of the label set has no pictures."""
+    present = set(numbers.tolist())
+    empty = [label.word for number, label in enumerate(labels(label_set)) if number not in present]
+    if empty:
+        raise DataError(f"{path}: class {empty[0]!r} of {label_set} has no pictures in {split}{and_more(empty)}")
 
 
 def _decoded(source: Source, preprocess: Preprocess) -> Iterator[tuple[Bytes, bytes] | str]:
@@ -208,9 +131,9 @@ def _decoded(source: Source, preprocess: Preprocess) -> Iterator[tuple[Bytes, by
 
     def one(number: int) -> tuple[Bytes, bytes] | str:
         try:
-            picture, data = source.open(number)
+            picture, data = source.open(number, preprocess)
             return cut(picture, preprocess), hashlib.sha256(data).digest()
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return " ".join(str(error).split())
 
     def some(start: int) -> list[tuple[Bytes, bytes] | str]:

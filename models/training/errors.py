@@ -1,15 +1,10 @@
-"""Why a training run ends early; the texts are for whoever started it.
+"""Why a training run ends early, beside a data set that is wrong; the texts are for whoever started it.
 
-DataError       the data set is missing, damaged, or not of these classes
 RecipeError     the state file is of another run, or the recipe cannot be followed
 TrainingError   the run failed: the loss is no number, or a file could not be written
 """
 
 from __future__ import annotations
-
-
-class DataError(ValueError):
-    """The data set is missing or damaged; the text says which file and why."""
 
 
 class RecipeError(ValueError):

@@ -6,13 +6,16 @@ import gzip
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from models.training.arrays import Arrays, Bytes
-from models.training.errors import DataError
-from models.training.mnist import read_idx, read_mnist
+from models.data.arrays import Arrays, Bytes
+from models.data.errors import DataError
+from models.data.listing import SplitName
+from models.data.mnist import read_idx, read_mnist
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -22,24 +25,33 @@ def idx(array: Bytes) -> bytes:
     return header + array.tobytes()
 
 
-def arrays() -> Arrays:
+Data = list[Arrays]
+SPLITS: tuple[SplitName, ...] = ("train", "test")
+
+
+def arrays() -> Data:
     rng = np.random.default_rng(0)
 
     def pictures(count: int) -> Bytes:
         return rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
 
-    return Arrays(pictures(6), np.arange(6), pictures(4), np.arange(4))
+    return [Arrays(pictures(6), np.arange(6)), Arrays(pictures(4), np.arange(4))]
 
 
-def write_folder(folder: Path, data: Arrays, *, dotted: bool = False, zipped: bool = False) -> None:
-    for name, array in zip(FILES, data, strict=True):
+def flat(data: Data) -> list[npt.NDArray[Any]]:
+    return [array for split in data for array in split]
+
+
+def write_folder(folder: Path, data: Data, *, dotted: bool = False, zipped: bool = False) -> None:
+    for name, array in zip(FILES, flat(data), strict=True):
         name = name.replace("-idx", ".idx") if dotted else name
         content = idx(array.astype(np.uint8))
         (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
 
 
-def same(first: Arrays, second: Arrays) -> bool:
-    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(first, second, strict=True))
+def same(first: Data, second: Data) -> bool:
+    pairs = zip(flat(first), flat(second), strict=True)
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in pairs)
 
 
 @pytest.mark.parametrize("dotted", [False, True])
@@ -47,12 +59,12 @@ def same(first: Arrays, second: Arrays) -> bool:
 def test_a_folder_of_idx_files(tmp_path: Path, dotted: bool, zipped: bool) -> None:
     data = arrays()
     write_folder(tmp_path, data, dotted=dotted, zipped=zipped)
-    assert same(read_mnist(tmp_path), data)
+    assert same(read_mnist(tmp_path, SPLITS), data)
 
 
-def npz(data: Arrays, names: tuple[str, ...] = ("train_images", "train_labels", "test_images", "test_labels")) -> bytes:
+def npz(data: Data, names: tuple[str, ...] = ("train_images", "train_labels", "test_images", "test_labels")) -> bytes:
     out = io.BytesIO()
-    np.savez_compressed(out, **dict(zip(names, data, strict=True)))  # type: ignore[arg-type]
+    np.savez_compressed(out, **dict(zip(names, flat(data), strict=True)))  # type: ignore[arg-type]
     return out.getvalue()
 
 
@@ -62,14 +74,23 @@ def npz(data: Arrays, names: tuple[str, ...] = ("train_images", "train_labels", 
 def test_an_npz_file(tmp_path: Path, names: tuple[str, ...]) -> None:
     data, path = arrays(), tmp_path / "mnist.npz"
     path.write_bytes(npz(data, names))
-    assert same(read_mnist(path), data)
+    assert same(read_mnist(path, SPLITS), data)
 
 
 def refuse(path: Path) -> str:
     with pytest.raises(DataError) as caught:
-        read_mnist(path)
+        read_mnist(path, SPLITS)
     assert str(path if path.suffix == ".npz" else path.name) in str(caught.value)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("split", [0, 1])
+def test_the_files_of_the_other_split_are_not_needed(tmp_path: Path, split: int) -> None:
+    data = arrays()
+    write_folder(tmp_path, data)
+    for name in FILES[2:] if split == 0 else FILES[:2]:
+        (tmp_path / name).unlink()
+    assert same(read_mnist(tmp_path, SPLITS[split : split + 1]), data[split : split + 1])
 
 
 @pytest.mark.parametrize("missing", FILES)
@@ -81,10 +102,11 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
 
 def test_pictures_and_digits_must_fit_each_other(tmp_path: Path) -> None:
     data = arrays()
+    train, test = data
     for bad in (
-        data._replace(train_classes=data.train_classes[:5]),
-        data._replace(test_pictures=data.test_pictures[:, :27]),
-        data._replace(test_classes=np.zeros((4, 1), np.int64)),
+        [train._replace(classes=train.classes[:5]), test],
+        [train, test._replace(pictures=test.pictures[:, :27])],
+        [train, test._replace(classes=np.zeros((4, 1), np.int64))],
     ):
         write_folder(tmp_path, bad)
         assert "are not MNIST's" in refuse(tmp_path)
@@ -147,7 +169,7 @@ def test_damage_anywhere_in_an_npz_raises_nothing_else(tmp_path: Path) -> None:
     for place in rng.integers(0, len(data), 200):
         path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
         try:
-            read_mnist(path)
+            read_mnist(path, SPLITS)
         except DataError:
             refused += 1
     # The rest hits dates and the like, which nobody reads.

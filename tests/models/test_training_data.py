@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.data.errors import DataError
 from models.labels import labels
 from models.preprocess import PRESETS, crop, finished, picture_to_crop
 from models.training.dataset import DataSet, read_data
-from models.training.errors import DataError
 from tests.data_sets import WORDS, colours, encoded, tree, write_digits, write_tree, write_zip
 
 CIFAR10, MNIST = PRESETS["cifar10"], PRESETS["mnist"]

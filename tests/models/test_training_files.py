@@ -14,11 +14,11 @@ import torch
 
 from models import get_model
 from models.checkpoints import Catalogue
+from models.data.arrays import read_npz
 from models.importing import write_checkpoint
 from models.manifest import manifest
 from models.preprocess import PRESETS
 from models.training.accuracy import measure
-from models.training.arrays import read_npz
 from models.training.curves import Epoch, write_curves
 from models.training.dataset import read_data
 from models.training.errors import TrainingError
@@ -92,9 +92,9 @@ def test_the_checkpoint_in_the_box_reads_digits(test_data: Path, tmp_path: Path)
     if not path.is_file():
         pytest.skip(f"{path} is not there: no MNIST")
     # A hundred training digits do: nothing is learnt here, and 60,000 take seconds to read.
-    arrays = read_npz(path)
-    few = {"train_images": arrays.train_pictures[:100], "train_labels": arrays.train_classes[:100]}
-    np.savez(tmp_path / "few.npz", **few, test_images=arrays.test_pictures, test_labels=arrays.test_classes)
+    train, test = read_npz(path, ("train", "test"))
+    few = {"train_images": train.pictures[:100], "train_labels": train.classes[:100]}
+    np.savez(tmp_path / "few.npz", **few, test_images=test.pictures, test_labels=test.classes)
     data = read_data(tmp_path / "few.npz", "mnist", PRESETS["mnist"], keep=True)
     box = Catalogue(tmp_path).find("lenet5")
     assert box.path is not None

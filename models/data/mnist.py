@@ -6,32 +6,33 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from models.training.arrays import Arrays, Bytes, read_npz
-from models.training.errors import DataError
+from models.data.arrays import Arrays, Bytes, read_npz
+from models.data.errors import DataError
+from models.data.listing import SplitName
+
+#: What the published files' names begin with.
+_PREFIXES: dict[SplitName, str] = {"train": "train", "test": "t10k"}
 
 
-def read_mnist(path: Path) -> Arrays:
-    """Pictures (N, 28, 28), light ink on dark ground. Raises DataError if it is not all there."""
-    data = read_npz(path) if path.suffix == ".npz" else _read_folder(path)
-    for pictures, digits in (
-        (data.train_pictures, data.train_classes),
-        (data.test_pictures, data.test_classes),
-    ):
+def read_mnist(path: Path, splits: Sequence[SplitName]) -> list[Arrays]:
+    """Pictures (N, 28, 28), light ink on dark ground. Raises DataError if what is asked for is not all there."""
+    data = read_npz(path, splits) if path.suffix == ".npz" else [_read_folder(path, split) for split in splits]
+    for pictures, digits in data:
         if pictures.ndim != 3 or pictures.shape[1:] != (28, 28) or digits.shape != pictures.shape[:1]:
             raise DataError(f"{path}: pictures {pictures.shape} and digits {digits.shape} are not MNIST's")
     return data
 
 
-def _read_folder(folder: Path) -> Arrays:
+def _read_folder(folder: Path, split: SplitName) -> Arrays:
+    prefix = _PREFIXES[split]
     return Arrays(
-        read_idx(_find(folder, "train-images-idx3-ubyte")),
-        read_idx(_find(folder, "train-labels-idx1-ubyte")).astype(np.int64),
-        read_idx(_find(folder, "t10k-images-idx3-ubyte")),
-        read_idx(_find(folder, "t10k-labels-idx1-ubyte")).astype(np.int64),
+        read_idx(_find(folder, f"{prefix}-images-idx3-ubyte")),
+        read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte")).astype(np.int64),
     )
 
 
