@@ -19,7 +19,8 @@ Read in this order:
 - ``tracing.py``: a network as a graph with shapes; ``analysis.py``: what each layer of it needs; ``layer_table.py``:
   the layers as rows of a table; ``memory.py``: analytic memory; ``description.py``: all of that for one network, and
   networks side by side; ``history.py``: the ImageNet challenge; ``plots.py``: charts.
-- ``data/``: data sets; ``training/``: recipes and the training loop; how the checkpoints in the box were made.
+- ``data/``: data sets; ``evaluation/``: how often networks are right; ``training/``: recipes and the training loop, how
+  the checkpoints in the box were made.
 
 torch is imported by the functions that need it, so that listing networks and checkpoints stays cheap.
 """

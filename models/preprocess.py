@@ -17,6 +17,8 @@ from PIL import Image, ImageOps
 
 from models.pictures import decode
 
+#: Left, top, right and bottom, in pixels.
+Box = tuple[int, int, int, int]
 #: Long side over short side from which on only the middle of a picture is scaled.
 _LONGEST = 16
 
@@ -96,15 +98,32 @@ def crop(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
 
 def cut(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """The first half of ``crop``, which training distorts the result of: uint8 (crop, crop, channels)."""
+    whole = fitted(picture, preprocess)
+    return window(whole, centre(whole.size, preprocess.crop), preprocess)
+
+
+def fitted(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """A decoded picture resized, with ink made light: what crops are taken from."""
     border = _border(picture) if preprocess.fit == "contain" or preprocess.ink_on_light else 0
     picture = _resized(picture, preprocess, border)
-    width, height = picture.size
+    return ImageOps.invert(picture) if preprocess.ink_on_light and border > 127 else picture
+
+
+def centre(size: tuple[int, int], side: int) -> Box:
+    """The square in the middle."""
     # torchvision's CenterCrop rounds like this, half to even.
-    left, top = round((width - preprocess.crop) / 2), round((height - preprocess.crop) / 2)
-    if (width, height) != (preprocess.crop, preprocess.crop):
-        picture = picture.crop((left, top, left + preprocess.crop, top + preprocess.crop))
-    pixels = np.asarray(picture).reshape(preprocess.crop, preprocess.crop, preprocess.channels)
-    return 255 - pixels if preprocess.ink_on_light and border > 127 else pixels
+    left, top = (round((whole - side) / 2) for whole in size)
+    return left, top, left + side, top + side
+
+
+def window(picture: Image.Image, box: Box, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """A square of a fitted picture, scaled to the crop if it is not of its size: uint8 (crop, crop, channels)."""
+    side = preprocess.crop
+    if box[2] - box[0] != side:
+        picture = picture.resize((side, side), Image.Resampling.BILINEAR, box=box)
+    elif picture.size != (side, side):
+        picture = picture.crop(box)
+    return np.asarray(picture).reshape(side, side, preprocess.channels)
 
 
 def finished(crops: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.uint8]:

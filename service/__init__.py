@@ -31,6 +31,7 @@ deployment serves what and ``capacity.py`` whether it fits; ``settings.py`` has 
 line, whose ``serve`` is ``supervisor.py``; that starts and ends ``driver.py``, which starts and stops Ray and HAProxy.
 ``state.py`` is the service's record on this machine, ``processes.py`` knows which processes are its own, ``status.py``
 shows both. ``describing.py`` prints what networks are made of, ``profile_command.py`` measures them,
-``train_command.py`` trains them, ``loadtest_command.py`` puts a running service under load (the package ``loadtest``),
+``train_command.py`` trains them, ``evaluate_command.py`` says how often they are right (``evaluation_tables.py``: in
+tables), ``loadtest_command.py`` puts a running service under load (the package ``loadtest``),
 ``fetching.py`` runs pulls side by side, ``terminal.py`` is where commands write.
 """

@@ -17,6 +17,7 @@ from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
 from models.preprocess import PRESETS
 from models.variants import UnknownModelError, find_variant
 from service.describing import describe
+from service.evaluate_command import evaluate
 from service.loadtest_command import loadtest
 from service.profile_command import profile
 from service.settings import Settings
@@ -37,6 +38,7 @@ app.command()(describe)
 app.command()(profile)
 app.command()(loadtest)
 app.command()(train)
+app.command()(evaluate)
 #: Why a network may not run here: UnknownModelError, WrongWeightsError and DeviceError are ValueErrors, missing weights
 #: an OSError, a failed export a RuntimeError, an export that does not compute the same an ArithmeticError.
 _CANNOT_RUN = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)

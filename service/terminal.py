@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -12,6 +13,8 @@ from rich.markup import escape
 
 from service.settings import Settings
 
+#: Unreadable pictures that are listed; the others are counted.
+_LISTED = 20
 # Piped output has no width of its own, and tables folded at 80 columns are hard to read and to grep.
 _WIDTH = None if sys.stdout.isatty() else 160
 console = Console(width=_WIDTH)
@@ -22,6 +25,15 @@ def fail(text: object, code: int = 1) -> NoReturn:
     """Ends the command with an error of one line."""
     errors.print(f"[red]error[/]: {escape(str(text))}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def list_unreadable(lines: Sequence[str]) -> None:
+    """Tells which pictures of a data set are left out, and why."""
+    for line in lines[:_LISTED]:
+        errors.print(f"[yellow]unreadable[/] {escape(line)}", highlight=False, soft_wrap=True)
+    if lines:
+        more = " (the first are above)" if len(lines) > _LISTED else ""
+        errors.print(f"[yellow]{len(lines):,} unreadable pictures are left out[/]{more}", soft_wrap=True)
 
 
 def read_settings(**options: Any) -> Settings:

@@ -15,15 +15,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from models.labels import LABEL_SETS
 from models.variants import UnknownModelError, Variant, find_variant
-from service.terminal import console, errors, fail
+from service.terminal import console, errors, fail, list_unreadable
 
 if TYPE_CHECKING:
     from models.training.dataset import DataSet
     from models.training.recipes import Recipe
     from models.training.run import Run
-
-#: Unreadable pictures that are listed; the others are counted.
-_LISTED = 20
 
 
 def train(
@@ -159,11 +156,7 @@ def _read(path: Path, labels: str, recipe: Recipe, fail_unreadable: bool) -> Dat
             fail_unreadable=fail_unreadable,
             watch=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    for line in found.unreadable[:_LISTED]:
-        errors.print(f"[yellow]unreadable[/] {escape(line)}", highlight=False, soft_wrap=True)
-    if found.unreadable:
-        more = " (the first are above)" if len(found.unreadable) > _LISTED else ""
-        errors.print(f"[yellow]{len(found.unreadable):,} unreadable pictures are left out[/]{more}", soft_wrap=True)
+    list_unreadable(found.unreadable)
     return found
 
 

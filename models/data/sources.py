@@ -132,3 +132,9 @@ def _check_numbers(path: Path, split: SplitName, arrays: Arrays, label_set: str)
             f"{path}: class numbers from {classes.min()} to {classes.max()} in {split}; "
             f"{label_set} has 0 to {count - 1}"
         )
+
+
+def evenly(count: int, most: int | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The numbers of ``most`` of ``count`` pictures, evenly over all, since a folder orders them by class; None for
+    all."""
+    return np.linspace(0, count - 1, count if most is None else min(most, count)).astype(np.int64)

@@ -1,14 +1,15 @@
-"""How often a network is right."""
+"""How often a network is right while it is trained; ``models/evaluation/`` measures."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
-from models.export import normalised
+from models.data.sources import evenly
+from models.evaluation.answers import answered, joined, probabilities
+from models.evaluation.measures import top1, top5
 from models.training.batches import plain_batches
 from models.training.dataset import Split
 
@@ -30,13 +31,10 @@ def measure(network: nn.Module, split: Split, device: torch.device, most: int | 
         most: no more than so many pictures, evenly over the split, which a folder orders by class.
     """
     network.eval()
-    count = len(split) if most is None else min(most, len(split))
-    numbers = np.linspace(0, len(split) - 1, count).astype(np.int64)
-    first = five = 0
-    for crops, classes in plain_batches(split, numbers, _BATCH):
-        logits = network(normalised(crops.to(device), split.preprocess))
-        answers = logits.topk(min(5, logits.shape[1]), 1).indices
-        right = answers == classes.to(device)[:, None]
-        first += int(right[:, 0].sum())
-        five += int(right.any(1).sum())
-    return Accuracy(100 * first / count, 100 * five / count)
+    answers = joined(
+        [
+            answered(probabilities(network, crops.to(device), split.preprocess), classes.numpy())
+            for crops, classes in plain_batches(split, evenly(len(split), most), _BATCH)
+        ]
+    )
+    return Accuracy(top1(answers).accuracy, top5(answers).accuracy)

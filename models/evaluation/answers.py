@@ -1,0 +1,48 @@
+"""Crops -> probabilities -> what was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from models.export import normalised
+from models.preprocess import Preprocess
+
+
+class Answers(NamedTuple):
+    """What was said of N pictures: all (N,)."""
+
+    classes: npt.NDArray[np.int64]
+    """What they show."""
+    first: npt.NDArray[np.int64]
+    """The most probable class."""
+    confidence: npt.NDArray[np.float32]
+    """Its probability."""
+    among_five: npt.NDArray[np.bool_]
+    """Whether the right class is among the five most probable."""
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether the first answer is the right class."""
+        return self.first == self.classes
+
+
+def probabilities(network: nn.Module, crops: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
+    """uint8 (N, side, side, channels), as ``preprocess.crop`` makes them -> float32 (N, classes)."""
+    return torch.softmax(network(normalised(crops, preprocess)).float(), 1)
+
+
+def answered(found: torch.Tensor, classes: npt.NDArray[np.int64]) -> Answers:
+    """Probabilities (N, number of classes) and the right classes (N,) -> what was answered."""
+    values, indices = (tensor.cpu().numpy() for tensor in found.topk(min(5, found.shape[1]), 1))
+    return Answers(classes, indices[:, 0], values[:, 0], (indices == classes[:, None]).any(1))
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """The answers of several batches as one."""
+    return Answers(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

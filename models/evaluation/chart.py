@@ -1,0 +1,51 @@
+"""A confusion matrix as a chart."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
+
+from models.labels import Label
+
+#: Up to so many classes, cells have room for numbers and rows for words.
+_FEW = 30
+_COLOURS = LinearSegmentedColormap.from_list("confusion", ["#ffffff", "#2a7f9e", "#123642"])
+
+
+def confusion_figure(matrix: npt.NDArray[np.int64], classes: tuple[Label, ...], title: str) -> Figure:
+    """What the pictures of each class, a row, were first answered with, in shares of the row. Few classes have their
+    words and numbers of pictures; many are an image."""
+    few = len(classes) <= _FEW
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    figure = Figure(
+        figsize=(2.5 + 0.62 * len(classes), 1.8 + 0.58 * len(classes)) if few else (9.5, 8), layout="constrained"
+    )
+    axes = figure.subplots()
+    # The square root: mistakes are few beside what is right, and are what is looked for.
+    image = axes.imshow(
+        shares, cmap=_COLOURS, norm=PowerNorm(0.5, 0, 1), interpolation="nearest" if few else "antialiased"
+    )
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
+    bar.ax.set_yticklabels(["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
+    bar.set_label("share of the class")
+    bar.outline.set_visible(False)
+    if few:
+        words = [label.word for label in classes]
+        axes.set_xticks(range(len(classes)), words, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), words)
+        _write_numbers(axes, matrix, shares)
+    axes.tick_params(length=0 if few else 3)
+    axes.set_xlabel("first answer" if few else "first answer, class number")
+    axes.set_ylabel("class" if few else "class number")
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, loc="left", fontweight="bold")
+    return figure
+
+
+def _write_numbers(axes: Axes, matrix: npt.NDArray[np.int64], shares: npt.NDArray[np.float64]) -> None:
+    for row, column in np.argwhere(matrix):
+        colour = "white" if shares[row, column] > 0.2 else "#333333"
+        axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", fontsize=8, color=colour)

@@ -1,0 +1,104 @@
+"""The crops of a picture whose answers are averaged: one as in serving, AlexNet's ten, or GoogLeNet's 144."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from models.preprocess import Box, Preprocess, centre, finished, fitted, window
+
+Scheme = Literal["single", "10", "144"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+#: Short side over crop in both papers.
+_RATIO = 256 / 224
+#: The short sides of Szegedy 2014, over its first.
+_SCALES = (1, 288 / 256, 320 / 256, 352 / 256)
+
+
+class Crops(NamedTuple):
+    """What a network sees of one picture."""
+
+    pixels: npt.NDArray[np.uint8]
+    """(M, side, side, channels); crops that fall together are here once."""
+    weights: npt.NDArray[np.float32]
+    """(M,), of each one's answer in the mean; their sum is 1."""
+
+
+def take(picture: Image.Image, preprocess: Preprocess, scheme: Scheme) -> Crops:
+    """The crops of a picture that was decoded for ``decoded_as``.
+
+    ``single`` is what serving sees. ``10`` (Krizhevsky 2012, section 4.1): of the fitted picture's middle square the
+    four corners and the centre, and each mirrored. ``144`` (Szegedy 2014, section 7): at four scales the left, middle
+    and right (or upper, middle, lower) square; of each the four corners, the centre, and all of it scaled to the crop;
+    and each mirrored.
+
+    The papers crop 224 pixels of 256, 288, 320 and 352; here the sizes keep their ratios to the checkpoint's own, and
+    are enlarged and padded as its crop is. One that is served the whole picture (``resize`` equals ``crop``, as for
+    CIFAR-10) leaves no room for corners: it is shown the picture at 256/224 of that size instead, so that a crop hides
+    as much as it does in the papers. For 144 crops a picture that is otherwise warped keeps its aspect, without which
+    the three squares would be one. Ink is not mirrored: a mirrored sign is another one, or none.
+    """
+    pixels: list[npt.NDArray[np.uint8]] = []
+    times: list[int] = []
+    for whole, boxes in _boxes(picture, preprocess, scheme):
+        for box, count in Counter(boxes).items():
+            pixels.append(finished(window(whole, box, preprocess), preprocess))
+            times.append(count)
+    stacked, weights = np.stack(pixels), np.array(times, np.float32) / sum(times)
+    if not _mirrors(preprocess, scheme):
+        return Crops(stacked, weights)
+    return Crops(np.concatenate([stacked, stacked[:, :, ::-1]]), np.concatenate([weights, weights]) / 2)
+
+
+def decoded_as(preprocess: Preprocess, scheme: Scheme) -> Preprocess:
+    """What a picture is to be decoded for: the largest scale that crops are taken at."""
+    return preprocess if scheme == "single" else replace(preprocess, resize=_sides(preprocess, scheme)[-1])
+
+
+def crops_in(preprocess: Preprocess, scheme: Scheme) -> int:
+    """How many crops a picture's answer is the mean of."""
+    count = {"single": 1, "10": 5, "144": 72}[scheme]
+    return 2 * count if _mirrors(preprocess, scheme) else count
+
+
+def _mirrors(preprocess: Preprocess, scheme: Scheme) -> bool:
+    return scheme != "single" and not preprocess.ink_on_light
+
+
+def _sides(preprocess: Preprocess, scheme: Scheme) -> list[int]:
+    """What pictures are resized to."""
+    if scheme == "single":
+        return [preprocess.resize]
+    first = preprocess.resize if preprocess.resize > preprocess.crop else preprocess.crop * _RATIO
+    return [round(first * scale) for scale in (_SCALES if scheme == "144" else _SCALES[:1])]
+
+
+def _boxes(picture: Image.Image, preprocess: Preprocess, scheme: Scheme) -> Iterator[tuple[Image.Image, list[Box]]]:
+    """The fitted picture at each scale, and where the crops lie in it."""
+    if scheme == "144" and preprocess.fit == "warp":
+        preprocess = replace(preprocess, fit="short side")
+    for side in _sides(preprocess, scheme):
+        whole = fitted(picture, replace(preprocess, resize=side))
+        middle = centre(whole.size, side)
+        if scheme == "single":
+            yield whole, [centre(whole.size, preprocess.crop)]
+        elif scheme == "10":
+            yield whole, _five(middle, preprocess.crop)
+        else:
+            width, height = whole.size
+            squares = [(0, 0, side, side), middle, (width - side, height - side, width, height)]
+            yield whole, [box for square in squares for box in (*_five(square, preprocess.crop), square)]
+
+
+def _five(square: Box, side: int) -> list[Box]:
+    """The corners of a square, and its centre."""
+    left, top, right, bottom = square
+    x, y, _, _ = centre((right - left, bottom - top), side)
+    places = [(left, top), (right - side, top), (left, bottom - side), (right - side, bottom - side)]
+    return [(x, y, x + side, y + side) for x, y in (*places, (left + x, top + y))]
