@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 #: Classes without pictures that are named.
 _NAMED = 10
-#: Crops in a forward pass by default. More are no faster on a CPU, and VGG's take 58 MiB each.
-_CPU_BATCH, _GPU_BATCH = 32, 256
+#: Crops in a forward pass by default: on a CPU so many that their activations, by the analytic count, take no more
+#: than these bytes, within limits.
+_LEAST, _MOST, _BYTES = 16, 256, 500_000_000
 
 
 def evaluate(
@@ -50,7 +52,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="TOPFIVE_DEVICE")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a CPU. [default: all cores]")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help=f"Crops in a forward pass. [default: {_CPU_BATCH}; GPU: {_GPU_BATCH}]")
+        int | None, typer.Option(min=1, help=f"Crops in a forward pass. [default: {_LEAST} to {_MOST}, by the network]")
     ] = None,
     fail_unreadable: Annotated[
         bool, typer.Option("--fail-unreadable", help="A picture that cannot be decoded ends it.")
@@ -73,7 +75,7 @@ def evaluate(
     try:
         checkpoints = _named(names, labels, Catalogue(settings.cache_dir, untrained=untrained))
         where = pick_device(settings.device)
-        size = batch_size or (_CPU_BATCH if where == "cpu" else _GPU_BATCH)
+        size = batch_size or (_most_at_once(checkpoints.values()) if where == "cpu" else _MOST)
         plan = Plan(torch.device(where), scheme, limit, size, threads, fail_unreadable)
         label_set = next(iter(checkpoints.values())).labels
         found = _evaluate(checkpoints, data, plan)
@@ -124,6 +126,11 @@ def _from_file(path: Path, labels: str | None) -> Checkpoint:
     if labels not in (None, checkpoint.labels):
         fail(f"{path} knows the classes of {checkpoint.labels}, not of {labels}", 2)
     return checkpoint
+
+
+def _most_at_once(checkpoints: Iterable[Checkpoint]) -> int:
+    largest = max(checkpoint.variant.activations for checkpoint in checkpoints)
+    return min(_MOST, max(_LEAST, _BYTES // (4 * largest)))
 
 
 def _evaluate(checkpoints: dict[str, Checkpoint], data: Path, plan: Plan) -> Evaluation:

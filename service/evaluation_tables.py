@@ -52,7 +52,6 @@ def class_table(result: Result, classes: tuple[Label, ...]) -> Table:
     table.add_column("most often mistaken for")
     for row in rows:
         mistaken = "" if row.mistaken_for is None else f"{escape(classes[row.mistaken_for].word)} ({row.mistakes:,})"
-        table.add_row(
-            escape(classes[row.number].word), f"{row.share.pictures:,}", f"{row.share.accuracy:.2f}", mistaken
-        )
+        numbers = (f"{row.share.pictures:,}", f"{row.share.accuracy:.2f}")
+        table.add_row(escape(classes[row.number].word), *numbers, mistaken)
     return table

@@ -29,7 +29,8 @@ class Answers(NamedTuple):
     @property
     def right(self) -> npt.NDArray[np.bool_]:
         """Whether the first answer is the right class."""
-        return self.first == self.classes
+        right: npt.NDArray[np.bool_] = self.first == self.classes
+        return right
 
 
 def probabilities(network: nn.Module, crops: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:

@@ -39,8 +39,8 @@ class Batch(NamedTuple):
 
 def geometry(preprocess: Preprocess) -> Preprocess:
     """As much of a preprocessing as crops depend on: networks that differ in the rest share their crops."""
-    colour = "grey" if preprocess.channels == 1 else "rgb"
-    return replace(preprocess, colour=colour, scale=1.0, mean=(0.0,), std=(1.0,))
+    same = replace(preprocess, scale=1.0, mean=(0.0,), std=(1.0,))
+    return replace(same, colour="rgb") if preprocess.channels == 3 else same
 
 
 def batches(

@@ -20,21 +20,19 @@ def confusion_figure(matrix: npt.NDArray[np.int64], classes: tuple[Label, ...], 
     words and numbers of pictures; many are an image."""
     few = len(classes) <= _FEW
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    figure = Figure(
-        figsize=(2.5 + 0.62 * len(classes), 1.8 + 0.58 * len(classes)) if few else (9.5, 8), layout="constrained"
-    )
+    size = (2.5 + 0.62 * len(classes), 1.8 + 0.58 * len(classes)) if few else (9.5, 8)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     # The square root: mistakes are few beside what is right, and are what is looked for.
-    image = axes.imshow(
-        shares, cmap=_COLOURS, norm=PowerNorm(0.5, 0, 1), interpolation="nearest" if few else "antialiased"
-    )
+    image = axes.imshow(shares, cmap=_COLOURS, norm=PowerNorm(0.5, 0, 1))
     bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
     bar.ax.set_yticklabels(["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
     bar.set_label("share of the class")
     bar.outline.set_visible(False)
     if few:
         words = [label.word for label in classes]
-        axes.set_xticks(range(len(classes)), words, rotation=45, ha="right")
+        long = max(map(len, words)) > 3
+        axes.set_xticks(range(len(classes)), words, rotation=45 if long else 0, ha="right" if long else "center")
         axes.set_yticks(range(len(classes)), words)
         _write_numbers(axes, matrix, shares)
     axes.tick_params(length=0 if few else 3)

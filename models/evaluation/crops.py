@@ -50,10 +50,10 @@ def take(picture: Image.Image, preprocess: Preprocess, scheme: Scheme) -> Crops:
         for box, count in Counter(boxes).items():
             pixels.append(finished(window(whole, box, preprocess), preprocess))
             times.append(count)
-    stacked, weights = np.stack(pixels), np.array(times, np.float32) / sum(times)
+    stacked, weights = np.stack(pixels), (np.array(times) / sum(times)).astype(np.float32)
     if not _mirrors(preprocess, scheme):
         return Crops(stacked, weights)
-    return Crops(np.concatenate([stacked, stacked[:, :, ::-1]]), np.concatenate([weights, weights]) / 2)
+    return Crops(np.concatenate([stacked, stacked[:, :, ::-1]]), np.tile(weights / 2, 2).astype(np.float32))
 
 
 def decoded_as(preprocess: Preprocess, scheme: Scheme) -> Preprocess:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class Member:
 class Plan:
     """How networks are asked."""
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     scheme: Scheme = "single"
     limit: int | None = None
     """So many pictures, evenly over all."""
@@ -111,7 +111,7 @@ def evaluate(
     if not answers[0]:
         raise DataError("; ".join([f"none of {done:,} pictures can be read", *list(unreadable.values())[:1]]))
     names = tuple(member.name for member in members)
-    results = [Result(name, (name,), *row) for name, *row in zip(names, crops, map(joined, answers), strict=False)]
+    results = [Result(names[i], (names[i],), crops[i], joined(answers[i])) for i in range(len(members))]
     if len(members) > 1:
         results.append(Result(ENSEMBLE, names, sum(crops), joined(answers[-1])))
     present = np.delete(pictures.classes, list(unreadable)).tolist()
