@@ -119,10 +119,10 @@ def centre(size: tuple[int, int], side: int) -> Box:
 def window(picture: Image.Image, box: Box, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """A square of a fitted picture, scaled to the crop if it is not of its size: uint8 (crop, crop, channels)."""
     side = preprocess.crop
-    if box[2] - box[0] != side:
-        picture = picture.resize((side, side), Image.Resampling.BILINEAR, box=box)
-    elif picture.size != (side, side):
+    if box != (0, 0, *picture.size):
         picture = picture.crop(box)
+    if picture.size != (side, side):
+        picture = picture.resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(picture).reshape(side, side, preprocess.channels)
 
 
