@@ -75,11 +75,16 @@ def evaluate(
     try:
         checkpoints = _named(names, labels, Catalogue(settings.cache_dir, untrained=untrained))
         where = pick_device(settings.device)
-        size = batch_size or (_most_at_once(checkpoints.values()) if where == "cpu" else _MOST)
-        plan = Plan(torch.device(where), scheme, limit, size, threads, fail_unreadable)
-        label_set = next(iter(checkpoints.values())).labels
+    except (UnknownModelError, DeviceError) as error:
+        fail(error, 2)
+    except WeightsMissingError as error:
+        fail(error)
+    label_set = next(iter(checkpoints.values())).labels
+    size = batch_size or (_most_at_once(checkpoints.values()) if where == "cpu" else _MOST)
+    plan = Plan(torch.device(where), scheme, limit, size, threads, fail_unreadable)
+    try:
         found = _evaluate(checkpoints, data, plan)
-    except (UnknownModelError, DeviceError, DataError) as error:
+    except DataError as error:
         fail(error, 2)
     except (OSError, WrongWeightsError, MemoryError, RuntimeError) as error:
         fail(_in_a_line(error))
