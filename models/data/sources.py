@@ -134,7 +134,7 @@ def _check_numbers(path: Path, split: SplitName, arrays: Arrays, label_set: str)
         )
 
 
-def evenly(count: int, most: int | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def evenly(count: int, most: int | None) -> Numbers:
     """The numbers of ``most`` of ``count`` pictures, evenly over all, since a folder orders them by class; None for
     all."""
     return np.linspace(0, count - 1, count if most is None else min(most, count)).astype(np.int64)

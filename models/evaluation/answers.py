@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from models.data.arrays import Numbers
 from models.export import normalised
 from models.preprocess import Preprocess
 
@@ -17,9 +18,9 @@ from models.preprocess import Preprocess
 class Answers(NamedTuple):
     """What was said of N pictures: all (N,)."""
 
-    classes: npt.NDArray[np.int64]
+    classes: Numbers
     """What they show."""
-    first: npt.NDArray[np.int64]
+    first: Numbers
     """The most probable class."""
     confidence: npt.NDArray[np.float32]
     """Its probability."""
@@ -38,7 +39,7 @@ def probabilities(network: nn.Module, crops: torch.Tensor, preprocess: Preproces
     return torch.softmax(network(normalised(crops, preprocess)).float(), 1)
 
 
-def answered(found: torch.Tensor, classes: npt.NDArray[np.int64]) -> Answers:
+def answered(found: torch.Tensor, classes: Numbers) -> Answers:
     """Probabilities (N, number of classes) and the right classes (N,) -> what was answered."""
     values, indices = (tensor.cpu().numpy() for tensor in found.topk(min(5, found.shape[1]), 1))
     return Answers(classes, indices[:, 0], values[:, 0], (indices == classes[:, None]).any(1))

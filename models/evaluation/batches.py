@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.data.ahead import ahead
+from models.data.arrays import Bytes, Numbers
 from models.data.sources import UNREADABLE, Labelled
 from models.evaluation.crops import Crops, Scheme, decoded_as, take
 from models.preprocess import Preprocess
@@ -18,18 +19,18 @@ from models.preprocess import Preprocess
 class View(NamedTuple):
     """The crops of a batch of pictures, in the eyes of some of the networks."""
 
-    crops: npt.NDArray[np.uint8]
+    crops: Bytes
     """(M, side, side, channels)."""
     weights: npt.NDArray[np.float32]
     """(M,), in the mean over a picture's crops."""
-    owners: npt.NDArray[np.int64]
+    owners: Numbers
     """(M,): which picture of the batch each is of."""
 
 
 class Batch(NamedTuple):
     """N pictures that could be decoded."""
 
-    classes: npt.NDArray[np.int64]
+    classes: Numbers
     """(N,)."""
     views: dict[Preprocess, View]
     """By ``geometry``."""
@@ -45,7 +46,7 @@ def geometry(preprocess: Preprocess) -> Preprocess:
 
 def batches(
     pictures: Labelled,
-    numbers: npt.NDArray[np.int64],
+    numbers: Numbers,
     seen_as: Sequence[Preprocess],
     scheme: Scheme,
     *,

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 
+from models.data.arrays import Numbers
 from models.labels import Label
 
 #: Up to so many classes, cells have room for numbers and rows for words.
@@ -15,7 +16,7 @@ _FEW = 30
 _COLOURS = LinearSegmentedColormap.from_list("confusion", ["#ffffff", "#2a7f9e", "#123642"])
 
 
-def confusion_figure(matrix: npt.NDArray[np.int64], classes: tuple[Label, ...], title: str) -> Figure:
+def confusion_figure(matrix: Numbers, classes: tuple[Label, ...], title: str) -> Figure:
     """What the pictures of each class, a row, were first answered with, in shares of the row. Few classes have their
     words and numbers of pictures; many are an image."""
     few = len(classes) <= _FEW
@@ -43,7 +44,7 @@ def confusion_figure(matrix: npt.NDArray[np.int64], classes: tuple[Label, ...], 
     return figure
 
 
-def _write_numbers(axes: Axes, matrix: npt.NDArray[np.int64], shares: npt.NDArray[np.float64]) -> None:
+def _write_numbers(axes: Axes, matrix: Numbers, shares: npt.NDArray[np.float64]) -> None:
     for row, column in np.argwhere(matrix):
         colour = "white" if shares[row, column] > 0.2 else "#333333"
         axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", fontsize=8, color=colour)

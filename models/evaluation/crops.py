@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from models.data.arrays import Bytes
 from models.preprocess import Box, Preprocess, centre, finished, fitted, window
 
 Scheme = Literal["single", "10", "144"]
@@ -24,7 +25,7 @@ _SCALES = (1, 288 / 256, 320 / 256, 352 / 256)
 class Crops(NamedTuple):
     """What a network sees of one picture."""
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Bytes
     """(M, side, side, channels); crops that fall together are here once."""
     weights: npt.NDArray[np.float32]
     """(M,), of each one's answer in the mean; their sum is 1."""
@@ -44,13 +45,13 @@ def take(picture: Image.Image, preprocess: Preprocess, scheme: Scheme) -> Crops:
     as much as it does in the papers. For 144 crops a picture that is otherwise warped keeps its aspect, without which
     the three squares would be one. Ink is not mirrored: a mirrored sign is another one, or none.
     """
-    pixels: list[npt.NDArray[np.uint8]] = []
+    pixels: list[Bytes] = []
     times: list[int] = []
     for whole, boxes in _boxes(picture, preprocess, scheme):
         for box, count in Counter(boxes).items():
-            pixels.append(finished(window(whole, box, preprocess), preprocess))
+            pixels.append(window(whole, box, preprocess))
             times.append(count)
-    stacked, weights = np.stack(pixels), (np.array(times) / sum(times)).astype(np.float32)
+    stacked, weights = finished(np.stack(pixels), preprocess), (np.array(times) / sum(times)).astype(np.float32)
     if not _mirrors(preprocess, scheme):
         return Crops(stacked, weights)
     return Crops(np.concatenate([stacked, stacked[:, :, ::-1]]), np.tile(weights / 2, 2).astype(np.float32))

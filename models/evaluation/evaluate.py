@@ -120,10 +120,10 @@ def evaluate(
 
 def _asked(members: Sequence[Member], batch: Batch, classes: int, plan: Plan) -> list[torch.Tensor]:
     """Probabilities (N, classes) of each member, and of two or more their mean."""
-    found = [
-        _averaged(member, batch.views[geometry(member.preprocess)], (len(batch.classes), classes), plan)
-        for member in members
-    ]
+    shape = len(batch.classes), classes
+    # Convolutions in float32 are what is served on a CPU; by default a GPU rounds their factors to ten bits.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = [_averaged(member, batch.views[geometry(member.preprocess)], shape, plan) for member in members]
     return [*found, torch.stack(found).mean(0)] if len(found) > 1 else found
 
 

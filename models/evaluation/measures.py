@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from models.data.arrays import Numbers
 from models.evaluation.answers import Answers
 
 #: The normal distribution's 97.5 % quantile.
@@ -84,7 +84,7 @@ def expected_calibration_error(bins: list[Bin]) -> float:
     return 100 * sum(each.pictures * abs(each.accuracy - each.confidence) for each in bins) / pictures
 
 
-def confusion(answers: Answers, classes: int) -> npt.NDArray[np.int64]:
+def confusion(answers: Answers, classes: int) -> Numbers:
     """(classes, classes): pictures of the class of the row, first answered with that of the column."""
     counts = np.bincount(answers.classes * classes + answers.first, minlength=classes * classes)
     return counts.reshape(classes, classes)
@@ -101,7 +101,7 @@ class ClassRow(NamedTuple):
     """How often."""
 
 
-def by_class(matrix: npt.NDArray[np.int64]) -> list[ClassRow]:
+def by_class(matrix: Numbers) -> list[ClassRow]:
     """A confusion matrix -> its classes, those without pictures left out."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
