@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from models.data.ahead import ahead
 from models.data.arrays import Numbers
 from models.preprocess import finished
 from models.training.augment import drawn
@@ -41,7 +39,7 @@ def training_batches(split: Split, recipe: Recipe, epoch: int) -> Iterator[Batch
         crops = finished(drawn(split, chosen, recipe, random), split.preprocess)
         return Batch(torch.from_numpy(crops), torch.from_numpy(split.classes[chosen]))
 
-    return _ahead(make, steps_in(len(split), recipe.batch_size))
+    return ahead(make, steps_in(len(split), recipe.batch_size))
 
 
 def plain_batches(split: Split, numbers: Numbers, size: int) -> Iterator[Batch]:
@@ -52,19 +50,4 @@ def plain_batches(split: Split, numbers: Numbers, size: int) -> Iterator[Batch]:
         crops = finished(split.cut(chosen), split.preprocess)
         return Batch(torch.from_numpy(crops), torch.from_numpy(split.classes[chosen]))
 
-    return _ahead(make, -(-len(numbers) // size))
-
-
-def _ahead(make: Callable[[int], Batch], count: int) -> Iterator[Batch]:
-    """``make(0)``, ``make(1)`` ... in order, as many at work as there are cores."""
-    threads = len(os.sched_getaffinity(0))
-    pool, waiting = ThreadPoolExecutor(threads), deque[Future[Batch]]()
-    try:
-        for step in range(count):
-            waiting.append(pool.submit(make, step))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return ahead(make, -(-len(numbers) // size))
