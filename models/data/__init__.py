@@ -1,4 +1,4 @@
-"""Data sets, for training and evaluation alike.
+"""Data sets, for training and evaluation alike. Read in this order:
 
 - ``listing.py``: a folder or ZIP file -> the picture files of each class; ``arrays.py``, ``mnist.py``: sets in arrays.
 - ``sources.py``: all of these -> pictures by number, with their classes; ``ahead.py``: work on them by threads.
