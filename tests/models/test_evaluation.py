@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,8 @@ from models.labels import labels
 from models.preprocess import PRESETS, Preprocess, crop
 from tests.data_sets import colours, digits, tree, write_zip
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MNIST, CIFAR10 = PRESETS["mnist"], PRESETS["cifar10"]
 #: Photographs' preprocessing in small, with a colour order and a mean of its own.
 CAFFE = replace(PRESETS["caffe-224"], resize=20, crop=16, scale=0.02, mean=(2.1, 2.3, 2.5))
@@ -47,15 +48,6 @@ class Mixed(nn.Module):
 
 def member(seed: int, preprocess: Preprocess = CIFAR10, classes: int = 10) -> Member:
     return Member(f"m{seed}", Mixed(seed, classes), preprocess)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

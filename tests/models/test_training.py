@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from models.training.run import Run, Step
 from models.variants import VARIANTS
 from tests.data_sets import tree, write_digits, write_zip
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 #: A rate for a few steps, and distortions that are not too large for so few pictures.
 TINY = replace(
@@ -33,16 +34,6 @@ TINY = replace(
     translation=1.0,
 )
 PHOTOGRAPHS = replace(recipe_for(VARIANTS["googlenet"], "cifar10"), epochs=1, batch_size=8, peak_rate=0.001)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are fastest so; the random state is put back."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

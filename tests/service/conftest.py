@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.checkpoints import Catalogue, Checkpoint
 from models.importing import import_file
@@ -37,6 +38,16 @@ num_cpus = 0.2
 @pytest.fixture
 def fakes(tmp_path: Path) -> Fakes:
     return Fakes(tmp_path)
+
+
+@pytest.fixture
+def own_process() -> Iterator[None]:
+    """For commands that set what belongs to their process; here that is the tests' own."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

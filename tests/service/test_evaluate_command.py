@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,12 @@ from service.engines.torch_cpu import TorchCpu
 from tests.cards import checkpoint
 from tests.data_sets import digits, encoded, tree, write_digits, write_tree, write_zip
 
+pytestmark = pytest.mark.usefixtures("own_process")
+
 
 @pytest.fixture(autouse=True)
-def own_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The command sets what belongs to its process; here that is the tests' own."""
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 def evaluate(*arguments: object) -> Result:
@@ -196,6 +192,25 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path) -> None:
     assert "channels" in refused(evaluate(grey, "--data", data), 1)
     result = CliRunner().invoke(app, ["evaluate", box, "--data", str(data), "--device", "cuda:99"])
     assert "cuda:99 is not here" in refused(result)
+
+
+def interrupted(*_: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def out_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nSee the documentation")
+
+
+@pytest.mark.parametrize(
+    ("happening", "code", "words"), [(interrupted, 130, "interrupted"), (out_of_memory, 1, "a smaller --batch-size")]
+)
+def test_what_ends_it_midway_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, happening: object, code: int, words: str
+) -> None:
+    monkeypatch.setattr("models.evaluation.evaluate.answered", happening)
+    result = evaluate("lenet5", "--data", write_zip(tmp_path / "set.zip", some_digits()))
+    assert words in refused(result, code)
 
 
 @pytest.mark.slow

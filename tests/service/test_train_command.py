@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,7 @@ from models.training.run import Run
 from service.cli import app
 from tests.data_sets import tree, write_digits, write_tree, write_zip
 
-
-@pytest.fixture(autouse=True)
-def own_process() -> Iterator[None]:
-    """The command sets what belongs to its process; here that is the tests' own."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
+pytestmark = pytest.mark.usefixtures("own_process")
 
 
 @pytest.fixture
