@@ -16,6 +16,7 @@ from models import get_model
 from models.checkpoints import WrongWeightsError
 from models.data.errors import DataError
 from models.data.sources import Held, Labelled, open_splits
+from models.evaluation.batches import geometry
 from models.evaluation.chart import confusion_figure
 from models.evaluation.crops import SCHEMES, Scheme, take
 from models.evaluation.evaluate import ENSEMBLE, Evaluation, Member, Plan, evaluate
@@ -123,6 +124,7 @@ def test_batches_and_threads_change_nothing(pictures: Labelled, batch_size: int)
 def test_networks_that_differ_in_colour_and_mean_alone_are_told_apart(pictures: Labelled) -> None:
     """They share their crops, and nothing else."""
     other = replace(CAFFE, colour="rgb", mean=(1.0, 0.5, 0.0), std=(0.5,) * 3)
+    assert geometry(CAFFE) == geometry(other) != geometry(replace(CAFFE, crop=15))
     found = evaluate([member(1, CAFFE), member(1, other)], pictures, 10, Plan())
     for row, preprocess in enumerate((CAFFE, other)):
         check(found, row, by_hand(member(1, preprocess), pictures, "single"), pictures)
