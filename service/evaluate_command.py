@@ -134,7 +134,7 @@ def _from_file(path: Path, labels: str | None) -> Checkpoint:
 
 
 def _most_at_once(checkpoints: Iterable[Checkpoint]) -> int:
-    largest = max(checkpoint.variant.activations for checkpoint in checkpoints)
+    largest = max(checkpoint.costs.activations for checkpoint in checkpoints)
     return min(_MOST, max(_LEAST, _BYTES // (4 * largest)))
 
 
