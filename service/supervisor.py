@@ -240,7 +240,7 @@ def _on_demand(row: dict[str, Any]) -> bool:
 
 
 def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, seconds: float, console: Console) -> None:
-    ready = [row["variant"] for row in models if row["state"] == "ready"]
+    ready = [row for row in models if row["state"] == "ready"]
     console.print(f"[bold green]ready[/] in {seconds:.1f} s: {len(ready)} of {len(models)} networks, {url}/docs")
     waiting = sum(_on_demand(row) for row in models)
     if waiting:
@@ -251,6 +251,7 @@ def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, sec
     if sizes:
         console.print(f"  topfive pull --all fetches what is missing: {len(sizes)} files, {sum(sizes):,.0f} MB")
     if ready:
-        query = "" if settings.untrained else f"?model={ready[0]}"
-        console.print(f"  try: curl --data-binary @docs/images/digit.png '{url}/classify{query}'", highlight=False)
+        photographs = any(row["labels"] != "mnist" for row in ready)
+        picture, query = ("airplane", "") if photographs else ("digit", "?labels=mnist")
+        console.print(f"  try: curl --data-binary @docs/images/{picture}.png '{url}/classify{query}'", highlight=False)
     console.print("  Ctrl-C stops it")
