@@ -6,6 +6,7 @@ was. The last that needs the two, in ``test_lifecycle.py``, stops them.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,9 +61,12 @@ def cluster(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def bvlc(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path]:
-    """GoogLeNet with the weights that BVLC released, and the cache folder that it was imported into."""
+def bvlc(test_data: Path, box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path]:
+    """GoogLeNet with the weights that BVLC released, and the cache folder that it was imported into. The graphs of what
+    is in the box are there already, if somebody needed them before."""
     cache = tmp_path_factory.mktemp("bvlc")
+    if (box_cache / "graphs").is_dir():
+        shutil.copytree(box_cache / "graphs", cache / "graphs")
     return import_file(find_variant("googlenet"), test_data / "googlenet-bvlc.onnx", Catalogue(cache)), cache
 
 

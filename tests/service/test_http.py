@@ -143,7 +143,7 @@ def test_bad_bytes_get_a_problem(client: httpx.Client, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("query", "status"),
-    [("model=nonesuch", 404), ("modle=lenet5", 400), ("model=lenet5&k=0", 400), ("model=vgg16", 503)],
+    [("model=nonesuch", 404), ("modle=lenet5", 400), ("model=lenet5&k=0", 400), ("model=googlenet@imagenet1k", 503)],
 )
 def test_bad_queries_get_a_problem(client: httpx.Client, query: str, status: int) -> None:
     answer = client.post(f"/classify?{query}", content=DIGIT.read_bytes())
