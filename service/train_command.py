@@ -15,7 +15,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from models.labels import LABEL_SETS
 from models.variants import UnknownModelError, Variant, find_variant
-from service.terminal import console, errors, fail, list_unreadable
+from service.engines import DeviceError
+from service.engines.choice import pick_device
+from service.terminal import console, errors, fail, list_unreadable, read_settings
 
 if TYPE_CHECKING:
     from models.training.dataset import DataSet
@@ -46,7 +48,7 @@ def train(
     ] = None,
     half: Annotated[bool | None, typer.Option("--half/--no-half", help="Write float16, not the recipe's.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a CPU; the result depends on them.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="TOPFIVE_DEVICE")] = None,
     fail_unreadable: Annotated[
         bool, typer.Option("--fail-unreadable", help="A picture that cannot be decoded ends it.")
     ] = False,
@@ -67,12 +69,12 @@ def train(
     try:
         from models.training.run import Run
 
-        where = _device(device)
+        where = torch.device(pick_device(read_settings(device=device).device))
         pictures = _read(data, labels, recipe, fail_unreadable)
         run = Run(variant, labels, recipe, pictures, where, state)
         _train(run, out)
         _finish(run, out)
-    except (DataError, RecipeError) as error:
+    except (DataError, DeviceError, RecipeError) as error:
         fail(error, 2)
     except TrainingError as error:
         fail(error)
@@ -121,24 +123,6 @@ def _recipe(
     }
     recipe = recipe_for(variant, labels)
     return replace(recipe, **{key: value for key, value in given.items() if value is not None})
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    from models.training.errors import RecipeError
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise RecipeError(f"unknown device {name!r}; auto, cpu, cuda and cuda:N are known") from None
-    if device.type not in ("cpu", "cuda"):
-        raise RecipeError(f"nothing is trained on {name!r}; auto, cpu, cuda and cuda:N are known")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RecipeError(f"there is no {name} here; {torch.cuda.device_count()} CUDA devices are seen")
-    return device
 
 
 def _read(path: Path, labels: str, recipe: Recipe, fail_unreadable: bool) -> DataSet:
