@@ -1,7 +1,8 @@
 """The classic line of image networks, with torchvision's conventions.
 
     >>> from models import get_model, list_models
-    >>> network = get_model("googlenet", weights="default")   # (N, 3, 224, 224) float -> (N, 1000) logits
+    >>> network = get_model("googlenet")  # (N, 3, 224, 224) float -> (N, 1000) logits, random weights
+    >>> network = get_model("googlenet", weights="default")  # those that are here: ImageNet's, else CIFAR-10's
 
 Read in this order:
 

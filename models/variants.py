@@ -291,11 +291,7 @@ _ALIASES: Mapping[str, str] = MappingProxyType({alias: row.name for row in _ROWS
 
 
 def find_variant(name: str) -> Variant:
-    """The variant of that name or alias.
-
-    Raises:
-        UnknownModelError: there is none.
-    """
+    """The variant of that name or alias. Raises UnknownModelError if there is none."""
     row = VARIANTS.get(_ALIASES.get(name, name))
     if row is None:
         raise UnknownModelError(name)
