@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, NoReturn, TypeAlias, TypeVar
 
+from service.batch_limit import BatchLimit
 from service.cutting import Batch, cut
 from service.deadline_queue import DeadlineQueue, Ticket, Trace
 from service.device import DeviceSlot
@@ -58,7 +59,8 @@ class Batcher(Generic[Item, Output]):
         begin: begins a forward pass and gives what waits for its outputs, where a device can be given two batches; both
             are called on the slot's thread. None where it cannot.
         slot: the device, shared with other batchers.
-        max_batch_size: items in one batch at most; fewer where ``forward_s`` ends before.
+        max_batch_size: items in one batch at most; fewer where ``forward_s`` ends before. Not used where there is a
+            ``limit``.
         max_queue: items waiting at most; more are refused at once.
         max_queue_bytes: what they may weigh together.
         arriving: how many items are about to be queued; a batch with room waits for them.
@@ -67,6 +69,7 @@ class Batcher(Generic[Item, Output]):
         expected_s: how long a forward pass of so many takes on average; 0 where that is not known.
         learn: told of each forward pass that is over: its batch, since when it had the device, for how many seconds,
             the error if it failed.
+        limit: how many items a batch may hold, which is found out while serving.
         clock: seconds, monotonic; deadlines are on it.
     """
 
@@ -75,7 +78,7 @@ class Batcher(Generic[Item, Output]):
         run: Callable[[Sequence[Item]], Sequence[Output]],
         slot: DeviceSlot,
         *,
-        max_batch_size: int,
+        max_batch_size: int = 1,
         max_queue: int,
         max_queue_bytes: int = 256_000_000,
         begin: Callable[[], Begin[Item, Output] | None] = lambda: None,
@@ -83,6 +86,7 @@ class Batcher(Generic[Item, Output]):
         forward_s: Callable[[], Sequence[float]] = tuple,
         expected_s: Callable[[int], float] = lambda _size: 0.0,
         learn: Learn[Item, Output] = lambda _batch, _started, _seconds, _error: None,
+        limit: BatchLimit | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
@@ -90,6 +94,7 @@ class Batcher(Generic[Item, Output]):
         self._arriving = arriving
         self._slot = slot
         self._max_batch_size = max_batch_size
+        self._limit = limit
         self._forward_s = forward_s
         self._expected_s = expected_s
         self._tell = learn
@@ -115,6 +120,8 @@ class Batcher(Generic[Item, Output]):
 
     @property
     def _largest(self) -> int:
+        if self._limit is not None:
+            return self._limit.size
         forward_s = self._forward_s()
         return min(self._max_batch_size, len(forward_s) - 1) if forward_s else self._max_batch_size
 
@@ -208,7 +215,10 @@ class Batcher(Generic[Item, Output]):
 
     def _take(self) -> Batch[Item, Batched[Output]]:
         """Empties the queue into a batch, as far as it goes. Runs with the slot in hand."""
-        batch = cut(self._queue, self._largest, self._forward_s(), self._fastest_s, self._clock())
+        waiting = len(self._queue)
+        largest = self._largest if self._limit is None else self._limit.next(waiting)
+        batch = cut(self._queue, largest, self._forward_s(), self._fastest_s, self._clock())
+        batch = batch._replace(pressed=waiting >= max(2, largest))
         if not self._queue:
             self._arrived.clear()
         return batch
@@ -254,8 +264,12 @@ class Batcher(Generic[Item, Output]):
             self._tell(batch, *self._held(started), error)
             await self._find_guilty(batch.tickets, error)
             return
+        # From when the device was free and an item waited: what passes between two batches is a part of what they cost.
+        due = max(self._slot.freed_at, self._ended, min(ticket.queued_at for ticket in batch.tickets))
         began, held_s = self._held(started)
         took_s = began + held_s - started
+        if self._limit is not None and batch.pressed and batch.cut == "full":
+            self._limit.learn(size, self._ended - due)
         self._learn(held_s, size)
         self._tell(batch, began, held_s, None)
         for ticket, output in zip(batch.tickets, outputs, strict=True):

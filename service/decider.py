@@ -76,8 +76,7 @@ class Decider:
         if query.model is not None and survey.candidates[0].standing is None:
             # Nobody is there to ask how it stands; the predictor says why.
             return Decision(survey.candidates[0].checkpoint)
-        elapsed_s = time.monotonic() - arrived
-        left_s = max(1e-6, self.allowed_s(query) - elapsed_s)
+        left_s = max(1e-6, deadline - time.monotonic())
         try:
             decision = self._choose(query, survey, left_s)
         except OverloadedError as error:
@@ -88,8 +87,6 @@ class Decider:
         if standing is not None and not supposing:
             for device, per_picture_s in _takers(standing):
                 self._device(device).let_in(per_picture_s)
-        if decision.routing is not None and decision.predicted_s is not None:
-            decision.routing.predicted_ms = round((elapsed_s + decision.predicted_s) * 1000, 3)
         return decision._replace(standing=standing)
 
     def promise(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
@@ -112,9 +109,9 @@ class Decider:
         """Says what became of a prediction."""
         assert decision.predicted_s is not None
         if isinstance(decision.checkpoint, Ensemble):
-            self._safety.judge(decision.predicted_s, actual_s)
+            self._safety.judge(decision.predicted_s, actual_s, decision.trial_s)
         else:
-            self._placement.judge(decision.checkpoint, decision.predicted_s, actual_s)
+            self._placement.judge(decision.checkpoint, decision.predicted_s, actual_s, decision.trial_s)
 
     def candidates(self, query: ClassifyQuery, arrived: float) -> Sequence[Checkpoint] | Ensemble:
         """The checkpoint or the ensemble that is named, or those of the label set that is asked for.
@@ -141,7 +138,7 @@ class Decider:
         survey = self._placement.survey(candidates.members, encoded_bytes, deadline)
         standings = [standing for _, standing in survey.candidates if standing is not None]
         known = len(standings) == len(candidates.members)
-        standing = together(standings, self._safety.factor) if known else None
+        standing = together(standings, self._safety.factor, self._safety.trial) if known else None
         return survey._replace(candidates=[Candidate(candidates, standing)])
 
     def _choose(self, query: ClassifyQuery, survey: Survey, left_s: float) -> Decision:
@@ -154,7 +151,8 @@ class Decider:
             return Decision(decision.checkpoint, None, decision.predicted_s)
         if query.strict:
             return choose(survey.candidates, budget, survey.load, named=True)
-        decision = choose(survey.candidates, Budget(left_s), survey.load, named=True)
+        allowed = Budget(left_s, stated_s=self.allowed_s(query))
+        decision = choose(survey.candidates, allowed, survey.load, named=True)
         wanted = Budget((query.latency_ms or self._settings.default_latency_ms) / 1000, memory_bytes, query.min_top1)
         try:
             return choose(survey.candidates, wanted, survey.load, named=True)

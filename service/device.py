@@ -13,6 +13,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+#: A batch that should be through already is taken to need so much longer.
+_OVERDUE_S = 0.001
+
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
@@ -36,6 +39,8 @@ class DeviceSlot:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self.busy_until = 0.0
         """When the batch that is being computed should be through, on ``time.monotonic()``; 0 if there is none."""
+        self.freed_at = -math.inf
+        """When the slot was given back last."""
 
     @asynccontextmanager
     async def taken(
@@ -69,13 +74,19 @@ class DeviceSlot:
 
     def _pass_on(self) -> None:
         waiting = [waiter for waiter in self._waiters if not waiter.turn.done()]
+        self.freed_at = time.monotonic()
         # It stays taken while it passes from one to the next, so that nobody who comes meanwhile slips in.
         self._taken, self.busy_until = bool(waiting), 0.0
         if waiting:
             following = min(waiting, key=lambda waiter: waiter.deadline())
-            self.busy_until = time.monotonic() + following.expected_s()
+            self.busy_until = self.freed_at + following.expected_s()
             self._waiters.remove(following)
             following.turn.set_result(None)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds until the batch that is being computed should be through; 0 if there is none."""
+        return max(_OVERDUE_S, self.busy_until - time.monotonic()) if self._taken else 0.0
 
     @property
     def contended(self) -> bool:

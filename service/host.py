@@ -30,6 +30,8 @@ class Report:
     """By checkpoint; the time for a picture of no size."""
     decode_s: dict[str, dict[str, float]]
     """By checkpoint and size class."""
+    profiled_decode_s: dict[str, dict[str, float]]
+    """The same by the profile alone."""
     memory: Memory
 
 
@@ -104,6 +106,10 @@ class Host:
             standings=standings,
             decode_s={
                 name: {kind: forecast.decode_s(most) for kind, most in SIZE_CLASSES.items()}
+                for name, forecast in forecasts.items()
+            },
+            profiled_decode_s={
+                name: {kind: forecast.profiled_decode_s(most) for kind, most in SIZE_CLASSES.items()}
                 for name, forecast in forecasts.items()
             },
             memory=self._placement.memory()[0],

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
@@ -70,8 +69,8 @@ class Placement(Protocol):
         """How checkpoints stand now, for a picture of that size with that deadline."""
         ...
 
-    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float) -> None:
-        """Says what became of a prediction."""
+    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
+        """Says what became of a prediction; ``trial_s`` is what a picture was allowed that was let in on trial."""
         ...
 
     def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
@@ -195,13 +194,13 @@ class LocalPlacement:
         for predictor in self._predictors.values():
             if predictor.queued and predictor not in asked:
                 waiting.append(predictor.standing(encoded_bytes, deadline))
-        busy_s = max(0.0, self._slot.busy_until - time.monotonic())
+        busy_s = self._slot.busy_s
         return Survey(candidates, Load({"": busy_s}, waiting))
 
-    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float) -> None:
+    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
         found = self._predictors.get(checkpoint.name)
         if found is not None:
-            found.safety.judge(predicted_s, actual_s)
+            found.safety.judge(predicted_s, actual_s, trial_s)
 
     def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
         found = self._predictors.get(checkpoint.name)

@@ -12,6 +12,7 @@ from functools import partial
 
 from models.checkpoints import Checkpoint, WrongWeightsError
 from service.arriving import Arrival, Arriving
+from service.batch_limit import BatchLimit
 from service.batcher import Batched, Batcher
 from service.cutting import Batch
 from service.decoding import decode, decode_small
@@ -24,6 +25,7 @@ from service.passes import Ask, Passes, Top, timed
 from service.phases import Phases, forward_over, phases_here
 from service.prediction import Limits, Prediction
 from service.profiles import Profile
+from service.quiet import Quiet
 from service.recording import PredictorSeries
 from service.residency import Residency
 from service.resident import Needs, Resident
@@ -69,8 +71,10 @@ class Predictor:
         self._passes = Passes()
         self._damage: WrongWeightsError | None = None
         self._arriving = Arriving()
-        self.forecast = Forecast(checkpoint, profile, limits.max_batch_size)
-        self.safety = Safety()
+        self._quiet = Quiet()
+        self.forecast = Forecast(checkpoint, profile, limits.max_batch_size, quiet=self._quiet)
+        self.safety = Safety(quiet=self._quiet)
+        self._batch_limit = BatchLimit(limits.max_batch_size, lambda: self.forecast.worthwhile, self._quiet)
         self._series = PredictorSeries(checkpoint)
         self._residency = residency or Residency(sys.maxsize)
         self._resident = Resident(
@@ -87,7 +91,7 @@ class Predictor:
         self._batcher: Batcher[Ask, Top] = Batcher(
             self._passes.run,
             slot,
-            max_batch_size=limits.max_batch_size,
+            limit=self._batch_limit,
             max_queue=limits.max_queue,
             max_queue_bytes=limits.max_queue_bytes,
             forward_s=lambda: self.forecast.forward_s,
@@ -109,14 +113,14 @@ class Predictor:
 
     def expect(self, profile: Profile | None) -> None:
         """Predicts by another profile from now on."""
-        self.forecast = Forecast(self.checkpoint, profile, self._limits.max_batch_size)
+        self.forecast = Forecast(self.checkpoint, profile, self._limits.max_batch_size, quiet=self._quiet)
 
     def standing(self, encoded_bytes: int, deadline: float) -> Standing:
         """What a picture of that size with that deadline would take, and what is in its way."""
         forecast, resident = self.forecast, self._resident
         here = resident.loaded and not resident.leaving
         return Standing(
-            forecast.forward_s,
+            forecast.forward_s[: self._batch_limit.size + 1],
             forecast.decode_s(encoded_bytes),
             forecast.footprint_bytes,
             ahead=self._batcher.ahead_of(deadline) + self._arriving.ahead_of(deadline),
@@ -124,7 +128,10 @@ class Predictor:
             max_queue=self._limits.max_queue,
             load_s=0.0 if here else self._residency.load_wait_s(resident),
             spread=forecast.spread,
+            profiled_decode_s=forecast.profiled_decode_s(encoded_bytes),
+            profiled_forward_s=forecast.profiled_forward_s,
             safety=self.safety.factor,
+            trial=self.safety.trial,
             fits=here or self._residency.fits(resident),
         )
 
@@ -160,6 +167,7 @@ class Predictor:
         """
         phases = phases_here(self.checkpoint.variant.name)
         outcome: Prediction | Failure | None = None
+        self._quiet.begin()
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 outcome = await self._predict(image, deadline, whole, phases)
@@ -168,6 +176,7 @@ class Predictor:
         except Exception as error:
             outcome = self._failure(error)
         finally:
+            self._quiet.end()
             if phases is not None:
                 phases.end(outcome)
         return outcome

@@ -1,8 +1,9 @@
 """Profiles: what each checkpoint was measured to take on a device, and the files that keep them.
 
 ``topfive profile`` measures (``profiling.py``) and writes ``weights/profiles/<device>.json``; what a service measures
-at its start goes into the cache folder, under ``profiles/``. A profile says by its fingerprint what it was measured
-with; one with another fingerprint is *foreign*: measured anew, or used with a warning.
+at its start goes into the cache folder, under ``profiles/``, a file for each way of measuring: services with other
+threads or batches that share a cache do not overwrite each other's. A profile says by its fingerprint what it was
+measured with; one with another fingerprint is *foreign*: measured anew, or used with a warning.
 """
 
 from __future__ import annotations
@@ -75,6 +76,12 @@ class Fingerprint(BaseModel):
     weights: str
     """The first 16 hexadecimal digits of the weight file's SHA-256; ``seeded`` for random weights."""
 
+    @property
+    def settings(self) -> str:
+        """A name for all of it but the weights, in eight hexadecimal digits."""
+        told = self.model_dump_json(exclude={"weights"})
+        return hashlib.sha256(told.encode()).hexdigest()[:8]
+
     def differences(self, other: Fingerprint) -> list[str]:
         """In words, what ``other`` was measured with instead."""
         pairs = [(name, getattr(self, name), getattr(other, name)) for name in type(self).model_fields]
@@ -132,11 +139,12 @@ class Profiles:
     """
 
     def __init__(self, cache_dir: Path, device: str) -> None:
-        self._own = cache_dir / "profiles" / f"{device}.json"
+        self._folder = cache_dir / "profiles"
         self._device = device
-        self._files = [
-            file for file in map(read_profiles, (shipped_folder() / f"{device}.json", self._own)) if file is not None
-        ]
+        # With and without a name for the settings: ``topfive profile`` writes the latter.
+        own = sorted(self._folder.glob(f"{device}.????????.json"))
+        paths = (shipped_folder() / f"{device}.json", self._folder / f"{device}.json", *own)
+        self._files = [file for file in map(read_profiles, paths) if file is not None]
 
     def find(self, checkpoint: Checkpoint, wanted: Fingerprint) -> Found | None:
         """The profile with the fingerprint, else the nearest foreign one; None if there is none."""
@@ -144,9 +152,11 @@ class Profiles:
         found = [Found(profile, wanted.differences(profile.fingerprint)) for profile in near]
         return next((f for f in found if not f.foreign), found[0] if found else None)
 
-    def nearest(self, checkpoint: Checkpoint) -> Profile | None:
-        """The nearest one, whatever its fingerprint."""
-        return next(iter(self._near(checkpoint)), None)
+    def nearest(self, checkpoint: Checkpoint, settings: str = "") -> Profile | None:
+        """The nearest one, whatever its fingerprint; of this checkpoint those with these settings first."""
+        near = self._near(checkpoint)
+        near.sort(key=lambda p: (p.checkpoint != checkpoint.name, p.fingerprint.settings != settings))
+        return next(iter(near), None)
 
     def _near(self, checkpoint: Checkpoint) -> list[Profile]:
         """Of this checkpoint before those of the same variant with other weights, and the newest first."""
@@ -163,8 +173,9 @@ class Profiles:
         """Adds a profile to this machine's own, for the next start too. A cache that cannot be written to costs
         a measurement at each start, and no more."""
         self._files.append(ProfileFile(device=self._device, profiles={profile.checkpoint: profile}))
+        path = self._folder / f"{self._device}.{profile.fingerprint.settings}.json"
         try:
-            add_profiles(self._own, self._device, [profile])
+            add_profiles(path, self._device, [profile])
         except OSError as error:
             log.warning("the profile of %s cannot be kept: %s", profile.checkpoint, error)
 

@@ -66,8 +66,8 @@ class Profiler:
         self._profiles = Profiles(loader.cache_dir, device_slug(loader.device))
 
     def nearest(self, checkpoint: Checkpoint) -> Profile | None:
-        """What is on file, whatever its fingerprint. Reads no weights."""
-        return self._profiles.nearest(checkpoint)
+        """What is on file that was measured in the most similar way. Reads no weights."""
+        return self._profiles.nearest(checkpoint, self._loader.settings)
 
     def ensure(self, checkpoint: Checkpoint, *, measure: bool = True) -> Profile | None:
         """A profile with the fingerprint of what is served now: from a file, or else measured quickly. A foreign one

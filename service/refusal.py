@@ -1,4 +1,4 @@
-"""An honest no: what a refusal says, and when to come back."""
+"""Refusals: what they say, and when to come back."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from models.checkpoints import Checkpoint, WeightsMissingError
 from service.ensemble import Ensemble
 from service.errors import NoModelFitsError, OverloadedError
 from service.schemas import Considered
-from service.standing import Budget, Fit, milliseconds
+from service.standing import LEAST_SAFETY, Budget, Fit, milliseconds
 
 
 def considered(fits: Iterable[Fit]) -> list[Considered]:
     """The ones that were not picked because something is in the way."""
     entries = []
-    for (checkpoint, standing), rejected, predicted_s in fits:
-        if rejected is not None:
+    for fit in fits:
+        checkpoint, standing = fit.candidate
+        if fit.rejected is not None:
             entries.append(
                 Considered(
                     model=checkpoint.model,
-                    rejected=rejected,
-                    predicted_ms=None if predicted_s is None else round(predicted_s * 1000, 3),
+                    rejected=fit.rejected,
+                    predicted_ms=None if fit.predicted_s is None else round(fit.predicted_s * 1000, 3),
                     footprint_mb=None if standing is None else round(standing.footprint_bytes / 1e6, 1),
                 )
             )
@@ -39,13 +40,26 @@ def refuse(fits: Sequence[Fit], budget: Budget) -> NoReturn:
         waits = [(_room_in(fit, budget), fit) for fit in late]
         retry_after_s, nearest = min(waits, key=lambda pair: pair[0])
         name = nearest.candidate.checkpoint.name
-        when = "is not there" if nearest.predicted_s is None else f"would take {milliseconds(nearest.predicted_s)} now"
         raise OverloadedError(
-            f"{name} could answer within {budget}, but {when}",
+            f"{name} could answer within {budget}, but {_in_the_way(nearest, budget)}",
             retry_after_s,
             considered=considered(fits),
         )
     raise NoModelFitsError(_nearest(loadable, budget), considered(fits))
+
+
+def _in_the_way(fit: Fit, budget: Budget) -> str:
+    """Why it cannot now, with the number that decided."""
+    standing = fit.candidate.standing
+    if standing is None or fit.predicted_s is None:
+        return "is not there"
+    if standing.queued >= standing.max_queue:
+        return f"{standing.queued} pictures wait for it, and no more than {standing.max_queue} may"
+    counted_s = budget.gone_s + fit.predicted_s * standing.safety
+    if counted_s <= budget.whole_s:
+        return "would keep pictures from being answered in time that were let in before"
+    taken = milliseconds(budget.gone_s + fit.predicted_s)
+    return f"would take {taken} now, which counts as {milliseconds(counted_s)} (safety factor {standing.safety:.3g})"
 
 
 def _room_in(fit: Fit, budget: Budget) -> float:
@@ -76,8 +90,11 @@ def _nearest(fits: Sequence[Fit], budget: Budget) -> str:
     wishes, nearest = [], []
     if slow:
         checkpoint, standing = min(slow, key=lambda pair: pair[1].alone_s)
-        wishes.append(f"answers within {budget}, with empty queues either")
-        nearest.append(f"the nearest is {checkpoint.name} with {milliseconds(standing.alone_s)}")
+        wishes.append(f"answers within {budget} even with empty queues")
+        said = f"the nearest is {checkpoint.name} with {milliseconds(standing.alone_s)}"
+        if standing.alone_s <= budget.whole_s:
+            said += f", which counts as {milliseconds(standing.alone_s * LEAST_SAFETY)} (safety factor {LEAST_SAFETY})"
+        nearest.append(said)
     if large:
         checkpoint, standing = min(large, key=lambda pair: pair[1].footprint_bytes)
         if budget.memory_bytes is not None and standing.footprint_bytes > budget.memory_bytes:

@@ -23,6 +23,7 @@ from service.live import Reading, watch
 from service.placement import Memory, Survey
 from service.prediction import Prediction
 from service.profiles import size_class
+from service.quiet import Quiet
 from service.standing import Candidate, Load, Standing
 from service.tracing import traceparent
 
@@ -49,7 +50,8 @@ class RemotePredictor:
         """Deadlines of the pictures that are at the far end."""
         self.others = 0
         """Pictures that are there from other ingress replicas, by the last report."""
-        self.safety = Safety()
+        self._quiet = Quiet()
+        self.safety = Safety(quiet=self._quiet)
 
     async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
         """As ``Predictor.predict``, from the ingress.
@@ -60,6 +62,7 @@ class RemotePredictor:
         remaining_s, span = deadline - time.monotonic(), traceparent()
         rest = (span, True) if whole else () if span is None else (span,)
         self.sent.append(deadline)
+        self._quiet.begin()
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):
                 outcome: Prediction | Failure = await self._handle.predict.remote(image, self._name, remaining_s, *rest)
@@ -70,6 +73,7 @@ class RemotePredictor:
             return broken(self._name, error)
         finally:
             self.sent.remove(deadline)
+            self._quiet.end()
 
 
 def broken(name: str, error: Exception) -> Failure:
@@ -157,13 +161,15 @@ class RemotePlacement:
         return standing._replace(
             device=report.memory.device,
             decode_s=report.decode_s[checkpoint.name][kind],
+            profiled_decode_s=report.profiled_decode_s[checkpoint.name][kind],
             ahead=-(-(sum(sent <= deadline for sent in predictor.sent) + predictor.others) // replicas),
             queued=-(-(len(predictor.sent) + predictor.others) // replicas),
             safety=predictor.safety.factor,
+            trial=predictor.safety.trial,
         )
 
-    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float) -> None:
-        self.predictor(checkpoint).safety.judge(predicted_s, actual_s)
+    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
+        self.predictor(checkpoint).safety.judge(predicted_s, actual_s, trial_s)
 
     def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
         found = self._predictors.get(checkpoint.name)

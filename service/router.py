@@ -4,6 +4,9 @@ The caller says how long the answer may take, how much memory the network may ne
 router picks the most accurate checkpoint of one label set that fits, as things stand. What is in the way of the others
 is said too. It has no memory: what keeps choices from flapping is the safety factor in the load, which
 ``forecast.py`` raises when predictions were missed.
+
+Predictions hold what was learned under load. Where they alone are in the way of a checkpoint whose device is idle, a
+picture is let in on trial: a prediction that keeps everybody away would never be found wrong.
 """
 
 from __future__ import annotations
@@ -44,12 +47,16 @@ def choose(
     assert predicted_s is not None
     best_of = f"highest top-1 ({checkpoint.top1} %) of the {len(fitting)} that fit"
     why = "named, and within the budget" if named else best_of
-    reason = f"{why}, {milliseconds(predicted_s)} predicted"
-    routing = Routing(reason=reason, predicted_ms=round(predicted_s * 1000, 3), considered=considered(fits))
+    answered_s = budget.gone_s + predicted_s
+    reason = f"{why}, {milliseconds(answered_s)} predicted"
+    if best.trial:
+        reason += " by the profile: on trial, since what was learned under load would refuse it"
+    routing = Routing(reason=reason, predicted_ms=round(answered_s * 1000, 3), considered=considered(fits))
+    trial_s = budget.latency_s if best.trial else None
     if named:
-        return Decision(checkpoint, routing, predicted_s)
+        return Decision(checkpoint, routing, predicted_s, trial_s=trial_s)
     routed_for, accuracy_debt = _missed(fits, checkpoint.top1 or 0.0)
-    return Decision(checkpoint, routing, predicted_s, None, routed_for, accuracy_debt)
+    return Decision(checkpoint, routing, predicted_s, None, routed_for, accuracy_debt, trial_s)
 
 
 def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:
@@ -104,6 +111,12 @@ class _Predictor:
         own_s = sum(s.forward_s[n + 1] for s, n in zip(members, shared, strict=True))
         return sum(s.load_s for s in members) + max(decode_s, wait_s) + own_s
 
+    def idle(self, standing: Standing) -> bool:
+        """Whether nothing is in flight on its devices."""
+        devices = standing.by_device
+        queued = any(self._ahead.get(device) or self._next.get(device) for device in devices)
+        return not (standing.queued or queued or any(self._busy.get(device) for device in devices))
+
     def can_be_spared(self, standing: Standing) -> bool:
         """Whether those who go after it can wait so long."""
         if standing.members:
@@ -127,13 +140,17 @@ def _judge(candidate: Candidate, budget: Budget, predict: _Predictor, named: boo
     predicted_s = predict(standing)
     if not standing.fits or (budget.memory_bytes is not None and standing.footprint_bytes > budget.memory_bytes):
         return Fit(candidate, "memory", predicted_s)
-    # What the least safety factor forbids is forbidden for good; a higher one goes down again.
-    if standing.alone_s * min(standing.safety, LEAST_SAFETY) > budget.latency_s:
+    # Only what the profile forbids is forbidden for good.
+    if standing.alone_s * LEAST_SAFETY > budget.whole_s:
         return Fit(candidate, "latency", standing.alone_s)
-    late = predicted_s * standing.safety > budget.latency_s
-    if late or standing.queued >= standing.max_queue or not predict.can_be_spared(standing):
+    if standing.queued >= standing.max_queue or not predict.can_be_spared(standing):
         return Fit(candidate, "overloaded", predicted_s)
-    return Fit(candidate, None, predicted_s)
+    if predicted_s * standing.safety <= budget.latency_s:
+        return Fit(candidate, None, predicted_s)
+    profiled_s = standing.load_s + standing.alone_s
+    if standing.trial and predict.idle(standing) and profiled_s * LEAST_SAFETY <= budget.latency_s:
+        return Fit(candidate, None, profiled_s if standing.alone_s else predicted_s, trial=True)
+    return Fit(candidate, "overloaded", predicted_s)
 
 
 def _missed(fits: Sequence[Fit], top1: float) -> tuple[str, float]:

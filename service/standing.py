@@ -29,8 +29,18 @@ class Budget(NamedTuple):
     stated_s: float | None = None
     """What the caller said: until the answer, from the arrival on."""
 
+    @property
+    def whole_s(self) -> float:
+        """Until the answer, from the arrival on."""
+        return self.latency_s if self.stated_s is None else self.stated_s
+
+    @property
+    def gone_s(self) -> float:
+        """What has passed of it since the arrival."""
+        return self.whole_s - self.latency_s
+
     def __str__(self) -> str:
-        return milliseconds(self.latency_s if self.stated_s is None else self.stated_s)
+        return milliseconds(self.whole_s)
 
 
 class Standing(NamedTuple):
@@ -51,7 +61,13 @@ class Standing(NamedTuple):
     """Until it is in memory, the loads before its own among it; 0 if it is."""
     spread: float = 1.0
     """The 95th percentile of a forward pass over its mean."""
+    profiled_decode_s: float = 0.0
+    """Decoding by the profile alone, whatever was learned since; 0 where it does not tell."""
+    profiled_forward_s: float = 0.0
+    """The 95th percentile of a forward pass of one picture by the profile alone; 0 where there is none."""
     safety: float = 1.0
+    trial: bool = False
+    """Whether a picture may be let in on trial, against predictions that nobody has tried of late."""
     fits: bool = True
     """Whether the device's memory limit has room for it, whatever else is unloaded."""
     members: tuple[Standing, ...] = ()
@@ -64,8 +80,9 @@ class Standing(NamedTuple):
 
     @property
     def alone_s(self) -> float:
-        """Of one picture with empty queues, the network in memory."""
-        return self.decode_s + self.forward_s[1]
+        """One picture with empty queues, the network in memory, by the profile alone: what no load changes. 0 where
+        nothing was measured."""
+        return self.profiled_decode_s + self.profiled_forward_s
 
     @property
     def per_picture_s(self) -> float:
@@ -88,7 +105,7 @@ class Standing(NamedTuple):
         return self.forward_s[batch_size] / self.spread
 
 
-def together(members: Sequence[Standing], safety: float) -> Standing:
+def together(members: Sequence[Standing], safety: float, trial: bool = False) -> Standing:
     """How an ensemble stands. Its members decode at once and compute in turn: on one device it takes the sum of what
     they take; on several, what the slowest device takes. Memory is the sum, whether or not all must be there at once:
     where there is no room for that, they are loaded one after the other.
@@ -96,6 +113,7 @@ def together(members: Sequence[Standing], safety: float) -> Standing:
     Args:
         members: at least one.
         safety: of the predictions for ensembles so far.
+        trial: whether an ensemble may be let in on trial.
     """
     on_devices = _by_device(members).values()
     sizes = range(min(len(member.forward_s) for member in members))
@@ -111,7 +129,10 @@ def together(members: Sequence[Standing], safety: float) -> Standing:
         max_queue=fullest.max_queue,
         load_s=max(sum(member.load_s for member in some) for some in on_devices),
         spread=min(member.spread for member in members),
+        profiled_decode_s=max(member.profiled_decode_s for member in members),
+        profiled_forward_s=max(sum(member.profiled_forward_s for member in some) for some in on_devices),
         safety=max(safety, *(member.safety for member in members)),
+        trial=trial and all(member.trial for member in members),
         fits=all(member.fits for member in members),
         members=tuple(members),
     )
@@ -155,6 +176,8 @@ class Decision(NamedTuple):
     """Named by the caller, the most accurate there is, or what is in the way of a more accurate one."""
     accuracy_debt: float | None = None
     """Top-1 percentage points that were lost to the load; None where there was no choice."""
+    trial_s: float | None = None
+    """Of a picture that is let in on trial: what it may take, from the decision until the answer."""
 
 
 class Fit(NamedTuple):
@@ -163,6 +186,8 @@ class Fit(NamedTuple):
     candidate: Candidate
     rejected: Rejection | None
     predicted_s: float | None
+    trial: bool = False
+    """It fits by its profile alone, and is let in on trial: ``predicted_s`` is the profile's."""
 
 
 def milliseconds(seconds: float) -> str:

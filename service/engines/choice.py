@@ -63,6 +63,14 @@ class Loader:
         Raises:
             WeightsMissingError: the weights have gone.
         """
+        return self._fingerprint(weights_digest(checkpoint))
+
+    @property
+    def settings(self) -> str:
+        """What fingerprints of all checkpoints have in common, as ``Fingerprint.settings`` names it."""
+        return self._fingerprint("").settings
+
+    def _fingerprint(self, weights: str) -> Fingerprint:
         library = "onnxruntime" if self.engine == "onnx_cpu" else "torch"
         return Fingerprint(
             device=device_name(self.device),
@@ -71,7 +79,7 @@ class Loader:
             threads=self.threads if self.device == "cpu" else 0,
             max_batch_size=self.max_batch_size,
             libraries={library: metadata.version(library)},
-            weights=weights_digest(checkpoint),
+            weights=weights,
         )
 
 

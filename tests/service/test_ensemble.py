@@ -140,6 +140,8 @@ def standings(draw: st.DrawFn, device: st.SearchStrategy[str] = st.just("one")) 
         queued=ahead + draw(st.integers(0, 3)),
         load_s=draw(st.sampled_from([0.0, 3.0])),
         spread=draw(st.floats(1.0, 2.0)),
+        profiled_decode_s=draw(seconds),
+        profiled_forward_s=draw(seconds),
     )
 
 
@@ -169,7 +171,8 @@ def test_on_one_device_it_takes_what_its_members_take_one_after_the_other(
     decode_s = max(member.decode_s for member in free)
     assert predicted(whole, []) == pytest.approx(sum(alone) - sum(m.decode_s for m in free) + decode_s)
     assert whole.footprint_bytes == sum(member.footprint_bytes for member in free)
-    assert whole.alone_s == pytest.approx(decode_s + sum(member.forward_s[1] for member in free))
+    profiled_decode_s = max(member.profiled_decode_s for member in free)
+    assert whole.alone_s == pytest.approx(profiled_decode_s + sum(member.profiled_forward_s for member in free))
     # What waits on the device is waited for once, not once for each.
     waits = members[0]._replace(ahead=3, queued=3)
     at_once = together([member._replace(decode_s=0.0) for member in free], 1.0)
@@ -190,6 +193,10 @@ def test_what_is_in_the_way_of_one_is_in_the_way_of_all() -> None:
     assert not together([easy, easy._replace(fits=False)], 1.0).fits
     assert together([easy, easy._replace(safety=2.0)], 1.5).safety == 2.0
     assert together([easy, easy], 1.5).safety == 1.5
+    on_trial = easy._replace(trial=True)
+    assert together([on_trial, on_trial], 1.0, trial=True).trial
+    assert not together([on_trial, easy], 1.0, trial=True).trial
+    assert not together([on_trial, on_trial], 1.0, trial=False).trial
 
 
 def test_its_accuracy_is_unknown_whatever_its_members_are() -> None:

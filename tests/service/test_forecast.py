@@ -13,6 +13,8 @@ import pytest
 from models.checkpoints import Catalogue
 from service.forecast import Forecast, Safety
 from service.profiles import Fingerprint, Latency, Profile
+from service.quiet import Quiet
+from service.standing import LEAST_SAFETY
 
 GOOGLENET = Catalogue(Path("/nonexistent")).find("googlenet")
 FINGERPRINT = Fingerprint(
@@ -81,10 +83,9 @@ class Served:
 
 def test_between_the_measured_sizes_lie_straight_lines_up_to_what_pays() -> None:
     forecast = Forecast(GOOGLENET, MEASURED, 20)
-    largest = len(forecast.forward_s) - 1
-    assert forecast.forward_s == pytest.approx(CURVE_S[: largest + 1])
+    assert forecast.forward_s == pytest.approx(CURVE_S)
     rates = [size / CURVE_S[size] for size in range(1, 21)]
-    assert [rate >= 0.95 * max(rates) for rate in rates].index(True) + 1 == largest
+    assert [rate >= 0.95 * max(rates) for rate in rates].index(True) + 1 == forecast.worthwhile
     assert (forecast.footprint_bytes, forecast.load_peak_bytes, forecast.load_s) == (90, 120, 0.5)
 
 
@@ -93,8 +94,8 @@ def test_between_the_measured_sizes_lie_straight_lines_up_to_what_pays() -> None
     [
         ({1: 10, 2: 8, 4: 12}, [0, 10, 10, 10, 12]),  # a larger batch is never faster
         ({1: 10, 2: 10.2}, [0, 10, 10.2, 10.4, 10.6]),
-        ({2: 10}, [0, 10, 10]),
-        ({1: 10}, [0, 10]),  # nothing is known of larger ones, so that none pays
+        ({2: 10}, [0, 10, 10, 15, 20]),
+        ({1: 10}, [0, 10, 20, 30, 40]),
     ],
 )
 def test_a_curve_never_falls_and_goes_on_beyond_what_was_measured(
@@ -102,6 +103,8 @@ def test_a_curve_never_falls_and_goes_on_beyond_what_was_measured(
 ) -> None:
     forecast = Forecast(GOOGLENET, profile({size: latency(ms) for size, ms in forward.items()}), 4)
     assert forecast.forward_s == pytest.approx([ms / 1000 for ms in expected_ms])
+    rates = [size / ms for size, ms in enumerate(expected_ms) if size]
+    assert forecast.worthwhile == [rate >= 0.95 * max(rates) for rate in rates].index(True) + 1
 
 
 def test_the_forecast_is_the_95th_percentile() -> None:
@@ -143,14 +146,82 @@ def test_a_larger_batch_is_never_forecast_to_be_faster(size: int) -> None:
     assert all(smaller <= larger for smaller, larger in pairwise(served.forecast.forward_s))
 
 
-def test_decoding_is_looked_up_by_size_and_learned() -> None:
+def test_decoding_is_looked_up_by_size_and_learned_by_size() -> None:
     served = Served()
     assert served.forecast.decode_s(4_096) == 0.002
     assert served.forecast.decode_s(100_000) == 0.008
-    assert served.forecast.decode_s(5_000) > 0  # of a class that was not measured
+    guessed = served.forecast.decode_s(5_000)  # of a class that was not measured
+    assert guessed > 0
     for _ in range(200):
-        served.forecast.learn_decode(100, 0.004)
-    assert served.forecast.decode_s(100_000) == pytest.approx(0.016, rel=0.01)
+        served.forecast.learn_decode(100_000, 0.032)
+        served.forecast.learn_decode(5_000, guessed / 2)
+    assert served.forecast.decode_s(100_000) == pytest.approx(0.032, rel=0.01)
+    assert served.forecast.decode_s(5_000) == pytest.approx(guessed / 2, rel=0.01)
+    assert served.forecast.decode_s(4_096) == 0.002  # large pictures say nothing of thumbnails
+    # What the profile says stays what it is.
+    sizes = (100, 100_000, 5_000)
+    assert [served.forecast.profiled_decode_s(size) for size in sizes] == [0.002, 0.008, 0]
+
+
+def test_a_decode_that_was_stuck_does_not_count_for_more_than_ten() -> None:
+    served = Served()
+    for _ in range(200):
+        served.forecast.learn_decode(100, 60.0)
+    assert served.forecast.decode_s(100) == pytest.approx(0.020, rel=0.01)
+
+
+def slowed(quiet: Quiet, clock: Clock) -> Forecast:
+    """Everything has taken four times what the profile says."""
+    forecast = Forecast(GOOGLENET, MEASURED, 16, clock, quiet)
+    quiet.begin()
+    for _ in range(400):
+        clock.now += 1
+        forecast.learn(4, 4 * CURVE_S[4])
+        forecast.learn_decode(100, 0.008)
+    return forecast
+
+
+def test_what_was_learned_under_load_is_forgotten_once_it_is_quiet() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    fresh, forecast = Forecast(GOOGLENET, MEASURED, 16, clock), slowed(quiet, clock)
+    loaded_s, decode_s = forecast.forward_s[4], forecast.decode_s(100)
+    assert loaded_s == pytest.approx(4 * fresh.forward_s[4], rel=0.05)
+    assert decode_s == pytest.approx(0.008, rel=0.05)
+    clock.now += 60  # pictures are in flight all the while
+    assert (forecast.forward_s[4], forecast.decode_s(100)) == (loaded_s, decode_s)
+    quiet.end()
+    clock.now += 0.5
+    assert (forecast.forward_s[4], forecast.decode_s(100)) == (loaded_s, decode_s)
+    clock.now += 2
+    assert fresh.forward_s[4] < forecast.forward_s[4] < loaded_s
+    assert 0.002 < forecast.decode_s(100) < decode_s
+    clock.now += 2.5
+    assert forecast.forward_s == pytest.approx(fresh.forward_s)
+    assert forecast.decode_s(100) == 0.002
+
+
+def test_what_was_forgotten_does_not_come_back_with_the_next_picture() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    fresh, forecast = Forecast(GOOGLENET, MEASURED, 16, clock), slowed(quiet, clock)
+    quiet.end()
+    clock.now += 5
+    quiet.begin()
+    assert forecast.forward_s == pytest.approx(fresh.forward_s)
+    clock.now += 1
+    forecast.learn(4, CURVE_S[4])
+    forecast.learn_decode(100, 0.002)
+    assert forecast.forward_s == pytest.approx(fresh.forward_s, rel=0.01)
+    assert forecast.decode_s(100) == pytest.approx(0.002)
+
+
+def test_the_profile_alone_is_what_no_load_changes() -> None:
+    clock = Clock()
+    forecast = slowed(Quiet(clock), clock)
+    assert forecast.profiled_forward_s == CURVE_S[1]
+    assert Forecast(GOOGLENET, profile({1: latency(10, 15)}), 4).profiled_forward_s == pytest.approx(0.015)
+    assert Forecast(GOOGLENET, None, 4).profiled_forward_s == 0
 
 
 def test_without_a_profile_it_is_guessed_until_batches_tell() -> None:
@@ -167,7 +238,9 @@ def test_without_a_profile_it_is_guessed_until_batches_tell() -> None:
 
 def test_missed_predictions_raise_the_safety_and_time_calms_it() -> None:
     clock = Clock()
-    safety = Safety(clock)
+    quiet = Quiet(clock)
+    quiet.begin()
+    safety = Safety(clock, quiet)
     least = safety.factor
     safety.judge(1.0, 1.0)
     assert safety.factor == least >= 1
@@ -184,6 +257,66 @@ def test_missed_predictions_raise_the_safety_and_time_calms_it() -> None:
     assert least < safety.factor < least + 0.4 * (highest - least)
     clock.now += 3600
     assert safety.factor == pytest.approx(least)
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["of a checkpoint", "by itself"])
+def test_missed_predictions_are_forgotten_once_it_is_quiet(watched: bool) -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    safety = Safety(clock, quiet if watched else None)
+    least = safety.factor
+    for _ in range(200):
+        safety.judge(1.0, 9.0)
+    highest = safety.factor
+    clock.now += 0.5
+    assert safety.factor == pytest.approx(highest, rel=0.01)
+    clock.now += 4.5
+    assert safety.factor == least
+
+
+def test_trials_that_miss_become_rarer_and_one_that_keeps_its_budget_is_followed_at_once() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    quiet.begin()
+    safety = Safety(clock, quiet)
+    waits = []
+    for _ in range(9):
+        assert safety.trial
+        safety.judge(1.0, 3.0, 2.0)
+        began = clock.now
+        while not safety.trial:
+            clock.now += 1 / 64
+        waits.append(clock.now - began)
+    assert waits == [0.25, 0.5, 1, 2, 4, 8, 16, 16, 16]
+    before = safety.factor
+    safety.judge(1.0, 2.0, 2.0)
+    assert safety.trial
+    # The prediction was wrong to refuse it, and is believed less.
+    assert safety.factor - LEAST_SAFETY == pytest.approx((before - LEAST_SAFETY) / 2)
+    safety.judge(1.0, 3.0, 2.0)
+    assert not safety.trial
+    clock.now += 0.25
+    assert safety.trial
+
+
+def test_what_was_let_in_by_the_predictions_is_no_trial() -> None:
+    safety = Safety(Clock())
+    safety.judge(1.0, 3.0)
+    assert safety.trial
+
+
+def test_a_trial_that_missed_is_forgotten_once_it_is_quiet() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    safety = Safety(clock, quiet)
+    for _ in range(9):
+        safety.judge(1.0, 3.0, 2.0)
+    assert not safety.trial
+    clock.now += 4.5
+    assert safety.trial
+    safety.judge(1.0, 3.0, 2.0)  # the first of a new series
+    clock.now += 0.25
+    assert safety.trial
 
 
 def test_a_greater_miss_raises_the_safety_by_more() -> None:

@@ -22,6 +22,7 @@ def test_a_network_is_measured(tmp_path: Path) -> None:
     assert profile.fingerprint == loader.fingerprint(LENET)
     assert list(profile.forward) == [1, 4]
     assert list(profile.decode) == list(SIZE_CLASSES)
+    assert {latency.runs for latency in profile.decode.values()} == {5}
     for latency in (*profile.forward.values(), *profile.decode.values()):
         assert latency.p50_ms <= latency.p95_ms <= latency.p99_ms
     assert profile.decode["thumbnail"].p50_ms < profile.decode["huge"].p50_ms
@@ -32,6 +33,42 @@ def test_a_network_is_measured(tmp_path: Path) -> None:
     weights = 4 * LENET.variant.params
     assert 0 < weights < profile.footprint_bytes < 100 * weights
     assert profile.load_peak_bytes > 0
+
+
+class Looks:
+    """What one look after another finds: seconds of forward passes of one and of four pictures."""
+
+    def __init__(self, *found: tuple[float, float]) -> None:
+        self._found = iter(found)
+        self.count = 0
+
+    def __call__(self) -> dict[int, list[float]]:
+        self.count += 1
+        one, four = next(self._found)
+        return {1: [one, one], 4: [four]}
+
+
+@pytest.mark.parametrize(
+    ("found", "looks", "expected"),
+    [
+        ([(1.0, 4.0), (1.0, 4.0)], 2, {1: [1.0] * 4, 4: [4.0] * 2}),
+        ([(1.0, 4.0), (1.09, 3.7)], 2, {1: [1.0, 1.0, 1.09, 1.09], 4: [4.0, 3.7]}),
+        # Each batch size must agree, and any two looks may.
+        ([(1.0, 4.0), (1.0, 4.5), (2.0, 4.0), (1.05, 4.05)], 4, {1: [1.0, 1.0, 1.05, 1.05], 4: [4.0, 4.05]}),
+        # No two of eight agree: the two that differ least.
+        (
+            [(2.0**n, 1.0) for n in range(6)] + [(1e3, 1.0), (1.5e3, 1.0)],
+            8,
+            {1: [1e3, 1e3, 1.5e3, 1.5e3], 4: [1.0, 1.0]},
+        ),
+    ],
+)
+def test_looks_are_repeated_until_two_agree(
+    found: list[tuple[float, float]], looks: int, expected: dict[int, list[float]]
+) -> None:
+    look = Looks(*found)
+    assert measuring.agreed(look) == expected
+    assert look.count == looks
 
 
 @pytest.mark.parametrize("name", measuring._SIDES)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,6 +165,45 @@ def test_a_foreign_one_says_what_differs(shipped: Path, tmp_path: Path) -> None:
     assert on_file.nearest(LENET) == found.profile
     on_file.keep(profile())
     assert on_file.find(LENET, FINGERPRINT) == (profile(), [])
+
+
+@pytest.mark.parametrize(
+    "differing",
+    [
+        {"threads": 1},
+        {"max_batch_size": 8},
+        {"engine": "torch_cpu"},
+        {"precision": "bfloat16"},
+        {"libraries": {"onnxruntime": "2.0"}},
+        {"device": "another CPU"},
+    ],
+    ids=lambda differing: next(iter(differing)),
+)
+def test_services_that_measure_in_another_way_keep_their_profiles_apart(
+    shipped: Path, tmp_path: Path, differing: dict[str, Any]
+) -> None:
+    assert not shipped.exists()
+    ours, theirs = profile(forward_ms=1), profile(forward_ms=2, **differing)
+    for measured in (ours, theirs, ours):
+        Profiles(tmp_path, "cpu").keep(measured)
+    on_file = Profiles(tmp_path, "cpu")
+    for measured in (ours, theirs):
+        assert on_file.find(LENET, measured.fingerprint) == (measured, [])
+        assert on_file.nearest(LENET, measured.fingerprint.settings) == measured
+
+
+def test_other_weights_are_the_same_way_of_measuring(shipped: Path, tmp_path: Path) -> None:
+    assert not shipped.exists()
+    for weights in ("0123", "4567"):
+        Profiles(tmp_path, "cpu").keep(profile(weights=weights))
+    assert len(list((tmp_path / "profiles").glob("*.json"))) == 1
+
+
+def test_the_device_of_another_name_is_another_device(shipped: Path, tmp_path: Path) -> None:
+    assert not shipped.exists()
+    Profiles(tmp_path, "cpu-2-cores").keep(profile())
+    assert Profiles(tmp_path, "cpu").nearest(LENET) is None
+    assert Profiles(tmp_path, "cpu-2-cores").nearest(LENET) == profile()
 
 
 def test_another_networks_profile_is_none(shipped: Path, tmp_path: Path) -> None:

@@ -25,13 +25,21 @@ ANSWER = Prediction((1.0,), (3,), 1, 0.0, 0.0, 0.0)
 
 #: Of a deployment that hosts both.
 STANDING = Standing((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1_000_000, queued=7, load_s=2.0)
+PROFILED_S = {kind: 0.0625 * n for n, kind in enumerate(SIZE_CLASSES)}
 MEMORY = Memory("both: a CPU", 2_000_000, 1_000_000)
 
 
 def report(*loaded: str, ready: bool = True, memory: Memory = MEMORY) -> Report:
     names = [LENET.name, GOOGLENET.name]
     decode_s = {kind: 0.125 * n for n, kind in enumerate(SIZE_CLASSES)}
-    return Report(ready, frozenset(loaded), dict.fromkeys(names, STANDING), dict.fromkeys(names, decode_s), memory)
+    return Report(
+        ready,
+        frozenset(loaded),
+        dict.fromkeys(names, STANDING),
+        dict.fromkeys(names, decode_s),
+        dict.fromkeys(names, PROFILED_S),
+        memory,
+    )
 
 
 class Handle:
@@ -187,7 +195,7 @@ async def test_a_deployment_that_has_not_reported_has_no_standing() -> None:
     assert placement.memory() == []
     await watched(placement)
     standings = [standing for _, standing in placement.survey([LENET, GOOGLENET], 0).candidates]
-    assert standings == [STANDING._replace(device=MEMORY.device, queued=0, safety=LEAST_SAFETY), None]
+    assert standings == [STANDING._replace(device=MEMORY.device, queued=0, safety=LEAST_SAFETY, trial=True), None]
     assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (True, False)
 
 
@@ -197,6 +205,7 @@ async def test_the_decoding_time_is_of_the_pictures_size() -> None:
         ((_, standing),) = placement.survey([LENET], most).candidates
         assert standing is not None
         assert standing.decode_s == report().decode_s[LENET.name][kind]
+        assert standing.profiled_decode_s == PROFILED_S[kind]
 
 
 @pytest.mark.parametrize(("replicas", "queued"), [(1, 3), (2, 2), (3, 1), (8, 1)])
@@ -233,6 +242,15 @@ async def test_missed_predictions_make_the_next_ones_careful() -> None:
     assert lenet.standing is not None
     assert googlenet.standing is not None
     assert lenet.standing.safety > googlenet.standing.safety == LEAST_SAFETY
+
+
+async def test_a_trial_that_missed_is_not_repeated_at_once() -> None:
+    placement = await surveyed(Handle(), Handle())
+    placement.judge(LENET, predicted_s=1.0, actual_s=2.0, trial_s=1.5)
+    (lenet, googlenet), _ = placement.survey([LENET, GOOGLENET], 0)
+    assert lenet.standing is not None
+    assert googlenet.standing is not None
+    assert (lenet.standing.trial, googlenet.standing.trial) == (False, True)
 
 
 async def test_each_device_has_one_ledger() -> None:

@@ -15,8 +15,16 @@ from service.standing import Budget, Candidate, Load, Standing
 
 ROWS = Catalogue(Path("/nonexistent")).checkpoints()
 #: Decode and forward pass take an eighth of a second together.
-QUICK = Standing((0.0, 0.0625, 0.125), decode_s=0.0625, footprint_bytes=40_000_000)
-HEAVY = Standing((0.0, 0.5, 1.0), decode_s=0.0625, footprint_bytes=600_000_000)
+QUICK = Standing(
+    (0.0, 0.0625, 0.125),
+    decode_s=0.0625,
+    footprint_bytes=40_000_000,
+    profiled_decode_s=0.0625,
+    profiled_forward_s=0.0625,
+)
+HEAVY = QUICK._replace(forward_s=(0.0, 0.5, 1.0), footprint_bytes=600_000_000, profiled_forward_s=0.5)
+#: What QUICK is after a load: everything took four times as long, and predictions were missed.
+LEARNED = QUICK._replace(forward_s=(0.0, 0.25, 0.5), decode_s=0.25, safety=2.0, trial=True)
 
 
 def network(name: str, top1: float | None, path: Path | None = Path("weights")) -> Checkpoint:
@@ -161,6 +169,103 @@ def test_the_label_set_is_the_largest_of_which_something_is_here(here: list[str]
     missing = [replace(row, path=None) for row in ROWS]
     rows = [replace(row, labels=found, path=Path("weights")) for row, found in zip(ROWS, here, strict=False)]
     assert default_label_set([*missing, *rows]) == labels
+
+
+def test_never_is_said_only_of_what_the_profile_forbids() -> None:
+    slow = LEARNED._replace(trial=False)
+    with pytest.raises(OverloadedError):
+        choose(pair(slow)[:1], Budget(0.25))
+    with pytest.raises(OverloadedError):
+        # Half of the time that was stated has passed; all of it would do.
+        choose(pair()[:1], Budget(0.1, stated_s=0.25))
+    with pytest.raises(NoModelFitsError, match="the nearest is googlenet@imagenet1k with 125 ms"):
+        choose(pair(slow)[:1], Budget(0.0625))
+    unknown = slow._replace(profiled_decode_s=0.0, profiled_forward_s=0.0)
+    with pytest.raises(OverloadedError):
+        choose(pair(unknown)[:1], Budget(0.0625))
+
+
+@pytest.mark.parametrize(
+    ("standing", "load", "latency_s", "let_in"),
+    [
+        (LEARNED, Load(), 0.25, True),
+        (LEARNED, Load({"other": 9.0}, [HEAVY._replace(device="other", queued=1, ahead=1)]), 0.25, True),
+        (LEARNED._replace(trial=False), Load(), 0.25, False),
+        (LEARNED, Load({"": 0.001}), 0.25, False),  # a batch is on the device
+        (LEARNED, Load(waiting=[HEAVY._replace(queued=1, ahead=1)]), 0.25, False),  # another network has a queue
+        (LEARNED, Load(waiting=[HEAVY._replace(queued=1)]), 0.25, False),  # though it would go after the picture
+        (LEARNED._replace(queued=1), Load(), 0.25, False),  # one is being tried already
+        (LEARNED._replace(load_s=0.125), Load(), 0.25, False),  # by its profile it would be late too
+        (LEARNED._replace(load_s=0.125), Load(), 0.375, True),
+        (LEARNED, Load(slack_s={"": 0.0}), 0.25, False),  # somebody else would be late for it
+    ],
+)
+def test_on_an_idle_device_a_picture_is_let_in_on_trial_against_what_was_learned(
+    standing: Standing, load: Load, latency_s: float, let_in: bool
+) -> None:
+    candidates = pair(standing)[:1]
+    if not let_in:
+        with pytest.raises(OverloadedError):
+            choose(candidates, Budget(latency_s), load)
+        return
+    decision = choose(candidates, Budget(latency_s), load)
+    assert decision.predicted_s == standing.load_s + 0.125  # the profile's
+    assert decision.trial_s == latency_s
+    assert decision.routing is not None
+    assert "on trial" in decision.routing.reason
+
+
+def test_who_fits_by_the_predictions_is_not_on_trial() -> None:
+    decision = choose(pair(LEARNED)[:1], Budget(1.0))
+    assert (decision.predicted_s, decision.trial_s) == (0.5, None)
+
+
+def test_without_a_profile_the_guess_keeps_nobody_away_from_an_idle_device() -> None:
+    guessed = LEARNED._replace(profiled_decode_s=0.0, profiled_forward_s=0.0)
+    decision = choose(pair(guessed)[:1], Budget(0.125))
+    assert (decision.predicted_s, decision.trial_s) == (0.5, 0.125)
+
+
+@pytest.mark.parametrize(
+    ("standing", "budget", "load", "text"),
+    [
+        (
+            LEARNED._replace(trial=False),
+            Budget(0.75),
+            Load(),
+            "within 750 ms, but would take 500 ms now, which counts as 1000 ms (safety factor 2)",
+        ),
+        (
+            LEARNED._replace(trial=False),
+            Budget(0.75, stated_s=1.0),
+            Load(),
+            "within 1000 ms, but would take 750 ms now, which counts as 1250 ms (safety factor 2)",
+        ),
+        (
+            QUICK._replace(queued=4, max_queue=4),
+            Budget(1.0),
+            Load(),
+            "but 4 pictures wait for it, and no more than 4 may",
+        ),
+        (QUICK, Budget(1.0), Load(slack_s={"": 0.0}), "but would keep pictures from being answered in time"),
+    ],
+)
+def test_a_refusal_says_the_number_that_decided(standing: Standing, budget: Budget, load: Load, text: str) -> None:
+    with pytest.raises(OverloadedError) as refused:
+        choose(pair(standing)[:1], budget, load)
+    assert text in str(refused.value)
+
+
+def test_the_reason_says_what_the_answer_says() -> None:
+    routing = choose(pair()[:1], Budget(0.75, stated_s=1.0)).routing
+    assert routing is not None
+    assert routing.predicted_ms == 375  # a quarter of a second has passed
+    assert routing.reason.endswith("375 ms predicted")
+
+
+def test_what_is_only_just_too_slow_says_the_safety_factor() -> None:
+    with pytest.raises(NoModelFitsError, match=r"with 125 ms, which counts as 138 ms \(safety factor 1.1\)"):
+        choose(pair()[:1], Budget(0.13))
 
 
 def test_what_is_only_just_too_slow_is_no_matter_of_now() -> None:

@@ -74,8 +74,10 @@ def _now() -> Line:
         ),
         number(
             "Against the profile",
-            "Time that forward passes take over what the profile says. Good is about 1; above 1.2 something else "
-            "uses the machine, or the profile is out of date ('topfive profile' measures anew).",
+            "Time that forward passes take over what the profile says of a machine that does nothing else. On a GPU "
+            "good is about 1. On a CPU it rises under load, since decoding takes its share of the same cores. When "
+            "there is little load, above 1.2 something else uses the machine, or the profile is out of date ('topfive "
+            "profile' measures anew).",
             q.ratio(_DEVICE, _PROFILED),
             TIMES,
             _SLOWER,
@@ -104,8 +106,9 @@ def _now() -> Line:
 def _batches() -> Line:
     cuts = areas(
         "Batches by what ended them",
-        "Forward passes a second: 'drained' took all that waited, which is the good case; 'full' is a device at its "
-        "limit; 'deadline' left a picture out that would have been late; 'bisected' are halves of a batch that failed.",
+        "Forward passes a second: 'drained' took all that waited, with room for more; 'full' held as many pictures as "
+        "pay in one batch of that network, which may be a single one; 'deadline' left a picture out that would have "
+        "been late; 'bisected' are halves of a batch that failed.",
         queries((q.rate("topfive_batches_total", by="cut"), "{{cut}}")),
         PICTURES,
     )
@@ -121,8 +124,10 @@ def _batches() -> Line:
         of_models(
             lines(
                 "Mean batch by model",
-                "Pictures in a forward pass. A network that stays at 1 under load gets its pictures one by one: its "
-                "callers wait for an answer before they send the next.",
+                "Pictures in a forward pass. Under load it grows as far as larger batches give more pictures a second, "
+                "which the service finds out while it serves. A network that stays at 1 under load gains nothing from "
+                "batches on this device, as many do on a CPU, or its callers wait for an answer before they send the "
+                "next picture.",
                 queries((q.mean("topfive_batch_size", by="model"), "{{model}}")),
                 COUNT,
             )
@@ -179,8 +184,9 @@ def _device() -> Line:
             of_models(
                 lines(
                     "Forward passes against the profile",
-                    "Time that they take over what the profile says of the same batches. Good is about 1; above the "
-                    "dashed line predictions are off by more than a fifth until they have adapted.",
+                    "Time that they take over what the profile says of the same batches on a machine that does nothing "
+                    "else. Above the dashed line the first predictions after a quiet time are off by more than a "
+                    "fifth; they adapt while there is load.",
                     queries((q.ratio(_DEVICE, _PROFILED, by="model"), "{{model}}")),
                     TIMES,
                 )
