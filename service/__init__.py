@@ -18,7 +18,8 @@
 7. ``answers.py``: predictions and failures -> responses; ``errors.py``: the one table of what can go wrong.
 
 What a checkpoint takes: ``profiles.py`` keeps what was measured, ``measuring.py`` measures it in a process of its own,
-``profiling.py`` says when, and ``forecast.py`` corrects it by what forward passes took since.
+``profiling.py`` says when, and ``forecast.py`` corrects it by what was measured since, which fades when nobody uses the
+checkpoint (``quiet.py``). ``batch_limit.py`` finds out how large a batch pays.
 
 What is seen of it: ``metrics.py`` declares every metric, ``recording.py`` is what the path above calls, ``live.py``
 reads queues and memory when Prometheus asks. ``exposition.py`` serves them, a process each and all added up;

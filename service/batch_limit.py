@@ -59,9 +59,9 @@ class BatchLimit:
         """The limit now."""
         if self._learned and not self._quiet.kept(self._learned_at):
             self._forget()
-        if not self._learned:
-            profiled = self._profiled()
-            self._place = next(place for place, size in enumerate(self._sizes) if size >= profiled)
+        if not self._learned and self._profiled() != self._begun_with:
+            self._begun_with = self._profiled()
+            self._place = next(place for place, size in enumerate(self._sizes) if size >= self._begun_with)
         return self._sizes[self._place]
 
     def next(self, waiting: int) -> int:
@@ -112,5 +112,5 @@ class BatchLimit:
 
     def _forget(self) -> None:
         self._measured = {size: _Measured() for size in self._sizes}
-        self._full_batches, self._place, self._learned = 1, 0, False
+        self._full_batches, self._place, self._begun_with, self._learned = 1, 0, 0, False
         self._learned_at = self._quiet.seconds

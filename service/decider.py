@@ -66,7 +66,7 @@ class Decider:
 
         Raises:
             WeightsMissingError: nothing of what may answer is there.
-            NoModelFitsError: the budget could not be met with empty queues either.
+            NoModelFitsError: the profiles forbid it even with empty queues.
             OverloadedError: it could, but not now.
         """
         deadline = arrived + self.allowed_s(query)

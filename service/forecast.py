@@ -77,13 +77,17 @@ class Safety:
     @property
     def factor(self) -> float:
         """By which predictions are multiplied before they are held against a budget."""
+        if self._factor == LEAST_SAFETY:
+            return LEAST_SAFETY
         faded = math.exp((self._raised_at - self._clock()) / _CALM_S) * self._quiet.kept(self._learned_at)
         return LEAST_SAFETY + (self._factor - LEAST_SAFETY) * faded
 
     @property
     def trial(self) -> bool:
         """Whether a picture may be let in on trial: against the predictions, which nobody has tried of late."""
-        return self._clock() >= self._next_trial or not self._quiet.kept(self._learned_at)
+        if self._next_trial == -math.inf or self._clock() >= self._next_trial:
+            return True
+        return not self._quiet.kept(self._learned_at)
 
     def judge(self, predicted_s: float, actual_s: float, within_s: float | None = None) -> None:
         """Compares a prediction with what became of it.

@@ -34,7 +34,7 @@ def choose(
 
     Raises:
         WeightsMissingError: none of the candidates is loadable.
-        NoModelFitsError: the budget could not be met with empty queues either.
+        NoModelFitsError: the profiles forbid it even with empty queues.
         OverloadedError: it could, but not now.
     """
     predict = _Predictor(load or Load())

@@ -125,7 +125,7 @@ class Timings(BaseModel):
 
 
 class Considered(BaseModel):
-    """A checkpoint that the router could not pick. ``latency``: too slow with empty queues too; ``overloaded``: fast
+    """A checkpoint that the router could not pick. ``latency``: too slow even with empty queues; ``overloaded``: fast
     enough, but not now."""
 
     model: str
