@@ -52,6 +52,7 @@ class BatchLimit:
         self._sizes = sorted({1 << n for n in range(largest.bit_length())} | {largest})
         self._profiled = profiled
         self._quiet = quiet or Quiet()
+        self._begun_with = 0
         self._forget()
 
     @property
