@@ -81,8 +81,10 @@ def test_the_largest_batch_need_not_be_a_power_of_two() -> None:
 
 def test_no_batch_is_tried_for_which_too_few_wait() -> None:
     limit = BatchLimit(LARGEST, lambda: 2)
-    Device(limit, lambda size: 10 + size).run(400, waiting=3)
+    device = Device(limit, lambda size: 10 + size)
+    device.run(400, waiting=3)
     assert limit.size == 2
+    assert set(device.sizes) == {1, 2}
     assert {limit.next(1) for _ in range(50)} == {2}
 
 

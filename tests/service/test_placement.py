@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from models.checkpoints import Catalogue, Checkpoint
+from service.device import DeviceSlot
 from service.engines import Engine
 from service.engines.fake import FakeEngine
 from service.errors import NotReadyError
 from service.placement import LocalPlacement
 from service.prediction import Limits, Prediction
+from service.standing import Standing
 from tests.pictures import picture
 from tests.profiles import Measured, profile
 
@@ -117,3 +119,57 @@ async def test_predictions_are_by_what_was_measured_at_the_start() -> None:
     assert standing is not None
     assert (standing.footprint_bytes, standing.load_s) == (123_000_000, 0)
     await placement.close()
+
+
+async def test_a_standing_tells_what_the_profile_says_alone_and_what_was_learned() -> None:
+    measured = profile(forward_ms=40)
+    placement = LocalPlacement(FakeEngine, Limits(max_batch_size=8), profiles=Measured(measured))
+    await placement.warm_up([LENET])
+    predictor = placement.predictor(LENET)
+
+    def standing() -> Standing:
+        ((_, found),) = placement.survey([LENET], 100).candidates
+        assert found is not None
+        return found
+
+    # A picture takes as long in a batch as alone, by this profile.
+    assert len(standing().forward_s) == 2
+    assert (standing().profiled_forward_s, standing().profiled_decode_s) == (0.04, 0)
+    assert standing().trial
+    predictor._quiet.begin()
+    for _ in range(200):
+        predictor.forecast.learn(1, 0.4)
+    await asyncio.sleep(0.06)  # it is drawn anew at most so often
+    predictor.forecast.learn(1, 0.4)
+    predictor.safety.judge(1.0, 3.0, 2.0)
+    assert standing().forward_s[1] == pytest.approx(0.4, rel=0.1)
+    assert standing().profiled_forward_s == 0.04
+    assert not standing().trial
+    predictor._quiet.end()
+    await placement.close()
+
+
+async def test_a_picture_in_flight_keeps_what_was_learned() -> None:
+    placement = LocalPlacement(lambda checkpoint: FakeEngine(checkpoint, seconds=0.1), Limits())
+    predictor = placement.predictor(LENET)
+    await predictor.load()
+    running = asyncio.create_task(predictor.predict(picture(), time.monotonic() + 30))
+    await asyncio.sleep(0)
+    assert predictor._quiet.in_use
+    await running
+    assert not predictor._quiet.in_use
+    # Nor does one that fails stay in flight.
+    await predictor.predict(b"no picture", time.monotonic() + 30)
+    assert not predictor._quiet.in_use
+    await placement.close()
+
+
+async def test_a_device_whose_batch_is_overdue_is_busy() -> None:
+    slot = DeviceSlot()
+    assert slot.busy_s == 0
+    async with slot.taken(expected_s=lambda: 0.0):
+        assert slot.busy_s > 0
+        slot.busy_until = time.monotonic() + 9
+        assert 8 < slot.busy_s <= 9
+    assert slot.busy_s == 0
+    slot.close()
