@@ -73,9 +73,10 @@ async def test_the_time_between_two_batches_belongs_to_the_second() -> None:
         while not slot.freed_at > started:  # noqa: ASYNC110 - nothing tells when
             await asyncio.sleep(0)
         time.sleep(0.1)  # noqa: ASYNC251 - the loop is to stand still
+        await batcher.submit(9, FAR)
 
     started = time.monotonic()
-    await asyncio.gather(hold_up(), *(batcher.submit(item, FAR) for item in range(6)))
+    await asyncio.gather(hold_up(), *(batcher.submit(item, FAR) for item in range(5)))
     await batcher.close()
     (first, first_s), (second, second_s) = limit.told
     assert (first, second) == (4, 2)

@@ -98,6 +98,20 @@ async def test_that_all_probabilities_are_wanted_crosses_only_where_they_are(
     assert (plain, whole) == ([span] if traced else [], [span, True])
 
 
+@pytest.mark.parametrize("outcome", [ANSWER, Failure("undecodable", "text"), RuntimeError("died")])
+async def test_what_was_learned_counts_in_full_as_long_as_a_picture_is_away(outcome: Any) -> None:
+    near = near_end(Handle(outcome))
+    away = asyncio.create_task(near.predict(b"picture", soon()))
+    await asyncio.sleep(0)
+    await away
+    assert not near._quiet.in_use
+    waiting = near_end(Handle("hang"))
+    hanging = asyncio.create_task(waiting.predict(b"picture", soon()))
+    await asyncio.sleep(0)
+    assert waiting._quiet.in_use
+    hanging.cancel()
+
+
 async def test_a_failure_comes_back_as_it_is() -> None:
     failure = Failure("undecodable", "text")
     assert await near_end(Handle(failure)).predict(b"", soon()) == failure
