@@ -59,7 +59,7 @@ class Fakes:
         if warm:
             await placement.warm_up([c for c in catalogue.checkpoints() if c.state == "loadable"])
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://topfive") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client
         await placement.close()
 
