@@ -34,7 +34,7 @@ def decode(text: memoryview | bytes, pause: Callable[[], object] = lambda: None)
         # Padding, of two characters at most, stays for the end.
         whole = (len(rest) - 3) // 4 * 4
         if whole > 0:
-            pieces.append(_decoded(rest[:whole]))
+            pieces.append(_decoded(rest[:whole], padded=False))
             rest = rest[whole:]
     pieces.append(_decoded(_padded(rest)))
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -52,14 +52,10 @@ def _padded(end: bytes) -> bytes:
     return digits + missing * b"="
 
 
-def _decoded(text: bytes) -> bytes:
+def _decoded(text: bytes, *, padded: bool = True) -> bytes:
+    if b"=" in (text.rstrip(b"=") if padded else text):
+        raise Base64Error("there is an = before its end")
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as error:
-        raise Base64Error(_why(text, error)) from error
-
-
-def _why(text: bytes, error: binascii.Error) -> str:
-    if b"=" in text.rstrip(b"="):
-        return "there is an = before its end"
-    return "it has other characters than A-Z, a-z, 0-9, + and / (or - and _)" if "Only" in str(error) else str(error)
+        raise Base64Error("it has other characters than A-Z, a-z, 0-9, + and / (or - and _)") from error

@@ -97,21 +97,26 @@ class _Lines:
 
     def first(self) -> tuple[_Delimiter, bytes]:
         """The first boundary, and how lines end in this body."""
+        first: tuple[_Delimiter, bytes] | None = None
         for line_end in _LINE_ENDS:
             found = self._at(0, 0, line_end) if self._content.startswith(self._text) else None
             if found is not None:
                 return found, line_end
+        stop = len(self._content)
         for line_end in _LINE_ENDS:
-            found = self.next(0, line_end)
+            found = self.next(0, line_end, stop)
             if found is not None:
-                return found, line_end
-        raise BadBodyError("broken multipart body: the boundary of its Content-Type does not occur in it")
+                first, stop = (found, line_end), found.start
+        if first is None:
+            raise BadBodyError("broken multipart body: the boundary of its Content-Type does not occur in it")
+        return first
 
-    def next(self, start: int, line_end: bytes) -> _Delimiter | None:
-        """The first boundary that begins at ``start`` or later."""
+    def next(self, start: int, line_end: bytes, stop: int | None = None) -> _Delimiter | None:
+        """The first boundary that begins at ``start`` or later, and before ``stop``."""
         text = line_end + self._text
-        while start < len(self._content):
-            found = self._content.find(text, start, start + _WINDOW + len(text) - 1)
+        stop = len(self._content) if stop is None else stop
+        while start < stop:
+            found = self._content.find(text, start, min(start + _WINDOW, stop) + len(text) - 1)
             if found < 0:
                 start += _WINDOW
                 self._pause()
