@@ -321,3 +321,16 @@ async def test_the_charset_of_a_form_is_nobodys_business(fakes: Fakes) -> None:
             took[charset] = time.perf_counter() - began
             assert answer.json()["top5"][0]["label"] == "4"
     assert max(took.values()) < 20 * (took["utf-8"] + 0.01)
+
+
+@pytest.mark.parametrize(("chunks", "beside"), [(1, False), (4, False), (5, True)])
+async def test_a_large_picture_is_put_together_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, chunks: int, beside: bool
+) -> None:
+    ran: list[object] = []
+    in_thread = bodies._in_thread
+    monkeypatch.setattr(bodies, "_in_thread", lambda *work: ran.append(work) or in_thread(*work))
+    parts = [bytes([number]) * (65_000 if chunks > 1 else 10**6) for number in range(chunks)]
+    body = await read_body(Upload(parts, sum(map(len, parts)), 0.0), "image/png")
+    assert body.pictures == [b"".join(parts)]
+    assert bool(ran) is beside
