@@ -75,7 +75,7 @@ def check_installed() -> None:
         LocustError: there is none.
     """
     if COMMAND[1:] == ("-m", "locust") and importlib.util.find_spec("locust") is None:
-        raise LocustError("Locust is not installed: pip install 'topfive[loadtest]'")
+        raise LocustError("Locust is not installed: pip install -e '.[loadtest]'")
 
 
 def run_locust(host: str, run: Run) -> Results:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
 from models.memory import Costs
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
+#: Characters of a name that are compared with the known ones.
+_LONGEST = 40
+#: How alike two names must be, of 1, for one to be meant by the other: resnet50 is no misspelt lenet5.
+_ALIKE = 0.8
 
 
 class UnknownModelError(ValueError):
-    """No variant, alias or checkpoint has that name. The text lists the known ones."""
+    """No variant, alias or checkpoint has that name. The text names one that is nearly the same, and lists all."""
 
     def __init__(self, name: str, known: Iterable[str] | None = None) -> None:
         known = sorted([*VARIANTS, *_ALIASES] if known is None else known)
-        super().__init__(f"unknown model {name!r}; known: {', '.join(known)}")
+        # Only a name of sensible length is compared: a request may bring kilobytes.
+        alike = get_close_matches(name.partition("@")[0][:_LONGEST].lower(), known, 1, _ALIKE)
+        meant = f" (did you mean {alike[0]}?)" if alike and not name.startswith(alike[0]) else ""
+        super().__init__(f"unknown model {name!r}{meant}; known: {', '.join(known)}")
         self.known = known
 
 

@@ -13,7 +13,7 @@ from models.checkpoints import Checkpoint
 from models.labels import labels
 from service.averaging import Average
 from service.ensemble import Ensemble, members_of
-from service.errors import Failure, problem_document
+from service.errors import SLOW_BODY, Failure, problem_document
 from service.forecast import Accuracy
 from service.prediction import Prediction
 from service.schemas import Answer, CheckpointAnswer, LabelProbability, MemberAnswer, ModelRow, Outlook, Timings
@@ -103,6 +103,9 @@ def to_json(outcome: Answer | Failure, *, bulk: bool) -> dict[str, Any]:
 def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response:
     """A problem document, with Retry-After in whole seconds where the failure knows when to come back."""
     headers = dict(headers or {})
+    if failure.slug == SLOW_BODY:
+        # What is left of the body is not read any more.
+        headers["Connection"] = "close"
     retry_after_ms = failure.extras.get("retry_after_ms")
     if retry_after_ms is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_ms / 1000)))

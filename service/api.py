@@ -10,15 +10,17 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.checkpoints import Catalogue
 from service.answers import PROBLEM_MEDIA_TYPE, problem
+from service.callers import announces_body, no_body
 from service.classify import Classifier, known_failure
 from service.decider import Decider
+from service.docs_pages import add_docs_pages
 from service.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE, Failure
 from service.exposition import OwnProcess, Targets, add_metrics_paths
 from service.paths import Paths
@@ -44,7 +46,11 @@ def create_app(
         description="A picture in, the five most probable labels out.",
         version="0.1.0",
         lifespan=lifespan,
+        # FastAPI's own take their scripts from the internet.
+        docs_url=None,
+        redoc_url=None,
     )
+    add_docs_pages(app)
     decider = Decider(catalogue, placement, settings)
     edge = Edge(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
     classifier = Classifier(decider, placement, settings, edge)
@@ -67,6 +73,7 @@ def create_app(
         methods=["POST"],
         response_model=RouteAnswer,
         summary="Which checkpoint would answer now, and why",
+        dependencies=[Depends(no_body)],
         openapi_extra={"parameters": _parameters()},
     )
 
@@ -114,20 +121,25 @@ class _ClassifyFirst:
 def _answer_with_problems(app: FastAPI) -> None:
     """Everything that is raised in a handler, by Starlette or by us, leaves as a problem document."""
 
+    def unread(request: Request) -> dict[str, str]:
+        # None of these paths reads a body, however long it goes on.
+        return {"Connection": "close"} if announces_body(request) else {}
+
     async def from_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(error.status_code)
         if kind is None:
-            return problem(Failure("bad-body", str(error.detail)))
-        return problem(Failure(kind.slug, f"{request.method} {request.url.path}"), dict(error.headers or {}))
+            return problem(Failure("bad-body", str(error.detail)), unread(request))
+        headers = {**(error.headers or {}), **unread(request)}
+        return problem(Failure(kind.slug, f"{request.method} {request.url.path}"), headers)
 
-    async def from_validation(_request: Request, error: Exception) -> Response:
+    async def from_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        return problem(Failure("bad-parameter", f"{first['loc'][-1]}: {first['msg']}"))
+        return problem(Failure("bad-parameter", f"{first['loc'][-1]}: {first['msg']}"), unread(request))
 
-    async def from_table(_request: Request, error: Exception) -> Response:
-        return problem(known_failure(error))
+    async def from_table(request: Request, error: Exception) -> Response:
+        return problem(known_failure(error), unread(request))
 
     app.add_exception_handler(HTTPException, from_http)
     app.add_exception_handler(RequestValidationError, from_validation)

@@ -7,28 +7,39 @@ at their word.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
+import codecs
 import re
-from collections.abc import AsyncGenerator
-from typing import NamedTuple
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
-from pydantic import ValidationError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+import msgspec
 
-from service.errors import BadBodyError, BodyTooLargeError, Failure, NoPictureError, failure_of
-from service.schemas import Pictures
+from service import base64_text, multipart
+from service.errors import BadBodyError, Failure, NoPictureError, failure_of
+from service.uploads import Upload
+
+T = TypeVar("T")
 
 #: Pictures in one request at most.
 MAX_PICTURES = 64
-#: A body that is too large is still read to its end, up to this many times the limit, before it is refused: a client
-#: that is cut off while it sends often never sees the answer.
-_READ_ON = 8
-_SLICE = 64 * 1024
+#: What is larger, or has more parts, is read in a thread: on the event loop it would take more than a third of a
+#: millisecond from everybody.
+_LARGE = 64 * 1024
+_LARGE_PICTURE = 256 * 1024
+_MANY_PARTS = 16
+#: Commas in a JSON body at most. 64 pictures have two each, as ``data:`` URLs; thousands are junk, which takes many
+#: times its size in memory once it is read.
+_MAX_COMMAS = 1_000
+#: Characters of an error's text that an answer repeats.
+_MAX_TEXT = 200
+_WINDOW = 1024 * 1024
+#: Of a data: URL, before its base64.
+_MAX_HEAD = 256
 
-_DATA_URL = re.compile(r"data:[^,]*?;base64,", re.IGNORECASE)
+_threads = ThreadPoolExecutor(2, thread_name_prefix="body")
+_DATA_URL = re.compile(rb"data:[^,]*?;base64,", re.IGNORECASE)
 
 
 class Body(NamedTuple):
@@ -38,59 +49,57 @@ class Body(NamedTuple):
     bulk: bool
 
 
-async def read_body(request: Request, max_bytes: int) -> Body:
-    """Reads the pictures of a request.
+async def read_body(upload: Upload, content_type: str) -> Body:
+    """The pictures in a request's body.
 
     Raises:
-        BodyTooLargeError, BadBodyError, NoPictureError: as their names say.
+        BadBodyError, NoPictureError: as their names say.
     """
-    content = await _read_bytes(request, max_bytes)
-    kind, _, _ = request.headers.get("content-type", "").partition(";")
-    match kind.strip().lower():
-        case "multipart/form-data":
-            return await _multipart(request, content)
-        case "application/json":
-            # Decoding megabytes of base64 takes milliseconds that the event loop does not have.
-            return _json(content) if len(content) < _SLICE else await asyncio.to_thread(_json, content)
-    if not content:
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        boundary = multipart.boundary_of(content_type)
+        if upload.size < _LARGE and upload.content().count(b"--" + boundary) <= _MANY_PARTS:
+            return _multipart(upload, boundary)
+        return await _in_thread(_multipart, upload, boundary, _Breaks())
+    if kind.endswith("json") and _is_json(kind):
+        return _json(upload) if upload.size < _LARGE else await _in_thread(_json, upload, _Breaks())
+    if not upload.size:
         raise NoPictureError("the body is empty")
-    return Body([content], bulk=False)
+    if len(upload.chunks) == 1 or upload.size < _LARGE_PICTURE:
+        return Body([upload.content()], bulk=False)
+    return Body([await _in_thread(upload.content)], bulk=False)
 
 
-async def _read_bytes(request: Request, max_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= max_bytes:
-            chunks.append(chunk)
-        else:
-            chunks.clear()
-            if size > _READ_ON * max_bytes:
-                break
-    if size > max_bytes:
-        raise BodyTooLargeError(f"the body has more than {max_bytes / 1e6:g} MB")
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_threads, work, *arguments)
 
 
-async def _multipart(request: Request, content: bytes) -> Body:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        # The parser runs on the event loop and some bodies keep it busy for seconds; others get their turn between.
-        for start in range(0, len(content), _SLICE):
-            yield content[start : start + _SLICE]
-            await asyncio.sleep(0)
+def _is_json(kind: str) -> bool:
+    return kind in ("application/json", "text/json") or (kind.startswith("application/") and kind.endswith("+json"))
 
-    try:
-        parser = MultiPartParser(request.headers, stream(), max_files=MAX_PICTURES, max_part_size=len(content))
-        form = await parser.parse()
-    except (MultiPartException, KeyError, ValueError) as error:
-        # KeyError and ValueError: no boundary, or a broken one.
-        text = error.message if isinstance(error, MultiPartException) else "the boundary is missing or broken"
-        raise BadBodyError(f"broken multipart body: {text}") from error
-    try:
-        files = [await part.read() for _, part in form.multi_items() if isinstance(part, UploadFile) and part.filename]
-    finally:
-        await form.close()
+
+class _Breaks:
+    """Lets other threads run now and then. Without it the event loop gets the interpreter's lock once in five
+    milliseconds."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def __call__(self) -> None:
+        if time.perf_counter() - self._last > 0.0003:
+            # Whoever waits for the lock takes longer to wake up than a sleep of no length is.
+            time.sleep(0.0001)
+            self._last = time.perf_counter()
+
+
+def _no_break() -> None:
+    pass
+
+
+def _multipart(upload: Upload, boundary: bytes, pause: Callable[[], None] = _no_break) -> Body:
+    if not upload.size:
+        raise NoPictureError("the body is empty")
+    files = multipart.files(upload.content(), boundary, MAX_PICTURES, pause)
     if not files:
         raise NoPictureError("the multipart body has no part with a file name: curl sends one for -F image=@FILE")
     if len(files) == 1 and not files[0]:
@@ -98,40 +107,96 @@ async def _multipart(request: Request, content: bytes) -> Body:
     return Body(list(files), bulk=len(files) > 1)
 
 
-def _json(content: bytes) -> Body:
-    try:
-        body = Pictures.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "body"
-        raise BadBodyError(f"broken JSON body: {where}: {first['msg']}") from error
-    if (body.image is None) == (body.images is None):
+class _Pictures(msgspec.Struct, forbid_unknown_fields=True):
+    """A JSON body. Its strings stay where they are, in the bytes of the body."""
+
+    image: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    images: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+_decoder = msgspec.json.Decoder(_Pictures)
+
+
+def _json(upload: Upload, pause: Callable[[], None] = _no_break) -> Body:
+    content = upload.content()
+    body = _parsed(content, pause)
+    image = None if body.image is msgspec.UNSET or bytes(body.image) == b"null" else body.image
+    images = None if body.images is msgspec.UNSET else body.images
+    if (image is None) == (images is None):
         raise BadBodyError('the JSON body needs either "image" or "images"')
-    if body.image is not None:
-        return Body([_from_base64(body.image)], bulk=False)
-    texts = body.images or []
-    if not 1 <= len(texts) <= MAX_PICTURES:
-        raise BadBodyError(f'"images" has {len(texts)} entries; 1 to {MAX_PICTURES} are allowed')
-    return Body([_entry(text) for text in texts], bulk=True)
+    escaped = b"\\" in content
+    if image is not None:
+        return Body([_from_base64(_text(image, "image", escaped), pause)], bulk=False)
+    assert images is not None
+    if not 1 <= len(images) <= MAX_PICTURES:
+        raise BadBodyError(f'"images" has {len(images)} entries; 1 to {MAX_PICTURES} are allowed')
+    texts = [_text(raw, f"images[{index}]", escaped) for index, raw in enumerate(images)]
+    return Body([_entry(text, pause) for text in texts], bulk=True)
 
 
-def _entry(text: str) -> bytes | Failure:
+def _parsed(content: bytes, pause: Callable[[], None]) -> _Pictures:
+    if b"\0" in content[:4]:
+        raise BadBodyError("broken JSON body: it is in UTF-16 or UTF-32, and JSON is sent in UTF-8")
+    commas = 0
+    for start in range(0, len(content), _WINDOW):
+        commas += content.count(b",", start, start + _WINDOW)
+        if commas > _MAX_COMMAS:
+            raise BadBodyError(
+                f'broken JSON body: more than {_MAX_COMMAS:,} members; it takes "image", a string, or "images", an '
+                f"array of 1 to {MAX_PICTURES} strings"
+            )
+        pause()
+    # RFC 8259 lets a reader ignore a byte order mark, which PowerShell and .NET write.
+    text = memoryview(content)[3:] if content.startswith(codecs.BOM_UTF8) else content
     try:
-        return _from_base64(text)
+        return _decoder.decode(text)
+    except RecursionError as error:
+        raise BadBodyError("broken JSON body: it is nested too deeply") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadBodyError(f"broken JSON body: {_shortened(str(error))}") from error
+
+
+def _text(raw: msgspec.Raw, where: str, escaped: bool) -> bytes | memoryview:
+    """A string's characters; most of the time the body's own bytes.
+
+    Args:
+        raw: as it stands in the body.
+        where: in the body.
+        escaped: whether there may be escapes in it.
+    """
+    view = memoryview(raw)
+    if view[0] != ord('"'):
+        found = bytes(view[:_MAX_TEXT]).decode("utf-8", "replace")
+        raise BadBodyError(f"broken JSON body: {where} must be a string, not {found}")
+    if not escaped:
+        return view[1:-1]
+    try:
+        return msgspec.json.decode(raw, type=str).encode()
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise BadBodyError(f"broken JSON body: {where}: {_shortened(str(error))}") from error
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
+
+
+def _entry(text: bytes | memoryview, pause: Callable[[], None]) -> bytes | Failure:
+    try:
+        return _from_base64(text, pause)
     except (BadBodyError, NoPictureError) as error:
         return failure_of(error)
 
 
-def _from_base64(text: str) -> bytes:
-    if text[:5].lower() == "data:":
-        head = _DATA_URL.match(text[:256])
-        if head is None:
+def _from_base64(text: bytes | memoryview, pause: Callable[[], None]) -> bytes:
+    head = bytes(text[:_MAX_HEAD])
+    if head[:5].lower() == b"data:":
+        url = _DATA_URL.match(head)
+        if url is None:
             raise BadBodyError("the data: URL is not base64 (data:image/png;base64,...)")
-        text = text[head.end() :]
+        text = text[url.end() :]
     try:
-        # Line breaks are common in base64 and mean nothing.
-        content = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        content = base64_text.decode(text, pause)
+    except base64_text.Base64Error as error:
         raise BadBodyError(f"bad base64: {error}") from error
     if not content:
         raise NoPictureError("the picture is empty")

@@ -38,6 +38,7 @@ from service.schemas import Answer, ClassifyQuery
 from service.settings import Settings
 from service.standing import Decision
 from service.tracing import RequestSpan, tracing
+from service.uploads import Uploads
 
 log = logging.getLogger(__name__)
 Query = TypeVar("Query", bound=BaseModel)
@@ -52,22 +53,23 @@ class Classifier:
         self._settings = settings
         self._edge = edge
         self._tracing = tracing()
+        self._uploads = Uploads()
         self._one_at_a_time = asyncio.Lock()
 
     async def classify(self, request: Request) -> Response:
         """Read the query, read the body, pick the checkpoint, predict, answer."""
-        arrived = time.monotonic()
+        began = time.monotonic()
         self._edge.arrived()
-        span = None if self._tracing is None else self._tracing.request(request, arrived)
+        span = None if self._tracing is None else self._tracing.request(request, began)
         # Whatever does not come to an end was cancelled: by us or by the server, since nobody waits for it any more.
-        fate, response = _Fate(Outcome(NO_MODEL, GONE)), Response(status_code=GONE_STATUS)
+        fate, response = _Fate(Outcome(NO_MODEL, GONE), began), Response(status_code=GONE_STATUS)
         try:
-            response = await self._answer(request, arrived, span, fate)
+            response = await self._answer(request, span, fate)
         except Exception as error:
             failure = known_failure(error)
             fate.request, response = Outcome(fate.request.model, failure.slug), problem(failure)
         finally:
-            took_s = time.monotonic() - arrived
+            took_s = time.monotonic() - fate.arrived
             self._edge.left(fate.request, fate.pictures, took_s)
             if span is not None:
                 span.end(fate.request)
@@ -76,10 +78,13 @@ class Classifier:
                 log_access(request, response, fate.request, len(fate.pictures), took_s, trace_id)
         return response
 
-    async def _answer(self, request: Request, arrived: float, span: RequestSpan | None, fate: _Fate) -> Response:
+    async def _answer(self, request: Request, span: RequestSpan | None, fate: _Fate) -> Response:
         try:
             query = read_query(ClassifyQuery, request.scope["query_string"])
-            body = await read_body(request, self._settings.max_body_bytes)
+            upload = await self._uploads.read(request.receive, self._settings.max_body_bytes)
+            # Budgets and timings begin here: how long a client takes to send its body is not the service's doing.
+            arrived = fate.arrived = upload.ended
+            body = await read_body(upload, request.headers.get("content-type", ""))
             # What is wrong with the query is so for all of its pictures.
             candidates = self._decider.candidates(query, arrived)
         except ClientDisconnect:
@@ -122,8 +127,8 @@ class Classifier:
             return await self._predicted(picture, query, decision, arrived)
         except Exception as error:
             failure = known_failure(error)
-            if failure.slug == OVERLOADED:
-                self._edge.shed("router")
+            if failure.slug in (OVERLOADED, DEADLINE_MISSED):
+                self._edge.shed("router" if failure.slug == OVERLOADED else "deadline")
             return Outcome(named, failure.slug), failure
 
     async def _predicted(
@@ -157,6 +162,8 @@ class _Fate:
     """What became of a request and its pictures, as far as it is known."""
 
     request: Outcome
+    arrived: float
+    """When its body had arrived, or, until then, its headers."""
     pictures: list[Outcome] = field(default_factory=list)
 
 

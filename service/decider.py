@@ -12,7 +12,7 @@ from typing import Any
 from models.checkpoints import Catalogue, Checkpoint
 from service.comeback import Comeback
 from service.ensemble import Ensemble, find, members_of
-from service.errors import NoModelFitsError, OverloadedError
+from service.errors import DeadlineMissedError, NoModelFitsError, OverloadedError
 from service.forecast import Safety
 from service.placement import Placement, Survey
 from service.promises import Promises
@@ -42,7 +42,8 @@ class Decider:
         self._safety = Safety()
 
     def allowed_s(self, query: ClassifyQuery) -> float:
-        """How long the answer may take, from the arrival on. Without a model that has to keep to it, the default."""
+        """How long the answer may take, from the end of the body on. Without a model that has to keep to it, the
+        default."""
         binding = query.strict or query.model is None
         return ((query.latency_ms if binding else None) or self._settings.default_latency_ms) / 1000
 
@@ -60,7 +61,7 @@ class Decider:
         Args:
             query: what the caller asks for.
             candidates: as the method of that name gives them.
-            arrived: when, on ``time.monotonic()``.
+            arrived: when its last byte came, on ``time.monotonic()``.
             encoded_bytes: of the picture.
             supposing: no picture has come; nothing is booked, counted or loaded.
 
@@ -68,6 +69,7 @@ class Decider:
             WeightsMissingError: nothing of what may answer is there.
             NoModelFitsError: the profiles forbid it even with empty queues.
             OverloadedError: it could, but not now.
+            DeadlineMissedError: the picture waited for this decision for too long.
         """
         deadline = arrived + self.allowed_s(query)
         survey = self._survey(candidates, encoded_bytes, deadline)
@@ -79,6 +81,9 @@ class Decider:
         left_s = max(1e-6, deadline - time.monotonic())
         try:
             decision = self._choose(query, survey, left_s)
+        except NoModelFitsError:
+            self._check_late(query, survey, elapsed_s)
+            raise
         except OverloadedError as error:
             if not supposing:
                 self._refused(error, survey, left_s)
@@ -88,6 +93,19 @@ class Decider:
             for device, per_picture_s in _takers(standing):
                 self._device(device).let_in(per_picture_s)
         return decision._replace(standing=standing)
+
+    def _check_late(self, query: ClassifyQuery, survey: Survey, elapsed_s: float) -> None:
+        """Raises DeadlineMissedError if the whole budget, of which so much is used up, allows an answer."""
+        try:
+            self._choose(query, survey, self.allowed_s(query))
+        except NoModelFitsError:
+            return
+        except OverloadedError:
+            pass
+        raise DeadlineMissedError(
+            f"{elapsed_s * 1000:.0f} ms of {self.allowed_s(query) * 1000:g} had passed when it was the picture's turn, "
+            "and no network answers within the rest"
+        )
 
     def promise(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
         """Holds the picture's time on the device against those who come later, until it is answered."""

@@ -106,6 +106,9 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         # A HAProxy that died is replaced after three failed checks; the default of 10 makes that half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # Serve's configuration of HAProxy has no place for a line of ours, and takes this value as it is, into the
+        # defaults of all its sections: replicas learn where a request comes from (see callers.py).
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure\n    option forwardfor",
         # With the default of 30 no stop takes less.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         "RAY_USAGE_STATS_ENABLED": "0",

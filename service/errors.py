@@ -3,7 +3,9 @@
     a request meets      raises                                        status
     its parameters       BadParameterError                             400
     its body             BadBodyError, NoPictureError                  400
+                         BodyTooSlowError                              408
                          BodyTooLargeError                             413
+    who sends it         ForbiddenError                                403
     the model it names   UnknownModelError                             404
                          WeightsMissingError, WrongWeightsError        503
     the router           NoModelFitsError                              422
@@ -47,6 +49,14 @@ class NoPictureError(ValueError):
 
 class BodyTooLargeError(ValueError):
     """More bytes than the limit."""
+
+
+class BodyTooSlowError(ValueError):
+    """A body that arrives more slowly than it must."""
+
+
+class ForbiddenError(PermissionError):
+    """The request is only for callers on the service's own machine."""
 
 
 class NoModelFitsError(ValueError):
@@ -126,12 +136,19 @@ TABLE: dict[type[Exception], Problem] = {
         "No picture in the body",
         "Send the bytes of one picture, or a multipart part with a file name.",
     ),
+    ForbiddenError: Problem(
+        "forbidden",
+        403,
+        "Only for callers on this machine",
+        "Send it to localhost from a shell on the service's machine; the detail says what was in the way.",
+    ),
     UnknownModelError: Problem(
         "unknown-model",
         404,
         "Unknown model",
         "Name one of the models that the detail lists; GET /models has them all.",
     ),
+    BodyTooSlowError: Problem("slow-body", 408, "Body too slow", "Send the request again, its body without pauses."),
     BodyTooLargeError: Problem(
         "body-too-large", 413, "Body too large", "Send a smaller picture, or raise TOPFIVE_MAX_BODY_MB."
     ),
@@ -170,6 +187,7 @@ METHOD_NOT_ALLOWED = Problem("method-not-allowed", 405, "Method not allowed", "G
 INTERNAL = Problem(
     "internal", 500, "A defect of the service", "Not the request's fault. The service's log has the cause."
 )
+SLOW_BODY = TABLE[BodyTooSlowError].slug
 OVERLOADED = TABLE[OverloadedError].slug
 DEADLINE_MISSED = TABLE[DeadlineMissedError].slug
 PROBLEMS: dict[str, Problem] = {row.slug: row for row in (*TABLE.values(), NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL)}

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ from service.evaluation_tables import class_table, summary_table
 from service.terminal import console, errors, fail, list_unreadable, read_settings
 
 if TYPE_CHECKING:
+    from models.data.sources import Labelled
     from models.evaluation.evaluate import Evaluation, Plan
 
 #: Classes without pictures that are named.
@@ -43,7 +45,9 @@ def evaluate(
             "or an .npz file with test_images, test_labels.",
         ),
     ],
-    labels: Annotated[str | None, typer.Option(help=f"Label set: {', '.join(LABEL_SETS)}. [default: NAME's]")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help=f"Label set: {', '.join(LABEL_SETS)}. [default: the one whose classes DATA has]")
+    ] = None,
     crops: Annotated[str, typer.Option(help="single, as served; 10, AlexNet's; or 144, GoogLeNet's.")] = "single",
     limit: Annotated[int | None, typer.Option(min=1, help="So many pictures, evenly over all.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draws the confusion matrix to this PNG file.")] = None,
@@ -73,17 +77,17 @@ def evaluate(
     settings, started = read_settings(device=device), time.monotonic()
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     try:
-        checkpoints = _named(names, labels, Catalogue(settings.cache_dir, untrained=untrained))
+        checkpoints, pictures = _opened(names, labels, data, Catalogue(settings.cache_dir, untrained=untrained))
         where = pick_device(settings.device)
-    except (UnknownModelError, DeviceError) as error:
+    except (UnknownModelError, DeviceError, DataError) as error:
         fail(error, 2)
-    except WeightsMissingError as error:
+    except (OSError, WeightsMissingError) as error:
         fail(error)
     label_set = next(iter(checkpoints.values())).labels
     size = batch_size or (_most_at_once(checkpoints.values()) if where == "cpu" else _MOST)
     plan = Plan(torch.device(where), scheme, limit, size, threads, fail_unreadable)
     try:
-        found = _evaluate(checkpoints, data, plan)
+        found = _evaluate(checkpoints, pictures, plan)
     except DataError as error:
         fail(error, 2)
     except (OSError, WrongWeightsError, MemoryError, RuntimeError) as error:
@@ -93,6 +97,35 @@ def evaluate(
     _tell(found, label_set, data, plan, time.monotonic() - started, as_json=as_json)
     if plot is not None:
         _draw(found, label_set, plot, quiet=as_json)
+
+
+def _opened(
+    names: list[str], labels: str | None, data: Path, catalogue: Catalogue
+) -> tuple[dict[str, Checkpoint], Labelled]:
+    """The checkpoints that are named, and the test pictures. Where nothing else says which label set is meant, the
+    classes of the pictures do: of several that have all of them, the one with the fewest."""
+    from models.data.errors import DataError
+    from models.data.sources import open_splits
+
+    for label_set in sorted(LABEL_SETS, key=lambda each: len(classes_of(each))) if labels is None else ():
+        if all(_has(catalogue, name, label_set) for name in names):
+            with suppress(DataError):
+                (pictures,) = open_splits(data, label_set, ("test",))
+                return _named(names, label_set, catalogue), pictures
+    checkpoints = _named(names, labels, catalogue)
+    (pictures,) = open_splits(data, next(iter(checkpoints.values())).labels, ("test",))
+    return checkpoints, pictures
+
+
+def _has(catalogue: Catalogue, name: str, label_set: str) -> bool:
+    """Whether there are weights of that name for a label set."""
+    if name.endswith(".safetensors"):
+        checkpoint = read_card(Path(name)) if Path(name).is_file() else None
+        return checkpoint is not None and checkpoint.labels == label_set
+    try:
+        return catalogue.find(name, label_set).state == "loadable"
+    except UnknownModelError:
+        return False
 
 
 def _named(names: list[str], labels: str | None, catalogue: Catalogue) -> dict[str, Checkpoint]:
@@ -138,15 +171,13 @@ def _most_at_once(checkpoints: Iterable[Checkpoint]) -> int:
     return min(_MOST, max(_LEAST, _BYTES // (4 * largest)))
 
 
-def _evaluate(checkpoints: dict[str, Checkpoint], data: Path, plan: Plan) -> Evaluation:
+def _evaluate(checkpoints: dict[str, Checkpoint], pictures: Labelled, plan: Plan) -> Evaluation:
     import torch
 
     from models.building import build_checkpoint
-    from models.data.sources import open_splits
     from models.evaluation.evaluate import Member, evaluate
 
     label_set = next(iter(checkpoints.values())).labels
-    (pictures,) = open_splits(data, label_set, ("test",))
     members = [
         Member(
             name,

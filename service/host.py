@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.checkpoints import Catalogue
-from service.errors import Failure, NotReadyError, failure_of
+from service.errors import DEADLINE_MISSED, Failure, NotReadyError, failure_of
 from service.fleet import Deployment
 from service.logs import configure_logging
 from service.placement import Memory
@@ -48,6 +48,7 @@ class Host:
         self, settings: Settings, deployment: Deployment, expose: Callable[[str], object] = lambda _host: None
     ) -> None:
         self._stop_tracing = start_tracing(settings)
+        self._unload_within_s = settings.default_latency_ms / 1000
         # Here and not above: the driver and the ingress need neither torch nor its 300 MB.
         from service.local import local_placement
 
@@ -84,9 +85,13 @@ class Host:
             return failure_of(error)
 
     async def unload(self, checkpoint: str, wait: bool) -> Failure | None:
-        """As ``Placement.unload``."""
+        """As ``Placement.unload``. An ingress that does not wait any more does not end it here, so that the time it
+        may take is bounded here too."""
         try:
-            return await self._placement.unload(self._catalogue.find(checkpoint), wait=wait)
+            async with asyncio.timeout(self._unload_within_s):
+                return await self._placement.unload(self._catalogue.find(checkpoint), wait=wait)
+        except TimeoutError:
+            return Failure(DEADLINE_MISSED, f"{checkpoint} is still in use, and stays in memory")
         except Exception as error:
             return failure_of(error)
 

@@ -53,7 +53,7 @@ def loadtest(
     try:
         from loadtest._steps import Plan
     except ImportError:
-        fail("the load tests are not installed: pip install 'topfive[loadtest]'", 2)
+        fail("the load tests are not installed: pip install -e '.[loadtest]'", 2)
     if pictures is not None and pictures not in _GENERATED and not Path(pictures).is_dir():
         fail(f"--pictures {pictures}: give {' or '.join(_GENERATED)}, or a folder of pictures", 2)
     plan = Plan(p99_limit_ms=p99_ms, seconds=seconds, seed=seed, pictures=pictures, budgets=budgets)

@@ -44,7 +44,7 @@ PICTURES = Counter(
 )
 REQUEST_SECONDS = Histogram(
     "topfive_request_seconds",
-    "From the arrival of a request until its answer, of requests answered with 200.",
+    "From the end of a request's body until its answer, of requests answered with 200.",
     ["model"],
     buckets=_SECONDS,
     registry=REGISTRY,

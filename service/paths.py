@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
 from service.answers import model_row, problem
+from service.callers import no_body, only_from_this_machine
 from service.classify import read_query
 from service.decider import Decider
 from service.errors import DEADLINE_MISSED, Failure
@@ -34,13 +35,18 @@ class Paths:
         """Registers the paths that need no documentation beyond their shapes."""
         app.get("/models", summary="Every checkpoint, and every variant that has none")(self.list_models)
         app.get("/models/{name}", summary="One checkpoint, by variant, alias or variant@label_set")(self.show_model)
-        app.post("/models/{name}/load", summary="Load a checkpoint into memory", response_model=ModelRow)(
-            self.load_model
-        )
+        from_here = [Depends(only_from_this_machine), Depends(no_body)]
+        app.post(
+            "/models/{name}/load",
+            summary="Load a checkpoint into memory (only from the service's own machine)",
+            response_model=ModelRow,
+            dependencies=from_here,
+        )(self.load_model)
         app.post(
             "/models/{name}/unload",
-            summary="Give a checkpoint's memory back (wait=true: once idle)",
+            summary="Give a checkpoint's memory back (wait=true: once idle; only from the service's own machine)",
             response_model=ModelRow,
+            dependencies=from_here,
         )(self.unload_model)
 
     async def route(self, request: Request) -> RouteAnswer:
@@ -81,10 +87,16 @@ class Paths:
         return self._answer(checkpoint, failure)
 
     async def unload_model(self, name: str, request: Request) -> Response:
-        """Unloads a checkpoint; it is loaded again when it is asked for."""
+        """Unloads a checkpoint; it is loaded again when it is asked for. 504 where its requests in flight take longer
+        than a request may; it stays in memory then, and takes new ones again."""
         query = read_query(UnloadQuery, request.scope["query_string"])
         checkpoint = self._loadable(name)
-        return self._answer(checkpoint, await self._placement.unload(checkpoint, wait=query.wait))
+        try:
+            async with asyncio.timeout(self._settings.default_latency_ms / 1000):
+                failure = await self._placement.unload(checkpoint, wait=query.wait)
+        except TimeoutError:
+            failure = Failure(DEADLINE_MISSED, f"{checkpoint.name} is still in use, and stays in memory")
+        return self._answer(checkpoint, failure)
 
     def _loadable(self, name: str) -> Checkpoint:
         checkpoint = self._catalogue.find(name)

@@ -29,8 +29,8 @@ GONE_STATUS = 499
 _STATUS = {OK: 200, PARTIAL: 200, GONE: GONE_STATUS, **{slug: problem.status for slug, problem in PROBLEMS.items()}}
 #: What can be wrong before a checkpoint is known, and after.
 _BEFORE = (
-    "bad-parameter", "bad-body", "no-picture", "body-too-large", "unknown-model", "weights-missing", "no-model-fits",
-    "overloaded", "not-ready", "internal", GONE,
+    "bad-parameter", "bad-body", "no-picture", "body-too-large", "slow-body", "unknown-model", "weights-missing",
+    "no-model-fits", "overloaded", "deadline-missed", "not-ready", "internal", GONE,
 )  # fmt: skip
 _AFTER = (
     OK, "bad-body", "no-picture", "unsupported-format", "undecodable", "too-many-pixels", "no-model-fits", "overloaded",
@@ -43,6 +43,7 @@ _BEFORE_A_PICTURE = (
     "weights-missing",
     "no-model-fits",
     "overloaded",
+    "deadline-missed",
     "not-ready",
     "internal",
     GONE,
@@ -101,7 +102,7 @@ class Edge:
         self._in_flight += 1
 
     def left(self, request: Outcome, pictures: Sequence[Outcome], took_s: float) -> None:
-        """A request is over, ``took_s`` after it arrived."""
+        """A request is over, ``took_s`` after the end of its body."""
         self._in_flight -= 1
         self._requests.count(request)
         for picture in pictures:

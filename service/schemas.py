@@ -43,7 +43,7 @@ class ClassifyQuery(BaseModel):
         None,
         gt=0,
         le=3_600_000,
-        description="Milliseconds that the answer may take, counted from the arrival.",
+        description="Milliseconds that the answer may take, counted from the end of the request's body.",
     )
     memory_mb: Finite | None = Field(
         None,
@@ -86,15 +86,6 @@ class NoQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Pictures(BaseModel):
-    """A JSON body: one picture, or up to 64, in base64 or as ``data:`` URLs."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    image: str | None = None
-    images: list[str] | None = None
-
-
 class LabelProbability(BaseModel):
     label: str
     index: int
@@ -112,7 +103,7 @@ class CheckpointAnswer(BaseModel):
 
 
 class Timings(BaseModel):
-    """Milliseconds."""
+    """Milliseconds. ``total`` is from the end of the request's body until the answer."""
 
     decode: float
     queue: float
@@ -144,7 +135,7 @@ class Routing(BaseModel):
 
     reason: str
     predicted_ms: float | None = None
-    """From the arrival until the answer."""
+    """From the end of the request's body until the answer."""
     considered: list[Considered]
 
 

@@ -27,7 +27,7 @@ class Budget(NamedTuple):
     min_top1: float | None = None
     """Percent."""
     stated_s: float | None = None
-    """What the caller said: until the answer, from the arrival on."""
+    """What the caller said: until the answer, from the end of the request's body on."""
 
     @property
     def whole_s(self) -> float:

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans, off unless they are asked for: ``--tracing``, and the extra ``topfive[tracing]``.
+"""OpenTelemetry spans, off unless they are asked for: ``--tracing``, and the extra ``tracing``.
 
 A request is a trace, or a part of its caller's:
 
@@ -55,7 +55,7 @@ def check_tracing() -> None:
 
         OTLPSpanExporter().shutdown()  # type: ignore[no-untyped-call]
     except ImportError as error:
-        raise TracingError(f"tracing needs OpenTelemetry: pip install 'topfive[tracing]' ({error})") from error
+        raise TracingError(f"tracing needs OpenTelemetry: pip install -e '.[tracing]' ({error})") from error
     except ValueError as error:
         raise TracingError(f"OpenTelemetry's environment (OTEL_*) is wrong: {error}") from error
 

@@ -59,12 +59,12 @@ class Fakes:
         if warm:
             await placement.warm_up([c for c in catalogue.checkpoints() if c.state == "loadable"])
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://topfive") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client
         await placement.close()
 
     @asynccontextmanager
-    async def busy(self, client: httpx.AsyncClient, name: str) -> AsyncIterator[None]:
+    async def busy(self, client: httpx.AsyncClient, name: str, query: str = "") -> AsyncIterator[None]:
         """A request is on the device, and does not end before the block does."""
         engine, began, release = self.engines[name], threading.Event(), threading.Event()
         run = engine.run
@@ -75,7 +75,7 @@ class Fakes:
             return run(*batch)
 
         engine.run = held  # type: ignore[method-assign]
-        running = asyncio.create_task(client.post(f"/classify?model={name}", content=picture()))
+        running = asyncio.create_task(client.post(f"/classify?model={name}{query}", content=picture()))
         try:
             assert await asyncio.to_thread(began.wait, 30)
             yield

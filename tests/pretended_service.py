@@ -56,7 +56,7 @@ class PretendedService:
 
             def do_POST(self) -> None:
                 service.asked.append(f"POST {self.path}")
-                name = self.path.split("/")[2]
+                name = self.path.partition("?model=")[2] or self.path.split("/")[2]
                 statuses = service.load_statuses.get(name, [])
                 status = statuses.pop(0) if statuses else 200
                 if status in (200, 504):

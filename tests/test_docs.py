@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,19 @@ def _accuracy(row: Variant) -> str:
     if row.labels == "mnist":
         return f"{Catalogue().find(row.name).top1:g} (MNIST)"
     return "" if row.published[0] is None else f"{row.published[0]:g} / {row.published[1]:g}"
+
+
+def test_what_pip_is_told_to_install_exists() -> None:
+    """The project is on no index: its extras are installed from its folder."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sources = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    sources += [path for folder in ("service", "loadtest", "models") for path in (ROOT / folder).rglob("*.py")]
+    lines = [line for path in sources for line in re.findall(r"pip install [^`\"\n)]+", path.read_text())]
+    assert len(lines) >= 4
+    for line in lines:
+        own = re.search(r"topfive|\.\[", line)
+        assert own is None or re.match(r"pip install -e '\.\[(\w+)\]'", line), line
+    assert {name for line in lines for name in re.findall(r"'\.\[(\w+)\]'", line)} <= set(extras)
 
 
 def test_the_pictures_and_files_that_are_linked_exist() -> None:

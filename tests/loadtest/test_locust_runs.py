@@ -105,7 +105,7 @@ def test_without_locust_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
     check_installed()
     monkeypatch.setattr(_locust, "COMMAND", (sys.executable, "-m", "locust"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(LocustError, match=r"pip install 'topfive\[loadtest\]'"):
+    with pytest.raises(LocustError, match=r"pip install -e '\.\[loadtest\]'"):
         check_installed()
 
 

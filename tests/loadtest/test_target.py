@@ -72,6 +72,10 @@ def test_loading(service: PretendedService, monkeypatch: pytest.MonkeyPatch) -> 
     # It takes longer than a request may, and goes on.
     service.load_statuses["vgg16@untrained"] = [504]
     assert target.load(listed["vgg16@untrained"]).resident
+    # A service elsewhere loads for strangers only what a picture is sent for.
+    service.load_statuses["inception_v3@untrained"] = [403]
+    assert target.load(listed["inception_v3@untrained"]).resident
+    assert service.asked[-2] == "POST /classify?model=inception_v3@untrained"
     service.load_statuses["alexnet@untrained"] = [503]
     with pytest.raises(CannotLoadError, match="alexnet@untrained cannot be loaded: alexnet@untrained does not fit"):
         target.load(listed["alexnet@untrained"])

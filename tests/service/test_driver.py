@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from service.driver import _write_error_page
+import pytest
+
+from service.driver import _write_error_page, environment
+from service.settings import Settings
 
 
 def test_the_error_page_replaces_serves_own_wherever_it_lies(tmp_path: Path) -> None:
@@ -22,3 +25,10 @@ def test_the_error_page_replaces_serves_own_wherever_it_lies(tmp_path: Path) -> 
     assert int(headers["Content-Length"]) == len(body)
     assert (json.loads(body)["type"], json.loads(body)["status"]) == ("/problems/not-ready", 503)
     assert [path.name for path in page.parent.iterdir()] == ["500.http"]
+
+
+def test_haproxy_says_whom_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the configuration that Serve writes; HAProxy itself reads it in ``test_strangers.py``."""
+    monkeypatch.delenv("RAY_SERVE_HAPROXY_RETRY_ON", raising=False)
+    retry_on = environment(tmp_path, Settings())["RAY_SERVE_HAPROXY_RETRY_ON"]
+    assert f"retry-on {retry_on}".splitlines() == ["retry-on conn-failure", "    option forwardfor"]

@@ -19,6 +19,7 @@ from models.checkpoints import Catalogue, Checkpoint, card, read_card
 from models.importing import write_checkpoint
 from models.labels import labels
 from models.preprocess import PRESETS, picture_to_crop
+from models.variants import find_variant
 from service.cli import app
 from service.engines.onnx_cpu import OnnxCpu
 from service.engines.torch_cpu import TorchCpu
@@ -237,3 +238,55 @@ def test_photographs_in_folders_by_wordnet_id(
     pairs = sorted((ids.index(name.split("/")[0]), answer) for name, answer in zip(files, first, strict=True))
     assert [(t, a) for t, a, n in found["results"][0]["confusion"] for _ in range(n)] == pairs
     assert found["results"][0]["top1"]["right"] >= 36
+
+
+@pytest.fixture
+def two_label_sets(tmp_path: Path) -> Path:
+    """The cache has GoogLeNet for ImageNet too, as after README's import."""
+    torch.manual_seed(3)
+    variant = find_variant("googlenet")
+    path = Catalogue(tmp_path / "cache").path_for(variant, "imagenet1k")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(path, get_model("googlenet"), checkpoint("googlenet", "imagenet1k"))
+    assert Catalogue(tmp_path / "cache").find("googlenet").labels == "imagenet1k"
+    return tmp_path
+
+
+def ten_things(folder: str = "test/") -> dict[str, bytes]:
+    pictures, _ = digits(20, 3)
+    words = [label.word for label in labels("cifar10")]
+    return {f"{folder}{words[i % 10]}/{i}.png": encoded(Image.fromarray(p)) for i, p in enumerate(pictures)}
+
+
+def test_the_classes_of_the_pictures_decide_which_label_set_is_meant(two_label_sets: Path) -> None:
+    zipped = write_zip(two_label_sets / "cifar10.zip", ten_things())
+    arrays = two_label_sets / "cifar10.npz"
+    pixels = np.zeros((10, 32, 32, 3), np.uint8)
+    np.savez(arrays, test_images=pixels, test_labels=np.arange(10), train_images=pixels, train_labels=np.arange(10))
+    for data in (zipped, arrays):
+        found = document(evaluate("googlenet", "inception_v2", "--data", data, "--json", "--limit", "10"))
+        names = [result["name"] for result in found["results"]]
+        assert names == ["googlenet@cifar10", "inception_v2@cifar10", "ensemble"]
+    # Ten class numbers could be ImageNet's first ten, too, which nobody has a data set of.
+    for data in (zipped, arrays):
+        found = document(evaluate("inception_v1", "--data", data, "--json", "--limit", "10"))
+        assert [result["name"] for result in found["results"]] == ["googlenet@cifar10"]
+
+
+def test_the_same_network_answers_for_the_other_label_set(two_label_sets: Path) -> None:
+    pictures, _ = digits(2, 3)
+    words = {0: "tench", 999: "toilet tissue"}
+    files = {f"test/{word}/a.png": encoded(Image.fromarray(pictures[0])) for word in words.values()}
+    data = write_zip(two_label_sets / "imagenet.zip", files)
+    found = document(evaluate("googlenet", "--data", data, "--json"))
+    assert [result["name"] for result in found["results"]] == ["googlenet@imagenet1k"]
+
+
+def test_what_is_said_wins_over_the_classes_of_the_pictures(two_label_sets: Path) -> None:
+    data = write_zip(two_label_sets / "cifar10.zip", ten_things())
+    for arguments in (["googlenet@imagenet1k"], ["googlenet", "--labels", "imagenet1k"]):
+        assert "imagenet1k" in refused(evaluate(*arguments, "--data", data))
+    # Without any label set that fits, the one that the network is served with is spoken of.
+    digits_of = write_zip(two_label_sets / "digits.zip", {f"test/x{name}": c for name, c in some_digits().items()})
+    assert "imagenet1k" in refused(evaluate("googlenet", "--data", digits_of))
+    assert "there is no" in refused(evaluate("googlenet", "--data", two_label_sets / "nothing.zip"))

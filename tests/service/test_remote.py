@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,15 @@ import pytest
 
 from models.checkpoints import Catalogue
 from service import remote
+from service.engines.fake import FakeEngine
 from service.errors import Failure, NotReadyError
-from service.placement import Memory
-from service.prediction import Prediction
+from service.fleet import Deployment
+from service.host import Host
+from service.placement import LocalPlacement, Memory
+from service.prediction import Limits, Prediction
 from service.profiles import SIZE_CLASSES
 from service.remote import RemotePlacement, RemotePredictor, Report
+from service.settings import Settings
 from service.standing import LEAST_SAFETY, Load, Standing
 
 LENET = Catalogue().find("lenet5")
@@ -296,3 +301,23 @@ async def test_a_load_over_a_broken_hop_is_503(what: str, caplog: pytest.LogCapt
         assert isinstance(failure, Failure)
         assert (failure.status, says in failure.detail) == (503, True)
         assert "secret" not in failure.detail + caplog.text
+
+
+async def test_an_unload_at_the_far_end_waits_no_longer_than_a_request_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placement = LocalPlacement(FakeEngine, Limits())
+    monkeypatch.setattr("service.local.local_placement", lambda *_: placement)
+    monkeypatch.setattr("service.host.configure_logging", lambda _format: None)
+    host = Host(Settings(cache_dir=tmp_path, default_latency_ms=100), Deployment(variants=["lenet5"]))
+    await host._warming
+    lenet = placement.predictor(LENET)
+    await lenet.load()
+    async with lenet._residency.using(lenet._resident):
+        failure = await asyncio.wait_for(host.unload("lenet5@mnist", True), 30)
+        assert failure is not None
+        assert (failure.slug, "still in use" in failure.detail) == ("deadline-missed", True)
+    assert placement.resident(LENET)
+    assert await host.unload("lenet5@mnist", True) is None
+    assert not placement.resident(LENET)
+    await placement.close()

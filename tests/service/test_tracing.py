@@ -221,7 +221,7 @@ def test_without_the_extra_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, EXPORTER, None)
     result, started = serve(monkeypatch, "--tracing")
     assert (result.exit_code, started) == (1, [])
-    assert "pip install 'topfive[tracing]'" in " ".join(result.output.split())
+    assert "pip install -e '.[tracing]'" in " ".join(result.output.split())
     result, started = serve(monkeypatch, "--no-tracing")
     assert (result.exit_code, [settings.tracing for settings in started]) == (0, [False])
 
