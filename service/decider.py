@@ -19,11 +19,13 @@ from service.promises import Promises
 from service.router import choose, default_label_set
 from service.schemas import ClassifyQuery
 from service.settings import Settings
-from service.standing import Budget, Candidate, Decision, Standing, together
+from service.standing import LEAST_SAFETY, Budget, Candidate, Decision, Standing, together
 
 #: How long a named checkpoint that can be served is served without a look at the disk: each look gives the
 #: interpreter's lock away, and getting it back from busy threads costs more than the look.
 _TRUST_S = 1.0
+#: What is left of a budget that is used up.
+_NOTHING_S = 1e-6
 
 
 class Decider:
@@ -78,13 +80,11 @@ class Decider:
         if query.model is not None and survey.candidates[0].standing is None:
             # Nobody is there to ask how it stands; the predictor says why.
             return Decision(survey.candidates[0].checkpoint)
-        left_s = max(1e-6, deadline - time.monotonic())
+        left_s = max(_NOTHING_S, deadline - time.monotonic())
         try:
             decision = self._choose(query, survey, left_s)
-        except NoModelFitsError:
-            self._check_late(query, survey, elapsed_s)
-            raise
         except OverloadedError as error:
+            self._check_late(error, survey, query, left_s)
             if not supposing:
                 self._refused(error, survey, left_s)
             raise
@@ -94,18 +94,17 @@ class Decider:
                 self._device(device).let_in(per_picture_s)
         return decision._replace(standing=standing)
 
-    def _check_late(self, query: ClassifyQuery, survey: Survey, elapsed_s: float) -> None:
-        """Raises DeadlineMissedError if the whole budget, of which so much is used up, allows an answer."""
-        try:
-            self._choose(query, survey, self.allowed_s(query))
-        except NoModelFitsError:
-            return
-        except OverloadedError:
-            pass
-        raise DeadlineMissedError(
-            f"{elapsed_s * 1000:.0f} ms of {self.allowed_s(query) * 1000:g} had passed when it was the picture's turn, "
-            "and no network answers within the rest"
-        )
+    def _check_late(self, error: OverloadedError, survey: Survey, query: ClassifyQuery, left_s: float) -> None:
+        """Raises DeadlineMissedError if so much of the budget has passed that the rest would not do even with empty
+        queues."""
+        names = {entry.model for entry in error.considered if entry.rejected == "overloaded"}
+        standings = [s for c, s in survey.candidates if c.model in names]
+        if left_s <= _NOTHING_S or all(s is not None and s.alone_s * LEAST_SAFETY > left_s for s in standings):
+            allowed_ms = self.allowed_s(query) * 1000
+            raise DeadlineMissedError(
+                f"{allowed_ms - left_s * 1000:.0f} ms of {allowed_ms:g} had passed when it was the picture's turn, and "
+                "no network answers within the rest"
+            )
 
     def promise(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
         """Holds the picture's time on the device against those who come later, until it is answered."""

@@ -130,6 +130,7 @@ async def test_the_router_passes_over_damaged_weights(fakes: Fakes, monkeypatch:
         return load(checkpoint)
 
     monkeypatch.setattr(fakes, "load", damaged)
+    fakes.profiles = [profile("googlenet@imagenet1k", forward_ms=40)]
     async with fakes.client() as client:
         assert (await client.post("/classify", content=photo())).json()["model"] == "googlenet"
         problem(await client.post("/classify?model=vgg16", content=photo()), 503, "weights-damaged")
