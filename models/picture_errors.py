@@ -3,7 +3,8 @@
 PictureError
 ├── UnsupportedFormatError   a known kind of file that is not decoded here (PDF, SVG, TIFF, HEIC, video ...)
 ├── UndecodableError         no decoder accepts the bytes: text, noise, truncated files
-└── TooManyPixelsError       the header promises more pixels than the limit
+├── TooManyPixelsError       the header promises more pixels than the limit
+└── TooManyPartsError        more scans, segments, chunks or blocks than the limit: a small file, a lot of work
 """
 
 from __future__ import annotations
@@ -23,3 +24,7 @@ class UndecodableError(PictureError):
 
 class TooManyPixelsError(PictureError):
     """The picture has more pixels than the limit."""
+
+
+class TooManyPartsError(PictureError):
+    """The file has more parts than the limit: scans of a JPEG, segments, chunks or blocks."""
