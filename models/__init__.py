@@ -10,6 +10,9 @@ Read in this order:
 - ``lenet.py``, ``alexnet.py``, ``zfnet.py``, ``nin.py``, ``vgg.py``, ``googlenet.py``, ``googlenet_bn.py``,
   ``inception_v2.py``, ``inception_v3.py``: one file a network of the papers, over ``layers.py``.
 - ``pictures.py``: bytes -> upright 8-bit picture; ``preprocess.py``: picture -> the crop a checkpoint wants.
+- ``jpeg_markers.py``, ``jpeg_end.py``, ``png_chunks.py``, ``webp_chunks.py``, ``gif_blocks.py``, ``bmp_pixels.py``: the
+  parts of a file, counted and sorted before a decoder sees it; ``exif.py``: which way up; ``opaque.py``: transparency;
+  ``file_kinds.py`` names what is not decoded, ``picture_errors.py`` what is wrong.
 - ``postprocess.py``: logits -> the k most probable classes; ``labels.py``: class number -> word.
 - ``manifest.py``: the checkpoints that the project knows; ``checkpoints.py``: which of them are here. Without torch.
 - ``reading.py``: foreign weight files -> checked state dicts; ``zoo.py``: the ONNX Model Zoo's graphs, which

@@ -73,21 +73,23 @@ class Preprocess:
         return cls(**plain)
 
 
-def picture_to_crop(data: bytes, preprocess: Preprocess, *, max_pixels: int) -> npt.NDArray[np.uint8]:
+def picture_to_crop(
+    data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False
+) -> npt.NDArray[np.uint8]:
     """Encoded bytes -> uint8 (side, side, channels), RGB or grey.
 
     Raises:
         PictureError: the bytes are no picture that is decoded here (see ``pictures.decode``).
     """
-    return crop(decode_for(data, preprocess, max_pixels=max_pixels), preprocess)
+    return crop(decode_for(data, preprocess, max_pixels=max_pixels, quick=quick), preprocess)
 
 
-def decode_for(data: bytes, preprocess: Preprocess, *, max_pixels: int) -> Image.Image:
+def decode_for(data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False) -> Image.Image:
     """Encoded bytes -> a picture in grey or RGB, for ``crop``. Raises as ``pictures.decode`` does."""
     # Twice the size asked for: the shrinking decoder averages whole 8x8 blocks, and the antialiased resize after it
     # hides the difference only when it still has pixels to average.
     grey = preprocess.colour == "grey"
-    return decode(data, "L" if grey else "RGB", max_pixels=max_pixels, at_least=2 * preprocess.resize)
+    return decode(data, "L" if grey else "RGB", max_pixels=max_pixels, at_least=2 * preprocess.resize, quick=quick)
 
 
 def crop(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:

@@ -7,11 +7,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from models.pictures import TooManyPixelsError
+from models.pictures import TooManyPartsError, TooManyPixelsError
 from models.preprocess import Preprocess, picture_to_crop
 
-#: A picture within both is decoded on the event loop, in a third of a millisecond. Few bytes hold few scans and no
-#: large profile, which would take longer.
+#: A picture within both is decoded on the event loop, in a third of a millisecond, unless it has more parts (scans,
+#: segments, chunks, runs) than a plain file.
 _SMALL_BYTES = 4_096
 _SMALL_PIXELS = 128 * 128
 
@@ -20,12 +20,12 @@ Crop: TypeAlias = npt.NDArray[np.uint8]
 
 def decode_small(image: bytes, preprocess: Preprocess, max_pixels: int) -> Crop | None:
     """Decodes what takes less time than handing it to a thread does: digits and thumbnails. None for everything else,
-    a small file of many pixels above all."""
+    a small file of many pixels or many scans above all."""
     if len(image) > _SMALL_BYTES:
         return None
     try:
-        return picture_to_crop(image, preprocess, max_pixels=min(_SMALL_PIXELS, max_pixels))
-    except TooManyPixelsError:
+        return picture_to_crop(image, preprocess, max_pixels=min(_SMALL_PIXELS, max_pixels), quick=True)
+    except (TooManyPixelsError, TooManyPartsError):
         return None
 
 

@@ -10,7 +10,8 @@
                          WeightsMissingError, WrongWeightsError        503
     the router           NoModelFitsError                              422
     the decoder          UnsupportedFormatError                        415
-                         UndecodableError, TooManyPixelsError          422
+                         UndecodableError, TooManyPixelsError,         422
+                         TooManyPartsError
     the queue            OverloadedError                               429
                          DeadlineMissedError                           504
     the device           OutOfDeviceMemoryError, MemoryLimitError      503
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.checkpoints import WeightsMissingError, WrongWeightsError
-from models.pictures import TooManyPixelsError, UndecodableError, UnsupportedFormatError
+from models.pictures import TooManyPartsError, TooManyPixelsError, UndecodableError, UnsupportedFormatError
 from models.variants import UnknownModelError
 from service.engines.buckets import OutOfDeviceMemoryError
 from service.schemas import Considered
@@ -163,6 +164,12 @@ TABLE: dict[type[Exception], Problem] = {
     ),
     TooManyPixelsError: Problem(
         "too-many-pixels", 422, "Too many pixels", "Send a smaller picture, or raise TOPFIVE_MAX_PIXELS."
+    ),
+    TooManyPartsError: Problem(
+        "too-many-parts",
+        422,
+        "Too many parts in a picture's file",
+        "Save the picture anew: a JPEG as baseline, not as progressive.",
     ),
     NoModelFitsError: Problem(
         "no-model-fits", 422, "No model fits the budget", "Widen the budget; the detail says what is nearest."

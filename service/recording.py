@@ -33,8 +33,9 @@ _BEFORE = (
     "no-model-fits", "overloaded", "deadline-missed", "not-ready", "internal", GONE,
 )  # fmt: skip
 _AFTER = (
-    OK, "bad-body", "no-picture", "unsupported-format", "undecodable", "too-many-pixels", "no-model-fits", "overloaded",
-    "weights-missing", "weights-damaged", "out-of-memory", "not-ready", "deadline-missed", "internal", GONE,
+    OK, "bad-body", "no-picture", "unsupported-format", "undecodable", "too-many-pixels", "too-many-parts",
+    "no-model-fits", "overloaded", "weights-missing", "weights-damaged", "out-of-memory", "not-ready",
+    "deadline-missed", "internal", GONE,
 )  # fmt: skip
 #: Of those that a picture alone may have.
 _BEFORE_A_PICTURE = (

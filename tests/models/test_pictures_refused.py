@@ -25,6 +25,13 @@ from models.preprocess import PRESETS, picture_to_crop
 from tests.pictures import photo
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+
+
+def iso(major: bytes, *others: bytes) -> bytes:
+    """The first box of a file in the ISO container, with its brands."""
+    return struct.pack(">I4s4sI", 16 + 4 * len(others), b"ftyp", major, 0) + b"".join(others)
+
+
 UNSUPPORTED = {
     "PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
     "SVG": SVG,
@@ -33,6 +40,25 @@ UNSUPPORTED = {
     "SVG, after a DOCTYPE": b'<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "svg11.dtd">\n' + SVG,
     "SVG, after entities": b'<!DOCTYPE svg [ <!ENTITY ns "http://a">\n<!ENTITY b "c"> ]>' + SVG,
     "SVG, after all of it": b'\xef\xbb\xbf \n<?xml version="1.0"?><!-- a --><!DOCTYPE svg>\n<!-- b -->' + SVG,
+    "HEIC, of a general brand": iso(b"mif1", b"mif1", b"heic"),
+    "HEIC, a sequence of 10 bits": iso(b"hevx", b"msf1"),
+    "HEIC, of several layers": iso(b"heim"),
+    "HEIC, whose own brand is unknown": iso(b"MiHE", b"mif1", b"miaf", b"heix"),
+    "HEIC, in capitals": iso(b"HEIC"),
+    "HEIF, of another codec": iso(b"vvic", b"mif1"),
+    "HEIF, of no codec that is known": iso(b"mif1", b"abcd"),
+    "AVIF, of a general brand": iso(b"mif1", b"miaf", b"MA1B", b"avif"),
+    "AVIF, a sequence": iso(b"avis", b"avis", b"msf1", b"iso8"),
+    "AVIF, a sequence of a general brand": iso(b"msf1", b"iso8", b"avis", b"avif"),
+    "camera RAW": iso(b"crx ", b"crx ", b"isom"),
+    "camera RAW, Canon's older": b"II*\x00\x10\x00\x00\x00CR\x02\x00",
+    "camera RAW, Fujifilm's": b"FUJIFILMCCD-RAW 0201",
+    "JPEG XL, in a container": b"\x00\x00\x00\x0cJXL \r\n\x87\n",
+    "audio": iso(b"M4A ", b"mp42", b"isom"),
+    "audio, WAV": b"RIFF\x24\x10\x00\x00WAVEfmt ",
+    "video, of a telephone": iso(b"3gp4", b"isom"),
+    "video, with sound": iso(b"M4V ", b"M4A ", b"mp42"),
+    "video, QuickTime's oldest": b"\x00\x00\x00\x08wide\x00\x00\x10\x00mdat",
     "TIFF": b"II*\x00\x08\x00\x00\x00",
     "TIFF, big-endian": b"MM\x00*\x00\x00\x00\x08",
     "HEIC": b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic",
@@ -73,6 +99,7 @@ def test_known_kinds_of_files_are_named(name: str) -> None:
     assert isinstance(error, UnsupportedFormatError)
     assert name.split(",")[0] in str(error)
     assert "JPEG, PNG, WebP, GIF and BMP" in str(error)
+    assert ("video" in str(error)) == (name.split(",")[0] in ("video", "MP4", "QuickTime", "Matroska", "AVI", "MPEG"))
 
 
 @pytest.mark.parametrize("data", [b"<svgfoo>", b"<html><svg></svg></html>", b"see <svg ", b"<!-- <svg >", b"<?xml"])

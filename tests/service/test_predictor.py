@@ -158,8 +158,8 @@ async def test_only_what_is_small_is_decoded_on_the_event_loop(
 
     decoded_in = []
 
-    def watched(data: bytes, preprocess: Preprocess, *, max_pixels: int) -> object:
-        crop = picture_to_crop(data, preprocess, max_pixels=max_pixels)
+    def watched(data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False) -> object:
+        crop = picture_to_crop(data, preprocess, max_pixels=max_pixels, quick=quick)
         decoded_in.append(threading.current_thread())
         return crop
 

@@ -1,0 +1,57 @@
+"""Transparent pictures over white: one rule for every way in which formats say what is transparent."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+Box: TypeAlias = tuple[int, int, int, int]
+
+
+def over_white(picture: Image.Image) -> Image.Image:
+    """The picture over white, if it has transparency in a form that Pillow knows; else the picture itself."""
+    if not picture.has_transparency_data:
+        return picture
+    rgba = picture.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def grey_of_16_bits(picture: Image.Image, transparent: int | None) -> Image.Image:
+    """A 16-bit grey picture in 8 bits, with one of its 65,536 greys white. Pillow's own conversion clips everything
+    above 255 to white, and knows no transparency."""
+    values = np.asarray(picture).astype(np.uint32)
+    grey = (values >> 8).clip(0, 255).astype(np.uint8)
+    if transparent is not None:
+        grey[values == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def white_where(high: Image.Image, low: Image.Image, transparent: tuple[int, ...]) -> Image.Image:
+    """The high bytes of a 16-bit RGB picture, white where high and low bytes together are the transparent colour."""
+    pixels = np.array(high)
+    keyed = np.ones(pixels.shape[:2], bool)
+    for part, shift in ((pixels, 8), (np.asarray(low), 0)):
+        for channel, value in enumerate(transparent):
+            keyed &= part[..., channel] == value >> shift & 0xFF
+    pixels[keyed] = 255
+    return Image.fromarray(pixels)
+
+
+def without_empty_alpha(picture: Image.Image) -> Image.Image:
+    """A BMP whose alphas are all 0 is meant to be opaque: the writer had an alpha channel and nothing to put there.
+    Windows' clipboard writes such files, and browsers show them."""
+    if picture.mode == "RGBA" and picture.getchannel("A").getbbox() is None:
+        return picture.convert("RGB")
+    return picture
+
+
+def white_outside(picture: Image.Image, frame: Box) -> Image.Image:
+    """White around the part of a GIF's screen that its first picture covers: browsers show nothing there."""
+    if frame == (0, 0, *picture.size):
+        return picture
+    screen = Image.new(picture.mode, picture.size, "white")
+    screen.paste(picture.crop(frame), frame)
+    return screen
