@@ -10,14 +10,14 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.checkpoints import Catalogue
 from service.answers import PROBLEM_MEDIA_TYPE, problem
-from service.callers import announces_body, no_body
+from service.callers import announces_body
 from service.classify import Classifier, known_failure
 from service.decider import Decider
 from service.docs_pages import add_docs_pages
@@ -73,7 +73,6 @@ def create_app(
         methods=["POST"],
         response_model=RouteAnswer,
         summary="Which checkpoint would answer now, and why",
-        dependencies=[Depends(no_body)],
         openapi_extra={"parameters": _parameters()},
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -114,12 +113,8 @@ async def test_a_caller_without_an_address_is_a_stranger(fakes: Fakes) -> None:
     assert sent[0]["status"] == 403
 
 
-@pytest.mark.parametrize("path", [LOAD, "/models/lenet5/unload?wait=true", "/route?model=lenet5"])
+@pytest.mark.parametrize("path", [LOAD, "/models/lenet5/unload?wait=true"])
 async def test_a_body_where_none_belongs_is_refused(fakes: Fakes, path: str) -> None:
-    async def endless() -> AsyncIterator[bytes]:
-        while True:
-            yield b"x"
-
     async with fakes.client() as client:
         document = problem(await client.post(path, content=b"{}"), 400, "bad-body")
         assert path.partition("?")[0] in document["detail"]
@@ -129,6 +124,13 @@ async def test_a_body_where_none_belongs_is_refused(fakes: Fakes, path: str) -> 
             # So that whoever has more to send stops.
             assert (b"connection", b"close") in sent[0]["headers"]
         assert (await client.post(path, content=b"")).status_code == 200
+
+
+async def test_a_decision_without_a_picture_ignores_one(fakes: Fakes) -> None:
+    """Who asks /route as /classify is asked gets the decision at once, and nothing is read."""
+    async with fakes.client() as client:
+        sent = await raw(client, "/route?model=lenet5", [(b"transfer-encoding", b"chunked")])
+    assert sent[0]["status"] == 200
 
 
 async def raw(
