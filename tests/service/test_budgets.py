@@ -37,11 +37,6 @@ async def is_resident(client: httpx.AsyncClient, name: str) -> bool:
     return resident
 
 
-def body(path: str) -> bytes:
-    """A picture where one is taken."""
-    return picture() if path == "/classify" else b""
-
-
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -78,7 +73,7 @@ async def test_the_most_accurate_within_the_budget_answers(three: Fakes, query: 
 @pytest.mark.parametrize("name", ["memory_mb", "latency_ms"])
 async def test_what_is_no_budget_is_named(three: Fakes, path: str, name: str, value: str) -> None:
     async with three.client(warm=False) as client:
-        answer = await client.post(f"{path}?{name}={value}", content=body(path))
+        answer = await client.post(f"{path}?{name}={value}", content=picture())
     assert name in problem(answer, 400, "bad-parameter")["detail"]
 
 
@@ -86,7 +81,7 @@ async def test_what_is_no_budget_is_named(three: Fakes, path: str, name: str, va
 @pytest.mark.parametrize("value", ["-1", "100.1", "nan", "inf", "1e400", "good", ""])
 async def test_what_is_no_accuracy_is_named(three: Fakes, path: str, value: str) -> None:
     async with three.client(warm=False) as client:
-        answer = await client.post(f"{path}?min_top1={value}", content=body(path))
+        answer = await client.post(f"{path}?min_top1={value}", content=picture())
     assert "min_top1" in problem(answer, 400, "bad-parameter")["detail"]
 
 
@@ -108,7 +103,7 @@ async def test_below_every_network_is_422_and_names_the_nearest(
     three: Fakes, path: str, query: str, says: str, rejected: set[str]
 ) -> None:
     async with three.client() as client:
-        document = problem(await client.post(f"{path}?{query}", content=body(path)), 422, "no-model-fits")
+        document = problem(await client.post(f"{path}?{query}", content=picture()), 422, "no-model-fits")
     assert says in document["detail"]
     assert {entry["rejected"] for entry in document["considered"]} - {"weights missing"} == rejected
 
@@ -117,7 +112,7 @@ async def test_below_every_network_is_422_and_names_the_nearest(
 async def test_what_could_be_met_but_not_now_is_429(three: Fakes, path: str) -> None:
     async with three.client() as client:
         async with three.busy(client, "vgg16@imagenet1k"):
-            answer = await client.post(f"{path}?latency_ms=3500", content=body(path))
+            answer = await client.post(f"{path}?latency_ms=3500", content=picture())
             patient = (await client.post("/route?latency_ms=60000")).json()
         document = problem(answer, 429, "overloaded")
         assert "alexnet@imagenet1k could answer within 3500 ms" in document["detail"]
