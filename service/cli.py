@@ -101,7 +101,8 @@ def models(
     """List the networks, their checkpoints, and how to get the weights that are missing."""
     from service.answers import model_row
 
-    rows = [model_row(c, resident=False) for c in _catalogue(untrained).checkpoints()]
+    catalogue = Catalogue(read_settings().cache_dir, untrained=untrained, left_out=_print_left_out)
+    rows = [model_row(c, resident=False) for c in catalogue.checkpoints()]
     if as_json:
         print(json.dumps({"models": [row.model_dump() for row in rows]}, indent=2))  # noqa: T201
         return
@@ -244,6 +245,10 @@ def export(
     except _CANNOT_RUN as error:
         fail(error)
     console.print(f"[green]written[/] {escape(str(file))}", highlight=False, soft_wrap=True)
+
+
+def _print_left_out(path: Path, why: str) -> None:
+    errors.print(f"[yellow]left out[/] {escape(str(path))}: {escape(why)}", highlight=False, soft_wrap=True)
 
 
 def _catalogue(untrained: bool = False) -> Catalogue:

@@ -26,6 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.checkpoints import Catalogue
+from models.graph_cache import clear_unused_graphs
 from service.capacity import Machine, check_fits, with_device
 from service.fleet import load_fleet
 from service.processes import RUN_ID, end_run, holder_of, of_run
@@ -36,6 +37,10 @@ from service.state import State, end_leftovers
 _READY_WITHIN_S = 1200.0
 #: The driver bounds its own steps below this.
 _STOP_WITHIN_S = 9.5
+#: What /readyz says once every load has failed.
+_NOTHING_LOADED = {
+    f"/problems/{slug}" for slug in ("load-failed", "out-of-memory", "weights-damaged", "weights-missing")
+}
 _LOGS = "its log files are in /tmp/ray/session_latest/logs"
 
 
@@ -56,6 +61,7 @@ def serve(settings: Settings, console: Console) -> None:
     ended = end_leftovers()
     if ended:
         console.print(f"ended {ended} processes that an earlier run had left behind")
+    clear_unused_graphs()
     catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
     machine = Machine.this()
     fleet = with_device(fleet, settings.device, machine)
@@ -140,6 +146,8 @@ def _stop(driver: subprocess.Popen[str] | None, state: State, *, orderly: bool) 
             driver.kill()
             driver.wait()
     end_run(state.record.run, patience_s=0.2)
+    # Replicas are killed, and leave what they have in the temporary folder.
+    clear_unused_graphs()
     if driver is not None:
         driver.wait()
     state.release()
@@ -188,7 +196,7 @@ def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console)
     """Polls /readyz, saying what is being loaded, then reads /models.
 
     Raises:
-        StartError: the driver has ended, or the bound on loading is over.
+        StartError: the driver has ended, nothing could be loaded, or the bound on loading is over.
     """
     give_up = time.monotonic() + _READY_WITHIN_S
     said = ""
@@ -201,7 +209,10 @@ def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console)
             if answer is not None and answer.status_code == 200:
                 rows: list[dict[str, Any]] = client.get("/models").json()["models"]
                 return rows
-            detail = answer.json().get("detail", "") if answer is not None and _is_json(answer) else ""
+            problem = answer.json() if answer is not None and _is_json(answer) else {}
+            detail = problem.get("detail", "")
+            if problem.get("type") in _NOTHING_LOADED:
+                raise StartError(detail)
             if detail and detail != said:
                 console.print(f"  {escape(detail)}")
                 said = detail
@@ -226,6 +237,9 @@ def _table(models: list[dict[str, Any]]) -> Table:
         if row["state"] == "weights missing":
             table.add_row("  [yellow]no weights[/]", row["name"], "", f"[dim]{escape(row['mend'] or '')}[/]")
             continue
+        if row.get("failure"):
+            table.add_row("  [red]not loaded[/]", row["name"], "", f"[dim]{escape(row['failure'])}[/]")
+            continue
         colour, state = {"ready": ("green", "ready")}.get(row["state"], ("red", "not loaded"))
         if _on_demand(row):
             colour, state = "cyan", "on demand"
@@ -236,12 +250,14 @@ def _table(models: list[dict[str, Any]]) -> Table:
 
 def _on_demand(row: dict[str, Any]) -> bool:
     """Whether it is only not in memory: the router would say how it stands, which it does not of damaged weights."""
-    return row["state"] == "loadable" and row["footprint_mb"] is not None
+    return row["state"] == "loadable" and row["footprint_mb"] is not None and not row.get("failure")
 
 
 def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, seconds: float, console: Console) -> None:
     ready = [row for row in models if row["state"] == "ready"]
     console.print(f"[bold green]ready[/] in {seconds:.1f} s: {len(ready)} of {len(models)} networks, {url}/docs")
+    if not ready and not any(row["state"] == "loadable" for row in models):
+        console.print("[yellow]nothing can be served yet[/]: no network of this fleet has weights; the table says how")
     waiting = sum(_on_demand(row) for row in models)
     if waiting:
         console.print(f"  {waiting} more are loaded when they are asked for; there is no room for all at once")
