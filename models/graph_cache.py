@@ -111,14 +111,18 @@ def _is_whole(file: Path, damaged: Damaged | None) -> bool:
 
 
 def _export_somewhere(checkpoint: Checkpoint, cache_dir: Path, path: Path, damaged: Damaged | None) -> Path:
-    try:
-        return _export_once(checkpoint, cache_dir, path, damaged)
-    except WeightsMissingError:
-        raise
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
+    """Exports into the cache, or else into the run's own folder; what the cache did not take once is not tried there
+    again, since each try is a whole export."""
+    if not _own_folders:
+        try:
+            return _export_once(checkpoint, cache_dir, path, damaged)
+        except WeightsMissingError:
             raise
-        return _export_once(checkpoint, cache_dir, _own_folder(path.parent, error) / path.name, damaged)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            _make_own_folder(path.parent, error)
+    return _export_once(checkpoint, cache_dir, _own_folders[0] / path.name, damaged)
 
 
 def _export_once(checkpoint: Checkpoint, cache_dir: Path, path: Path, damaged: Damaged | None) -> Path:
@@ -142,29 +146,27 @@ def _export_once(checkpoint: Checkpoint, cache_dir: Path, path: Path, damaged: D
 _own_folders: list[Path] = []
 
 
-def _own_folder(instead_of: Path, why: OSError) -> Path:
-    """The run's own folder for graphs, made when it is first needed.
+def _make_own_folder(instead_of: Path, why: OSError) -> None:
+    """Makes the run's own folder for graphs.
 
     Raises:
         OSError: there is no temporary folder that can be written to; then it is ``why``.
     """
-    if not _own_folders:
-        run = os.environ.get(_RUN_ID)
-        try:
-            folder = _locked_folder(f"{_PREFIX}{os.getuid()}-{run or uuid.uuid4().hex}")
-        except OSError as error:
-            raise why from error
-        log.warning(
-            "graphs cannot be kept in %s (%s); those of this run are in %s, and the next start makes them again",
-            instead_of,
-            why.strerror or why,
-            folder,
-        )
-        _own_folders.append(folder)
-        if run is None:
-            # Of a service the others may still use it.
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return _own_folders[0]
+    run = os.environ.get(_RUN_ID)
+    try:
+        folder = _locked_folder(f"{_PREFIX}{os.getuid()}-{run or uuid.uuid4().hex}")
+    except OSError as error:
+        raise why from error
+    log.warning(
+        "graphs cannot be kept in %s (%s); those of this run are in %s, and the next start makes them again",
+        instead_of,
+        os.strerror(why.errno or 0),
+        folder,
+    )
+    _own_folders.append(folder)
+    if run is None:
+        # Of a service the others may still use it.
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _locked_folder(name: str) -> Path:

@@ -214,7 +214,8 @@ class Residency:
                 # Who leaves anyway goes first; who was chosen to leave stays chosen, whoever is used less meanwhile.
                 others.sort(key=lambda e: (not e.leaving, e.value(now)))
                 idle = next((e for e in others if not e.users), None)
-                if idle is not None:
+                # Where what leaves anyway is enough, it is waited for, and nobody else goes.
+                if idle is not None and (idle.leaving or lacking > sum(e.held for e in others if e.unloading)):
                     await self._unload(idle)
                     continue
                 for other in others:

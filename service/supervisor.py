@@ -48,6 +48,10 @@ class StartError(RuntimeError):
     """The service could not start, or did not stay up; the text says why."""
 
 
+class NothingLoadedError(StartError):
+    """The service runs, and none of its networks could be loaded."""
+
+
 def serve(settings: Settings, console: Console) -> None:
     """Serves until SIGINT or SIGTERM.
 
@@ -87,8 +91,9 @@ def serve(settings: Settings, console: Console) -> None:
         _watch(driver, state)
     except _StopSignal:
         console.print("stopping: running requests are answered first" if answers else "stopping")
-    except StartError:
-        answers = False  # nothing is left that could stop in order
+    except StartError as error:
+        # Otherwise nothing is left that could stop in order.
+        answers = isinstance(error, NothingLoadedError)
         raise
     finally:
         signals.hold()
@@ -196,7 +201,8 @@ def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console)
     """Polls /readyz, saying what is being loaded, then reads /models.
 
     Raises:
-        StartError: the driver has ended, nothing could be loaded, or the bound on loading is over.
+        StartError: the driver has ended, or the bound on loading is over.
+        NothingLoadedError: every load has failed.
     """
     give_up = time.monotonic() + _READY_WITHIN_S
     said = ""
@@ -212,7 +218,7 @@ def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console)
             problem = answer.json() if answer is not None and _is_json(answer) else {}
             detail = problem.get("detail", "")
             if problem.get("type") in _NOTHING_LOADED:
-                raise StartError(detail)
+                raise NothingLoadedError(detail)
             if detail and detail != said:
                 console.print(f"  {escape(detail)}")
                 said = detail

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from models.checkpoints import Catalogue
 from service import remote
-from service.errors import Failure, NotReadyError
+from service.errors import Failure, LoadFailedError, NotReadyError, failure_of
 from service.placement import Memory
 from service.prediction import Prediction
 from service.profiles import SIZE_CLASSES
@@ -28,10 +30,13 @@ STANDING = Standing((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1_000_000, q
 MEMORY = Memory("both: a CPU", 2_000_000, 1_000_000)
 
 
-def report(*loaded: str, ready: bool = True, memory: Memory = MEMORY) -> Report:
-    names = [LENET.name, GOOGLENET.name]
+def report(*loaded: str, ready: bool = True, memory: Memory = MEMORY, lacks: Sequence[str] = (), **more: Any) -> Report:
+    """Of a deployment that may be asked for both, except for what it ``lacks``."""
+    names = [name for name in (LENET.name, GOOGLENET.name) if name not in lacks]
     decode_s = {kind: 0.125 * n for n, kind in enumerate(SIZE_CLASSES)}
-    return Report(ready, frozenset(loaded), dict.fromkeys(names, STANDING), dict.fromkeys(names, decode_s), memory)
+    return Report(
+        ready, frozenset(loaded), dict.fromkeys(names, STANDING), dict.fromkeys(names, decode_s), memory, **more
+    )
 
 
 class Handle:
@@ -264,3 +269,85 @@ async def test_a_load_over_a_broken_hop_is_503(what: str, caplog: pytest.LogCapt
         assert isinstance(failure, Failure)
         assert (failure.status, says in failure.detail) == (503, True)
         assert "secret" not in failure.detail + caplog.text
+
+
+FULL = Failure("load-failed", "no disk has room", {"retry_after_ms": 4000.0})
+DAMAGED = Failure("weights-damaged", "lenet5@mnist.safetensors is damaged")
+IMPORTED = replace(LENET, labels="cifar10")
+
+
+async def test_what_a_deployment_cannot_load_is_no_choice_until_it_says_otherwise() -> None:
+    lenet = Handle(reported=report(lacks=[LENET.name], failures={LENET.name: FULL}))
+    placement = await surveyed(lenet, Handle())
+    failure = placement.failure(LENET)
+    assert isinstance(failure, LoadFailedError)
+    assert failure_of(failure) == FULL
+    assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (False, True)
+    assert placement.survey([LENET], 0).candidates[0].standing is None
+    # The next try is due: it may be chosen, and what it failed of is known all the same.
+    lenet.reported = report(failures={LENET.name: FULL})
+    await placement._ask("lenet5", lenet)
+    assert (placement.serves(LENET), placement.failure(LENET) is None) == (True, False)
+    lenet.reported = report()
+    await placement._ask("lenet5", lenet)
+    assert placement.failure(LENET) is None
+
+
+@pytest.mark.parametrize("told", [FULL, DAMAGED, Failure("out-of-memory", "none", {"retry_after_ms": 1000.0})])
+async def test_a_load_that_fails_is_known_before_the_next_report(told: Failure) -> None:
+    lenet = Handle(told)
+    placement = await surveyed(lenet, Handle())
+    assert await placement.predictor(LENET).predict(b"", soon()) == told
+    assert not placement.serves(LENET)
+    await placement._ask("lenet5", lenet)
+    assert placement.serves(LENET)
+
+
+@pytest.mark.parametrize("told", [Failure("undecodable", "text"), Failure("out-of-memory", "in a forward pass")])
+async def test_other_failures_say_nothing_of_loads(told: Failure) -> None:
+    placement = await surveyed(Handle(told), Handle())
+    await placement.predictor(LENET).predict(b"", soon())
+    assert placement.serves(LENET)
+
+
+async def test_weights_that_came_after_the_start_are_served_once_their_deployment_knows_of_them() -> None:
+    lenet = Handle()
+    placement = RemotePlacement({"lenet5": lenet}, stopping=lambda: False)
+    # Before the first report nobody knows better than the fleet.
+    assert placement.serves(IMPORTED)
+    await watched(placement)
+    assert not placement.serves(IMPORTED)
+    assert not placement.serves(GOOGLENET)
+    lenet.reported = replace_standings(report(), IMPORTED.name)
+    await placement._ask("lenet5", lenet)
+    assert placement.serves(IMPORTED)
+    # A deployment that is down for a moment changes nothing of what is meant by default.
+    placement._reports["lenet5"] = None
+    assert placement.serves(IMPORTED)
+
+
+def replace_standings(before: Report, name: str) -> Report:
+    return replace(before, standings={**before.standings, name: STANDING})
+
+
+async def test_a_deployment_that_can_load_nothing_keeps_nobody_waiting_and_all_of_them_say_why() -> None:
+    nothing = report(ready=False, nothing=FULL)
+    lenet, googlenet = Handle(reported=nothing), Handle(reported=report(ready=False))
+    placement = RemotePlacement({"lenet5": lenet, "googlenet": googlenet}, stopping=lambda: False)
+    await watched(placement)
+    with pytest.raises(NotReadyError, match="waiting for googlenet$"):
+        placement.check_ready()
+    googlenet.reported = nothing
+    await placement._ask("googlenet", googlenet)
+    with pytest.raises(LoadFailedError, match="no disk has room"):
+        placement.check_ready()
+    assert not up(placement)
+    googlenet.reported = report(GOOGLENET.name)
+    await placement._ask("googlenet", googlenet)
+    assert is_ready(placement)
+    assert up(placement)
+
+
+def up(placement: RemotePlacement) -> bool:
+    (reading,) = placement.readings()
+    return bool(reading.value)
