@@ -182,9 +182,14 @@ class Decider:
             self._named.clear()
             self._trusted_until = arrived + _TRUST_S
         found = self._named.get((model, labels))
-        if found is None or not all(map(self._placement.serves, members_of(found))):
+        if found is None or not self._serves(found):
             found = self._named[model, labels] = find(self._catalogue, model, labels, self._placement.serves)
         return found
+
+    def _serves(self, found: Checkpoint | Ensemble) -> bool:
+        if isinstance(found, Ensemble):
+            return all(map(self._placement.serves, found.members))
+        return self._placement.serves(found)
 
     def _refused(self, error: OverloadedError, survey: Survey, left_s: float) -> None:
         """Puts off a caller who is refused, and begins to load what is only not in memory."""

@@ -157,6 +157,7 @@ class RemotePlacement:
             raise NotReadyError(f"waiting for {', '.join(missing)}")
         nothing = [report.nothing for report in reports if report is not None and report.nothing is not None]
         if nothing and not ready:
+            # Of several deployments each says so of its own.
             raise _raised(nothing[0])
         self._was_ready = True
 

@@ -335,7 +335,7 @@ async def test_a_deployment_that_can_load_nothing_keeps_nobody_waiting_and_all_o
     lenet, googlenet = Handle(reported=nothing), Handle(reported=report(ready=False))
     placement = RemotePlacement({"lenet5": lenet, "googlenet": googlenet}, stopping=lambda: False)
     await watched(placement)
-    with pytest.raises(NotReadyError, match="waiting for googlenet$"):
+    with pytest.raises(NotReadyError, match=r"waiting for googlenet$"):
         placement.check_ready()
     googlenet.reported = nothing
     await placement._ask("googlenet", googlenet)
