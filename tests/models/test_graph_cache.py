@@ -207,6 +207,22 @@ def test_what_the_cache_does_not_take_goes_to_a_folder_of_this_run_with_one_line
     assert os.strerror(number) in record.getMessage()
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EAGAIN])
+def test_what_no_other_folder_mends_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    tried = []
+
+    def export(_checkpoint: Checkpoint, _cache: Path, path: Path) -> None:
+        tried.append(path)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(graph_cache, "export_apart", export)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        cached_graph(LENET, tmp_path)
+    assert len(tried) == 1
+
+
 def test_where_no_folder_takes_it_the_reason_is_the_first_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def export(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

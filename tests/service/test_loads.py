@@ -33,7 +33,8 @@ class Service:
     """A service over a cache with vgg16 and googlenet of imagenet1k, whose loads may be made to fail."""
 
     def __init__(self, cache: Path) -> None:
-        self.cache, self.now = cache, 0.0
+        self.cache, self.now, self.failing_takes_s = cache, 0.0, 0.0
+        self.jumps = 0.0
         put(cache, "vgg16", "imagenet1k", top1=71.0)
         put(cache, "googlenet", "imagenet1k", top1=67.0)
         self.catalogue = Catalogue(cache)
@@ -46,8 +47,13 @@ class Service:
             profiles=OnFile(*(profile(name, footprint_mb=size) for name, size in MEGABYTES.items())),
             memory_limit_bytes=LIMIT,
             prepare=self.prepare,
-            clock=lambda: self.now,
+            clock=self.clock,
         )
+
+    def clock(self) -> float:
+        """What a failed load takes is over once its failure has been noted."""
+        now, self.now, self.jumps = self.now, self.now + self.jumps, 0.0
+        return now
 
     def prepare(self, checkpoint: Checkpoint) -> None:
         if checkpoint.name in self.cannot_be_prepared:
@@ -57,6 +63,7 @@ class Service:
     def load(self, checkpoint: Checkpoint) -> Engine:
         self.events.append(f"load {checkpoint.name}")
         if checkpoint.name in self.broken:
+            self.jumps += self.failing_takes_s
             raise self.broken[checkpoint.name]
         return Unloading(checkpoint, self.events)
 
@@ -181,6 +188,27 @@ async def test_where_nobody_else_could_answer_the_failure_is_told(service: Servi
             answer = await client.post("/classify?min_top1=70", content=photo())
             assert answer.status_code in (422, 503)
             assert service.events.count("load vgg16@imagenet1k") == 1
+
+
+async def test_of_several_that_fail_the_first_to_be_tried_again_says_when(service: Service) -> None:
+    for name in MEGABYTES:
+        service.broken[name] = OSError(28, "full")
+    async with service.client() as client:
+        await client.post("/classify?model=vgg16", content=photo())
+        service.now = 0.5
+        await client.post("/classify?model=googlenet@imagenet1k", content=photo())
+        service.now = 0.625
+        answer = await client.post("/classify?labels=imagenet1k", content=photo())
+        assert problem(answer, 503, "load-failed")["retry_after_ms"] == 375.0
+
+
+async def test_each_is_tried_once_for_a_picture_however_long_the_loads_take(service: Service) -> None:
+    names = ["vgg16@imagenet1k", "googlenet@imagenet1k"]
+    service.broken = {name: OSError(28, "full") for name in names}
+    service.failing_takes_s = 1000.0
+    async with service.client() as client, asyncio.timeout(30):
+        problem(await client.post("/classify?labels=imagenet1k", content=photo()), 503, "load-failed")
+        assert service.events == [f"load {name}" for name in names]
 
 
 @pytest.mark.parametrize("asked", ["", "?labels=imagenet1k"])

@@ -1,0 +1,91 @@
+"""What a deployment reports to the ingress, and what it makes of names."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
+from service.engines import Engine
+from service.engines.fake import FakeEngine
+from service.errors import Failure
+from service.host import Host
+from service.placement import LocalPlacement
+from service.prediction import Limits, Prediction
+from tests.cards import put
+from tests.pictures import photo
+
+GOOGLENET, BOX = "googlenet@imagenet1k", "googlenet@cifar10"
+
+
+class Deployment:
+    """A host of googlenet over fake engines, without its replica."""
+
+    def __init__(self, cache: Path) -> None:
+        self.broken: dict[str, Exception] = {}
+        self.now = 0.0
+        self.host = Host.__new__(Host)
+        self.host._stop_tracing = lambda: None
+        self.host._catalogue = Catalogue(cache, variants=["googlenet"])
+        self.host._placement = LocalPlacement(self._load, Limits(), clock=lambda: self.now)
+
+    def _load(self, checkpoint: Checkpoint) -> Engine:
+        if checkpoint.name in self.broken:
+            raise self.broken[checkpoint.name]
+        return FakeEngine(checkpoint)
+
+    async def warm_up(self) -> None:
+        rows = self.host._catalogue.checkpoints()
+        await self.host._placement.warm_up([row for row in rows if row.state == "loadable"])
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    put(tmp_path, "googlenet", "imagenet1k")
+    return Deployment(tmp_path)
+
+
+async def test_what_failed_has_no_standing_until_the_next_try_is_due_and_says_why(deployment: Deployment) -> None:
+    deployment.broken[GOOGLENET] = OSError(28, "full")
+    await deployment.warm_up()
+    report = await deployment.host.report()
+    assert (report.ready, report.nothing, report.loaded) == (True, None, {BOX})
+    assert (set(report.standings), set(report.failures)) == ({BOX}, {GOOGLENET})
+    assert report.failures[GOOGLENET].slug == "load-failed"
+    deployment.now = 1.0
+    report = await deployment.host.report()
+    assert (set(report.standings), set(report.failures)) == ({BOX, GOOGLENET}, {GOOGLENET})
+    await deployment.host._placement.close()
+
+
+async def test_where_nothing_could_be_loaded_the_report_says_so(deployment: Deployment) -> None:
+    deployment.broken = {name: WrongWeightsError("damaged") for name in (GOOGLENET, BOX)}
+    report = await deployment.host.report()
+    assert (report.ready, report.nothing) == (False, None)
+    await deployment.warm_up()
+    report = await deployment.host.report()
+    assert report.nothing is not None
+    assert (report.ready, report.nothing.slug, report.standings) == (False, "weights-damaged", {})
+    await deployment.host._placement.close()
+
+
+async def test_a_file_that_has_gone_since_the_ingress_looked_is_missing_and_nothing_is_loaded_for_it(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    await deployment.warm_up()
+    soon = time.monotonic() + 30
+    assert isinstance(await deployment.host.predict(photo(), GOOGLENET, 30.0), Prediction)
+    before = deployment.host._placement.predictor(deployment.host._catalogue.find(GOOGLENET))
+    (tmp_path / "checkpoints" / f"{GOOGLENET}.safetensors").unlink()
+    for outcome in (
+        await deployment.host.predict(photo(), GOOGLENET, 30.0),
+        await deployment.host.load(GOOGLENET),
+        await deployment.host.unload(GOOGLENET, True),
+    ):
+        assert isinstance(outcome, Failure)
+        assert outcome.slug == "weights-missing"
+    assert before.ready
+    assert isinstance(await before.predict(photo(), soon), Prediction)
+    await deployment.host._placement.close()
