@@ -21,7 +21,7 @@ from service.evaluate_command import evaluate
 from service.loadtest_command import loadtest
 from service.profile_command import profile
 from service.settings import Settings
-from service.terminal import console, errors, fail, read_settings
+from service.terminal import console, errors, fail, print_left_out, read_settings
 from service.train_command import train
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ def models(
     """List the networks, their checkpoints, and how to get the weights that are missing."""
     from service.answers import model_row
 
-    catalogue = Catalogue(read_settings().cache_dir, untrained=untrained, left_out=_print_left_out)
-    rows = [model_row(c, resident=False) for c in catalogue.checkpoints()]
+    rows = [model_row(c, resident=False) for c in _catalogue(untrained).checkpoints()]
     if as_json:
         print(json.dumps({"models": [row.model_dump() for row in rows]}, indent=2))  # noqa: T201
         return
@@ -248,12 +247,8 @@ def export(
     console.print(f"[green]written[/] {escape(str(file))}", highlight=False, soft_wrap=True)
 
 
-def _print_left_out(path: Path, why: str) -> None:
-    errors.print(f"[yellow]left out[/] {escape(str(path))}: {escape(why)}", highlight=False, soft_wrap=True)
-
-
 def _catalogue(untrained: bool = False) -> Catalogue:
-    return Catalogue(read_settings().cache_dir, untrained=untrained)
+    return Catalogue(read_settings().cache_dir, untrained=untrained, left_out=print_left_out)
 
 
 async def _classify(

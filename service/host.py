@@ -102,9 +102,9 @@ class Host:
             pass
         except LoadFailedError as error:
             nothing = failure_of(error)
-        loadable = [c for c in self._catalogue.checkpoints() if c.state == "loadable"]
-        checkpoints = [c for c in loadable if self._placement.serves(c)]
-        failed = [(c.name, self._placement.failure(c)) for c in loadable]
+        # What must not be tried yet has no standing.
+        checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable"]
+        failed = [(c.name, self._placement.failure(c)) for c in checkpoints]
         standings = {c.name: s for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None}
         forecasts = {c.name: self._placement.predictor(c).forecast for c in checkpoints if c.name in standings}
         return Report(
