@@ -12,7 +12,7 @@ from torch import nn
 
 from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError
 from models.layers import LRNConstants
-from models.reading import Weights, check_fit, read_weights
+from models.reading import Weights, check_fit, read_outline, read_weights
 from models.variants import Variant
 
 #: Random weights of a variant are the same in every process and every run.
@@ -89,6 +89,22 @@ def build_checkpoint(checkpoint: Checkpoint) -> nn.Module:
     if checkpoint.path is None:
         raise WeightsMissingError(checkpoint)
     return build(checkpoint.variant, weights=checkpoint.path, arguments=checkpoint.network)
+
+
+def check_weights(checkpoint: Checkpoint) -> None:
+    """Compares the names, shapes and types of the tensors in a checkpoint's file with its network's, by the file's
+    header alone.
+
+    Raises:
+        WeightsMissingError: its weights are not on this machine.
+        WrongWeightsError: they are not those of the network.
+        OSError: the file cannot be read.
+    """
+    path = checkpoint.path
+    if path is None:
+        raise WeightsMissingError(checkpoint)
+    weights = read_outline(checkpoint.variant, path)
+    build_with(checkpoint.variant, weights, path, arguments=checkpoint.network)
 
 
 def _network(

@@ -11,7 +11,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import platformdirs
 
+from models.cards import CardError, parse_card
 from models.labels import LABEL_SETS
 from models.manifest import ManifestRow, manifest
 from models.memory import Costs
@@ -63,7 +64,8 @@ class Checkpoint:
     path: Path | None = None
     """Where the weights lie; None if they are missing, or random."""
     modified_ns: int | None = None
-    """When a file in the cache was last replaced: other weights, even under the same card."""
+    """When a file in the cache was last put there: other weights, even under the same card. A later file has a later
+    time, whatever its own age: the inode's change time, which a copy with old times has too."""
     url: str | None = None
     download_bytes: int | None = None
     """What there is to fetch from ``url``."""
@@ -107,6 +109,7 @@ class Catalogue:
         cache_dir: where imported weights lie; ``cache_dir()`` by default.
         untrained: every variant has seeded random weights instead, whatever checkpoints exist.
         variants: the ones that count, for a service that does not host them all; by default all.
+        left_out: told of each file in the cache that counts as no checkpoint, and why, once for each content.
     """
 
     def __init__(
@@ -115,12 +118,15 @@ class Catalogue:
         *,
         untrained: bool = False,
         variants: Collection[str] | None = None,
+        left_out: Callable[[Path, str], None] = lambda _path, _why: None,
     ) -> None:
         self.cache_dir = cache_directory or cache_dir()
         self.untrained = untrained
         self._variants = VARIANTS.keys() if variants is None else frozenset(variants)
+        self._left_out = left_out
         self._changed_at = -1
         self._rows: list[Checkpoint] = []
+        self._cards: dict[Path, tuple[object, Checkpoint | None]] = {}
         self._found: dict[tuple[str, str | None], Checkpoint] = {}
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -134,8 +140,12 @@ class Catalogue:
             # A folder's time moves in ticks (of milliseconds on some systems), so two changes may share one: while
             # the last one is fresh, the time proves nothing.
             fresh = abs(time.time_ns() - changed_at) < 1_000_000_000
-            self._rows = [row for row in self._read() if row.variant.name in self._variants]
-            self._found.clear()
+            rows = [row for row in self._read() if row.variant.name in self._variants]
+            if rows != self._rows:
+                # What has not changed stays the same object, which is quickly told from another.
+                before = {row.name: row for row in self._rows}
+                self._rows = [before[row.name] if before.get(row.name) == row else row for row in rows]
+                self._found.clear()
             self._changed_at = -1 if fresh else changed_at
         return self._rows
 
@@ -146,8 +156,9 @@ class Catalogue:
         for row in manifest():
             if row.variant in VARIANTS:
                 found.setdefault((row.variant, row.labels), _from_manifest(row))
-        for path in sorted(self.cache_dir.glob("checkpoints/*@*.safetensors")):
-            checkpoint = read_card(path)
+        cards = {path: self._card(path) for path in sorted(self.cache_dir.glob("checkpoints/*@*.safetensors"))}
+        self._cards = cards
+        for _, checkpoint in cards.values():
             if checkpoint is not None:
                 found[checkpoint.variant.name, checkpoint.labels] = checkpoint
         with_rows = {variant for variant, _ in found}
@@ -157,21 +168,57 @@ class Catalogue:
         order = {name: i for i, name in enumerate(VARIANTS)}
         return sorted(found.values(), key=lambda c: (order[c.variant.name], LABEL_SETS.index(c.labels)))
 
-    def find(self, model: str, labels: str | None = None) -> Checkpoint:
+    def _card(self, path: Path) -> tuple[object, Checkpoint | None]:
+        """What identifies the content of a file in the cache, and its checkpoint; what is known is not read again."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None, None
+        content = status.st_ino, status.st_size, status.st_ctime_ns
+        known = self._cards.get(path)
+        if known is not None and known[0] == content:
+            return known
+        why, checkpoint = "it has no card; topfive import gives it one", None
+        try:
+            checkpoint = checked_card(path)
+        except CardError as error:
+            why = str(error)
+        if checkpoint is not None and path != self.path_for(checkpoint.variant, checkpoint.labels):
+            why, checkpoint = f"its card is that of {checkpoint.name}", None
+        if checkpoint is None:
+            self._left_out(path, why)
+        return content, checkpoint
+
+    def find(
+        self, model: str, labels: str | None = None, serves: Callable[[Checkpoint], bool] | None = None
+    ) -> Checkpoint:
         """The checkpoint that ``model`` (variant, alias or ``variant@label_set``) stands for.
 
         Without a label set: imagenet1k if loadable, else cifar10, else mnist; if nothing is loadable, the first.
+
+        Args:
+            model: as above.
+            labels: the label set, where ``model`` does not say it.
+            serves: whether a loadable checkpoint can be served; one that cannot comes after those that can.
 
         Raises:
             UnknownModelError: no such variant, or it has no checkpoint for that label set.
         """
         rows = self.checkpoints()
+        if serves is not None:
+            return self._find(rows, model, labels, serves)
         known = self._found.get((model, labels))
         if known is None:
             known = self._found[model, labels] = self._find(rows, model, labels)
         return known
 
-    def _find(self, rows: list[Checkpoint], model: str, labels: str | None) -> Checkpoint:
+    def _find(
+        self,
+        rows: list[Checkpoint],
+        model: str,
+        labels: str | None,
+        serves: Callable[[Checkpoint], bool] = lambda _checkpoint: True,
+    ) -> Checkpoint:
         name, _, at = model.partition("@")
         variant = find_variant(name)
         if variant.name not in self._variants:
@@ -184,8 +231,13 @@ class Catalogue:
             rows = [c for c in rows if c.labels == wanted]
         if not rows:
             raise UnknownModelError(f"{variant.name}@{wanted}")
-        rows.sort(key=lambda c: (c.state != "loadable", LABEL_SETS.index(c.labels)))
-        return rows[0]
+
+        # What cannot be loaded now may be in a moment; what lacks weights has to be fetched first.
+        def rank(row: Checkpoint) -> tuple[bool, bool, int]:
+            there = row.state == "loadable"
+            return not there, there and not serves(row), LABEL_SETS.index(row.labels)
+
+        return min(rows, key=rank)
 
     def path_for(self, variant: Variant, labels: str) -> Path:
         """Where the weights of a checkpoint are stored."""
@@ -215,28 +267,53 @@ def card(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def read_card(path: Path) -> Checkpoint | None:
-    """The checkpoint that a safetensors file describes in its header; None for a file without our card, or a
-    damaged one."""
+    """The checkpoint that a safetensors file describes in its header; None for a file without our card, or with one
+    that cannot be used, or a damaged one."""
+    try:
+        return checked_card(path)
+    except CardError:
+        return None
+
+
+def checked_card(path: Path) -> Checkpoint | None:
+    """The checkpoint that a safetensors file describes in its header; None for a file without our card.
+
+    Raises:
+        CardError: the file is no whole safetensors file, or its card cannot be used.
+    """
     try:
         with path.open("rb") as file:
+            status = os.fstat(file.fileno())
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > 100_000_000:  # the format's own limit on its header
-                return None
+            if length > min(100_000_000, status.st_size):  # the first is the format's own limit
+                raise CardError("it is no whole safetensors file")
             header = json.loads(file.read(length))
-        fields = json.loads(header["__metadata__"]["topfive"])
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        if fields["labels"] not in LABEL_SETS or path.stat().st_size != 8 + length + max(ends, default=0):
+        metadata = header.pop("__metadata__", {})
+        if "topfive" not in metadata:
             return None
-        return Checkpoint(
-            variant=find_variant(fields.pop("variant")),
-            preprocess=Preprocess.from_json(fields.pop("preprocess")),
-            own_costs=_costs(fields.pop("costs", None)),
-            path=path,
-            modified_ns=path.stat().st_mtime_ns,
-            **fields,
-        )
-    except (OSError, struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
+        text = metadata["topfive"]
+        size = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except OSError as error:
+        raise CardError(f"it cannot be read: {error.strerror}") from error
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CardError("it is no whole safetensors file") from error
+    if size != status.st_size:
+        raise CardError(f"it has {status.st_size:,} bytes where its header tells of {size:,}")
+    card = parse_card(text)
+    return Checkpoint(
+        variant=card.variant,
+        labels=card.labels,
+        origin=card.origin,
+        preprocess=card.preprocess,
+        top1=card.top1,
+        top5=card.top5,
+        accuracy_source=card.accuracy_source,
+        recipe=card.recipe,
+        network=card.network,
+        own_costs=card.costs,
+        path=path,
+        modified_ns=status.st_ctime_ns,
+    )
 
 
 def _from_manifest(row: ManifestRow) -> Checkpoint:
@@ -256,12 +333,8 @@ def _from_manifest(row: ManifestRow) -> Checkpoint:
         url=row.url,
         download_bytes=row.size if row.url is not None else None,
         network=row.network,
-        own_costs=_costs(row.costs),
+        own_costs=None if row.costs is None else Costs(**row.costs),
     )
-
-
-def _costs(fields: Mapping[str, int] | None) -> Costs | None:
-    return None if fields is None else Costs(**fields)
 
 
 def _without_weights(variant: Variant) -> Checkpoint:

@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -268,7 +268,7 @@ def _window(module: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
 
 def main() -> None:
     """``python -m models.export NAME``: what ``graph_cache`` starts."""
-    from models.graph_cache import WEIGHTS_MISSING, WRONG_WEIGHTS, catalogued
+    from models.graph_cache import OS_ERROR, OUT_OF_MEMORY, WEIGHTS_MISSING, WRONG_WEIGHTS, catalogued
 
     parser = argparse.ArgumentParser()
     parser.add_argument("name")
@@ -280,9 +280,24 @@ def main() -> None:
     try:
         checkpoint = catalogued(given.name, given.labels, given.cache_dir, untrained=given.untrained)
         export(checkpoint, given.output)
-    except (WeightsMissingError, WrongWeightsError) as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(WRONG_WEIGHTS if isinstance(error, WrongWeightsError) else WEIGHTS_MISSING)
+    except WrongWeightsError as error:
+        _end(WRONG_WEIGHTS, error)
+    except WeightsMissingError as error:
+        _end(WEIGHTS_MISSING, error)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _end(OS_ERROR, f"{error.errno} {error.strerror}: {error.filename or given.output}")
+    except (MemoryError, RuntimeError) as error:
+        # torch and ONNX Runtime have no exception of their own for it: "can't allocate memory", "std::bad_alloc".
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):
+            raise
+        _end(OUT_OF_MEMORY, str(error) or "there was not enough memory")
+
+
+def _end(status: int, why: object) -> NoReturn:
+    sys.stderr.write(" ".join(str(why).split()) + "\n")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.building import build_with
-from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError, card, read_card
+from models.cards import CardError, printable
+from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError, card, checked_card
 from models.description import counted
 from models.labels import LABEL_SETS, labels
 from models.preprocess import PRESETS, Preprocess
@@ -47,7 +48,7 @@ def import_file(
         WrongWeightsError, FileNotFoundError: nothing was stored, an older file is still in place.
     """
     weights = read_weights(variant, path, as_graph=as_graph)
-    own = read_card(path) if path.suffix.lower() == ".safetensors" else None
+    own = _own_card(path) if path.suffix.lower() == ".safetensors" else None
     label_set = _label_set(variant, weights.num_classes, label_set or (own.labels if own is not None else None))
     network = build_with(variant, weights, path, as_graph=as_graph)
     checkpoint = _describe(variant, path, label_set, weights, own, as_graph)
@@ -56,7 +57,14 @@ def import_file(
     checkpoint = counted(checkpoint)
     target = catalogue.path_for(variant, label_set)
     write_checkpoint(target, network, checkpoint)
-    return replace(checkpoint, path=target, modified_ns=target.stat().st_mtime_ns)
+    return replace(checkpoint, path=target, modified_ns=target.stat().st_ctime_ns)
+
+
+def _own_card(path: Path) -> Checkpoint | None:
+    try:
+        return checked_card(path)
+    except CardError as error:
+        raise WrongWeightsError(f"{path}: {error}") from error
 
 
 def _describe(
@@ -76,7 +84,7 @@ def _describe(
     checkpoint = Checkpoint(
         variant=variant,
         labels=label_set,
-        origin=f"imported from {path.name}",
+        origin=printable(f"imported from {path.name}"),
         preprocess=_graph_input(variant, as_graph),
         top1=top1,
         top5=top5,

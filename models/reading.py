@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -39,6 +39,7 @@ def read_weights(variant: Variant, path: Path, *, as_graph: bool = False) -> Wei
     Raises:
         WrongWeightsError: damaged, unreadable, of another kind, or of another network.
         FileNotFoundError: there is no such file.
+        OSError: it cannot be read.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -72,6 +73,31 @@ def read_weights(variant: Variant, path: Path, *, as_graph: bool = False) -> Wei
     return Weights(state, _classes(variant, path, state), network, known)
 
 
+def read_outline(variant: Variant, path: Path) -> Weights:
+    """Reads what a ``.safetensors`` file says of its tensors, and not the tensors: those are on the meta device.
+
+    Raises:
+        WrongWeightsError: damaged, or of another network.
+        OSError: it cannot be read.
+    """
+    # safetensors calls a file missing that it may not open; Python tells why.
+    with path.open("rb"):
+        pass
+    try:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            shapes = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
+    except (SafetensorError, ValueError) as error:
+        raise WrongWeightsError(f"{path} is no whole safetensors file: {_line(error)}") from error
+    with torch.device("meta"):
+        # Floats of every width become float32 when they are read.
+        state = {
+            name: torch.empty(shape, dtype=torch.float32 if "F" in kind else torch.int64)
+            for name, (shape, kind) in shapes.items()
+        }
+    return Weights(state, _classes(variant, path, state))
+
+
 def check_fit(path: Path, name: str, network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Raises WrongWeightsError, naming the first difference and how many there are, unless the tensors are exactly
     those of the network."""
@@ -102,10 +128,13 @@ def _classes(variant: Variant, path: Path, state: Mapping[str, torch.Tensor]) ->
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    # safetensors calls a file missing that it may not open; Python tells why.
+    with path.open("rb"):
+        pass
     try:
         state: dict[str, torch.Tensor] = load_file(path)
         return state
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise WrongWeightsError(f"{path} is no whole safetensors file: {_line(error)}") from error
 
 

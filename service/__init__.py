@@ -10,7 +10,8 @@
    whose far end is ``host.py``.
 4. ``predictor.py``: one checkpoint being served: decode in a small thread pool (a thumbnail on the spot:
    ``decoding.py``; ``arriving.py`` has who is there), queue, forward, top-k (``prediction.py``). ``residency.py``
-   keeps it in memory meanwhile, under a byte limit (``resident.py``: one entry of it).
+   keeps it in memory meanwhile, under a byte limit (``resident.py``: one entry of it); ``load_failures.py`` remembers
+   what could not be loaded.
 5. ``batcher.py``: waits for the device slot (``device.py``), takes what is queued, earliest deadline first
    (``deadline_queue.py``), as much as makes a good batch (``cutting.py``).
 6. ``passes.py`` and ``engines/``: a uint8 batch -> probabilities and class numbers, on the device; ``choice.py``

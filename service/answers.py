@@ -128,7 +128,11 @@ def outlook(standing: Standing, accuracy: Accuracy) -> Outlook:
 
 
 def model_row(
-    checkpoint: Checkpoint, resident: bool, standing: Standing | None = None, accuracy: Accuracy | None = None
+    checkpoint: Checkpoint,
+    resident: bool,
+    standing: Standing | None = None,
+    accuracy: Accuracy | None = None,
+    failure: Exception | None = None,
 ) -> ModelRow:
     """A checkpoint as ``GET /models`` and ``topfive models`` list it."""
     variant, costs, here = checkpoint.variant, checkpoint.costs, checkpoint.state == "loadable"
@@ -151,6 +155,7 @@ def model_row(
         preprocess=checkpoint.preprocess.to_json(),
         outlook=None if standing is None or accuracy is None else outlook(standing, accuracy),
         mend=None if here else checkpoint.mend,
+        failure=None if failure is None else str(failure),
         download_mb=None if here or checkpoint.download_bytes is None else round(checkpoint.download_bytes / 1e6, 1),
     )
 

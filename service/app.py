@@ -16,7 +16,7 @@ from service.api import create_app
 from service.capacity import hosted
 from service.fleet import Deployment, Fleet
 from service.host import Host
-from service.logs import configure_logging
+from service.logs import configure_logging, log_left_out
 from service.remote import RemotePlacement
 from service.settings import Settings
 from service.state import is_stopping
@@ -55,7 +55,9 @@ class Gateway:
     def __init__(self, settings: Settings, fleet: Fleet, folder: Path, handles: dict[str, Any]) -> None:
         stop_tracing = start_tracing(settings)
         configure_logging(settings.log_format)
-        catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=fleet.names())
+        catalogue = Catalogue(
+            settings.cache_dir, untrained=settings.untrained, variants=fleet.names(), left_out=log_left_out
+        )
         replicas = {name: d.replicas for d in fleet.deployment for name in d.names()}
         placement = RemotePlacement(handles, stopping=lambda: is_stopping(folder), replicas=replicas)
 

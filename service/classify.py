@@ -30,6 +30,7 @@ from service.errors import (
     Failure,
     NoPictureError,
     failure_of,
+    of_a_load,
 )
 from service.logs import log_access
 from service.placement import Placement
@@ -124,12 +125,41 @@ class Classifier:
                     await asyncio.sleep(0)
             # Nothing is awaited between the decision and the picture's place in the queue: the next one sees it.
             decision = self._decider.decide(query, candidates, arrived, len(picture))
-            return await self._predicted(picture, query, decision, arrived)
+            done = await self._predicted(picture, query, decision, arrived)
+            if query.model is None and of_a_load(done[1]):
+                done = await self._among_the_rest(picture, query, decision, arrived, done)
+            return done
         except Exception as error:
             failure = known_failure(error)
             if failure.slug in (OVERLOADED, DEADLINE_MISSED):
                 self._edge.shed("router" if failure.slug == OVERLOADED else "deadline")
             return Outcome(named, failure.slug), failure
+
+    async def _among_the_rest(
+        self,
+        picture: bytes,
+        query: ClassifyQuery,
+        decision: Decision,
+        arrived: float,
+        done: tuple[Outcome, Answer | Failure],
+    ) -> tuple[Outcome, Answer | Failure]:
+        """Decides again without what could not be loaded, once for each such failure. Where nobody else could answer,
+        the picture is told of the first failure."""
+        first, tried = done, {decision.checkpoint.name}
+        while of_a_load(done[1]):
+            try:
+                candidates = self._decider.candidates(query, arrived)
+                assert not isinstance(candidates, Ensemble)
+                rest = [c for c in candidates if c.name not in tried]
+                if not any(c.state == "loadable" for c in rest):
+                    return first
+                decision = self._decider.decide(query, rest, arrived, len(picture))
+            except Exception as error:
+                known_failure(error)
+                return first
+            tried.add(decision.checkpoint.name)
+            done = await self._predicted(picture, query, decision, arrived)
+        return done
 
     async def _predicted(
         self, picture: bytes, query: ClassifyQuery, decision: Decision, arrived: float

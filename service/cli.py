@@ -21,12 +21,13 @@ from service.evaluate_command import evaluate
 from service.loadtest_command import loadtest
 from service.profile_command import profile
 from service.settings import Settings
-from service.terminal import console, errors, fail, read_settings
+from service.terminal import console, errors, fail, print_left_out, read_settings
 from service.train_command import train
 
 if TYPE_CHECKING:
     from service.ensemble import Ensemble
     from service.errors import Failure
+    from service.predictor import Predictor
     from service.schemas import Answer
 
 app = typer.Typer(
@@ -247,7 +248,7 @@ def export(
 
 
 def _catalogue(untrained: bool = False) -> Catalogue:
-    return Catalogue(read_settings().cache_dir, untrained=untrained)
+    return Catalogue(read_settings().cache_dir, untrained=untrained, left_out=print_left_out)
 
 
 async def _classify(
@@ -267,7 +268,7 @@ async def _classify(
     serving = predictor(placement, checkpoint)
     try:
         for member in members:
-            await placement.predictor(member).load()
+            await _load(placement.predictor(member))
         outcomes: list[Answer | Failure] = []
         for picture in pictures:
             started = time.monotonic()
@@ -279,6 +280,20 @@ async def _classify(
         return outcomes
     finally:
         await placement.close()
+
+
+async def _load(predictor: Predictor) -> None:
+    """Raises what a load raised, as it did: who has a terminal on this machine may see its folders."""
+    from service import load_failures
+    from service.errors import LoadFailedError
+
+    load_failures.log.disabled = True
+    try:
+        await predictor.load()
+    except LoadFailedError as error:
+        raise error.__cause__ or error from None
+    finally:
+        load_failures.log.disabled = False
 
 
 def _print_answer(path: Path, answer: Answer) -> None:

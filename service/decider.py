@@ -4,8 +4,9 @@ come back."""
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -136,17 +137,28 @@ class Decider:
         Raises:
             UnknownModelError, WeightsMissingError, BadParameterError: what is named is not there.
             NoModelFitsError: there is no checkpoint of that label set.
+            LoadFailedError: there is, and none could be loaded.
         """
         if query.model is not None:
             named = self._find(query.model, query.labels, arrived)
             return named if isinstance(named, Ensemble) else [named]
         rows = self._catalogue.checkpoints()
-        labels = query.labels or self._settings.labels or default_label_set(rows)
-        # What is known to be damaged, or has no place, is no choice; what lacks weights is one that is missed.
-        found = [r for r in rows if r.labels == labels and (r.state != "loadable" or self._placement.serves(r))]
+        # What cannot be loaded, or has no place, is no choice; what lacks weights is one that is missed.
+        served = [r for r in rows if r.state != "loadable" or self._placement.serves(r)]
+        labels = query.labels or self._settings.labels or default_label_set(served)
+        found = [r for r in served if r.labels == labels]
+        if len(served) < len(rows) and all(r.state != "loadable" for r in found):
+            self._check_not_failing(r for r in rows if r.labels == labels and r.state == "loadable")
         if not found:
             raise NoModelFitsError(f"there is no checkpoint for {labels}; GET /models lists what there is")
         return found
+
+    def _check_not_failing(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """Raises LoadFailedError if one of these, of which none is served, could not be loaded: what is tried again
+        first."""
+        failures = [error for error in map(self._placement.failure, checkpoints) if error is not None]
+        if failures:
+            raise min(failures, key=lambda e: math.inf if e.retry_after_s is None else e.retry_after_s)
 
     def _survey(self, candidates: Sequence[Checkpoint] | Ensemble, encoded_bytes: int, deadline: float) -> Survey:
         """How they stand."""
@@ -156,7 +168,9 @@ class Decider:
         standings = [standing for _, standing in survey.candidates if standing is not None]
         known = len(standings) == len(candidates.members)
         standing = together(standings, self._safety.factor, self._safety.trial) if known else None
-        return survey._replace(candidates=[Candidate(candidates, standing)])
+        members = tuple(c.checkpoint for c in survey.candidates if isinstance(c.checkpoint, Checkpoint))
+        ensemble = candidates if members == candidates.members else Ensemble(members)
+        return survey._replace(candidates=[Candidate(ensemble, standing)])
 
     def _choose(self, query: ClassifyQuery, survey: Survey, left_s: float) -> Decision:
         memory_bytes = None if query.memory_mb is None else query.memory_mb * 1e6
@@ -182,10 +196,15 @@ class Decider:
         if arrived > self._trusted_until:
             self._named.clear()
             self._trusted_until = arrived + _TRUST_S
-        checkpoint = self._named.get((model, labels))
-        if checkpoint is None:
-            checkpoint = self._named[model, labels] = find(self._catalogue, model, labels)
-        return checkpoint
+        found = self._named.get((model, labels))
+        if found is None or not self._serves(found):
+            found = self._named[model, labels] = find(self._catalogue, model, labels, self._placement.serves)
+        return found
+
+    def _serves(self, found: Checkpoint | Ensemble) -> bool:
+        if isinstance(found, Ensemble):
+            return all(map(self._placement.serves, found.members))
+        return self._placement.serves(found)
 
     def _refused(self, error: OverloadedError, survey: Survey, left_s: float) -> None:
         """Puts off a caller who is refused, and begins to load what is only not in memory."""

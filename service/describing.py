@@ -16,7 +16,7 @@ from rich.table import Table
 
 from models.checkpoints import Catalogue, WrongWeightsError
 from models.variants import VARIANTS, UnknownModelError
-from service.terminal import console, fail, read_settings
+from service.terminal import console, fail, print_left_out, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def describe(
     if (compare or history) and (as_graph or memory is not None or batch is not None):
         fail("--as-graph, --memory and --batch are for one network", 2)
     limit, batch = _bytes(memory), batch or 16
-    catalogue = Catalogue(read_settings().cache_dir)
+    catalogue = Catalogue(read_settings().cache_dir, left_out=print_left_out)
     from models import description
 
     rows: list[Compared] = []

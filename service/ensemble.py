@@ -7,7 +7,7 @@ named by the caller, never picked by the router, and takes what its members take
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from models.checkpoints import Catalogue, Checkpoint, State, WeightsMissingError
@@ -64,7 +64,9 @@ def members_of(checkpoint: Checkpoint | Ensemble) -> tuple[Checkpoint, ...]:
     return checkpoint.members if isinstance(checkpoint, Ensemble) else (checkpoint,)
 
 
-def find(catalogue: Catalogue, model: str, labels: str | None = None) -> Checkpoint | Ensemble:
+def find(
+    catalogue: Catalogue, model: str, labels: str | None = None, serves: Callable[[Checkpoint], bool] | None = None
+) -> Checkpoint | Ensemble:
     """What ``model`` stands for: an ensemble, or else a checkpoint, as ``Catalogue.find`` has it.
 
     Raises:
@@ -73,18 +75,20 @@ def find(catalogue: Catalogue, model: str, labels: str | None = None) -> Checkpo
         WeightsMissingError: weights are not on this machine.
     """
     if model.startswith(PREFIX):
-        return find_ensemble(catalogue, model, labels)
-    checkpoint = catalogue.find(model, labels)
+        return find_ensemble(catalogue, model, labels, serves)
+    checkpoint = catalogue.find(model, labels, serves)
     if checkpoint.state != "loadable":
         raise WeightsMissingError(checkpoint)
     return checkpoint
 
 
-def find_ensemble(catalogue: Catalogue, model: str, labels: str | None = None) -> Ensemble:
+def find_ensemble(
+    catalogue: Catalogue, model: str, labels: str | None = None, serves: Callable[[Checkpoint], bool] | None = None
+) -> Ensemble:
     """The ensemble that ``model`` names.
 
     Its label set is ``labels``, or the one that a member is written with (``googlenet@cifar10``); else the first of
-    ``LABEL_SETS`` for which all members are loadable.
+    ``LABEL_SETS`` for which all members are loadable, and can be served.
 
     Raises: as ``find``.
     """
@@ -101,12 +105,20 @@ def find_ensemble(catalogue: Catalogue, model: str, labels: str | None = None) -
     if not found:
         sets = "; ".join(f"{name} has {_and(_label_sets(catalogue, name))}" for name in names)
         raise BadParameterError(f"model={model}: its members share no label set: {sets}")
+
+    def failing(row: Checkpoint) -> bool:
+        return serves is not None and not _lacks_weights(row) and not serves(row)
+
     # If there is none that is whole: the one that least is missing from.
-    members = min(found, key=lambda rows: sum(row.state != "loadable" for row in rows))
+    members = min(found, key=lambda rows: [sum(lacks(row) for row in rows) for lacks in (_lacks_weights, failing)])
     for member in members:
         if member.state != "loadable":
             raise WeightsMissingError(member)
     return Ensemble(tuple(members))
+
+
+def _lacks_weights(checkpoint: Checkpoint) -> bool:
+    return checkpoint.state != "loadable"
 
 
 def _check_names(model: str, names: Sequence[str]) -> None:

@@ -14,6 +14,7 @@
                          TooManyPartsError
     the queue            OverloadedError                               429
                          DeadlineMissedError                           504
+    a load               LoadFailedError                               503
     the device           OutOfDeviceMemoryError, MemoryLimitError      503
     an unload            InUseError                                    409
     a service not ready  NotReadyError                                 503
@@ -90,6 +91,21 @@ class OverloadedError(RuntimeError):
 
 class MemoryLimitError(MemoryError):
     """The memory limit has no room for a checkpoint, whatever is unloaded."""
+
+
+class LoadFailedError(RuntimeError):
+    """A checkpoint could not be loaded, now or a moment ago.
+
+    Args:
+        text: for the caller.
+        retry_after_s: when the next try may be made; None if that takes another file.
+        slug: the kind of problem, where there is a more telling one than that of this class.
+    """
+
+    def __init__(self, text: str, retry_after_s: float | None, slug: str | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+        self.slug = slug
 
 
 class InUseError(RuntimeError):
@@ -181,6 +197,12 @@ TABLE: dict[type[Exception], Problem] = {
     WrongWeightsError: Problem(
         "weights-damaged", 503, "Weights damaged", "Import the weights again; the detail names the file."
     ),
+    LoadFailedError: Problem(
+        "load-failed",
+        503,
+        "The network could not be loaded",
+        "Name another model, or send the request again after Retry-After seconds.",
+    ),
     OutOfDeviceMemoryError: OUT_OF_MEMORY,
     MemoryLimitError: OUT_OF_MEMORY,
     InUseError: Problem("in-use", 409, "In use", "Unload it once it is idle, or with wait=true; what is pinned stays."),
@@ -197,6 +219,7 @@ INTERNAL = Problem(
 SLOW_BODY = TABLE[BodyTooSlowError].slug
 OVERLOADED = TABLE[OverloadedError].slug
 DEADLINE_MISSED = TABLE[DeadlineMissedError].slug
+LOAD_FAILED = TABLE[LoadFailedError].slug
 PROBLEMS: dict[str, Problem] = {row.slug: row for row in (*TABLE.values(), NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL)}
 
 
@@ -222,8 +245,19 @@ def failure_of(error: Exception) -> Failure:
     for kind in type(error).__mro__:
         row = TABLE.get(kind)
         if row is not None:
-            return Failure(row.slug, str(error), _extras(error))
+            slug = error.slug if isinstance(error, LoadFailedError) else None
+            return Failure(slug or row.slug, str(error), _extras(error))
     return Failure(INTERNAL.slug, "the service failed on this request; its log has the cause")
+
+
+def of_a_load(outcome: object) -> bool:
+    """Whether it is the failure of a load: another checkpoint may answer instead."""
+    if not isinstance(outcome, Failure):
+        return False
+    if outcome.slug in (LOAD_FAILED, TABLE[WrongWeightsError].slug, TABLE[WeightsMissingError].slug):
+        return True
+    # Of other ways to run out of memory nobody knows when to come back.
+    return outcome.slug == OUT_OF_MEMORY.slug and "retry_after_ms" in outcome.extras
 
 
 def problem_document(failure: Failure) -> dict[str, Any]:
@@ -240,6 +274,8 @@ def problem_document(failure: Failure) -> dict[str, Any]:
 
 def _extras(error: Exception) -> dict[str, Any]:
     match error:
+        case LoadFailedError():
+            return {} if error.retry_after_s is None else {"retry_after_ms": _retry_ms(error.retry_after_s)}
         case OverloadedError():
             return {"retry_after_ms": round(error.retry_after_s * 1000, 1), **_considered(error.considered)}
         case NoModelFitsError():
@@ -250,6 +286,10 @@ def _extras(error: Exception) -> dict[str, Any]:
             return {"mend": error.checkpoint.mend}
         case _:
             return {}
+
+
+def _retry_ms(seconds: float) -> float:
+    return round(max(1.0, seconds * 1000), 1)
 
 
 def _considered(entries: Sequence[Considered]) -> dict[str, Any]:

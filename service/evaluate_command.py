@@ -21,7 +21,7 @@ from models.variants import UnknownModelError
 from service.engines import DeviceError
 from service.engines.choice import pick_device
 from service.evaluation_tables import class_table, summary_table
-from service.terminal import console, errors, fail, list_unreadable, read_settings
+from service.terminal import console, errors, fail, list_unreadable, print_left_out, read_settings
 
 if TYPE_CHECKING:
     from models.data.sources import Labelled
@@ -77,7 +77,9 @@ def evaluate(
     settings, started = read_settings(device=device), time.monotonic()
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     try:
-        checkpoints, pictures = _opened(names, labels, data, Catalogue(settings.cache_dir, untrained=untrained))
+        checkpoints, pictures = _opened(
+            names, labels, data, Catalogue(settings.cache_dir, untrained=untrained, left_out=print_left_out)
+        )
         where = pick_device(settings.device)
     except (UnknownModelError, DeviceError, DataError) as error:
         fail(error, 2)

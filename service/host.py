@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from models.checkpoints import Catalogue
-from service.errors import DEADLINE_MISSED, Failure, NotReadyError, failure_of
+from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
+from service.errors import DEADLINE_MISSED, Failure, LoadFailedError, NotReadyError, failure_of
 from service.fleet import Deployment
 from service.logs import configure_logging
 from service.placement import Memory
@@ -33,6 +33,10 @@ class Report:
     profiled_decode_s: dict[str, dict[str, float]]
     """The same by the profile alone."""
     memory: Memory
+    failures: dict[str, Failure] = field(default_factory=dict)
+    """Why the last load of a checkpoint failed, of those of which it did; without a standing it is not tried yet."""
+    nothing: Failure | None = None
+    """Why nothing is served here, where nothing of what is hosted could be loaded."""
 
 
 class Host:
@@ -50,14 +54,14 @@ class Host:
         self._stop_tracing = start_tracing(settings)
         self._unload_within_s = settings.default_latency_ms / 1000
         # Here and not above: the driver and the ingress need neither torch nor its 300 MB.
-        from service.local import local_placement
+        from service.local import local_placement, serve
 
         configure_logging(settings.log_format)
         expose(settings.host)
         self._catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
         self._placement = local_placement(settings, deployment)
         self._warming = asyncio.get_running_loop().create_task(
-            self._placement.warm_up([c for c in self._catalogue.checkpoints() if c.state == "loadable"])
+            serve(self._placement, [c for c in self._catalogue.checkpoints() if c.state == "loadable"])
         )
 
     async def predict(
@@ -67,7 +71,7 @@ class Host:
         a span of the ingress; ``whole`` as for ``Predictor.predict``."""
         deadline = time.monotonic() + remaining_s
         try:
-            found = self._catalogue.find(checkpoint)
+            found = self._loadable(checkpoint)
         except Exception as error:
             return failure_of(error)
         with continued(traceparent):
@@ -80,7 +84,7 @@ class Host:
     async def load(self, checkpoint: str) -> Failure | None:
         """As ``Placement.load``."""
         try:
-            return await self._placement.load(self._catalogue.find(checkpoint))
+            return await self._placement.load(self._loadable(checkpoint))
         except Exception as error:
             return failure_of(error)
 
@@ -89,7 +93,7 @@ class Host:
         may take is bounded here too."""
         try:
             async with asyncio.timeout(self._unload_within_s):
-                return await self._placement.unload(self._catalogue.find(checkpoint), wait=wait)
+                return await self._placement.unload(self._loadable(checkpoint), wait=wait)
         except TimeoutError:
             return Failure(DEADLINE_MISSED, f"{checkpoint} is still in use, and stays in memory")
         except Exception as error:
@@ -97,12 +101,17 @@ class Host:
 
     async def report(self) -> Report:
         """How the checkpoints of this deployment stand now."""
+        ready, nothing = False, None
         try:
             self._placement.check_ready()
             ready = True
         except NotReadyError:
-            ready = False
-        checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable" and self._placement.serves(c)]
+            pass
+        except LoadFailedError as error:
+            nothing = failure_of(error)
+        # What must not be tried yet has no standing.
+        checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable"]
+        failed = [(c.name, self._placement.failure(c)) for c in checkpoints]
         standings = {c.name: s for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None}
         forecasts = {c.name: self._placement.predictor(c).forecast for c in checkpoints if c.name in standings}
         return Report(
@@ -118,4 +127,13 @@ class Host:
                 for name, forecast in forecasts.items()
             },
             memory=self._placement.memory()[0],
+            failures={name: failure_of(error) for name, error in failed if error is not None},
+            nothing=nothing,
         )
+
+    def _loadable(self, name: str) -> Checkpoint:
+        """Raises UnknownModelError, WeightsMissingError: the file may have gone since the ingress looked."""
+        found = self._catalogue.find(name)
+        if found.state != "loadable":
+            raise WeightsMissingError(found)
+        return found

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from models.checkpoints import Catalogue
+from models.checkpoints import Catalogue, Checkpoint
 from models.variants import find_variant
 from service.api import create_app
 from service.capacity import memory_limit
 from service.engines.choice import device_name, engine_loader
 from service.exposition import Targets
 from service.fleet import Deployment
+from service.logs import log_left_out
 from service.placement import LocalPlacement
 from service.prediction import Limits
 from service.profiling import Profiler
@@ -67,14 +68,16 @@ def local_app(
     """The whole service as one ASGI app. ``stopping`` says whether it is on its way down, for /readyz; ``targets``
     where the metrics of all such processes are, if there are several."""
     stop_tracing = start_tracing(settings)
-    catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
+    catalogue = Catalogue(
+        settings.cache_dir, untrained=settings.untrained, variants=deployment.names(), left_out=log_left_out
+    )
     placement = local_placement(settings, deployment, stopping)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         served = [c for c in catalogue.checkpoints() if c.state == "loadable"]
         # In the background, so that /healthz and /readyz answer, and what is loaded serves, while the rest loads.
-        warming = asyncio.create_task(placement.warm_up(served))
+        warming = asyncio.create_task(serve(placement, served))
         yield
         warming.cancel()
         with suppress(asyncio.CancelledError):
@@ -83,3 +86,9 @@ def local_app(
         await asyncio.to_thread(stop_tracing)
 
     return create_app(catalogue, placement, settings, lifespan, targets)
+
+
+async def serve(placement: LocalPlacement, checkpoints: Sequence[Checkpoint]) -> None:
+    """Loads what is to be served, for as long as it takes until something is. Runs beside what is served meanwhile."""
+    await placement.warm_up(checkpoints)
+    await placement.keep_trying()

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from fastapi import Request, Response
 from service.recording import Outcome
 
 _OURS = ("service", "models", "topfive")
+log = logging.getLogger(__name__)
 access_log = logging.getLogger("topfive.access")
 
 
@@ -32,6 +34,11 @@ def configure_logging(log_format: str) -> None:
     lines = logging.StreamHandler(sys.__stderr__)
     lines.setFormatter(_Json())
     access_log.handlers, access_log.propagate = [lines], False
+
+
+def log_left_out(path: Path, why: str) -> None:
+    """One line for a file in the cache that counts as no checkpoint."""
+    log.warning("%s is left out: %s", path, why)
 
 
 def log_access(

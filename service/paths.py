@@ -110,4 +110,7 @@ class Paths:
     def _row(self, checkpoint: Checkpoint) -> ModelRow:
         (candidate,) = self._placement.survey([checkpoint], _PHOTOGRAPH_BYTES).candidates
         accuracy = self._placement.accuracy(checkpoint)
-        return model_row(checkpoint, self._placement.resident(checkpoint), candidate.standing, accuracy)
+        failure = self._placement.failure(checkpoint)
+        # Of a file that is still being loaded, the one before is served.
+        served = candidate.checkpoint if isinstance(candidate.checkpoint, Checkpoint) else checkpoint
+        return model_row(served, self._placement.resident(checkpoint), candidate.standing, accuracy, failure)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
 
-from models.checkpoints import Checkpoint, WrongWeightsError
+from models.checkpoints import Checkpoint
 from service.arriving import Arrival, Arriving
 from service.batch_limit import BatchLimit
 from service.batcher import Batched, Batcher
@@ -18,9 +18,10 @@ from service.cutting import Batch
 from service.decoding import decode, decode_small
 from service.device import DeviceSlot
 from service.engines import Engine
-from service.errors import INTERNAL, DeadlineMissedError, Failure, failure_of
+from service.errors import INTERNAL, DeadlineMissedError, Failure, LoadFailedError, failure_of
 from service.forecast import Forecast, Safety
 from service.live import Reading
+from service.load_failures import LoadFailures
 from service.passes import Ask, Passes, Top, timed
 from service.phases import Phases, forward_over, phases_here
 from service.prediction import Limits, Prediction
@@ -47,6 +48,8 @@ class Predictor:
         residency: the device's ledger, shared as the slot is; without one there is no memory limit.
         profile: what the checkpoint takes.
         pinned: it stays in memory once it is loaded.
+        prepare: does what of a load needs no device memory; blocking, called in ``loading``.
+        clock: seconds, monotonic; by it a load that failed is tried again.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class Predictor:
         residency: Residency | None = None,
         profile: Profile | None = None,
         pinned: bool = False,
+        prepare: Callable[[Checkpoint], None] = lambda _checkpoint: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.checkpoint = checkpoint
         self._load_engine = load_engine
@@ -69,7 +74,9 @@ class Predictor:
         self._loading = loading or workers
         self._limits = limits
         self._passes = Passes()
-        self._damage: WrongWeightsError | None = None
+        self._prepare_load = prepare
+        self._prepared = False
+        self._failures = LoadFailures(checkpoint, clock)
         self._arriving = Arriving()
         self._quiet = Quiet()
         self.forecast = Forecast(checkpoint, profile, limits.max_batch_size, quiet=self._quiet)
@@ -81,6 +88,7 @@ class Predictor:
             checkpoint.name,
             load=self._load,
             unload=self._unload,
+            prepare=self.prepare,
             needs=lambda: Needs(self.forecast.footprint_bytes, self.forecast.load_peak_bytes),
             load_s=lambda: self.forecast.load_s,
             worth=(checkpoint.top1 or 50.0) / 100,
@@ -104,7 +112,27 @@ class Predictor:
     @property
     def damaged(self) -> bool:
         """Whether its file was read and found wrong; a file that takes its place is another checkpoint."""
-        return self._damage is not None
+        return self._failures.final
+
+    @property
+    def failing(self) -> bool:
+        """Whether its last load failed, and none has succeeded since."""
+        return self._failures.last is not None
+
+    @property
+    def failure(self) -> LoadFailedError | None:
+        """Why it is not to be tried now, after a load that failed."""
+        return self._failures.in_the_way
+
+    @property
+    def last_failure(self) -> LoadFailedError | None:
+        """Why its last load failed, whether or not the next try is due; None if none failed since one succeeded."""
+        return None if self._failures.last is None else self._failures.told(self._failures.last)
+
+    @property
+    def again_in_s(self) -> float:
+        """Seconds until the next try after a load that failed."""
+        return self._failures.again_in_s
 
     @property
     def ready(self) -> bool:
@@ -155,7 +183,11 @@ class Predictor:
     @property
     def has_room(self) -> bool:
         """Whether it could be loaded without unloading another."""
-        return self._residency.has_room(self._resident)
+        return self._residency.fits(self._resident) and self._residency.has_room(self._resident)
+
+    def pin(self) -> None:
+        """From now on it stays in memory once it is loaded."""
+        self._resident.pinned = True
 
     async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
         """Classifies one encoded picture. Errors come back as values, since the caller may be another process.
@@ -208,17 +240,35 @@ class Predictor:
         """Loads and warms the checkpoint unless that is done; concurrent callers wait for the one load.
 
         Raises:
-            WeightsMissingError, WrongWeightsError: see ``building.build_checkpoint``.
+            LoadFailedError: the load failed, or one before it did and it is not tried again yet.
             MemoryLimitError: there can be no room for it.
         """
-        if self._damage is not None:
-            raise self._damage
+        self._failures.check()
         async with self._residency.using(self._resident):
             pass
 
+    async def prepare(self) -> None:
+        """Does what of a load needs no device memory, unless that is done.
+
+        Raises:
+            LoadFailedError: as ``load``.
+        """
+        if self._prepared:
+            return
+        self._failures.check()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._loading, self._prepare_load, self.checkpoint)
+        except Exception as error:
+            raise self._not_loaded(error) from error
+        self._prepared = True
+
+    def _not_loaded(self, error: Exception) -> LoadFailedError:
+        self._series.not_loaded()
+        self._prepared = False
+        return self._failures.failed(error)
+
     async def _load(self) -> None:
-        if self._damage is not None:
-            raise self._damage
+        self._failures.check()
         loop = asyncio.get_running_loop()
         try:
             load = partial(timed, partial(self._load_engine, self.checkpoint))
@@ -231,10 +281,9 @@ class Predictor:
                 engine.close()
                 raise
         except Exception as error:
-            self._series.not_loaded()
-            if isinstance(error, WrongWeightsError):
-                self._damage = error
-            raise
+            raise self._not_loaded(error) from error
+        self._failures.succeeded()
+        self._prepared = True
         self._series.loaded(load_s + warm_up_s)
         self._passes.use(engine)
 
@@ -257,8 +306,8 @@ class Predictor:
         await self._unload()
 
     async def _predict(self, image: bytes, deadline: float, whole: bool, phases: Phases | None) -> Prediction:
-        if self._damage is not None:
-            raise self._damage
+        if self._failures.last is not None:
+            self._failures.check()
         # Pictures that wait for the load or are being decoded will want a place in the queue in a moment.
         self._batcher.check_room(1 + len(self._arriving), self._arriving.size + len(image))
         arrival = self._arriving.come(deadline, time.monotonic(), len(image))

@@ -18,7 +18,7 @@ from service.engines import DeviceError
 from service.engines.choice import Loader, device_slug, engine_loader
 from service.profiles import Profile, add_profiles, shipped_folder
 from service.profiling import ProfilingError, measure_apart
-from service.terminal import console, errors, fail, read_settings
+from service.terminal import console, errors, fail, print_left_out, read_settings
 
 
 def profile(
@@ -45,7 +45,7 @@ def profile(
             cache_dir=settings.cache_dir,
             max_batch_size=settings.max_batch_size,
         )
-        checkpoints = _named(names or [], Catalogue(settings.cache_dir, untrained=untrained))
+        checkpoints = _named(names or [], Catalogue(settings.cache_dir, untrained=untrained, left_out=print_left_out))
     except (DeviceError, UnknownModelError, WeightsMissingError) as error:
         fail(error)
     slug = device_slug(loader.device)

@@ -30,11 +30,12 @@ _STATUS = {OK: 200, PARTIAL: 200, GONE: GONE_STATUS, **{slug: problem.status for
 #: What can be wrong before a checkpoint is known, and after.
 _BEFORE = (
     "bad-parameter", "bad-body", "no-picture", "body-too-large", "slow-body", "unknown-model", "weights-missing",
-    "no-model-fits", "overloaded", "deadline-missed", "not-ready", "internal", GONE,
+    "no-model-fits", "overloaded", "deadline-missed", "load-failed", "weights-damaged", "out-of-memory", "not-ready",
+    "internal", GONE,
 )  # fmt: skip
 _AFTER = (
     OK, "bad-body", "no-picture", "unsupported-format", "undecodable", "too-many-pixels", "too-many-parts",
-    "no-model-fits", "overloaded", "weights-missing", "weights-damaged", "out-of-memory", "not-ready",
+    "no-model-fits", "overloaded", "weights-missing", "weights-damaged", "load-failed", "out-of-memory", "not-ready",
     "deadline-missed", "internal", GONE,
 )  # fmt: skip
 #: Of those that a picture alone may have.

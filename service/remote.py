@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from models.checkpoints import Checkpoint
-from service.errors import Failure, NotReadyError, failure_of
+from service.errors import Failure, LoadFailedError, NotReadyError, failure_of, of_a_load
 from service.forecast import Accuracy, Safety
 from service.host import Report
 from service.live import Reading, watch
@@ -52,6 +52,8 @@ class RemotePredictor:
         """Pictures that are there from other ingress replicas, by the last report."""
         self._quiet = Quiet()
         self.safety = Safety(quiet=self._quiet)
+        self.failed: Failure | None = None
+        """Why it could not be loaded, if that came back since the last report."""
 
     async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
         """As ``Predictor.predict``, from the ingress.
@@ -66,6 +68,9 @@ class RemotePredictor:
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):
                 outcome: Prediction | Failure = await self._handle.predict.remote(image, self._name, remaining_s, *rest)
+                if of_a_load(outcome):
+                    assert isinstance(outcome, Failure)
+                    self.failed = outcome
                 return outcome
         except TimeoutError:
             return Failure("deadline-missed", f"{self._name} did not answer within {remaining_s * 1000:.0f} ms")
@@ -85,6 +90,12 @@ def broken(name: str, error: Exception) -> Failure:
     )
 
 
+def _raised(failure: Failure) -> LoadFailedError:
+    """A load's failure as the error that it was at the far end."""
+    retry_after_ms = failure.extras.get("retry_after_ms")
+    return LoadFailedError(failure.detail, None if retry_after_ms is None else retry_after_ms / 1000, failure.slug)
+
+
 class RemotePlacement:
     """Predictors by the handles of their deployments. Lives on one event loop.
 
@@ -101,6 +112,8 @@ class RemotePlacement:
         self._stopping = stopping
         self._replicas = replicas or {}
         self._reports: dict[str, Report | None] = dict.fromkeys(handles)
+        self._known: dict[str, frozenset[str]] = {}
+        """The checkpoints that each deployment could serve when it last reported, whether or not it is up now."""
         self._predictors: dict[str, RemotePredictor] = {}
         self._silences = dict.fromkeys(handles, 0)
         self._was_ready = False
@@ -122,19 +135,43 @@ class RemotePlacement:
         return report is not None and checkpoint.name in report.loaded
 
     def serves(self, checkpoint: Checkpoint) -> bool:
-        return checkpoint.variant.name in self._handles
+        variant = checkpoint.variant.name
+        predictor = self._predictors.get(checkpoint.name)
+        if variant not in self._handles or (predictor is not None and predictor.failed is not None):
+            return False
+        # Weights that came after the start are served once their deployment says so.
+        known = self._known.get(variant)
+        return known is None or checkpoint.name in known
+
+    def failure(self, checkpoint: Checkpoint) -> LoadFailedError | None:
+        predictor = self._predictors.get(checkpoint.name)
+        failure = None if predictor is None else predictor.failed
+        report = self._reports.get(checkpoint.variant.name)
+        if failure is None and report is not None:
+            failure = report.failures.get(checkpoint.name)
+        return None if failure is None else _raised(failure)
 
     def check_ready(self) -> None:
         if self._stopping():
             raise NotReadyError("the service is stopping")
-        missing = self._missing()
+        reports = self._reports.values()
+        missing, ready = self._missing(), any(report is not None and report.ready for report in reports)
         # Once everything has been up, one network that comes back is no reason to send nobody here any more.
-        if missing and not (self._was_ready and len(missing) < len(self._reports)):
+        if missing and not (self._was_ready and ready):
             raise NotReadyError(f"waiting for {', '.join(missing)}")
+        nothing = [report.nothing for report in reports if report is not None and report.nothing is not None]
+        if nothing and not ready:
+            # Of several deployments each says so of its own.
+            raise _raised(nothing[0])
         self._was_ready = True
 
     def _missing(self) -> list[str]:
-        return [variant for variant, report in self._reports.items() if report is None or not report.ready]
+        """The deployments that are not up yet, or not any more; of one that can load nothing, more is not to come."""
+        return [
+            variant
+            for variant, report in self._reports.items()
+            if report is None or (not report.ready and report.nothing is None)
+        ]
 
     def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
         """Each deployment is a device of its own; what is queued there is what was sent and has not come back."""
@@ -177,8 +214,8 @@ class RemotePlacement:
 
     def readings(self) -> Iterator[Reading]:
         """For Prometheus: the deployments tell the rest themselves."""
-        missing = len(self._missing())
-        up = missing < len(self._reports) if self._was_ready else not missing
+        ready = sum(report is not None and report.ready for report in list(self._reports.values()))
+        up = ready > 0 if self._was_ready else not self._missing() and (ready > 0 or not self._reports)
         yield Reading("topfive_ready", float(up and not self._stopping()))
 
     def memory(self) -> list[Memory]:
@@ -212,6 +249,7 @@ class RemotePlacement:
             async with asyncio.timeout(_ASK_WITHIN_S):
                 report: Report = await handle.report.remote()
             self._reports[variant] = report
+            self._known[variant] = frozenset(report.standings)
             self._silences[variant] = 0
         except Exception:
             # A timeout, or Ray's and gRPC's errors for a replica that died.
@@ -219,6 +257,9 @@ class RemotePlacement:
             if self._silences[variant] >= _SILENCES:
                 self._reports[variant] = None
             return
+        for predictor in self._predictors.values():
+            if predictor.checkpoint.variant.name == variant:
+                predictor.failed = None
         for name, standing in report.standings.items():
             if name in self._predictors:
                 predictor = self._predictors[name]

@@ -2,7 +2,8 @@
 
 A ledger of bytes, one for each device of a process. Nothing is loaded before there is room for the most that the load
 was ever measured to hold, and a loaded checkpoint is charged its footprint: what it needs at its largest batch. Room is
-made by unloading what is worth least. What has requests in flight is never unloaded, nor what is pinned; where only
+made by unloading what is worth least, once all of the load that needs no room has succeeded: a load that is going to
+fail should cost nobody's place. What has requests in flight is never unloaded, nor what is pinned; where only
 such are left, the least valuable of them take no new requests until they are idle, so that a load that waits is not
 passed by for ever. Loads take turns, each checkpoint is loaded once however many ask, and a load that nobody waits for
 any more is not begun.
@@ -175,6 +176,8 @@ class Residency:
                         await self._change()
                     else:
                         await self._unload(entry)
+                if not entry.loaded and entry.waiters and self.fits(entry) and not self.has_room(entry):
+                    await entry.prepare()
                 if not entry.loaded and await self._make_room(entry):
                     try:
                         await entry.load()
@@ -208,10 +211,11 @@ class Residency:
                 if lacking <= 0:
                     entry.held = most
                     return True
-                # Who was chosen to leave stays chosen, whoever else is used less meanwhile.
-                others.sort(key=lambda e: (not e.evicting, e.value(now)))
+                # Who leaves anyway goes first; who was chosen to leave stays chosen, whoever is used less meanwhile.
+                others.sort(key=lambda e: (not e.leaving, e.value(now)))
                 idle = next((e for e in others if not e.users), None)
-                if idle is not None:
+                # Where what leaves anyway is enough, it is waited for, and nobody else goes.
+                if idle is not None and (idle.leaving or lacking > sum(e.held for e in others if e.unloading)):
                     await self._unload(idle)
                     continue
                 for other in others:

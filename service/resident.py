@@ -23,6 +23,10 @@ class Needs(NamedTuple):
         return max(self)
 
 
+async def _nothing() -> None:
+    pass
+
+
 @dataclass(slots=True, eq=False)
 class Resident:
     """A checkpoint in the ledger, whether it is loaded or not."""
@@ -31,6 +35,8 @@ class Resident:
     load: Callable[[], Awaitable[None]]
     unload: Callable[[], Awaitable[None]]
     needs: Callable[[], Needs]
+    prepare: Callable[[], Awaitable[None]] = _nothing
+    """Does what of a load can fail without device memory. It comes before anything is unloaded for the load."""
     load_s: Callable[[], float] = lambda: 0.0
     """How long a load takes."""
     worth: float = 1.0

@@ -222,6 +222,8 @@ class ModelRow(BaseModel):
     preprocess: dict[str, Any]
     mend: str | None = None
     """How to get the weights that are missing."""
+    failure: str | None = None
+    """Why it could not be loaded a moment ago."""
     download_mb: float | None = None
     """What getting them fetches."""
     outlook: Outlook | None = None

@@ -26,6 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.checkpoints import Catalogue
+from models.graph_cache import clear_unused_graphs
 from service.capacity import Machine, check_fits, with_device
 from service.fleet import load_fleet
 from service.processes import RUN_ID, end_run, holder_of, of_run
@@ -36,11 +37,19 @@ from service.state import State, end_leftovers
 _READY_WITHIN_S = 1200.0
 #: The driver bounds its own steps below this.
 _STOP_WITHIN_S = 9.5
+#: What /readyz says once every load has failed.
+_NOTHING_LOADED = {
+    f"/problems/{slug}" for slug in ("load-failed", "out-of-memory", "weights-damaged", "weights-missing")
+}
 _LOGS = "its log files are in /tmp/ray/session_latest/logs"
 
 
 class StartError(RuntimeError):
     """The service could not start, or did not stay up; the text says why."""
+
+
+class NothingLoadedError(StartError):
+    """The service runs, and none of its networks could be loaded."""
 
 
 def serve(settings: Settings, console: Console) -> None:
@@ -56,6 +65,7 @@ def serve(settings: Settings, console: Console) -> None:
     ended = end_leftovers()
     if ended:
         console.print(f"ended {ended} processes that an earlier run had left behind")
+    clear_unused_graphs()
     catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
     machine = Machine.this()
     fleet = with_device(fleet, settings.device, machine)
@@ -81,8 +91,9 @@ def serve(settings: Settings, console: Console) -> None:
         _watch(driver, state)
     except _StopSignal:
         console.print("stopping: running requests are answered first" if answers else "stopping")
-    except StartError:
-        answers = False  # nothing is left that could stop in order
+    except StartError as error:
+        # Otherwise nothing is left that could stop in order.
+        answers = isinstance(error, NothingLoadedError)
         raise
     finally:
         signals.hold()
@@ -140,6 +151,8 @@ def _stop(driver: subprocess.Popen[str] | None, state: State, *, orderly: bool) 
             driver.kill()
             driver.wait()
     end_run(state.record.run, patience_s=0.2)
+    # Replicas are killed, and leave what they have in the temporary folder.
+    clear_unused_graphs()
     if driver is not None:
         driver.wait()
     state.release()
@@ -189,6 +202,7 @@ def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console)
 
     Raises:
         StartError: the driver has ended, or the bound on loading is over.
+        NothingLoadedError: every load has failed.
     """
     give_up = time.monotonic() + _READY_WITHIN_S
     said = ""
@@ -201,7 +215,10 @@ def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console)
             if answer is not None and answer.status_code == 200:
                 rows: list[dict[str, Any]] = client.get("/models").json()["models"]
                 return rows
-            detail = answer.json().get("detail", "") if answer is not None and _is_json(answer) else ""
+            problem = answer.json() if answer is not None and _is_json(answer) else {}
+            detail = problem.get("detail", "")
+            if problem.get("type") in _NOTHING_LOADED:
+                raise NothingLoadedError(detail)
             if detail and detail != said:
                 console.print(f"  {escape(detail)}")
                 said = detail
@@ -226,6 +243,9 @@ def _table(models: list[dict[str, Any]]) -> Table:
         if row["state"] == "weights missing":
             table.add_row("  [yellow]no weights[/]", row["name"], "", f"[dim]{escape(row['mend'] or '')}[/]")
             continue
+        if row.get("failure"):
+            table.add_row("  [red]not loaded[/]", row["name"], "", f"[dim]{escape(row['failure'])}[/]")
+            continue
         colour, state = {"ready": ("green", "ready")}.get(row["state"], ("red", "not loaded"))
         if _on_demand(row):
             colour, state = "cyan", "on demand"
@@ -236,12 +256,14 @@ def _table(models: list[dict[str, Any]]) -> Table:
 
 def _on_demand(row: dict[str, Any]) -> bool:
     """Whether it is only not in memory: the router would say how it stands, which it does not of damaged weights."""
-    return row["state"] == "loadable" and row["footprint_mb"] is not None
+    return row["state"] == "loadable" and row["footprint_mb"] is not None and not row.get("failure")
 
 
 def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, seconds: float, console: Console) -> None:
     ready = [row for row in models if row["state"] == "ready"]
     console.print(f"[bold green]ready[/] in {seconds:.1f} s: {len(ready)} of {len(models)} networks, {url}/docs")
+    if not ready and not any(row["state"] == "loadable" for row in models):
+        console.print("[yellow]nothing can be served yet[/]: no network of this fleet has weights; the table says how")
     waiting = sum(_on_demand(row) for row in models)
     if waiting:
         console.print(f"  {waiting} more are loaded when they are asked for; there is no room for all at once")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -44,3 +45,8 @@ def read_settings(**options: Any) -> Settings:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
         fail(f"TOPFIVE_{name.upper()} (--{name.replace('_', '-')}) = {first['input']!r}: {first['msg']}", 2)
+
+
+def print_left_out(path: Path, why: str) -> None:
+    """One line for a file in the cache that counts as no checkpoint."""
+    errors.print(f"[yellow]left out[/] {escape(str(path))}: {escape(why)}", highlight=False, soft_wrap=True)

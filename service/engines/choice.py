@@ -51,11 +51,16 @@ class Loader:
                 )
 
     def prepare(self, checkpoint: Checkpoint) -> None:
-        """Makes what later loads will find in the cache. Blocks; raises what loading would."""
+        """Makes what later loads will find in the cache, or looks whether the weights are the network's, as far as that
+        takes no memory worth mentioning. Blocks; raises what loading would."""
         if self.engine == "onnx_cpu":
             from models.graph_cache import cached_graph
 
             cached_graph(checkpoint, self.cache_dir)
+        elif checkpoint.path is not None:
+            from models.building import check_weights
+
+            check_weights(checkpoint)
 
     def fingerprint(self, checkpoint: Checkpoint) -> Fingerprint:
         """What a profile that is measured now would be measured with. Reads the whole weight file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from models.checkpoints import Checkpoint
-from models.graph_cache import cached_graph
+from models.graph_cache import Damaged, cached_graph
 from service.engines import TopK, blank, give_memory_back
 
 log = logging.getLogger(__name__)
@@ -29,18 +30,20 @@ class OnnxCpu:
         cache_dir: where graphs are kept.
 
     Raises:
-        WeightsMissingError, WrongWeightsError: see ``graph_cache.cached_graph``.
+        WeightsMissingError, WrongWeightsError, ExportError: see ``graph_cache.cached_graph``.
+        MemoryError, OSError: it cannot be loaded now.
+        DamagedGraphError: the graph does not parse, nor does the one that was exported in its place.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int, cache_dir: Path) -> None:
         path = cached_graph(checkpoint, cache_dir)
+        found = Damaged.at(path)
         try:
             session = _session(path, threads)
-        except Exception:
-            # ONNX Runtime has an exception for each of its statuses. A file that a crash cut short is made anew.
-            log.warning("%s cannot be read and is exported again", path, exc_info=True)
-            path.unlink(missing_ok=True)
-            path = cached_graph(checkpoint, cache_dir)
+        except DamagedGraphError as error:
+            # A crash cut it short. A new one takes its place; whatever else is wrong is none of the file's fault.
+            log.warning("%s is damaged and is exported again: %s", path, error)
+            path = cached_graph(checkpoint, cache_dir, damaged=found)
             session = _session(path, threads)
         self._preprocess = checkpoint.preprocess
         costs = checkpoint.costs
@@ -65,8 +68,43 @@ class OnnxCpu:
         give_memory_back()
 
 
+class DamagedGraphError(RuntimeError):
+    """A graph file does not parse."""
+
+
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
+    """Loads a graph.
+
+    Raises:
+        DamagedGraphError: the file does not parse.
+        MemoryError, OSError: memory, a thread or the file was not to be had.
+        Exception: whatever else ONNX Runtime raises.
+    """
+    try:
+        # Without its "fallback", which tries the same once more and prints banners.
+        return onnxruntime.InferenceSession(
+            str(path), session_options(threads), providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception as error:
+        raise _meaning(error) from error
+
+
+def _meaning(error: Exception) -> Exception:
+    """An exception of ONNX Runtime as Python has it. Its classes are those of its statuses, which tell a graph that is
+    damaged, but not why else a load fails; that is in the text."""
+    text = " ".join(str(error).split())
+    if "bad_alloc" in text or isinstance(error, MemoryError):
+        return MemoryError(text)
+    number = re.search(r"system error number (\d+)|error code: ?(\d+)", text)
+    if number is not None:
+        return OSError(int(number[1] or number[2]), text)
+    if isinstance(error, UnicodeDecodeError) or type(error).__name__ in _DAMAGED:
+        return DamagedGraphError(text)
+    return error
+
+
+#: Statuses of ONNX Runtime for a file that does not parse, or whose operators do not go together.
+_DAMAGED = {"InvalidProtobuf", "InvalidGraph", "InvalidArgument", "Fail", "NotImplemented"}
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from models import get_model
 from models.alexnet import AlexNet
-from models.building import build_checkpoint
+from models.building import build_checkpoint, check_weights
 from models.checkpoints import Catalogue, WeightsMissingError, WrongWeightsError
 from models.googlenet import GoogLeNet
 from models.importing import write_checkpoint
@@ -143,3 +144,39 @@ def test_files_without_batch_norms_counters_load(tmp_path: Path) -> None:
     network = get_model("googlenet_bn", num_classes=3)
     torch.save({name: tensor for name, tensor in network.state_dict().items() if "num_batches" not in name}, path)
     assert same(get_model("googlenet_bn", weights=path), network.state_dict())
+
+
+def test_the_weights_in_the_box_are_found_right_by_their_headers(tmp_path: Path) -> None:
+    for row in Catalogue(tmp_path).checkpoints():
+        if row.state == "loadable":
+            check_weights(row)
+        else:
+            with pytest.raises(WeightsMissingError):
+                check_weights(row)
+
+
+def test_wrong_weights_are_found_by_their_header(tmp_path: Path) -> None:
+    lenet = Catalogue(tmp_path).find("lenet5")
+    assert lenet.path is not None
+    path = tmp_path / "wrong.safetensors"
+    wrong = replace(lenet, path=path)
+    with pytest.raises(FileNotFoundError):
+        check_weights(wrong)
+    whole = lenet.path.read_bytes()
+    for data, says in (
+        (whole.replace(b"output.weight", b"output.weigth"), r"output\.weight is missing"),
+        (whole[:-1], "no whole safetensors file"),
+        (b"", "no whole safetensors file"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(WrongWeightsError, match=says):
+            check_weights(wrong)
+    state = load_file(lenet.path)
+    for name, tensor, says in (
+        ("f6.bias", torch.zeros(85), r"f6\.bias is \(85,\)"),
+        ("f6.bias", torch.zeros(84, dtype=torch.int64), r"f6\.bias holds torch.int64"),
+        ("f7.bias", torch.zeros(1), r"f7\.bias has no place"),
+    ):
+        save_file({**state, name: tensor}, path)
+        with pytest.raises(WrongWeightsError, match=says):
+            check_weights(wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from models import UnknownModelError
+from models import checkpoints as module
 from models.checkpoints import (
     Catalogue,
     WeightsMissingError,
@@ -155,6 +157,60 @@ def test_a_folder_that_rests_is_read_once(tmp_path: Path, monkeypatch: pytest.Mo
     rows = catalogue.checkpoints()
     monkeypatch.setattr(Catalogue, "_read", lambda _self: pytest.fail("read again"))
     assert catalogue.checkpoints() is rows
+
+
+def test_what_has_not_changed_stays_the_same_object(tmp_path: Path) -> None:
+    catalogue = Catalogue(tmp_path)
+    put(tmp_path, "vgg16", "imagenet1k")
+    before = {row.name: row for row in catalogue.checkpoints()}
+    put(tmp_path, "alexnet", "imagenet1k")
+    after = {row.name: row for row in catalogue.checkpoints()}
+    assert [name for name, row in after.items() if row is not before[name]] == ["alexnet@imagenet1k"]
+
+
+def test_a_file_that_has_not_changed_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = module.checked_card
+    monkeypatch.setattr(module, "checked_card", lambda path: (read.append(path.name), real(path))[1])
+    catalogue = Catalogue(tmp_path)
+    for variant in ("vgg16", "alexnet", "vgg16"):
+        put(tmp_path, variant, "imagenet1k")
+        for _ in range(3):
+            catalogue.checkpoints()
+    names = [name.partition("@")[0] for name in read]
+    assert names == ["vgg16", "alexnet", "vgg16"]
+
+
+def test_an_old_file_that_is_put_back_counts_as_later(tmp_path: Path) -> None:
+    target = put(tmp_path, "vgg16", "imagenet1k", origin="first")
+    backup = tmp_path / "backup"
+    shutil.copy2(target, backup)
+    put(tmp_path, "vgg16", "imagenet1k", origin="second")
+    second = Catalogue(tmp_path).find("vgg16").modified_ns
+    os.utime(backup, (1_000_000_000, 1_000_000_000))
+    backup.replace(target)
+    found = Catalogue(tmp_path).find("vgg16")
+    assert found.origin == "first"
+    assert found.modified_ns is not None
+    assert second is not None
+    assert found.modified_ns > second
+
+
+def test_a_name_stands_for_what_can_be_served(tmp_path: Path) -> None:
+    for labels in ("imagenet1k", "cifar10"):
+        put(tmp_path, "googlenet", labels)
+    catalogue = Catalogue(tmp_path)
+
+    def found(*failing: str, model: str = "googlenet", labels: str | None = None) -> str:
+        return catalogue.find(model, labels, lambda c: c.labels not in failing).name
+
+    assert found() == "googlenet@imagenet1k"
+    assert found("imagenet1k") == "googlenet@cifar10"
+    assert found("imagenet1k", "cifar10") == "googlenet@imagenet1k"
+    assert found("imagenet1k", model="googlenet@imagenet1k") == "googlenet@imagenet1k"
+    assert found("imagenet1k", labels="imagenet1k") == "googlenet@imagenet1k"
+    # What cannot be loaded now is nearer than what would have to be fetched.
+    assert Catalogue(tmp_path / "empty").find("googlenet", None, lambda _: False).name == "googlenet@cifar10"
 
 
 def test_a_file_that_an_import_has_not_finished_is_ignored(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,25 @@ def test_no_file_at_all(catalogue: Catalogue, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="there is no file"):
             import_file(LENET, path, catalogue)
     assert not catalogue.cache_dir.exists()
+
+
+@pytest.mark.parametrize(("field", "value"), [("top1", "99"), ("top1", 1e9), ("origin", 5), ("more", 1)])
+def test_a_file_with_a_bad_card_is_refused(
+    catalogue: Catalogue, state: State, tmp_path: Path, field: str, value: object
+) -> None:
+    fields = json.loads(card(checkpoint("lenet5", "mnist"))["topfive"]) | {field: value}
+    path = tmp_path / "theirs.safetensors"
+    save_file(state, path, {"topfive": json.dumps(fields)})
+    told = refuse(catalogue, path)
+    assert told.startswith(f"{path}: its card is wrong: {field}: ")
+
+
+def test_a_name_that_cannot_be_printed_makes_no_card_that_cannot_be_read(
+    catalogue: Catalogue, state: State, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine\nred\x1b[31m.pth"
+    torch.save(state, path)
+    stored = import_file(LENET, path, catalogue)
+    assert stored.path is not None
+    assert catalogue.find("lenet5").origin == "imported from mine?red?[31m.pth"
+    assert catalogue.find("lenet5") == stored

@@ -192,3 +192,26 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert runner.invoke(app, ["serve", "--port", "9002"]).exit_code == 0
     assert (seen[0].port, seen[0].max_batch_size) == (9002, 4)
     assert picture()
+
+
+def test_damaged_weights_are_one_line_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(tmp_path))
+    lenet = checkpoints.Catalogue(tmp_path).find("lenet5")
+    assert lenet.path is not None
+    target = checkpoints.Catalogue(tmp_path).path_for(lenet.variant, "mnist")
+    target.parent.mkdir()
+    target.write_bytes(lenet.path.read_bytes().replace(b"output.weight", b"output.weigth"))
+    result = runner.invoke(app, ["classify", "lenet5", str(DIGIT)])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {target} does not fit lenet5: output.weight is missing")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_files_that_are_left_out_are_listed_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(tmp_path))
+    target = checkpoints.Catalogue(tmp_path).path_for(checkpoints.Catalogue(tmp_path).find("lenet5").variant, "mnist")
+    target.parent.mkdir()
+    target.write_bytes(b"text")
+    result = runner.invoke(app, ["models"])
+    assert result.exit_code == 0
+    assert f"left out {target}: it is no whole safetensors file" in result.stderr

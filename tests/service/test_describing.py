@@ -148,12 +148,23 @@ def test_memory_that_is_half_understood_is_refused(bad: str) -> None:
 
 
 def test_a_card_that_asks_for_what_the_network_does_not_know_is_one_line(own_cache: Path) -> None:
+    """Its file is left out, and the checkpoint in the box is described."""
     put(own_cache, "googlenet", "imagenet1k", network={"nonsense": 1})
     result = runner.invoke(app, ["describe", "googlenet"])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    assert result.exit_code == 1
+    assert result.exit_code == 0
+    assert result.stderr.startswith("left out ")
     assert "nonsense" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_card_whose_pictures_the_network_does_not_take_is_one_line(own_cache: Path) -> None:
+    put(own_cache, "lenet5", "cifar10", preprocess=PRESETS["half-224"])
+    result = runner.invoke(app, ["describe", "lenet5@cifar10"])
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert "lenet5 does not go with what its card asks for" in result.stderr
 
 
 def test_the_comparison_has_every_network() -> None:

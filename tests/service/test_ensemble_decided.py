@@ -38,6 +38,9 @@ class Placed:
     def survey(self, checkpoints: Sequence[Checkpoint], _encoded_bytes: int, _deadline: float) -> Survey:
         return Survey([Candidate(c, self.standings[c.variant.name]) for c in checkpoints], Load())
 
+    def serves(self, _checkpoint: Checkpoint) -> bool:
+        return True
+
     def judge(self, checkpoint: Checkpoint, _predicted_s: float, _actual_s: float, _trial_s: float | None) -> None:
         self.judged.append(checkpoint.name)
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ def soon() -> float:
     return time.monotonic() + 60
 
 
-def predictor(load: object = FakeEngine, limits: Limits | None = None) -> Predictor:
-    return Predictor(LENET, load, DeviceSlot(), ThreadPoolExecutor(2), limits or Limits())  # type: ignore[arg-type]
+def predictor(load: object = FakeEngine, limits: Limits | None = None, **options: Any) -> Predictor:
+    return Predictor(LENET, load, DeviceSlot(), ThreadPoolExecutor(2), limits or Limits(), **options)  # type: ignore[arg-type]
 
 
 async def test_a_picture_becomes_a_prediction() -> None:
@@ -78,8 +79,11 @@ async def test_a_load_that_fails_is_tried_again_unless_the_file_is_damaged() -> 
             raise error
         return FakeEngine(checkpoint)
 
-    served = predictor(load)
-    assert isinstance(await served.predict(picture(), soon()), Failure)
+    now = 0.0
+    served = predictor(load, clock=lambda: now)
+    for _ in range(3):  # nobody tries before the pause is over
+        assert isinstance(await served.predict(picture(), soon()), Failure)
+    now = 1.0
     assert isinstance(await served.predict(picture(), soon()), Prediction)
     await served.close()
     damaged = predictor(load)

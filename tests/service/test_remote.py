@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from models.checkpoints import Catalogue
 from service import remote
 from service.engines.fake import FakeEngine
-from service.errors import Failure, NotReadyError
+from service.errors import Failure, LoadFailedError, NotReadyError, failure_of
 from service.fleet import Deployment
 from service.host import Host
 from service.placement import LocalPlacement, Memory
@@ -34,8 +36,9 @@ PROFILED_S = {kind: 0.0625 * n for n, kind in enumerate(SIZE_CLASSES)}
 MEMORY = Memory("both: a CPU", 2_000_000, 1_000_000)
 
 
-def report(*loaded: str, ready: bool = True, memory: Memory = MEMORY) -> Report:
-    names = [LENET.name, GOOGLENET.name]
+def report(*loaded: str, ready: bool = True, memory: Memory = MEMORY, lacks: Sequence[str] = (), **more: Any) -> Report:
+    """Of a deployment that may be asked for both, except for what it ``lacks``."""
+    names = [name for name in (LENET.name, GOOGLENET.name) if name not in lacks]
     decode_s = {kind: 0.125 * n for n, kind in enumerate(SIZE_CLASSES)}
     return Report(
         ready,
@@ -44,6 +47,7 @@ def report(*loaded: str, ready: bool = True, memory: Memory = MEMORY) -> Report:
         dict.fromkeys(names, decode_s),
         dict.fromkeys(names, PROFILED_S),
         memory,
+        **more,
     )
 
 
@@ -321,3 +325,85 @@ async def test_an_unload_at_the_far_end_waits_no_longer_than_a_request_may(
     assert await host.unload("lenet5@mnist", True) is None
     assert not placement.resident(LENET)
     await placement.close()
+
+
+FULL = Failure("load-failed", "no disk has room", {"retry_after_ms": 4000.0})
+DAMAGED = Failure("weights-damaged", "lenet5@mnist.safetensors is damaged")
+IMPORTED = replace(LENET, labels="cifar10")
+
+
+async def test_what_a_deployment_cannot_load_is_no_choice_until_it_says_otherwise() -> None:
+    lenet = Handle(reported=report(lacks=[LENET.name], failures={LENET.name: FULL}))
+    placement = await surveyed(lenet, Handle())
+    failure = placement.failure(LENET)
+    assert isinstance(failure, LoadFailedError)
+    assert failure_of(failure) == FULL
+    assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (False, True)
+    assert placement.survey([LENET], 0).candidates[0].standing is None
+    # The next try is due: it may be chosen, and what it failed of is known all the same.
+    lenet.reported = report(failures={LENET.name: FULL})
+    await placement._ask("lenet5", lenet)
+    assert (placement.serves(LENET), placement.failure(LENET) is None) == (True, False)
+    lenet.reported = report()
+    await placement._ask("lenet5", lenet)
+    assert placement.failure(LENET) is None
+
+
+@pytest.mark.parametrize("told", [FULL, DAMAGED, Failure("out-of-memory", "none", {"retry_after_ms": 1000.0})])
+async def test_a_load_that_fails_is_known_before_the_next_report(told: Failure) -> None:
+    lenet = Handle(told)
+    placement = await surveyed(lenet, Handle())
+    assert await placement.predictor(LENET).predict(b"", soon()) == told
+    assert not placement.serves(LENET)
+    await placement._ask("lenet5", lenet)
+    assert placement.serves(LENET)
+
+
+@pytest.mark.parametrize("told", [Failure("undecodable", "text"), Failure("out-of-memory", "in a forward pass")])
+async def test_other_failures_say_nothing_of_loads(told: Failure) -> None:
+    placement = await surveyed(Handle(told), Handle())
+    await placement.predictor(LENET).predict(b"", soon())
+    assert placement.serves(LENET)
+
+
+async def test_weights_that_came_after_the_start_are_served_once_their_deployment_knows_of_them() -> None:
+    lenet = Handle()
+    placement = RemotePlacement({"lenet5": lenet}, stopping=lambda: False)
+    # Before the first report nobody knows better than the fleet.
+    assert placement.serves(IMPORTED)
+    await watched(placement)
+    assert not placement.serves(IMPORTED)
+    assert not placement.serves(GOOGLENET)
+    lenet.reported = replace_standings(report(), IMPORTED.name)
+    await placement._ask("lenet5", lenet)
+    assert placement.serves(IMPORTED)
+    # A deployment that is down for a moment changes nothing of what is meant by default.
+    placement._reports["lenet5"] = None
+    assert placement.serves(IMPORTED)
+
+
+def replace_standings(before: Report, name: str) -> Report:
+    return replace(before, standings={**before.standings, name: STANDING})
+
+
+async def test_a_deployment_that_can_load_nothing_keeps_nobody_waiting_and_all_of_them_say_why() -> None:
+    nothing = report(ready=False, nothing=FULL)
+    lenet, googlenet = Handle(reported=nothing), Handle(reported=report(ready=False))
+    placement = RemotePlacement({"lenet5": lenet, "googlenet": googlenet}, stopping=lambda: False)
+    await watched(placement)
+    with pytest.raises(NotReadyError, match=r"waiting for googlenet$"):
+        placement.check_ready()
+    googlenet.reported = nothing
+    await placement._ask("googlenet", googlenet)
+    with pytest.raises(LoadFailedError, match="no disk has room"):
+        placement.check_ready()
+    assert not up(placement)
+    googlenet.reported = report(GOOGLENET.name)
+    await placement._ask("googlenet", googlenet)
+    assert is_ready(placement)
+    assert up(placement)
+
+
+def up(placement: RemotePlacement) -> bool:
+    (reading,) = placement.readings()
+    return bool(reading.value)

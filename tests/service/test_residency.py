@@ -146,6 +146,53 @@ async def test_a_failed_load_frees_its_bytes_and_tells_everybody_who_waits(memor
     await memory.use(a)
 
 
+async def test_what_needs_no_room_comes_before_anything_is_unloaded(memory: DeviceMemory) -> None:
+    victim, new = memory.add("victim", 60), memory.add("new", 60)
+    await memory.use(victim)
+
+    async def prepare() -> None:
+        memory.events.append("prepare new")
+        if "new" in memory.broken:
+            raise OSError("new cannot be prepared")
+
+    new.prepare = prepare
+    memory.broken.add("new")
+    with pytest.raises(OSError, match="cannot be prepared"):
+        await memory.use(new)
+    assert memory.loaded() == ["victim"]
+    memory.broken.clear()
+    await memory.use(new)
+    assert memory.events == ["load victim", "prepare new", "prepare new", "unload victim", "load new"]
+
+
+async def test_where_there_is_room_nothing_is_prepared(memory: DeviceMemory) -> None:
+    a, huge = memory.add("a", 40), memory.add("huge", 101)
+
+    async def prepare() -> None:
+        raise AssertionError
+
+    a.prepare = huge.prepare = prepare
+    await memory.use(a)
+    with pytest.raises(MemoryLimitError):
+        await memory.use(huge)
+
+
+async def test_what_leaves_anyway_makes_the_room_where_that_is_enough(memory: DeviceMemory) -> None:
+    busy, idle, new = memory.add("busy", 50, worth=9.0), memory.add("idle", 50), memory.add("new", 50)
+    done = asyncio.Event()
+    await memory.use(idle)
+    running = memory.hold(busy, done)
+    await turns(LONG)
+    leaving = asyncio.create_task(memory.residency.unload(busy, wait=True))
+    await turns(LONG)
+    waiting = asyncio.create_task(memory.use(new))
+    await turns(LONG)
+    assert memory.loaded() == ["busy", "idle"]
+    done.set()
+    await asyncio.gather(running, leaving, waiting)
+    assert memory.loaded() == ["idle", "new"]
+
+
 async def test_what_can_never_have_room_is_refused_and_nothing_is_unloaded_for_it(memory: DeviceMemory) -> None:
     pinned, a = memory.add("pinned", 40, pinned=True), memory.add("a", 40)
     await memory.use(pinned)

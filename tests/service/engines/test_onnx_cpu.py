@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from models import graph_cache
 from models.checkpoints import Catalogue, Checkpoint
 from models.graph_cache import cached_graph, graph_path
 from models.labels import labels
 from service.engines import MAX_K
-from service.engines.onnx_cpu import OnnxCpu
+from service.engines.onnx_cpu import DamagedGraphError, OnnxCpu
 from service.engines.torch_cpu import TorchCpu
 
 LENET = Catalogue().find("lenet5@mnist")
@@ -66,3 +69,93 @@ def test_a_graph_that_a_crash_cut_short_is_made_anew(box_cache: Path, tmp_path: 
     engine = OnnxCpu(LENET, threads=1, cache_dir=tmp_path)
     engine.warm_up(1)
     assert path.stat().st_size > 60_850 * 4
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[Path]:
+    """The next session cannot be made; which files sessions were made of, or were to be."""
+    tried: list[Path] = []
+    real = onnxruntime.InferenceSession
+
+    def session(path: str, *arguments: Any, **options: Any) -> Any:
+        tried.append(Path(path))
+        if len(tried) == 1:
+            raise error
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    return tried
+
+
+def status(name: str, text: str) -> Exception:
+    error: Exception = getattr(onnxruntime.capi.onnxruntime_pybind11_state, name)(f"[ONNXRuntimeError] : {text}")
+    return error
+
+
+#: Texts as ONNX Runtime 1.x has them, taken from processes with limits on memory, files and threads.
+NO_DAMAGE = {
+    "memory for the file": ("Fail", "1 : FAIL : Load model from /x failed:std::bad_alloc", MemoryError),
+    "memory for the weights": ("RuntimeException", "6 : RUNTIME_EXCEPTION : Exception: std::bad_alloc", MemoryError),
+    "open files": ("Fail", "1 : FAIL : Load model from /x failed:system error number 24", OSError),
+    "permission": ("Fail", "1 : FAIL : Load model from /x failed:system error number 13", PermissionError),
+    "anything else": ("EPFail", "11 : EP_FAIL : what", Exception),
+}
+
+
+@pytest.mark.parametrize("name", NO_DAMAGE)
+def test_what_is_none_of_the_graphs_fault_leaves_it_where_it_is(
+    name: str, box_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, text, raised = NO_DAMAGE[name]
+    path = graph_path(LENET, tmp_path)
+    path.parent.mkdir()
+    path.write_bytes(cached_graph(LENET, box_cache).read_bytes())
+    inode = path.stat().st_ino
+    tried = fail_once(monkeypatch, status(kind, text))
+    with pytest.raises(raised):
+        OnnxCpu(LENET, threads=1, cache_dir=tmp_path)
+    assert (tried, path.stat().st_ino) == ([path], inode)
+
+
+def test_threads_that_cannot_be_had_leave_it_too(box_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = fail_once(
+        monkeypatch, RuntimeError("PosixThread pthread_create failed, error code: 11 error msg: Resource")
+    )
+    with pytest.raises(BlockingIOError):
+        OnnxCpu(LENET, threads=1, cache_dir=box_cache)
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "zeros", "half", "one byte less", "zeros at its end"])
+def test_whatever_the_damage_a_graph_is_exported_again_once(
+    damage: str, box_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = cached_graph(LENET, box_cache).read_bytes()
+    half = len(whole) // 2
+    path = graph_path(LENET, tmp_path)
+    path.parent.mkdir()
+    path.write_bytes(
+        {
+            "empty": b"",
+            "text": b"no graph",
+            "zeros": bytes(len(whole)),
+            "half": whole[:half],
+            "one byte less": whole[:-1],
+            "zeros at its end": whole[:half] + bytes(half),
+        }[damage]
+    )
+    exported: list[Path] = []
+
+    def export(_checkpoint: Checkpoint, _cache: Path, to: Path) -> None:
+        exported.append(to)
+        part = to.with_suffix(".part")
+        part.write_bytes(whole)
+        part.replace(to)
+
+    monkeypatch.setattr(graph_cache, "export_apart", export)
+    OnnxCpu(LENET, threads=1, cache_dir=tmp_path).warm_up(1)
+    assert exported == [path]
+    whole = b"damaged again"
+    path.write_bytes(whole)
+    with pytest.raises(DamagedGraphError):
+        OnnxCpu(LENET, threads=1, cache_dir=tmp_path)
+    assert exported == [path, path]
