@@ -69,7 +69,7 @@ def prometheus(service_url: str, folder: Path) -> Iterator[Prometheus]:
     shutil.copytree(FOLDER / "rules", folder / "rules")
     config = (FOLDER / "prometheus.yml").read_text()
     port = free_port()
-    written = config.replace("http://localhost:8000", service_url).replace("localhost:9090", f"127.0.0.1:{port}")
+    written = config.replace("http://topfive:8000", service_url).replace("localhost:9090", f"127.0.0.1:{port}")
     assert service_url in written
     assert "evaluation_interval: 15s" in written
     written = written.replace("evaluation_interval: 15s", "evaluation_interval: 5s")  # or tests would wait for it

@@ -29,7 +29,7 @@ LOAD = "/models/lenet5/load"
         ("127.0.0.1", {"origin": "http://localhost:3000"}),
         ("127.0.0.1", {"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}),
         ("127.0.0.1", {"origin": "https://[::1]", "sec-fetch-site": "cross-site"}),
-        ("127.0.0.1", {"origin": "http://localhost.localhost", "sec-fetch-site": "same-site"}),
+        ("127.0.0.1", {"origin": "http://topfive.localhost", "sec-fetch-site": "same-site"}),
         ("127.0.0.1", {"sec-fetch-site": "same-origin"}),
         ("127.0.0.1", {"sec-fetch-site": "none"}),
         ("127.0.0.1", {"content-length": "0"}),

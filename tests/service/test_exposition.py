@@ -105,7 +105,7 @@ def serving(process: Process) -> Iterator[str]:
 def client_of(targets: Found, cache_dir: Path) -> httpx.AsyncClient:
     placement = LocalPlacement(lambda _checkpoint: pytest.fail("nothing is loaded here"), Limits())
     app = create_app(Catalogue(cache_dir), placement, Settings(cache_dir=cache_dir), targets=targets)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://topfive")
 
 
 async def test_metrics_are_the_sum_over_the_targets(tmp_path: Path) -> None:
