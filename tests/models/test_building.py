@@ -180,3 +180,17 @@ def test_wrong_weights_are_found_by_their_header(tmp_path: Path) -> None:
         save_file({**state, name: tensor}, path)
         with pytest.raises(WrongWeightsError, match=says):
             check_weights(wrong)
+
+
+def test_a_file_that_may_not_be_read_now_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors itself calls it missing."""
+    lenet = Catalogue().find("lenet5")
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(PermissionError):
+        build_checkpoint(lenet)
+    with pytest.raises(PermissionError):
+        check_weights(lenet)
