@@ -53,7 +53,9 @@ def _setting(name: str, *flags: str) -> Any:
     """An option of ``serve`` that overrides a setting; its text and default are the setting's own."""
     field = Settings.model_fields[name]
     default = "the user's cache folder" if field.default_factory else str(field.default) or "none"
-    return typer.Option(*flags, help=field.description, envvar=f"TOPFIVE_{name.upper()}", show_default=default)
+    # Settings reads the variable, and says in one line what is wrong with it.
+    text = f"{field.description} [env var: TOPFIVE_{name.upper()}]"
+    return typer.Option(*flags, help=escape(text), show_default=default)
 
 
 @app.command()
