@@ -81,7 +81,7 @@ def serve(
     """Serve over HTTP until Ctrl-C."""
     options = dict(locals())
     from service.fleet import FleetError
-    from service.state import AlreadyServingError
+    from service.state import AlreadyServingError, FolderError
     from service.supervisor import StartError
     from service.supervisor import serve as run
     from service.tracing import TracingError, check_tracing
@@ -91,7 +91,7 @@ def serve(
         if settings.tracing:
             check_tracing()
         run(settings, errors)
-    except (FleetError, AlreadyServingError, StartError, TracingError) as error:
+    except (FleetError, AlreadyServingError, FolderError, StartError, TracingError) as error:
         fail(error)
 
 
@@ -197,9 +197,13 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show this user's running services on this machine: fleet, deployments, replicas, models."""
+    from service.state import FolderError
     from service.status import read_status, show_status
 
-    found = [service for service in read_status() if port in (None, service["port"])]
+    try:
+        found = [service for service in read_status() if port in (None, service["port"])]
+    except FolderError as error:
+        fail(error)
     if as_json:
         print(json.dumps({"services": found}, indent=2))  # noqa: T201
     elif found:
