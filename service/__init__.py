@@ -31,6 +31,8 @@ draws them.
 Around it: ``local.py`` wires the above into one process and ``app.py`` into Ray Serve; ``fleet.py`` reads which
 deployment serves what and ``capacity.py`` whether it fits; ``settings.py`` has every setting. ``cli.py`` is the command
 line, whose ``serve`` is ``supervisor.py``; that starts and ends ``driver.py``, which starts and stops Ray and HAProxy.
+``listening.py`` knows which addresses a host means, ``haproxy.py`` puts them and our answers into Serve's configuration
+of HAProxy, and ``draining.py`` is how that ends without a reset.
 ``state.py`` is the service's record on this machine, ``processes.py`` knows which processes are its own, ``status.py``
 shows both. ``describing.py`` prints what networks are made of, ``profile_command.py`` measures them,
 ``train_command.py`` trains them, ``evaluate_command.py`` says how often they are right (``evaluation_tables.py``: in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ from service.settings import Settings
 PROCESS_BYTES = 350_000_000
 #: Of the free memory, for networks, where no limit is set. The rest is for pictures, and for what else runs there.
 _SHARE = 0.8
+
+
+#: Connections of HAProxy, which is what Serve sets.
+MOST_CONNECTIONS = 4096
+#: Files that HAProxy opens beside its connections: about 30, with room for more replicas.
+_FILES_BESIDE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,15 @@ def _numbers(file: str) -> list[float]:
     except OSError:
         return []
     return [] if "max" in words else [float(word) for word in words]
+
+
+def most_connections() -> int:
+    """How many connections HAProxy may have at once: Serve's number, or less where fewer files may be open. HAProxy
+    takes two and a half for each, and does not start where that is more than it may have."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return min(MOST_CONNECTIONS, (files - _FILES_BESIDE) * 2 // 5)
 
 
 def memory_limit(settings: Settings, device: str) -> int:

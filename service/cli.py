@@ -54,7 +54,9 @@ def _setting(name: str, *flags: str) -> Any:
     """An option of ``serve`` that overrides a setting; its text and default are the setting's own."""
     field = Settings.model_fields[name]
     default = "the user's cache folder" if field.default_factory else str(field.default) or "none"
-    return typer.Option(*flags, help=field.description, envvar=f"TOPFIVE_{name.upper()}", show_default=default)
+    # Settings reads the variable, and says in one line what is wrong with it.
+    text = f"{field.description} [env var: TOPFIVE_{name.upper()}]"
+    return typer.Option(*flags, help=escape(text), show_default=default)
 
 
 @app.command()
@@ -80,7 +82,7 @@ def serve(
     """Serve over HTTP until Ctrl-C."""
     options = dict(locals())
     from service.fleet import FleetError
-    from service.state import AlreadyServingError
+    from service.state import AlreadyServingError, FolderError
     from service.supervisor import StartError
     from service.supervisor import serve as run
     from service.tracing import TracingError, check_tracing
@@ -90,7 +92,7 @@ def serve(
         if settings.tracing:
             check_tracing()
         run(settings, errors)
-    except (FleetError, AlreadyServingError, StartError, TracingError) as error:
+    except (FleetError, AlreadyServingError, FolderError, StartError, TracingError) as error:
         fail(error)
 
 
@@ -196,9 +198,13 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show this user's running services on this machine: fleet, deployments, replicas, models."""
+    from service.state import FolderError
     from service.status import read_status, show_status
 
-    found = [service for service in read_status() if port in (None, service["port"])]
+    try:
+        found = [service for service in read_status() if port in (None, service["port"])]
+    except FolderError as error:
+        fail(error)
     if as_json:
         print(json.dumps({"services": found}, indent=2))  # noqa: T201
     elif found:

@@ -7,9 +7,7 @@ no request uses. The sum is for a look without Prometheus, and reads the same po
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
-import socket
 import ssl
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
@@ -24,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from service.classify import read_query
 from service.errors import NotReadyError
+from service.listening import authority
 from service.metrics import NOT_SUMMED, REGISTRY
 from service.schemas import TargetsQuery
 
@@ -67,20 +66,6 @@ def serve_metrics(host: str) -> str:
     """Serves this process's metrics on a free port, for as long as it lives -> host:port."""
     server, _thread = start_http_server(0, host, REGISTRY)
     return authority(host, server.server_port)
-
-
-def authority(host: str, port: int | str) -> str:
-    """host:port, as it stands in a URL."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def is_wildcard(host: str) -> bool:
-    """Whether it means every address of the machine, however that is written."""
-    try:
-        address = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4][0]
-    except OSError:
-        return False
-    return ipaddress.ip_address(address).is_unspecified
 
 
 def add_metrics_paths(app: FastAPI, targets: Targets) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ import psutil
 
 #: The environment variable that marks a run's processes.
 RUN_ID = "TOPFIVE_RUN_ID"
+#: How the title of a replica's process begins; the application, ``#`` and its deployment follow.
+REPLICA = "ray::ServeReplica:"
+_KILLED_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,36 @@ def of_run(run: Run) -> list[psutil.Process]:
 def end_run(run: Run, *, patience_s: float = 1.0) -> int:
     """Ends every process of a run: asks, waits, kills. Returns how many there were."""
     ended = 0
-    # A process may have started another while it was being ended, so until none is left.
-    while processes := of_run(run):
+    give_up = time.monotonic() + _KILLED_WITHIN_S
+    # A process may have started another while it was being ended, so until none is left; one that hangs in the kernel
+    # cannot be ended.
+    while (processes := of_run(run)) and time.monotonic() < give_up:
         ended += len(processes)
         _end(processes, patience_s)
         patience_s = 0.2
     return ended
+
+
+def title_of(process: psutil.Process) -> str:
+    """The title that a process has given itself, or its command line; nothing for one that has ended."""
+    with contextlib.suppress(psutil.Error):
+        return "".join(process.cmdline())
+    return ""
+
+
+def is_living(process: psutil.Process) -> bool:
+    """Whether a process still runs, and is no zombie."""
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """Kills processes, and waits until they have ended."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    _wait(processes, _KILLED_WITHIN_S)
 
 
 def holder_of(host: str, port: int) -> str:
@@ -73,8 +101,8 @@ def _environment(pid: int) -> list[bytes]:
 
 def _is_daemon(process: psutil.Process, run: Run) -> bool:
     """A daemon of Ray in the run's session."""
-    with contextlib.suppress(psutil.Error, OSError):
-        return os.getsid(process.pid) == run.session and "".join(process.cmdline()).startswith("ray::")
+    with contextlib.suppress(OSError):
+        return os.getsid(process.pid) == run.session and title_of(process).startswith("ray::")
     return False
 
 
@@ -82,8 +110,15 @@ def _end(processes: Sequence[psutil.Process], patience_s: float) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=patience_s)
-    for process in alive:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(alive, timeout=5)
+    kill(_wait(processes, patience_s))
+
+
+def _wait(processes: Sequence[psutil.Process], within_s: float) -> list[psutil.Process]:
+    """Waits until processes have ended -> those that have not. A zombie has: it holds nothing but its number, until its
+    parent looks, which in some containers is once a second, or never."""
+    give_up = time.monotonic() + within_s
+    alive = [process for process in processes if is_living(process)]
+    while alive and time.monotonic() < give_up:
+        time.sleep(0.02)
+        alive = [process for process in alive if is_living(process)]
+    return alive

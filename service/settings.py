@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.checkpoints import cache_dir
+
+_PREFIX = "TOPFIVE_"
+#: What Kubernetes, for a Service named topfive, and Docker's links put into the environment of each container.
+_LINK = re.compile(r"^(tcp|udp|sctp)://")
+_LINK_NAME = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)$")
+#: How alike a variable's name and a setting's are, from 0 to 1, if one is a slip of the other: PROT and PORT are .75.
+_ALIKE = 0.75
 
 
 class Settings(BaseSettings):
     """The description of a field is its help text in ``topfive serve --help`` and in README."""
 
-    model_config = SettingsConfigDict(env_prefix="TOPFIVE_", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, env_ignore_empty=True)
 
     host: str = Field("127.0.0.1", description="Address to serve on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to serve on.")
@@ -42,6 +52,32 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="The other log lines: for people, or for programs.")
     tracing: bool = Field(False, description="Send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_links(cls, value: Any) -> Any:
+        """``TOPFIVE_PORT=tcp://10.0.0.1:8000`` is an address of a Service, and no setting."""
+        return cls.model_fields["port"].default if isinstance(value, str) and _LINK.match(value) else value
+
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        """As an address stands in a URL."""
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
     @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mb * 1_000_000)
+
+
+def misspelt(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first environment variable that is a slip of a setting's, and that setting's; others belong to somebody."""
+    known = {field.upper() for field in Settings.model_fields}
+    for name in sorted(names):
+        ours = name.removeprefix(_PREFIX)
+        if not name.startswith(_PREFIX) or ours in known or _LINK_NAME.search(name):
+            continue
+        # The first letter is hardly ever the slip: REPORT is not meant to be PORT.
+        candidates = [setting for setting in known if setting[:1] == ours[:1]]
+        if alike := difflib.get_close_matches(ours, candidates, n=1, cutoff=_ALIKE):
+            return name, _PREFIX + alike[0]
+    return None

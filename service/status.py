@@ -13,10 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.fleet import FleetError, load_fleet
-from service.processes import of_run
+from service.processes import REPLICA, of_run, title_of
 from service.state import Record, running
-
-_REPLICA = "ray::ServeReplica:"
 
 
 def read_status() -> list[dict[str, Any]]:
@@ -28,7 +26,7 @@ def show_status(service: dict[str, Any], console: Console) -> None:
     """A service for a person to read."""
     state = "[green]ready[/]" if service["ready"] else "[yellow]not ready[/]"
     console.print(
-        f"[bold]{service['url']}[/]  {state}  fleet {escape(service['fleet'])}, pid {service['pid']}, "
+        f"[bold]{escape(service['url'])}[/]  {state}  fleet {escape(service['fleet'])}, pid {service['pid']}, "
         f"up {service['up_s']:.0f} s",
         highlight=False,
     )
@@ -89,9 +87,9 @@ def _deployments(record: Record) -> list[dict[str, Any]]:
     living: dict[str, list[dict[str, Any]]] = {}
     for process in of_run(record.run):
         with contextlib.suppress(psutil.Error):
-            title = "".join(process.cmdline())
-            if title.startswith(_REPLICA):
-                deployment = title.removeprefix(_REPLICA).split(":")[1].split(".")[0]
+            title = title_of(process)
+            if title.startswith(REPLICA):
+                deployment = title.removeprefix(REPLICA).split(":")[1].split(".")[0]
                 living.setdefault(deployment, []).append(
                     {
                         "pid": process.pid,

@@ -27,11 +27,12 @@ from rich.table import Table
 
 from models.checkpoints import Catalogue
 from models.graph_cache import clear_unused_graphs
-from service.capacity import Machine, check_fits, with_device
+from service.capacity import MOST_CONNECTIONS, Machine, check_fits, most_connections, with_device
 from service.fleet import load_fleet
-from service.processes import RUN_ID, end_run, holder_of, of_run
+from service.listening import NotOurAddressError, addresses, is_wildcard
+from service.processes import RUN_ID, end_run, holder_of, is_living, of_run
 from service.settings import Settings
-from service.state import State, end_leftovers
+from service.state import State, end_leftovers, ray_folder
 
 #: A generous bound on exporting, measuring and loading every checkpoint, after which the start has failed.
 _READY_WITHIN_S = 1200.0
@@ -41,7 +42,10 @@ _STOP_WITHIN_S = 9.5
 _NOTHING_LOADED = {
     f"/problems/{slug}" for slug in ("load-failed", "out-of-memory", "weights-damaged", "weights-missing")
 }
-_LOGS = "its log files are in /tmp/ray/session_latest/logs"
+#: How often what the service needs below /tmp is marked as used. It is removed after days.
+_TOUCH_EVERY_S = 3600.0
+#: With fewer connections there is no use in a service; Ray's processes want as many files too.
+_FEWEST_CONNECTIONS = 64
 
 
 class StartError(RuntimeError):
@@ -56,9 +60,11 @@ def serve(settings: Settings, console: Console) -> None:
     """Serves until SIGINT or SIGTERM.
 
     Raises:
-        FleetError, AlreadyServingError, StartError: as their names say; nothing is left running.
+        FleetError, AlreadyServingError, FolderError, StartError: as their names say; nothing is left running.
     """
     started = time.monotonic()
+    _check_authentication()
+    connections = _check_open_files()
     if Path(settings.fleet).is_file():  # for whoever reads the record from another folder
         settings = settings.model_copy(update={"fleet": str(Path(settings.fleet).resolve())})
     fleet = load_fleet(settings.fleet)
@@ -78,26 +84,30 @@ def serve(settings: Settings, console: Console) -> None:
     )
     state = State.claim(settings.host, settings.port, settings.fleet)
     signals = _Signals()
-    driver, answers = None, False
+    driver, in_order = None, True
     try:
         _check_port(settings.host, settings.port)
         url = state.record.url
-        console.print(f"[bold]TopFive[/] starts: fleet {escape(settings.fleet)}, device {settings.device}, {url}")
+        on_all = " and all other addresses of this machine" if is_wildcard(settings.host) else ""
+        console.print(
+            f"[bold]TopFive[/] starts: fleet {escape(settings.fleet)}, device {settings.device}, {escape(url)}{on_all}"
+        )
+        if connections < MOST_CONNECTIONS:
+            console.print(f"  at most {connections:,} connections at once: the limit on open files (ulimit -n) is low")
         driver = _start_driver(settings, state)
         models = _wait_until_ready(url, driver, console)
-        answers = True
         console.print(_table(models))
         _print_ready(url, models, settings, time.monotonic() - started, console)
         _watch(driver, state)
     except _StopSignal:
-        console.print("stopping: running requests are answered first" if answers else "stopping")
+        console.print("stopping: running requests are answered first")
     except StartError as error:
         # Otherwise nothing is left that could stop in order.
-        answers = isinstance(error, NothingLoadedError)
+        in_order = isinstance(error, NothingLoadedError)
         raise
     finally:
         signals.hold()
-        _stop(driver, state, orderly=answers)
+        _stop(driver, state, in_order=in_order)
         signals.restore()
     console.print("stopped")
 
@@ -123,25 +133,30 @@ def _watch(driver: subprocess.Popen[str], state: State) -> NoReturn:
             while, but none that died would come back.
     """
     found = {_name(process): process for process in of_run(state.record.run)}
+    logs = f"its log files are in {ray_folder() / 'session_latest' / 'logs'}"
+    touch_at = time.monotonic() + _TOUCH_EVERY_S
     while driver.poll() is None:
         for name in ("gcs_server", "raylet"):
             if name not in found or _name(found[name]) != name:
-                raise StartError(f"Ray's {name} has died; {_LOGS}")
+                raise StartError(f"Ray's {name} has died; {logs}")
+        if time.monotonic() >= touch_at:
+            state.touch()
+            touch_at += _TOUCH_EVERY_S
         time.sleep(0.5)
-    raise StartError(f"Ray's driver (pid {driver.pid}) has died; {_LOGS}")
+    raise StartError(f"Ray's driver (pid {driver.pid}) has died; {logs}")
 
 
 def _name(process: psutil.Process) -> str:
     """The name of a living process; nothing for one that has died."""
     with suppress(psutil.Error):
-        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        if is_living(process):
             return process.name()
     return ""
 
 
-def _stop(driver: subprocess.Popen[str] | None, state: State, *, orderly: bool) -> None:
-    """Lets the driver stop in order, unless the service was not up yet, then ends whatever is left of the run."""
-    if orderly and driver is not None and driver.poll() is None:
+def _stop(driver: subprocess.Popen[str] | None, state: State, *, in_order: bool) -> None:
+    """Lets the driver stop in order if it can, then ends whatever is left of the run."""
+    if in_order and driver is not None and driver.poll() is None:
         state.mark_stopping()
         assert driver.stdin is not None
         driver.stdin.close()
@@ -159,15 +174,40 @@ def _stop(driver: subprocess.Popen[str] | None, state: State, *, orderly: bool) 
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raises StartError if a stranger listens there."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise StartError(f"{host}:{port} cannot be served on: {error.strerror}") from error
-            raise StartError(f"port {port} is held by {holder_of(host, port)}; choose another with --port") from error
+    """Raises StartError if the host is not this machine's, or a stranger listens there."""
+    try:
+        found = addresses(host)
+    except NotOurAddressError as error:
+        raise StartError(f"--host {error}") from error
+    for address in found:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise StartError(f"{host}:{port} cannot be served on: {error.strerror}") from error
+                holder = holder_of(address, port)
+                raise StartError(f"port {port} is held by {holder}; choose another with --port") from error
+
+
+def _check_authentication() -> None:
+    """Raises StartError if Ray would take orders from anybody: its replicas listen on all addresses and run what they
+    are sent by whoever has the token, which is the default, or by everybody."""
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if mode is not None and mode.lower() != "token":
+        raise StartError(
+            f"RAY_AUTH_MODE={mode} would let anybody who reaches this machine run programs here; unset it, or set it "
+            "to token"
+        )
+
+
+def _check_open_files() -> int:
+    """How many connections the limit on open files allows. Raises StartError if that are too few."""
+    connections = most_connections()
+    if connections < _FEWEST_CONNECTIONS:
+        raise StartError("the hard limit on open files is too low to serve; raise it (ulimit -Hn 4096, or more)")
+    return connections
 
 
 class _StopSignal(BaseException):
@@ -261,7 +301,9 @@ def _on_demand(row: dict[str, Any]) -> bool:
 
 def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, seconds: float, console: Console) -> None:
     ready = [row for row in models if row["state"] == "ready"]
-    console.print(f"[bold green]ready[/] in {seconds:.1f} s: {len(ready)} of {len(models)} networks, {url}/docs")
+    console.print(
+        f"[bold green]ready[/] in {seconds:.1f} s: {len(ready)} of {len(models)} networks, {escape(url)}/docs"
+    )
     if not ready and not any(row["state"] == "loadable" for row in models):
         console.print("[yellow]nothing can be served yet[/]: no network of this fleet has weights; the table says how")
     waiting = sum(_on_demand(row) for row in models)
@@ -275,5 +317,7 @@ def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, sec
     if ready:
         photographs = any(row["labels"] != "mnist" for row in ready)
         picture, query = ("airplane", "") if photographs else ("digit", "?labels=mnist")
-        console.print(f"  try: curl --data-binary @docs/images/{picture}.png '{url}/classify{query}'", highlight=False)
+        console.print(
+            f"  try: curl --data-binary @docs/images/{picture}.png '{escape(url)}/classify{query}'", highlight=False
+        )
     console.print("  Ctrl-C stops it")

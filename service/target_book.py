@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from service.errors import NotReadyError
-from service.exposition import Target, authority
+from service.exposition import Target
+from service.listening import authority
 
 BEAT_EVERY_S = 2.0
 #: Who has been silent for so long is gone.

@@ -14,7 +14,8 @@ import ray
 from ray import serve
 
 from service.errors import NotReadyError
-from service.exposition import Target, authority, is_wildcard, serve_metrics
+from service.exposition import Target, serve_metrics
+from service.listening import authority, is_wildcard
 from service.recording import say_what_this_is
 from service.target_book import BEAT_EVERY_S, TargetBook
 

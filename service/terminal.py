@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from service.settings import Settings
+from service.settings import Settings, misspelt
 
 #: Unreadable pictures that are listed; the others are counted.
 _LISTED = 20
@@ -38,7 +39,10 @@ def list_unreadable(lines: Sequence[str]) -> None:
 
 
 def read_settings(**options: Any) -> Settings:
-    """The settings, over which options win; a bad value ends the command."""
+    """The settings, over which options win; a bad value ends the command, and so does a variable whose name is a
+    setting's with a slip."""
+    if slip := misspelt(os.environ):
+        fail(f"there is no setting {slip[0]}; did you mean {slip[1]}?", 2)
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:

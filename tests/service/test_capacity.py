@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from models.checkpoints import Catalogue, Checkpoint
-from service.capacity import PROCESS_BYTES, Machine, check_fits, hosted, memory_limit, with_device
+from service.capacity import PROCESS_BYTES, Machine, check_fits, hosted, memory_limit, most_connections, with_device
 from service.fleet import Fleet, FleetError, load_fleet
 from service.settings import Settings
 
@@ -92,3 +93,15 @@ def test_one_process_takes_the_gpu_where_there_is_one() -> None:
     assert with_device(fleet(), "auto", workstation) == fleet()
     with pytest.raises(FleetError, match="no NVIDIA GPU"):
         with_device(local, "cuda:0", LAPTOP)
+
+
+@pytest.mark.parametrize(
+    ("files", "connections"),
+    [(resource.RLIM_INFINITY, 4096), (10**6, 4096), (10_340, 4096), (10_339, 4095), (1024, 369), (100, 0)],
+)
+def test_connections_go_by_the_limit_on_open_files(
+    monkeypatch: pytest.MonkeyPatch, files: int, connections: int
+) -> None:
+    """HAProxy wants 2.5 for each and did not start with 4,096 below 10,267."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, files))
+    assert most_connections() == connections

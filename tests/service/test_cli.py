@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from models import checkpoints, get_model, manifest, pulling
 from models.manifest import ManifestRow
 from models.variants import VARIANTS
+from service import state
 from service.cli import app
 from service.settings import Settings
 from tests.pictures import DIGIT, picture
@@ -97,6 +99,8 @@ def test_classify_reads_standard_input() -> None:
         (["pull", "googlenet", "--mirror", "file:///no/such/folder"], "No such file"),
         (["status", "--port", "1"], "no TopFive service"),
         (["serve", "--port", "99999"], "TOPFIVE_PORT"),
+        (["serve", "--host", "198.51.100.7"], "'198.51.100.7' is not an address of this machine"),
+        (["serve", "--host", "no-such-host.invalid"], "--host 'no-such-host.invalid' cannot be listened on"),
         (["serve", "--precision", "int8"], "TOPFIVE_PRECISION"),
     ],
 )
@@ -117,6 +121,40 @@ def test_a_taken_port_is_named_before_anything_starts() -> None:
     assert result.exit_code == 1
     assert f"port {port} is held by" in result.output
     assert f"(pid {os.getpid()})" in result.output
+
+
+def one_line(arguments: list[str]) -> str:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1
+    (line,) = result.output.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize("mode", ["disabled", "Disabled", "none", ""])
+def test_nothing_is_served_where_ray_would_obey_anybody(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    assert f"RAY_AUTH_MODE={mode} would let anybody" in one_line(["serve", "--fleet", "galactic"])
+
+
+@pytest.mark.parametrize("mode", ["token", "TOKEN"])
+def test_rays_own_default_may_be_said(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    assert "galactic" in one_line(["serve", "--fleet", "galactic"])
+
+
+def test_too_few_open_files_are_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 200))
+    assert "limit on open files is too low" in one_line(["serve", "--fleet", "galactic"])
+
+
+@pytest.mark.parametrize("command", [["serve"], ["status"]])
+def test_a_folder_that_is_not_ours_is_one_line(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "_LONGEST_BASE", 4096)
+    monkeypatch.setattr(state.tempfile, "gettempdir", lambda: str(tmp_path))
+    (tmp_path / f"topfive-{os.getuid()}").symlink_to(tmp_path)
+    assert "is a link, which is not followed" in one_line(command)
 
 
 def test_import_then_classify(tmp_path: Path, own_cache: Path) -> None:

@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from models.checkpoints import Catalogue
 from service.api import create_app
 from service.errors import NotReadyError
-from service.exposition import Target, added_up, is_wildcard, serve_metrics
+from service.exposition import Target, added_up, serve_metrics
+from service.listening import is_wildcard
 from service.placement import LocalPlacement
 from service.prediction import Limits
 from service.settings import Settings

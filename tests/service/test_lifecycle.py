@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,13 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from service.listening import addresses
 from service.processes import of_run
 from service.state import Record, base, running
+from tests.callers import Callers
 from tests.pictures import DIGIT, picture
 from tests.running import Service, free_port
 
@@ -116,7 +121,10 @@ def test_two_services_side_by_side_and_status_knows_both(local: Service, cluster
     assert local.url in shown
     assert "ready" in shown
     assert "lenet5@mnist" in shown
-    assert cluster.stop() == 0
+    with Callers(f"{cluster.url}/classify?model=lenet5", DIGIT.read_bytes()) as callers:
+        until(lambda: callers.outcomes["200"] > 20)
+        assert cluster.stop() == 0
+    assert set(callers.outcomes) == {"200", "503", "refused"}
     assert post(local.url) == 200
     # A third on the second's port is one clear line.
     refused = subprocess.run(
@@ -193,7 +201,8 @@ def test_what_ray_can_mend_comes_back_by_itself(service: Service, handed_on: lis
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stop_answers_what_runs_and_leaves_nothing(in_order: Service, number: signal.Signals) -> None:
     """With a slow request in flight: readyz turns first, the request is answered, then everything is gone. Most of its
-    pictures are decoded and batched after the signal."""
+    pictures are decoded and batched after the signal. Callers that go on meanwhile are answered, then turned away, then
+    refused; liveness stays."""
     service = in_order
     run, url = record(service).run, f"{service.url}/classify?model=lenet5"
     began = time.monotonic()
@@ -204,14 +213,108 @@ def test_a_stop_answers_what_runs_and_leaves_nothing(in_order: Service, number: 
     slow = threading.Thread(target=lambda: answers.append(bulk(url, count)))
     slow.start()
     time.sleep(0.3)
-    service.process.send_signal(number)
-    until(lambda: httpx.get(f"{service.url}/readyz", timeout=5).status_code == 503)
-    assert slow.is_alive(), "the request was too fast to prove anything"
-    assert service.stop() == 0
+    with Callers(url, DIGIT.read_bytes()) as callers:
+        service.process.send_signal(number)
+        until(lambda: httpx.get(f"{service.url}/readyz", timeout=5).status_code == 503)
+        assert httpx.get(f"{service.url}/healthz", timeout=5).status_code == 200
+        assert slow.is_alive(), "the request was too fast to prove anything"
+        assert service.stop() == 0
     slow.join()
     assert statuses(answers[0]) == [200] * count
+    assert {"503", "refused"} <= set(callers.outcomes) <= {"200", "503", "refused"}
     assert of_run(run) == []
     assert "Traceback" not in service.log.read_text()
+
+
+@pytest.mark.slow
+def test_stops_under_load_reset_nobody(start: Start) -> None:
+    """Several, since what this is about happened to a few connections of each."""
+    for _ in range(3):
+        service = start()
+        with Callers(f"{service.url}/classify?model=lenet5", DIGIT.read_bytes()) as callers:
+            until(lambda callers=callers: callers.outcomes["200"] > 200)
+            assert service.stop() == 0
+        assert set(callers.outcomes) == {"200", "503", "refused"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [1.0, 4.0, 7.0, 10.0])
+def test_a_start_is_broken_off_in_order(box_cache: Path, tmp_path: Path, after_s: float) -> None:
+    """Wherever it is: Ray, HAProxy and replicas come one after the other."""
+    service = Service(box_cache, log=tmp_path / "log.txt")
+    until(lambda: "starts" in service.log.read_text())
+    run = record(service).run
+    time.sleep(after_s)
+    assert service.stop() == 0
+    assert of_run(run) == []
+    lines = service.log.read_text().splitlines()
+    assert lines[-1] == "stopped"
+    assert not [line for line in lines if "Traceback" in line or "***" in line or "SIGTERM" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", ["haproxy -db", "ray::ServeReplica", "ray::ServeController"])
+def test_a_stop_does_without_what_has_died(start: Start, title: str) -> None:
+    service = start()
+    run = record(service).run
+    service.harmed = True
+    named(service, title).kill()
+    assert service.stop() == 0
+    assert of_run(run) == []
+
+
+def own_address(family: socket.AddressFamily) -> str | None:
+    """The address by which others reach this machine; None if there is none. Nothing is sent."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(("2001:db8::1" if family == socket.AF_INET6 else "198.51.100.1", 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return next(
+            (a.address for found in psutil.net_if_addrs().values() for a in found if is_own(a.address, family)), None
+        )
+
+
+def is_own(address: str, family: socket.AddressFamily) -> bool:
+    loopback = address.startswith(("127.", "fe80", "::1"))
+    return (":" in address) == (family == socket.AF_INET6) and not loopback and address.count(":") != 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["own IPv4", "own IPv6", "localhost", "::1", "::", "0.0.0.0"])
+def test_every_host_of_this_machine_becomes_ready_and_answers(box_cache: Path, tmp_path: Path, host: str) -> None:
+    if host.startswith("own"):
+        found = own_address(socket.AF_INET6 if host.endswith("6") else socket.AF_INET)
+        if found is None:
+            pytest.skip("this machine has no such address")
+        host = found
+    service = Service(box_cache, "--host", host, log=tmp_path / "log.txt")
+    try:
+        if host == "::1" and "cannot be listened on" in service.log.read_text():
+            pytest.skip("this machine has no IPv6")
+        until(lambda: "Ctrl-C stops it" in service.log.read_text() or service.process.poll() is not None)
+        found_url = record(service).url
+        assert f"{found_url}/docs" in service.log.read_text()
+        assert post(found_url) == 200
+        assert status(service.port)["url"] == found_url
+        assert status(service.port)["ready"]
+        for job in ("topfive", "haproxy", "ray"):
+            targets = httpx.get(f"{found_url}/metrics/targets?job={job}").json()
+            assert targets
+            for entry in targets:
+                assert httpx.get(f"http://{entry['targets'][0]}/metrics").status_code == 200
+        # Where nobody asked for it, nobody is served.
+        listening = {c.laddr.ip for c in psutil.net_connections("tcp") if c.laddr.port == service.port and not c.raddr}
+        assert listening == set(addresses(host))
+    finally:
+        assert service.stop() == 0
+
+
+def status(port: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "service.cli", "status", "--json", "--port", str(port)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (service,) = json.loads(shown)["services"]
+    return dict(service)
 
 
 def bulk(url: str, count: int) -> httpx.Response:
