@@ -14,7 +14,8 @@ Read in this order:
   parts of a file, counted and sorted before a decoder sees it; ``exif.py``: which way up; ``opaque.py``: transparency;
   ``file_kinds.py`` names what is not decoded, ``picture_errors.py`` what is wrong.
 - ``postprocess.py``: logits -> the k most probable classes; ``labels.py``: class number -> word.
-- ``manifest.py``: the checkpoints that the project knows; ``checkpoints.py``: which of them are here. Without torch.
+- ``manifest.py``: the checkpoints that the project knows; ``checkpoints.py``: which of them are here; ``cards.py``:
+  what a weight file says of itself, checked. Without torch.
 - ``reading.py``: foreign weight files -> checked state dicts; ``zoo.py``: the ONNX Model Zoo's graphs, which
   ``onnx_graph.py`` opens.
 - ``building.py``: a variant or a checkpoint -> a torch module; ``importing.py``: a weight file -> the local cache;

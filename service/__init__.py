@@ -1,7 +1,9 @@
 """TopFive's service. The path of one request, file by file:
 
-1. ``api.py``: the app; ``classify.py`` is the path that counts, ``bodies.py`` reads its three kinds of body,
-   ``disconnects.py`` notices a caller who goes, ``paths.py`` has the other paths and ``schemas.py`` the shapes.
+1. ``api.py``: the app; ``classify.py`` is the path that counts. ``uploads.py`` reads a body's bytes and ``bodies.py``
+   the pictures in it (``multipart.py``, ``base64_text.py``); ``disconnects.py`` notices a caller who goes.
+   ``paths.py`` has the other paths, ``callers.py`` says who may load and unload, ``docs_pages.py`` has /docs,
+   ``schemas.py`` the shapes.
 2. ``decider.py``: which checkpoint answers. It asks the placement how checkpoints stand and ``router.py``, a pure
    function, which one fits the budget (``standing.py`` has its words, ``refusal.py`` its noes); ``promises.py`` keeps
    what others were promised, ``comeback.py`` tells the refused when to come back. ``ensemble.py``: several, named
