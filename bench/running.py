@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +15,16 @@ from typing import Any
 import httpx
 
 
+def _free_port() -> int:
+    """A port that neither the system nor Ray hands out by itself: one of Ray's own metrics servers, which answers every
+    path with 200, would otherwise take it now and then before HAProxy does, and look like a service that is ready."""
+    while True:
+        port = random.randint(8100, 9900)  # noqa: S311 - not for secrets
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 class Service:
     """Started, stopped and started again on one port.
 
@@ -21,9 +33,7 @@ class Service:
     """
 
     def __init__(self, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), *options]
         self._process: subprocess.Popen[bytes] | None = None

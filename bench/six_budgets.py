@@ -69,8 +69,10 @@ def compare_starts(starts: int, picture: bytes, *, measured: bool) -> None:
             try:
                 with httpx.Client(base_url=service.url, timeout=60, trust_env=False) as client:
                     for budget in BUDGETS:
-                        body = client.post(f"/classify?{budget}", content=picture).json()
-                        choices[budget][body.get("model") or body["type"]] += 1
+                        answer = client.post(f"/classify?{budget}", content=picture)
+                        if "json" not in answer.headers.get("content-type", ""):
+                            raise SystemExit(f"{answer.status_code} {answer.headers} {answer.text!r}")
+                        choices[budget][answer.json().get("model") or answer.json()["type"]] += 1
             finally:
                 service.stop()
             print(f"start {start + 1}: {[counter.most_common() for counter in choices.values()]}", flush=True)
