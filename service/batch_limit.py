@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from service.quiet import Quiet
 
-#: Of batches as large as the limit, every so manieth tries another size.
+#: One in so many batches as large as the limit tries another size.
 _TRY_EVERY = 8
 #: Batches of a size that are measured before it is compared with another.
 _LEAST_BATCHES = 3

@@ -22,7 +22,7 @@ class Batch(NamedTuple, Generic[Item, Answer]):
     tickets: list[Ticket[Item, Answer]]
     cut: str
     pressed: bool = False
-    """Whether as many waited as it could hold, and more than one."""
+    """Whether at least as many pictures waited as the batch may hold, and more than one."""
 
     @property
     def items(self) -> list[Item]:

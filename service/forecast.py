@@ -203,7 +203,7 @@ class Forecast:
         return profiled_s if ratio is None else profiled_s * self._faded(ratio)
 
     def profiled_decode_s(self, encoded_bytes: int) -> float:
-        """The same by the profile alone; 0 where it does not tell."""
+        """Decoding a picture of that size, by the profile alone; 0 where the profile does not say."""
         return self._decode.get(size_class(encoded_bytes), 0.0)
 
     def learn(self, batch_size: int, forward_s: float) -> None:
@@ -226,7 +226,7 @@ class Forecast:
         return 1.0 + (ratio - 1.0) * self._quiet.kept(self._learned_at)
 
     def _settle(self) -> None:
-        """Forgets for good what the quiet time has taken of it, before something is learned."""
+        """Forgets for good as much as has faded in quiet time, before something new is learned."""
         if self._own_quiet:
             self._quiet.touch()
         kept = self._quiet.kept(self._learned_at)

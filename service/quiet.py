@@ -14,7 +14,7 @@ from collections.abc import Callable
 _PAUSE_S = 1.0
 #: After so many more seconds without a picture, nothing that was learned counts any more.
 _FORGOTTEN_AFTER_S = 3.0
-#: What was learned fades in so many steps, each of which costs a new forecast.
+#: What was learned fades in so many steps, since each step makes a new forecast necessary.
 _STEPS = 16
 
 
@@ -44,21 +44,21 @@ class Quiet:
         return self._before_s + max(0.0, self._clock() - self._since - _PAUSE_S)
 
     def begin(self) -> None:
-        """A picture comes; ``end`` must follow."""
+        """Notes that a picture has come; ``end`` must follow."""
         self._before_s = self.seconds
         self._in_flight += 1
 
     def end(self) -> None:
-        """A picture goes, whatever became of it."""
+        """Notes that a picture has been answered, refused or given up."""
         self._in_flight -= 1
         self._since = self._clock()
 
     def touch(self) -> None:
-        """Something was learned that no ``begin`` announced."""
+        """Notes a use that is over already, for whoever learns without following pictures."""
         self.begin()
         self.end()
 
     def kept(self, seconds: float) -> float:
-        """How much of what was learned still counts, from 1 down to 0, if ``seconds`` stood there when it was."""
+        """How much still counts, from 1 down to 0, of what was learned when ``self.seconds`` was ``seconds``."""
         left = 1.0 - (self.seconds - seconds) / _FORGOTTEN_AFTER_S
         return 0.0 if left <= 0 else -(-left * _STEPS // 1) / _STEPS

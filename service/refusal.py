@@ -49,7 +49,7 @@ def refuse(fits: Sequence[Fit], budget: Budget) -> NoReturn:
 
 
 def _in_the_way(fit: Fit, budget: Budget) -> str:
-    """Why it cannot now, with the number that decided."""
+    """Why the checkpoint cannot answer in time now, with the number that decided."""
     standing = fit.candidate.standing
     if standing is None or fit.predicted_s is None:
         return "is not there"
