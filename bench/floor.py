@@ -55,7 +55,7 @@ def main() -> None:
 
 def multiply_adds_of(names: list[str] | None) -> dict[str, int]:
     """Of one picture, as ``topfive models`` counts them."""
-    command = [sys.executable, "-m", "service.cli", "models", "--json", "--untrained"]
+    command = [sys.executable, "-m", "service.commands.main", "models", "--json", "--untrained"]
     answer = json.loads(subprocess.check_output(command, cwd=ROOT, timeout=120))  # noqa: S603 - our own
     found = {model["variant"]: model["multiply_adds"] for model in answer["models"]}
     unknown = set(names or ()) - set(found)

@@ -51,7 +51,7 @@ def servers(folder: Path) -> dict[str, list[str]]:
     cluster = folder / "cluster.toml"
     cluster.write_text(FLEET)
     uvicorn = [sys.executable, "-m", "uvicorn", "--port", "{port}", "--log-level", "warning", "--app-dir", str(PEERS)]
-    topfive = [sys.executable, "-m", "service.cli", "serve", "--port", "{port}", "--fleet"]
+    topfive = [sys.executable, "-m", "service.commands.main", "serve", "--port", "{port}", "--fleet"]
     return {
         "bare Starlette": [*uvicorn, "bare_starlette:app"],
         "app, uvicorn": [*uvicorn, "bare_api:app"],

@@ -25,12 +25,17 @@ import psutil
 from load import digit, photograph
 
 ROOT = Path(__file__).parents[1]
-#: The whole app of a checkout, on a port.
+#: The whole app of a checkout, on a port. Commits from before the packages had rooms have their modules elsewhere.
 _APP = """
 import sys, uvicorn
-from service.fleet import Deployment
-from service.local import local_app
-from service.settings import Settings
+try:
+    from service.assembly import local_app
+    from service.config.fleet import Deployment
+    from service.config.settings import Settings
+except ImportError:
+    from service.fleet import Deployment
+    from service.local import local_app
+    from service.settings import Settings
 app = local_app(Settings(untrained=sys.argv[2] == "untrained"), Deployment(variants=[sys.argv[3]]))
 uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False)
 """

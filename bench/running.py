@@ -35,7 +35,7 @@ class Service:
     def __init__(self, *options: str) -> None:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), *options]
+        self._command = [sys.executable, "-m", "service.commands.main", "serve", "--port", str(self.port), *options]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, within_s: float = 120) -> None:
@@ -62,7 +62,7 @@ class Service:
 
     def replicas(self, deployment: str = "ingress") -> list[dict[str, Any]]:
         """Living replicas of a deployment; of ``ingress`` where there is none of that name."""
-        command = [sys.executable, "-m", "service.cli", "status", "--port", str(self.port), "--json"]
+        command = [sys.executable, "-m", "service.commands.main", "status", "--port", str(self.port), "--json"]
         run = subprocess.run(command, capture_output=True, check=True)  # noqa: S603 - our own
         deployments = {d["name"]: d["replicas"] for d in json.loads(run.stdout)["services"][0]["deployments"]}
         found: list[dict[str, Any]] = deployments.get(deployment) or deployments["ingress"]

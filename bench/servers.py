@@ -95,7 +95,7 @@ def servers() -> dict[str, Server]:
     """Every server, in the order in which they are measured."""
     ours, theirs = sys.executable, str(PEERS_PYTHON)
     fleet = ("--fleet", "{folder}/{network}.toml", "--untrained")
-    topfive = (ours, "-m", "service.cli", "serve", "--port", "{port}", *fleet)
+    topfive = (ours, "-m", "service.commands.main", "serve", "--port", "{port}", *fleet)
     uvicorn = (ours, "-m", "uvicorn", "--port", "{port}", "--log-level", "warning", "bare_api:app")
     classify = "/classify?model={network}"
     found = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.metrics import REGISTRY
+from service.telemetry.metrics import REGISTRY
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from service.residency import Residency
-from service.resident import Needs, Resident
+from service.runtime.residency import Residency
+from service.runtime.resident import Needs, Resident
 
 #: More turns of the event loop than anything here takes that need not wait.
 LONG = 30

@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 
 from models.checkpoints import Catalogue, Checkpoint
-from service.api import create_app
+from service.config.settings import Settings
+from service.domain.prediction import Limits
 from service.engines import Engine
 from service.engines.fake import FakeEngine
-from service.placement import LocalPlacement
-from service.prediction import Limits
-from service.profiles import Profile
-from service.settings import Settings
+from service.http.app import create_app
+from service.profiling.profiles import Profile
+from service.runtime.placement import LocalPlacement
 from tests.pictures import picture
 from tests.profiles import Measured
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from service.errors import PROBLEMS
+from service.domain.errors import PROBLEMS
 
 
 def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:

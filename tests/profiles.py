@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.checkpoints import Checkpoint
-from service.profiles import Fingerprint, Latency, Profile
+from service.profiling.profiles import Fingerprint, Latency, Profile
 
 FINGERPRINT = Fingerprint(
     device="a CPU",

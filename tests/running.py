@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from service.fleet import Deployment
-from service.local import local_app
-from service.settings import Settings
+from service.assembly import local_app
+from service.config.fleet import Deployment
+from service.config.settings import Settings
 
 #: Bounds on waits, not statements about speed.
 START_WITHIN_S = 120
@@ -58,7 +58,7 @@ class Service:
         self.log = log
         self.harmed = False
         """A test has killed something of it: how it ends says nothing any more."""
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), *options]
+        command = [sys.executable, "-m", "service.commands.main", "serve", "--port", str(self.port), *options]
         environment = {**os.environ, "TOPFIVE_CACHE_DIR": str(cache_dir)}
         with log.open("wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from service import driver, supervisor
-from service.settings import Settings
+from service.cluster import driver
+from service.config.settings import Settings
+from service.lifecycle import supervisor
 from tests.checks import answers_of_check
 from tests.composing import PROFILES, ROOT, compose, services, topfive
 

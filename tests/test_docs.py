@@ -15,9 +15,9 @@ import pytest
 
 from models.checkpoints import Catalogue
 from models.variants import VARIANTS, Variant
-from service.errors import PROBLEMS
-from service.schemas import ClassifyQuery
-from service.settings import Settings
+from service.config.settings import Settings
+from service.domain.errors import PROBLEMS
+from service.http.schemas import ClassifyQuery
 from tests.running import uvicorn_service
 
 ROOT = Path(__file__).parents[1]

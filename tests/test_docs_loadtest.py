@@ -15,7 +15,7 @@ import typer
 from loadtest._gates import DEFAULT, judge, read_footprints, read_gates
 from loadtest._report import Report, read_report
 from loadtest._tables import number
-from service.cli import app
+from service.commands.main import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import os
 
-from service.fleet import Deployment
-from service.local import local_app
-from service.settings import Settings
+from service.assembly import local_app
+from service.config.fleet import Deployment
+from service.config.settings import Settings
 
 network = os.environ.get("BENCH_NETWORK")
 settings = Settings(untrained=True) if network else Settings()

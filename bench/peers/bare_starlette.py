@@ -16,8 +16,8 @@ from starlette.routing import Route
 from models.checkpoints import Catalogue
 from models.labels import labels
 from models.preprocess import picture_to_crop
-from service.engines.choice import engine_loader
-from service.settings import Settings
+from service.config.settings import Settings
+from service.engines.loader import engine_loader
 
 checkpoint = Catalogue().find("lenet5@mnist")
 settings = Settings()

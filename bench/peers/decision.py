@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.checkpoints import Catalogue
+from service.domain.prediction import Limits
+from service.domain.snapshot import Budget, Load
 from service.engines.fake import FakeEngine
-from service.placement import LocalPlacement
-from service.prediction import Limits
-from service.router import choose
-from service.standing import Budget, Load
+from service.routing.choose import choose
+from service.runtime.placement import LocalPlacement
 
 #: Fewer at a time would measure the clock.
 _TOGETHER = 20

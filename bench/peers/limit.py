@@ -20,7 +20,7 @@ import numpy as np
 from models.checkpoints import Catalogue, cache_dir
 from models.preprocess import picture_to_crop
 from service.engines import blank
-from service.engines.choice import engine_loader
+from service.engines.loader import engine_loader
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

@@ -17,7 +17,8 @@ from starlette.requests import Request
 
 folder = TemporaryDirectory(prefix="topfive-bench-")
 if STYLE == "s":
-    from service import driver, settings
+    from service.cluster import driver
+    from service.config import settings
 
     os.environ |= driver.environment(Path(folder.name), settings.Settings())  # Ray reads them when it is imported
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints import Catalogue
-from service.api import create_app
+from service.config.settings import Settings
+from service.domain.prediction import Limits
+from service.domain.snapshot import Decision
 from service.engines.fake import FakeEngine
-from service.placement import LocalPlacement
-from service.prediction import Limits
-from service.recording import OK, Edge, Outcome, PredictorSeries
-from service.settings import Settings
-from service.standing import Decision
+from service.http.app import create_app
+from service.runtime.placement import LocalPlacement
+from service.telemetry.recorder import OK, Edge, Outcome, PredictorSeries
 
 #: Fewer at a time would measure the clock.
 _TOGETHER, _REQUESTS = 500, 150

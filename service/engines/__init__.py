@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from models.checkpoints import Checkpoint
 from models.preprocess import Preprocess
-from service.profiles import Fingerprint
+from service.profiling.profiles import Fingerprint
 
 #: Classes that an engine gives for each picture: the most that a caller may ask for.
 MAX_K = 10

@@ -25,7 +25,7 @@ import torch
 
 from service.engines import TopK
 from service.engines.buckets import Buckets
-from service.metrics import OOM_SPLITS
+from service.telemetry.metrics import OOM_SPLITS
 
 log = logging.getLogger(__name__)
 

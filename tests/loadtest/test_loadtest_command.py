@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from loadtest import _target, _written
-from service.cli import app
+from service.commands.main import app
 from tests import reports
 from tests.pretended_locust import COMMAND, pretend
 from tests.pretended_service import PretendedService, pretended_service, row
@@ -198,7 +198,9 @@ def test_ctrl_c_leaves_what_was_measured(
     service: PretendedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = pretend(tmp_path, monkeypatch, service_s=SERVICE_S, trouble={"4": "hang"})
-    code = f"from loadtest import _locust; _locust.COMMAND = {COMMAND!r}; from service.cli import main; main()"
+    code = (
+        f"from loadtest import _locust; _locust.COMMAND = {COMMAND!r}; from service.commands.main import main; main()"
+    )
     options = ("loadtest", "--host", service.url, "--out", str(tmp_path / "out"), "--models", "alexnet")
     # As a shell without job control starts what runs in the background.
     process = subprocess.Popen(

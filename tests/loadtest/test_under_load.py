@@ -68,7 +68,7 @@ def test_locust_as_typed(local: Service, tmp_path: Path) -> None:
 COARSE = """
 from loadtest import _knee
 _knee._STRIDE, _knee.TOLERANCE, _knee._RETREATS = 2.0, 2.1, (0.5,) * 5
-from service.cli import main
+from service.commands.main import main
 main()
 """
 
@@ -126,7 +126,7 @@ def test_ctrl_c_in_the_middle_of_a_step_writes_what_was_measured(local: Service,
 
 
 def test_a_network_without_weights_is_one_line(local: Service, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "service.cli", "loadtest", "--host", local.url, "--models", "vgg16"]
+    command = [sys.executable, "-m", "service.commands.main", "loadtest", "--host", local.url, "--models", "vgg16"]
     done = subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

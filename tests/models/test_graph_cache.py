@@ -52,7 +52,7 @@ def test_a_graph_is_made_once_and_without_torch(tmp_path: Path) -> None:
     """In a process of its own: this one has imported torch long ago."""
     code = (
         "import sys; from pathlib import Path; from models.checkpoints import Catalogue;"
-        "from service.engines.choice import engine_loader;"
+        "from service.engines.loader import engine_loader;"
         "load = engine_loader(device='cpu', engine=None, precision='float32', threads=1, cache_dir=Path(sys.argv[1]));"
         "engine = load(Catalogue().find('lenet5@mnist')); engine.warm_up(4); print('torch' in sys.modules)"
     )

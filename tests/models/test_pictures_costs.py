@@ -15,7 +15,7 @@ from PIL import Image
 
 from models.pictures import TooManyPartsError, TooManyPixelsError, UndecodableError, decode
 from models.preprocess import PRESETS
-from service.decoding import decode_small
+from service.runtime.decoding import decode_small
 from tests.picture_files import (
     SIGNATURE,
     bmp,

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from service.commands.console import console, errors, fail
 from service.observability.render.picture import draw
 from service.observability.render.prometheus import Prometheus, PrometheusError
 from service.observability.render.queries import FOLDER, Window, dashboards
-from service.terminal import console, errors, fail
 
 
 def render(

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import typer
 
-from service.cli import app
-from service.settings import Settings
+from service.commands.main import app
+from service.config.settings import Settings
 from tests.checks import answers_of_check
 from tests.composing import DOCKERFILE, PROFILES, ROOT, dockerfile, is_ignored, last_words, tool, topfive
 

@@ -15,10 +15,10 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, FieldColorModeId
 from grafana_foundation_sdk.models.dashboard import Panel as PanelSchema
 
 from models.variants import VARIANTS
-from service.metrics import LIVE, REGISTRY
 from service.observability.dashboards.__main__ import FOLDER, files
 from service.observability.dashboards.panels import MODEL_COLOURS
 from service.observability.render import dashboards
+from service.telemetry.metrics import LIVE, REGISTRY
 
 Json = dict[str, Any]
 BOARDS = dashboards()

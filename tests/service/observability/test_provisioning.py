@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from service.settings import Settings
+from service.config.settings import Settings
 from tests.composing import PROFILES, ROOT, on_this_side, services, topfive
 
 FOLDER = ROOT / "service" / "observability"

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from service import metrics, recording
-from service.errors import PROBLEMS
+from service.domain.errors import PROBLEMS
+from service.telemetry import metrics
+from service.telemetry import recorder as recording
 
 ROOT = Path(__file__).parents[3]
 OBSERVABILITY = ROOT / "service" / "observability"

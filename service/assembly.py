@@ -1,0 +1,94 @@
+"""Everything in one process: HTTP, decoding and every network, without Ray.
+
+This is what a replica of the ``local`` fleet runs, what ``topfive classify`` borrows its predictor from, and what any
+ASGI server can run by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from models.checkpoints import Catalogue, Checkpoint
+from models.variants import find_variant
+from service.config.capacity import memory_limit
+from service.config.fleet import Deployment
+from service.config.settings import Settings
+from service.domain.prediction import Limits
+from service.engines.loader import device_name, engine_loader
+from service.http.app import create_app
+from service.profiling.profiler import Profiler
+from service.runtime.placement import LocalPlacement
+from service.telemetry.exposition import Targets
+from service.telemetry.logs import log_left_out
+from service.telemetry.tracing import start_tracing
+
+#: Threads that decode, where there are cores for them: with two, a GPU waits (540 photographs a second on an H100,
+#: whatever the network). More than eight would wait for the interpreter's lock.
+_FEWEST_DECODERS, _MOST_DECODERS = 2, 8
+
+
+def local_placement(
+    settings: Settings, deployment: Deployment, stopping: Callable[[], bool] = lambda: False
+) -> LocalPlacement:
+    """Predictors in this process, on the device that the settings name."""
+    max_batch_size = deployment.max_batch_size or settings.max_batch_size
+    cores = len(os.sched_getaffinity(0))
+    loader = engine_loader(
+        device=settings.device,
+        engine=None if deployment.engine == "auto" else deployment.engine,
+        precision=settings.precision,
+        threads=deployment.threads or cores,
+        cache_dir=settings.cache_dir,
+        max_batch_size=max_batch_size,
+    )
+    return LocalPlacement(
+        loader,
+        Limits(max_batch_size, deployment.max_queue, deployment.max_queue_bytes, settings.max_pixels),
+        workers=min(_MOST_DECODERS, max(_FEWEST_DECODERS, cores)),
+        stopping=stopping,
+        profiles=Profiler(loader),
+        memory_limit_bytes=memory_limit(settings, loader.device),
+        pinned=[find_variant(name).name for name in deployment.pinned],
+        prepare=loader.prepare,
+        device=f"{deployment.name}: {device_name(loader.device)}",
+    )
+
+
+def local_app(
+    settings: Settings,
+    deployment: Deployment,
+    stopping: Callable[[], bool] = lambda: False,
+    targets: Targets | None = None,
+) -> FastAPI:
+    """The whole service as one ASGI app. ``stopping`` says whether it is on its way down, for /readyz; ``targets``
+    where the metrics of all such processes are, if there are several."""
+    stop_tracing = start_tracing(settings)
+    catalogue = Catalogue(
+        settings.cache_dir, untrained=settings.untrained, variants=deployment.names(), left_out=log_left_out
+    )
+    placement = local_placement(settings, deployment, stopping)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        served = [c for c in catalogue.checkpoints() if c.state == "loadable"]
+        # In the background, so that /healthz and /readyz answer, and what is loaded serves, while the rest loads.
+        warming = asyncio.create_task(serve(placement, served))
+        yield
+        warming.cancel()
+        with suppress(asyncio.CancelledError):
+            await warming
+        await placement.close()
+        await asyncio.to_thread(stop_tracing)
+
+    return create_app(catalogue, placement, settings, lifespan, targets)
+
+
+async def serve(placement: LocalPlacement, checkpoints: Sequence[Checkpoint]) -> None:
+    """Loads what is to be served, for as long as it takes until something is. Runs beside what is served meanwhile."""
+    await placement.warm_up(checkpoints)
+    await placement.keep_trying()

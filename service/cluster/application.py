@@ -1,0 +1,111 @@
+"""The wiring: settings and a fleet -> a Ray Serve application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+
+from models.checkpoints import Catalogue
+from service.cluster.metrics_targets import expose
+from service.cluster.remote import RemotePlacement
+from service.cluster.replica import Host
+from service.config.capacity import hosted
+from service.config.fleet import Deployment, Fleet
+from service.config.settings import Settings
+from service.http.app import create_app
+from service.lifecycle.record import is_stopping
+from service.telemetry.logs import configure_logging, log_left_out
+from service.telemetry.tracing import start_tracing
+
+#: What every deployment has in common. Serve's own limit on requests (5 by default) puts them to sleep unseen; ours
+#: refuses them with a time to come back. Stopping and noticing a death should take seconds, not half a minute.
+_COMMON: dict[str, Any] = {
+    "max_ongoing_requests": 10_000,
+    "graceful_shutdown_wait_loop_s": 0.05,
+    "graceful_shutdown_timeout_s": 6,
+    "health_check_period_s": 1,
+    "logging_config": {"log_level": "WARNING", "enable_access_log": False},
+}
+
+
+class Local:
+    """The one deployment of the ``local`` fleet: HTTP and every network. Ray Serve asks for the ASGI app in the
+    replica's own process."""
+
+    def __init__(self, settings: Settings, deployment: Deployment, folder: Path) -> None:
+        # Here and not above: the driver only names this class, and needs neither torch nor its 300 MB.
+        from service.assembly import local_app
+
+        configure_logging(settings.log_format)
+        self._app = local_app(settings, deployment, lambda: is_stopping(folder), expose(settings.host))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
+
+
+class Gateway:
+    """The ingress of other fleets: HTTP here, networks behind Serve handles."""
+
+    def __init__(self, settings: Settings, fleet: Fleet, folder: Path, handles: dict[str, Any]) -> None:
+        stop_tracing = start_tracing(settings)
+        configure_logging(settings.log_format)
+        catalogue = Catalogue(
+            settings.cache_dir, untrained=settings.untrained, variants=fleet.names(), left_out=log_left_out
+        )
+        replicas = {name: d.replicas for d in fleet.deployment for name in d.names()}
+        placement = RemotePlacement(handles, stopping=lambda: is_stopping(folder), replicas=replicas)
+
+        @asynccontextmanager
+        async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+            watching = asyncio.create_task(placement.watch())
+            yield
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            await asyncio.to_thread(stop_tracing)
+
+        self._app = create_app(catalogue, placement, settings, lifespan, expose(settings.host))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
+
+
+def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Application:
+    """What ``serve.run`` takes. The folder is the service's own (``state.py``)."""
+    # Ray's decorators return one type or another by how they are called.
+    deploy: Any = serve.deployment
+    if fleet.ingress is None:
+        (everything,) = fleet.deployment
+        bound = deploy(serve.ingress()(Local), **_options("ingress", everything)).bind(settings, everything, folder)
+    else:
+        loadable = hosted(fleet, Catalogue(settings.cache_dir, untrained=settings.untrained).checkpoints())
+        handles: dict[str, Any] = {}
+        for deployment in fleet.deployment:
+            if deployment.name in loadable:
+                host = deploy(Host, **_options(deployment.name, deployment)).bind(settings, deployment, expose)
+                handles |= dict.fromkeys(deployment.names(), host)
+        gateway = deploy(
+            serve.ingress()(Gateway),
+            name="ingress",
+            num_replicas=fleet.ingress.replicas,
+            ray_actor_options={"num_cpus": fleet.ingress.num_cpus},
+            **_COMMON,
+        )
+        bound = gateway.bind(settings, fleet, folder, handles)
+    application: serve.Application = bound
+    return application
+
+
+def _options(name: str, deployment: Deployment) -> dict[str, Any]:
+    return {
+        "name": name,
+        "num_replicas": deployment.replicas,
+        "ray_actor_options": {"num_cpus": deployment.num_cpus, "num_gpus": deployment.num_gpus},
+        **_COMMON,
+    }

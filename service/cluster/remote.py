@@ -1,0 +1,266 @@
+"""Predictors in Serve deployments of their own: the near end of the hop; ``host.py`` is the far one.
+
+What crosses is the encoded picture, the checkpoint's name, the time that is left, its span if it is traced, and whether
+the probabilities of all classes are wanted; and a ``Prediction`` or a ``Failure`` back, over Serve's gRPC handles.
+Errors are values: an exception here means that the hop itself broke. Every second each deployment reports how its
+checkpoints stand; what the ingress has sent since, it knows itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from models.checkpoints import Checkpoint
+from service.cluster.replica import Report
+from service.domain.errors import Failure, LoadFailedError, NotReadyError, failure_of, of_a_load
+from service.domain.prediction import Prediction
+from service.domain.quiet import Quiet
+from service.domain.snapshot import Candidate, Load, Standing
+from service.profiling.forecast import Accuracy, Safety
+from service.profiling.profiles import size_class
+from service.runtime.placement import Memory, Survey
+from service.telemetry.gauges import Reading, watch
+from service.telemetry.tracing import traceparent
+
+log = logging.getLogger(__name__)
+
+#: How often the ingress asks every deployment what it has loaded, and how long it waits for the answer.
+_ASK_EVERY_S = 1.0
+_ASK_WITHIN_S = 2.0
+#: Questions in a row that a deployment may leave unanswered before it counts as down: under load it may be slow to
+#: answer, and a replica that died is back within as many.
+_SILENCES = 3
+#: Advice to a client while a replica comes back: about what starting one takes.
+_BACK_WITHIN_MS = 5000.0
+
+
+class RemotePredictor:
+    """The near end of one checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint, handle: Any) -> None:
+        self.checkpoint = checkpoint
+        self._name = checkpoint.name
+        self._handle = handle
+        self.sent: list[float] = []
+        """Deadlines of the pictures that are at the far end."""
+        self.others = 0
+        """Pictures that are there from other ingress replicas, by the last report."""
+        self._quiet = Quiet()
+        self.safety = Safety(quiet=self._quiet)
+        self.failed: Failure | None = None
+        """Why it could not be loaded, if that came back since the last report."""
+
+    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
+        """As ``Predictor.predict``, from the ingress.
+
+        While the deployment has no replica, Serve holds the request back until one is there again, at most until the
+        deadline.
+        """
+        remaining_s, span = deadline - time.monotonic(), traceparent()
+        rest = (span, True) if whole else () if span is None else (span,)
+        self.sent.append(deadline)
+        self._quiet.begin()
+        try:
+            async with asyncio.timeout(max(remaining_s, 0.001)):
+                outcome: Prediction | Failure = await self._handle.predict.remote(image, self._name, remaining_s, *rest)
+                if of_a_load(outcome):
+                    assert isinstance(outcome, Failure)
+                    self.failed = outcome
+                return outcome
+        except TimeoutError:
+            return Failure("deadline-missed", f"{self._name} did not answer within {remaining_s * 1000:.0f} ms")
+        except Exception as error:
+            return broken(self._name, error)
+        finally:
+            self.sent.remove(deadline)
+            self._quiet.end()
+
+
+def broken(name: str, error: Exception) -> Failure:
+    """What a hop that broke is to the client. Ray's and gRPC's errors for a replica that died hold addresses and
+    traces."""
+    log.warning("%s: the hop broke: %s", name, type(error).__name__)
+    return Failure(
+        "not-ready", f"{name} lost its replica; it comes back by itself", {"retry_after_ms": _BACK_WITHIN_MS}
+    )
+
+
+def _raised(failure: Failure) -> LoadFailedError:
+    """A load's failure as the error that it was at the far end."""
+    retry_after_ms = failure.extras.get("retry_after_ms")
+    return LoadFailedError(failure.detail, None if retry_after_ms is None else retry_after_ms / 1000, failure.slug)
+
+
+class RemotePlacement:
+    """Predictors by the handles of their deployments. Lives on one event loop.
+
+    Args:
+        handles: a Serve handle for each hosted variant.
+        stopping: whether the service is on its way down.
+        replicas: of the deployment of each variant; one where it is not said.
+    """
+
+    def __init__(
+        self, handles: Mapping[str, Any], stopping: Callable[[], bool], replicas: Mapping[str, int] | None = None
+    ) -> None:
+        self._handles = handles
+        self._stopping = stopping
+        self._replicas = replicas or {}
+        self._reports: dict[str, Report | None] = dict.fromkeys(handles)
+        self._known: dict[str, frozenset[str]] = {}
+        """The checkpoints that each deployment could serve when it last reported, whether or not it is up now."""
+        self._predictors: dict[str, RemotePredictor] = {}
+        self._silences = dict.fromkeys(handles, 0)
+        self._was_ready = False
+        watch(self)
+
+    def predictor(self, checkpoint: Checkpoint) -> RemotePredictor:
+        """Raises NotReadyError if no deployment of this fleet hosts the checkpoint."""
+        found = self._predictors.get(checkpoint.name)
+        if found is None:
+            variant = checkpoint.variant.name
+            if variant not in self._handles:
+                raise NotReadyError(f"{checkpoint.name} came after the service was started; restart it to serve it")
+            found = RemotePredictor(checkpoint, self._handles[variant])
+            self._predictors[checkpoint.name] = found
+        return found
+
+    def resident(self, checkpoint: Checkpoint) -> bool:
+        report = self._reports.get(checkpoint.variant.name)
+        return report is not None and checkpoint.name in report.loaded
+
+    def serves(self, checkpoint: Checkpoint) -> bool:
+        variant = checkpoint.variant.name
+        predictor = self._predictors.get(checkpoint.name)
+        if variant not in self._handles or (predictor is not None and predictor.failed is not None):
+            return False
+        # Weights that came after the start are served once their deployment says so.
+        known = self._known.get(variant)
+        return known is None or checkpoint.name in known
+
+    def failure(self, checkpoint: Checkpoint) -> LoadFailedError | None:
+        predictor = self._predictors.get(checkpoint.name)
+        failure = None if predictor is None else predictor.failed
+        report = self._reports.get(checkpoint.variant.name)
+        if failure is None and report is not None:
+            failure = report.failures.get(checkpoint.name)
+        return None if failure is None else _raised(failure)
+
+    def check_ready(self) -> None:
+        if self._stopping():
+            raise NotReadyError("the service is stopping")
+        reports = self._reports.values()
+        missing, ready = self._missing(), any(report is not None and report.ready for report in reports)
+        # Once everything has been up, one network that comes back is no reason to send nobody here any more.
+        if missing and not (self._was_ready and ready):
+            raise NotReadyError(f"waiting for {', '.join(missing)}")
+        nothing = [report.nothing for report in reports if report is not None and report.nothing is not None]
+        if nothing and not ready:
+            # Of several deployments each says so of its own.
+            raise _raised(nothing[0])
+        self._was_ready = True
+
+    def _missing(self) -> list[str]:
+        """The deployments that are not up yet, or not any more; of one that can load nothing, more is not to come."""
+        return [
+            variant
+            for variant, report in self._reports.items()
+            if report is None or (not report.ready and report.nothing is None)
+        ]
+
+    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
+        """Each deployment is a device of its own; what is queued there is what was sent and has not come back."""
+        kind = size_class(encoded_bytes)
+        candidates = [Candidate(c, self._standing(c, kind, deadline)) for c in checkpoints]
+        # Whatever else a deployment hosts is in the way of the candidates there.
+        asked = {c.name for c in checkpoints}
+        waiting = [c.standing for c in candidates if c.standing is not None and c.standing.queued]
+        for name, predictor in self._predictors.items():
+            standing = (
+                self._standing(predictor.checkpoint, kind, deadline) if predictor.sent and name not in asked else None
+            )
+            if standing is not None:
+                waiting.append(standing)
+        return Survey(candidates, Load({}, waiting))
+
+    def _standing(self, checkpoint: Checkpoint, kind: str, deadline: float) -> Standing | None:
+        report = self._reports.get(checkpoint.variant.name)
+        standing = None if report is None else report.standings.get(checkpoint.name)
+        if report is None or standing is None:
+            return None
+        predictor = self.predictor(checkpoint)
+        replicas = self._replicas.get(checkpoint.variant.name, 1)
+        return standing._replace(
+            device=report.memory.device,
+            decode_s=report.decode_s[checkpoint.name][kind],
+            profiled_decode_s=report.profiled_decode_s[checkpoint.name][kind],
+            ahead=-(-(sum(sent <= deadline for sent in predictor.sent) + predictor.others) // replicas),
+            queued=-(-(len(predictor.sent) + predictor.others) // replicas),
+            safety=predictor.safety.factor,
+            trial=predictor.safety.trial,
+        )
+
+    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
+        self.predictor(checkpoint).safety.judge(predicted_s, actual_s, trial_s)
+
+    def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
+        found = self._predictors.get(checkpoint.name)
+        return Accuracy(0, None, None) if found is None else found.safety.accuracy()
+
+    def readings(self) -> Iterator[Reading]:
+        """For Prometheus: the deployments tell the rest themselves."""
+        ready = sum(report is not None and report.ready for report in list(self._reports.values()))
+        up = ready > 0 if self._was_ready else not self._missing() and (ready > 0 or not self._reports)
+        yield Reading("topfive_ready", float(up and not self._stopping()))
+
+    def memory(self) -> list[Memory]:
+        return list({r.memory.device: r.memory for r in self._reports.values() if r is not None}.values())
+
+    async def load(self, checkpoint: Checkpoint) -> Failure | None:
+        return await self._ask_for(checkpoint, "load")
+
+    async def unload(self, checkpoint: Checkpoint, *, wait: bool) -> Failure | None:
+        return await self._ask_for(checkpoint, "unload", wait)
+
+    async def _ask_for(self, checkpoint: Checkpoint, what: str, *arguments: object) -> Failure | None:
+        variant = checkpoint.variant.name
+        if variant not in self._handles:
+            return failure_of(NotReadyError(f"no deployment of this service hosts {checkpoint.name}"))
+        try:
+            failure: Failure | None = await getattr(self._handles[variant], what).remote(checkpoint.name, *arguments)
+        except Exception as error:
+            return broken(checkpoint.name, error)
+        await self._ask(variant, self._handles[variant])
+        return failure
+
+    async def watch(self) -> None:
+        """Keeps asking the deployments how they stand. Runs until it is cancelled."""
+        while True:
+            await asyncio.gather(*(self._ask(variant, handle) for variant, handle in self._handles.items()))
+            await asyncio.sleep(_ASK_EVERY_S if self._was_ready else _ASK_EVERY_S / 5)
+
+    async def _ask(self, variant: str, handle: Any) -> None:
+        try:
+            async with asyncio.timeout(_ASK_WITHIN_S):
+                report: Report = await handle.report.remote()
+            self._reports[variant] = report
+            self._known[variant] = frozenset(report.standings)
+            self._silences[variant] = 0
+        except Exception:
+            # A timeout, or Ray's and gRPC's errors for a replica that died.
+            self._silences[variant] += 1
+            if self._silences[variant] >= _SILENCES:
+                self._reports[variant] = None
+            return
+        for predictor in self._predictors.values():
+            if predictor.checkpoint.variant.name == variant:
+                predictor.failed = None
+        for name, standing in report.standings.items():
+            if name in self._predictors:
+                predictor = self._predictors[name]
+                predictor.others = max(0, standing.queued - len(predictor.sent))

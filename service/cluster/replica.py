@@ -1,0 +1,139 @@
+"""The far end of the hop of ``remote.py``: predictors in a Serve deployment of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
+from service.config.fleet import Deployment
+from service.config.settings import Settings
+from service.domain.errors import DEADLINE_MISSED, Failure, LoadFailedError, NotReadyError, failure_of
+from service.domain.prediction import Prediction
+from service.domain.snapshot import Standing
+from service.profiling.profiles import SIZE_CLASSES
+from service.runtime.placement import Memory
+from service.telemetry.logs import configure_logging
+from service.telemetry.tracing import continued, start_tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a deployment stands. Plain data that crosses processes."""
+
+    ready: bool
+    loaded: frozenset[str]
+    """Names of the checkpoints that are in memory and warm."""
+    standings: dict[str, Standing]
+    """By checkpoint; the time for a picture of no size."""
+    decode_s: dict[str, dict[str, float]]
+    """By checkpoint and size class."""
+    profiled_decode_s: dict[str, dict[str, float]]
+    """The same by the profile alone."""
+    memory: Memory
+    failures: dict[str, Failure] = field(default_factory=dict)
+    """Why the last load of a checkpoint failed, of those of which it did; without a standing it is not tried yet."""
+    nothing: Failure | None = None
+    """Why nothing is served here, where nothing of what is hosted could be loaded."""
+
+
+class Host:
+    """A Serve deployment that hosts the variants of one ``[[deployment]]``.
+
+    Args:
+        settings: the service's.
+        deployment: what is hosted.
+        expose: called with the service's host, in the process of the replica.
+    """
+
+    def __init__(
+        self, settings: Settings, deployment: Deployment, expose: Callable[[str], object] = lambda _host: None
+    ) -> None:
+        self._stop_tracing = start_tracing(settings)
+        self._unload_within_s = settings.default_latency_ms / 1000
+        # Here and not above: the driver and the ingress need neither torch nor its 300 MB.
+        from service.assembly import local_placement, serve
+
+        configure_logging(settings.log_format)
+        expose(settings.host)
+        self._catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
+        self._placement = local_placement(settings, deployment)
+        self._warming = asyncio.get_running_loop().create_task(
+            serve(self._placement, [c for c in self._catalogue.checkpoints() if c.state == "loadable"])
+        )
+
+    async def predict(
+        self, image: bytes, checkpoint: str, remaining_s: float, traceparent: str | None = None, whole: bool = False
+    ) -> Prediction | Failure:
+        """Classifies one encoded picture with a checkpoint of this deployment, named as ``googlenet@imagenet1k``, for
+        a span of the ingress; ``whole`` as for ``Predictor.predict``."""
+        deadline = time.monotonic() + remaining_s
+        try:
+            found = self._loadable(checkpoint)
+        except Exception as error:
+            return failure_of(error)
+        with continued(traceparent):
+            return await self._placement.predictor(found).predict(image, deadline, whole)
+
+    def __del__(self) -> None:
+        """Serve calls it before it ends the replica, which it does without letting Python clean up."""
+        self._stop_tracing()
+
+    async def load(self, checkpoint: str) -> Failure | None:
+        """As ``Placement.load``."""
+        try:
+            return await self._placement.load(self._loadable(checkpoint))
+        except Exception as error:
+            return failure_of(error)
+
+    async def unload(self, checkpoint: str, wait: bool) -> Failure | None:
+        """As ``Placement.unload``. An ingress that does not wait any more does not end it here, so that the time it
+        may take is bounded here too."""
+        try:
+            async with asyncio.timeout(self._unload_within_s):
+                return await self._placement.unload(self._loadable(checkpoint), wait=wait)
+        except TimeoutError:
+            return Failure(DEADLINE_MISSED, f"{checkpoint} is still in use, and stays in memory")
+        except Exception as error:
+            return failure_of(error)
+
+    async def report(self) -> Report:
+        """How the checkpoints of this deployment stand now."""
+        ready, nothing = False, None
+        try:
+            self._placement.check_ready()
+            ready = True
+        except NotReadyError:
+            pass
+        except LoadFailedError as error:
+            nothing = failure_of(error)
+        # What must not be tried yet has no standing.
+        checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable"]
+        failed = [(c.name, self._placement.failure(c)) for c in checkpoints]
+        standings = {c.name: s for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None}
+        forecasts = {c.name: self._placement.predictor(c).forecast for c in checkpoints if c.name in standings}
+        return Report(
+            ready=ready,
+            loaded=frozenset(c.name for c in checkpoints if self._placement.resident(c)),
+            standings=standings,
+            decode_s={
+                name: {kind: forecast.decode_s(most) for kind, most in SIZE_CLASSES.items()}
+                for name, forecast in forecasts.items()
+            },
+            profiled_decode_s={
+                name: {kind: forecast.profiled_decode_s(most) for kind, most in SIZE_CLASSES.items()}
+                for name, forecast in forecasts.items()
+            },
+            memory=self._placement.memory()[0],
+            failures={name: failure_of(error) for name, error in failed if error is not None},
+            nothing=nothing,
+        )
+
+    def _loadable(self, name: str) -> Checkpoint:
+        """Raises UnknownModelError, WeightsMissingError: the file may have gone since the ingress looked."""
+        found = self._catalogue.find(name)
+        if found.state != "loadable":
+            raise WeightsMissingError(found)
+        return found

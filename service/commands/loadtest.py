@@ -1,0 +1,177 @@
+"""``topfive loadtest``: each network's highest rate, held against its footprint, in a report."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from service.commands.console import console, errors, fail
+
+if TYPE_CHECKING:
+    from loadtest._gates import Gates
+    from loadtest._report import Report
+    from loadtest._steps import Plan
+    from loadtest._target import Row, Target
+
+_INTERRUPTED = 130
+_GENERATED = ("photographs", "digits")
+
+
+def loadtest(
+    host: Annotated[str, typer.Option(help="URL of the service.")] = "http://127.0.0.1:8000",
+    models: Annotated[
+        str | None, typer.Option(help="Networks, with commas between them; all that can be served.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("loadtest-report"),
+    p99_ms: Annotated[float, typer.Option(min=1, help="Within which p99 has to be for a rate to hold.")] = 1000.0,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Of each step, at least.")] = 15.0,
+    budgets: Annotated[bool, typer.Option("--budgets/--no-budgets", help="Whether to run mixed budgets too.")] = True,
+    pictures: Annotated[
+        str | None,
+        typer.Option(help="photographs, digits or a folder; by the label set.", show_default=False),
+    ] = None,
+    profiles: Annotated[
+        Path | None, typer.Option(help="What footprints are held against, as topfive profile writes it.")
+    ] = None,
+    gates: Annotated[Path | None, typer.Option(help="Gates of your own, instead of loadtest/gates.toml.")] = None,
+    fail_on_gates: Annotated[
+        bool, typer.Option("--fail-on-gates", help="End with status 1 if a gate failed or could not be judged.")
+    ] = False,
+    previous: Annotated[Path | None, typer.Option(help="The report.json of an earlier run, to compare with.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals and pictures.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report for programs.")] = False,
+) -> None:
+    """Find what each network gives per GiB on a running service, and write a report."""
+    try:
+        from loadtest._steps import Plan
+    except ImportError:
+        fail("the load tests are not installed: pip install -e '.[loadtest]'", 2)
+    if pictures is not None and pictures not in _GENERATED and not Path(pictures).is_dir():
+        fail(f"--pictures {pictures}: give {' or '.join(_GENERATED)}, or a folder of pictures", 2)
+    plan = Plan(p99_limit_ms=p99_ms, seconds=seconds, seed=seed, pictures=pictures, budgets=budgets)
+    try:
+        with _stopping():
+            _loadtest(plan, host, (models or "").split(","), out, profiles, gates, fail_on_gates, previous, as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def _loadtest(
+    plan: Plan,
+    host: str,
+    names: list[str],
+    out: Path,
+    profiles: Path | None,
+    gates_file: Path | None,
+    fail_on_gates: bool,
+    previous: Path | None,
+    as_json: bool,
+) -> None:
+    from loadtest import _gates, _written
+    from loadtest._campaign import StoppedError
+    from loadtest._compared import compare
+    from loadtest._locust import LocustError, check_installed
+    from loadtest._report import ReportError, read_report
+    from loadtest._target import Target, TargetError, chosen
+
+    # Whatever may be wrong is found before minutes are spent.
+    try:
+        check_installed()
+        gates = _gates.read_gates(gates_file or _gates.DEFAULT)
+        footprints = None if profiles is None else _gates.read_footprints(profiles)
+        before = None if previous is None else read_report(previous)
+        target = Target(host)
+        listing = target.listing()
+        rows = chosen(listing.models, [name.strip() for name in names if name.strip()])
+        _written.prepare(out)
+    except (LocustError, _gates.GatesError, ReportError, TargetError) as error:
+        fail(error, 2)
+    report = _empty(plan, target, listing.device)
+    stopped: StoppedError | None = None
+    try:
+        _measure(target, plan, report, rows)
+    except StoppedError as error:
+        stopped = error
+    # From here on the report is written, whatever is pressed.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _finish(report, gates, footprints)
+    report.comparison = None if before is None else compare(report, before)
+    try:
+        written = _written.write(report, out)
+    except ReportError as error:
+        fail(error, 2)
+    _show(report, written, as_json)
+    if stopped is not None:
+        fail(f"partial: {stopped}", _INTERRUPTED if stopped.by_caller else 2)
+    if fail_on_gates and any(gate.verdict != "passed" for gate in report.gates):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run and not the report, also where a shell started it with SIGINT ignored."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _empty(plan: Plan, target: Target, device: str | None) -> Report:
+    from loadtest._machine import generator
+    from loadtest._report import Report
+
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=target.host,
+        same_machine=target.local,
+        device=device,
+        generator=generator(),
+        p99_limit_ms=plan.p99_limit_ms,
+        seconds=plan.seconds,
+        seed=plan.seed,
+        pictures=plan.pictures,
+    )
+
+
+def _measure(target: Target, plan: Plan, report: Report, rows: list[Row]) -> None:
+    from loadtest._campaign import Campaign
+    from loadtest._progress import progress
+
+    with progress(errors, plan, len(rows)) as shown:
+        Campaign(target, plan, report, shown).run(rows)
+
+
+def _finish(report: Report, gates: Gates, footprints: dict[str, float] | None) -> None:
+    from loadtest._front import mark_front
+    from loadtest._gates import judge
+
+    mark_front(report.networks)
+    report.gates = judge(gates, report, footprints)
+
+
+def _show(report: Report, written: list[Path], as_json: bool) -> None:
+    from loadtest._terminal import summary
+
+    if as_json:
+        print(report.model_dump_json(indent=1))  # noqa: T201
+        return
+    for part in summary(report):
+        console.print(part, soft_wrap=isinstance(part, str))
+    names = ", ".join(path.name for path in written)
+    where = escape(str(written[0].parent))
+    console.print(f"[green]written[/] {where}: {names}", highlight=False, soft_wrap=True)

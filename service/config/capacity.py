@@ -1,0 +1,169 @@
+"""Whether a fleet fits this machine, with the arithmetic, before anything is started."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from models.checkpoints import Checkpoint
+from service.config.fleet import Fleet, FleetError
+from service.config.settings import Settings
+
+#: Resident bytes of a replica before it has loaded a network. Measured with Ray 2.60: 330 to 360 MB with PyTorch 2.14;
+#: the CPU's engine does without, and needs half of it. What is refused by this is refused on the safe side.
+PROCESS_BYTES = 350_000_000
+#: Of the free memory, for networks, where no limit is set. The rest is for pictures, and for what else runs there.
+_SHARE = 0.8
+
+
+#: Connections of HAProxy, which is what Serve sets.
+MOST_CONNECTIONS = 4096
+#: Files that HAProxy opens beside its connections: about 30, with room for more replicas.
+_FILES_BESIDE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is."""
+
+    cpus: float
+    gpus: int
+    free_bytes: int
+
+    @classmethod
+    def this(cls) -> Machine:
+        """The machine that this process may use."""
+        # One entry a GPU of NVIDIA's driver; asking torch would cost seconds.
+        gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+        cpus, free_bytes = float(len(os.sched_getaffinity(0))), psutil.virtual_memory().available
+        # A container may be given less than its host has.
+        quota = _numbers("cpu.max")
+        limit, used = _numbers("memory.max"), _numbers("memory.current")
+        if len(quota) == 2:
+            cpus = min(cpus, quota[0] / quota[1])
+        if limit and used:
+            free_bytes = min(free_bytes, round(limit[0] - used[0]))
+        return cls(cpus, gpus, free_bytes)
+
+
+def _numbers(file: str) -> list[float]:
+    """The numbers in one of the control group's files; none if it has no limit, or there is no such file."""
+    try:
+        words = Path("/sys/fs/cgroup", file).read_text().split()
+    except OSError:
+        return []
+    return [] if "max" in words else [float(word) for word in words]
+
+
+def most_connections() -> int:
+    """How many connections HAProxy may have at once: Serve's number, or less where fewer files may be open. HAProxy
+    takes two and a half for each, and does not start where that is more than it may have."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return min(MOST_CONNECTIONS, (files - _FILES_BESIDE) * 2 // 5)
+
+
+def memory_limit(settings: Settings, device: str) -> int:
+    """Bytes that loaded networks may take on a device together: what the settings say, or a share of what is free."""
+    if settings.memory_limit_mb is not None:
+        return int(settings.memory_limit_mb * 1_000_000)
+    if device == "cpu":
+        return int(_SHARE * Machine.this().free_bytes)
+    import torch
+
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return int(_SHARE * free_bytes)
+
+
+def with_device(fleet: Fleet, device: str, machine: Machine) -> Fleet:
+    """A fleet of one process takes a GPU where there is one, unless its file or the device setting says otherwise: Ray
+    hides every GPU from a replica that reserves none.
+
+    Raises:
+        FleetError: the device setting asks for a GPU that is not there.
+    """
+    if device.startswith("cuda") and not machine.gpus:
+        raise FleetError(f"device {device} is asked for, and this machine has no NVIDIA GPU")
+    (first, *others) = fleet.deployment
+    if fleet.ingress is not None or others or device == "cpu" or first.num_gpus or not machine.gpus:
+        return fleet
+    return fleet.model_copy(update={"deployment": [first.model_copy(update={"num_gpus": 1.0})]})
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    name: str
+    replicas: int
+    each: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.replicas} x {self.each:g}"
+
+
+def check_fits(
+    fleet: Fleet,
+    checkpoints: Sequence[Checkpoint],
+    machine: Machine,
+    *,
+    max_batch_size: int,
+    memory_limit_mb: float | None = None,
+) -> None:
+    """Raises FleetError if the fleet wants more than there is.
+
+    Args:
+        fleet: what is to run.
+        checkpoints: the catalogue; only what is loadable takes memory.
+        machine: what there is.
+        max_batch_size: of deployments that do not state theirs.
+        memory_limit_mb: what the networks of one process may take together; the others stay on disk until they are
+            asked for. By default a share of what is free.
+    """
+    cpus = [_Share(d.name, d.replicas, d.num_cpus) for d in fleet.deployment]
+    if fleet.ingress is not None:
+        cpus.insert(0, _Share("ingress", fleet.ingress.replicas, fleet.ingress.num_cpus))
+    _check("CPUs", cpus, machine.cpus, "")
+    _check("GPUs", [_Share(d.name, d.replicas, d.num_gpus) for d in fleet.deployment], machine.gpus, "")
+    limit_mb = memory_limit_mb if memory_limit_mb is not None else _SHARE * machine.free_bytes / 1e6
+    _check("MB", _memory(fleet, checkpoints, max_batch_size, limit_mb), machine.free_bytes / 1e6, " free")
+
+
+def hosted(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> dict[str, list[Checkpoint]]:
+    """The loadable checkpoints of each deployment, by its name. Behind an ingress a deployment that has none is left
+    out: a process without a network would only take memory."""
+    by_deployment = {
+        d.name: [c for c in checkpoints if c.state == "loadable" and c.variant.name in d.names()]
+        for d in fleet.deployment
+    }
+    if fleet.ingress is None:
+        return by_deployment
+    return {name: loadable for name, loadable in by_deployment.items() if loadable}
+
+
+def _memory(fleet: Fleet, checkpoints: Sequence[Checkpoint], max_batch_size: int, limit_mb: float) -> list[_Share]:
+    """Megabytes: a process each replica, its parameters in float32, and the activations of its largest network at the
+    largest batch; no more for the networks than the limit, under which they take turns."""
+    deployments = {d.name: d for d in fleet.deployment}
+    shares = []
+    for name, loadable in hosted(fleet, checkpoints).items():
+        weights = sum(4 * c.costs.params for c in loadable)
+        batch = deployments[name].max_batch_size or max_batch_size
+        activations = batch * max((4 * c.costs.activations for c in loadable), default=0)
+        megabytes = round(PROCESS_BYTES / 1e6 + min(limit_mb, (weights + activations) / 1e6))
+        shares.append(_Share(name, deployments[name].replicas, megabytes))
+    if fleet.ingress is not None:
+        shares.insert(0, _Share("ingress", fleet.ingress.replicas, round(PROCESS_BYTES / 1e6)))
+    return shares
+
+
+def _check(unit: str, shares: Sequence[_Share], there: float, which: str) -> None:
+    wanted = sum(share.replicas * share.each for share in shares)
+    # Ray counts in ten-thousandths; a sum of tenths must not fail by its last bit.
+    if wanted > there + 1e-6:
+        sum_of = " + ".join(str(share) for share in shares if share.each)
+        raise FleetError(f"the fleet needs {wanted:g} {unit} ({sum_of}), this machine has {there:.6g}{which}")

@@ -1,0 +1,296 @@
+"""What can go wrong, where it does, and the one table that turns it into an answer.
+
+    a request meets      raises                                        status
+    its parameters       BadParameterError                             400
+    its body             BadBodyError, NoPictureError                  400
+                         BodyTooSlowError                              408
+                         BodyTooLargeError                             413
+    who sends it         ForbiddenError                                403
+    the model it names   UnknownModelError                             404
+                         WeightsMissingError, WrongWeightsError        503
+    the router           NoModelFitsError                              422
+    the decoder          UnsupportedFormatError                        415
+                         UndecodableError, TooManyPixelsError,         422
+                         TooManyPartsError
+    the queue            OverloadedError                               429
+                         DeadlineMissedError                           504
+    a load               LoadFailedError                               503
+    the device           OutOfDeviceMemoryError, MemoryLimitError      503
+    an unload            InUseError                                    409
+    a service not ready  NotReadyError                                 503
+    a bug of ours        anything else                                 500
+
+Inside a process these are raised. Between processes, and in the entries of a bulk answer, they are values:
+``Failure``. Both end in ``problem_document``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.checkpoints import WeightsMissingError, WrongWeightsError
+from models.pictures import TooManyPartsError, TooManyPixelsError, UndecodableError, UnsupportedFormatError
+from models.variants import UnknownModelError
+from service.engines.buckets import OutOfDeviceMemoryError
+from service.http.schemas import Considered
+
+
+class BadParameterError(ValueError):
+    """A query parameter is unknown, or its value is not allowed."""
+
+
+class BadBodyError(ValueError):
+    """Broken JSON, base64 or multipart."""
+
+
+class NoPictureError(ValueError):
+    """An empty body, or a multipart body without a file."""
+
+
+class BodyTooLargeError(ValueError):
+    """More bytes than the limit."""
+
+
+class BodyTooSlowError(ValueError):
+    """A body that arrives more slowly than it must."""
+
+
+class ForbiddenError(PermissionError):
+    """The request is only for callers on the service's own machine."""
+
+
+class NoModelFitsError(ValueError):
+    """No checkpoint can meet what the caller asked for, whatever the load.
+
+    Args:
+        text: for the caller; names what comes nearest.
+        considered: what is in the way of each.
+    """
+
+    def __init__(self, text: str, considered: Sequence[Considered] = ()) -> None:
+        super().__init__(text)
+        self.considered = considered
+
+
+class OverloadedError(RuntimeError):
+    """It could be done, but not now: the queue is full, or too long for the deadline.
+
+    Args:
+        text: for the caller.
+        retry_after_s: when there should be room, at the rate at which the queue drains now.
+        considered: what is in the way of each checkpoint, if there was a choice.
+    """
+
+    def __init__(self, text: str, retry_after_s: float, considered: Sequence[Considered] = ()) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+        self.considered = considered
+
+
+class MemoryLimitError(MemoryError):
+    """The memory limit has no room for a checkpoint, whatever is unloaded."""
+
+
+class LoadFailedError(RuntimeError):
+    """A checkpoint could not be loaded, now or a moment ago.
+
+    Args:
+        text: for the caller.
+        retry_after_s: when the next try may be made; None if that takes another file.
+        slug: the kind of problem, where there is a more telling one than that of this class.
+    """
+
+    def __init__(self, text: str, retry_after_s: float | None, slug: str | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+        self.slug = slug
+
+
+class InUseError(RuntimeError):
+    """A checkpoint that is to be unloaded has requests in flight, or is pinned."""
+
+
+class DeadlineMissedError(RuntimeError):
+    """The deadline passed, or was certain to pass, before the forward pass."""
+
+
+class NotReadyError(RuntimeError):
+    """The service is starting or stopping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One kind of problem: a row of the table. Its URI is ``/problems/<slug>``, which clients switch on."""
+
+    slug: str
+    status: int
+    title: str
+    mend: str
+
+    @property
+    def type(self) -> str:
+        return f"/problems/{self.slug}"
+
+
+OUT_OF_MEMORY = Problem(
+    "out-of-memory", 503, "Out of device memory", "Ask the operator; the detail says what would make room."
+)
+TABLE: dict[type[Exception], Problem] = {
+    BadParameterError: Problem(
+        "bad-parameter", 400, "Unknown or bad query parameter", "Correct the parameter that the detail names."
+    ),
+    BadBodyError: Problem(
+        "bad-body",
+        400,
+        "Broken JSON, base64 or multipart",
+        "Send a picture's bytes, multipart, or JSON with base64.",
+    ),
+    NoPictureError: Problem(
+        "no-picture",
+        400,
+        "No picture in the body",
+        "Send the bytes of one picture, or a multipart part with a file name.",
+    ),
+    ForbiddenError: Problem(
+        "forbidden",
+        403,
+        "Only for callers on this machine",
+        "Send it to localhost from a shell on the service's machine; the detail says what was in the way.",
+    ),
+    UnknownModelError: Problem(
+        "unknown-model",
+        404,
+        "Unknown model",
+        "Name one of the models that the detail lists; GET /models has them all.",
+    ),
+    BodyTooSlowError: Problem("slow-body", 408, "Body too slow", "Send the request again, its body without pauses."),
+    BodyTooLargeError: Problem(
+        "body-too-large", 413, "Body too large", "Send a smaller picture, or raise TOPFIVE_MAX_BODY_MB."
+    ),
+    UnsupportedFormatError: Problem(
+        "unsupported-format",
+        415,
+        "A kind of file that is not decoded",
+        "Convert it to JPEG, PNG, WebP, GIF or BMP.",
+    ),
+    UndecodableError: Problem(
+        "undecodable", 422, "No picture in these bytes", "Send a whole JPEG, PNG, WebP, GIF or BMP file."
+    ),
+    TooManyPixelsError: Problem(
+        "too-many-pixels", 422, "Too many pixels", "Send a smaller picture, or raise TOPFIVE_MAX_PIXELS."
+    ),
+    TooManyPartsError: Problem(
+        "too-many-parts",
+        422,
+        "Too many parts in a picture's file",
+        "Save the picture anew: a JPEG as baseline, not as progressive.",
+    ),
+    NoModelFitsError: Problem(
+        "no-model-fits", 422, "No model fits the budget", "Widen the budget; the detail says what is nearest."
+    ),
+    OverloadedError: Problem("overloaded", 429, "Overloaded", "Send the request again after Retry-After seconds."),
+    WeightsMissingError: Problem(
+        "weights-missing", 503, "Weights missing", "Run the command in the detail; no restart is needed."
+    ),
+    WrongWeightsError: Problem(
+        "weights-damaged", 503, "Weights damaged", "Import the weights again; the detail names the file."
+    ),
+    LoadFailedError: Problem(
+        "load-failed",
+        503,
+        "The network could not be loaded",
+        "Name another model, or send the request again after Retry-After seconds.",
+    ),
+    OutOfDeviceMemoryError: OUT_OF_MEMORY,
+    MemoryLimitError: OUT_OF_MEMORY,
+    InUseError: Problem("in-use", 409, "In use", "Unload it once it is idle, or with wait=true; what is pinned stays."),
+    NotReadyError: Problem("not-ready", 503, "Not ready", "Wait until GET /readyz answers 200."),
+    DeadlineMissedError: Problem(
+        "deadline-missed", 504, "Deadline missed", "Allow more time (latency_ms), or send less at once."
+    ),
+}
+NOT_FOUND = Problem("not-found", 404, "No such path", "GET /docs lists the paths.")
+METHOD_NOT_ALLOWED = Problem("method-not-allowed", 405, "Method not allowed", "GET /docs lists the methods of a path.")
+INTERNAL = Problem(
+    "internal", 500, "A defect of the service", "Not the request's fault. The service's log has the cause."
+)
+SLOW_BODY = TABLE[BodyTooSlowError].slug
+OVERLOADED = TABLE[OverloadedError].slug
+DEADLINE_MISSED = TABLE[DeadlineMissedError].slug
+LOAD_FAILED = TABLE[LoadFailedError].slug
+PROBLEMS: dict[str, Problem] = {row.slug: row for row in (*TABLE.values(), NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL)}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as a value: plain data that crosses processes, never a traceback."""
+
+    slug: str
+    detail: str
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def problem(self) -> Problem:
+        return PROBLEMS[self.slug]
+
+    @property
+    def status(self) -> int:
+        return self.problem.status
+
+
+def failure_of(error: Exception) -> Failure:
+    """Looks an exception up in the table; one that is not there is a defect of ours, whose text stays here."""
+    for kind in type(error).__mro__:
+        row = TABLE.get(kind)
+        if row is not None:
+            slug = error.slug if isinstance(error, LoadFailedError) else None
+            return Failure(slug or row.slug, str(error), _extras(error))
+    return Failure(INTERNAL.slug, "the service failed on this request; its log has the cause")
+
+
+def of_a_load(outcome: object) -> bool:
+    """Whether it is the failure of a load: another checkpoint may answer instead."""
+    if not isinstance(outcome, Failure):
+        return False
+    if outcome.slug in (LOAD_FAILED, TABLE[WrongWeightsError].slug, TABLE[WeightsMissingError].slug):
+        return True
+    # Of other ways to run out of memory nobody knows when to come back.
+    return outcome.slug == OUT_OF_MEMORY.slug and "retry_after_ms" in outcome.extras
+
+
+def problem_document(failure: Failure) -> dict[str, Any]:
+    """RFC 9457's members, and what the kind of problem adds to them."""
+    problem = failure.problem
+    return {
+        "type": problem.type,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": failure.detail,
+        **failure.extras,
+    }
+
+
+def _extras(error: Exception) -> dict[str, Any]:
+    match error:
+        case LoadFailedError():
+            return {} if error.retry_after_s is None else {"retry_after_ms": _retry_ms(error.retry_after_s)}
+        case OverloadedError():
+            return {"retry_after_ms": round(error.retry_after_s * 1000, 1), **_considered(error.considered)}
+        case NoModelFitsError():
+            return _considered(error.considered)
+        case UnknownModelError():
+            return {"known": error.known}
+        case WeightsMissingError():
+            return {"mend": error.checkpoint.mend}
+        case _:
+            return {}
+
+
+def _retry_ms(seconds: float) -> float:
+    return round(max(1.0, seconds * 1000), 1)
+
+
+def _considered(entries: Sequence[Considered]) -> dict[str, Any]:
+    return {"considered": [entry.model_dump() for entry in entries]} if entries else {}

@@ -1,0 +1,168 @@
+"""Predictions and failures -> HTTP responses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+
+from models.checkpoints import Checkpoint
+from models.labels import labels
+from service.domain.ensemble import Ensemble, members_of
+from service.domain.errors import SLOW_BODY, Failure, problem_document
+from service.domain.prediction import Prediction
+from service.domain.snapshot import Decision, Standing
+from service.http.schemas import Answer, CheckpointAnswer, LabelProbability, MemberAnswer, ModelRow, Outlook, Timings
+from service.inference.ensemble import Average
+from service.profiling.forecast import Accuracy
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+def answer(prediction: Prediction, decision: Decision, k: int, total_s: float) -> Answer:
+    """The answer for one picture: the ``k`` most probable classes in words, and where the time went."""
+    checkpoint = decision.checkpoint
+    words = labels(checkpoint.labels)
+    pairs = zip(prediction.indices[:k], prediction.probabilities[:k], strict=True)
+    return Answer(
+        model=checkpoint.model,
+        checkpoint=_checkpoint(checkpoint),
+        top5=[LabelProbability(label=words[index].word, index=index, probability=p) for index, p in pairs],
+        timings_ms=_timings(prediction, total_s),
+        batch_size=prediction.batch_size,
+        routing=decision.routing,
+        members=_members(checkpoint, prediction) if isinstance(prediction, Average) else None,
+    )
+
+
+def _members(checkpoint: Checkpoint | Ensemble, average: Average) -> list[MemberAnswer]:
+    return [
+        MemberAnswer(
+            model=member.model,
+            checkpoint=_checkpoint(member),
+            timings_ms=_timings(prediction, total_s),
+            batch_size=prediction.batch_size,
+        )
+        for member, (prediction, total_s) in zip(members_of(checkpoint), average.members, strict=True)
+    ]
+
+
+def _checkpoint(checkpoint: Checkpoint | Ensemble) -> CheckpointAnswer:
+    return CheckpointAnswer(
+        name=checkpoint.name,
+        labels=checkpoint.labels,
+        origin=checkpoint.origin,
+        trained=checkpoint.trained,
+        top1=checkpoint.top1,
+    )
+
+
+def _timings(prediction: Prediction, total_s: float) -> Timings:
+    return Timings(
+        decode=_ms(prediction.decode_s),
+        queue=_ms(prediction.queue_s),
+        forward=_ms(prediction.forward_s),
+        total=_ms(total_s),
+    )
+
+
+def single(outcome: Answer | Failure) -> Response:
+    """The response to a request with one picture."""
+    if isinstance(outcome, Failure):
+        return problem(outcome)
+    return Response(
+        outcome.model_dump_json(exclude=_absent(outcome)),
+        media_type="application/json",
+        headers={"X-Model-Served": outcome.model, "Server-Timing": outcome.timings_ms.header()},
+    )
+
+
+def bulk(outcomes: Sequence[Answer | Failure]) -> Response:
+    """The response to a request with several: an entry each, in order, whole answers and whole problems."""
+    entries: list[dict[str, Any]] = []
+    served: dict[str, None] = {}
+    for outcome in outcomes:
+        entries.append(to_json(outcome, bulk=True))
+        if not isinstance(outcome, Failure):
+            served[outcome.model] = None
+    headers = {"X-Model-Served": ", ".join(served)} if served else {}
+    return JSONResponse({"results": entries}, headers=headers)
+
+
+def to_json(outcome: Answer | Failure, *, bulk: bool) -> dict[str, Any]:
+    """An outcome as a JSON object; in a bulk answer an answer says its status, as a problem always does."""
+    if isinstance(outcome, Failure):
+        return problem_document(outcome)
+    status = {"status": 200} if bulk else {}
+    return {**status, **outcome.model_dump(exclude=_absent(outcome))}
+
+
+def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response:
+    """A problem document, with Retry-After in whole seconds where the failure knows when to come back."""
+    headers = dict(headers or {})
+    if failure.slug == SLOW_BODY:
+        # What is left of the body is not read any more.
+        headers["Connection"] = "close"
+    retry_after_ms = failure.extras.get("retry_after_ms")
+    if retry_after_ms is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_ms / 1000)))
+    return JSONResponse(problem_document(failure), failure.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def outlook(standing: Standing, accuracy: Accuracy) -> Outlook:
+    """What a checkpoint takes, for the batch sizes that are powers of two, and the largest."""
+    largest = len(standing.forward_s) - 1
+    sizes = sorted({1 << n for n in range(largest.bit_length())} | {largest})
+    return Outlook(
+        forward_p95_ms={size: _ms(standing.forward_s[size]) for size in sizes},
+        load_ms=_ms(standing.load_s),
+        queued=standing.queued,
+        safety=round(standing.safety, 3),
+        predictions=accuracy.predictions,
+        median_ratio=None if accuracy.median_ratio is None else round(accuracy.median_ratio, 3),
+        median_error=None if accuracy.median_error is None else round(accuracy.median_error, 3),
+    )
+
+
+def model_row(
+    checkpoint: Checkpoint,
+    resident: bool,
+    standing: Standing | None = None,
+    accuracy: Accuracy | None = None,
+    failure: Exception | None = None,
+) -> ModelRow:
+    """A checkpoint as ``GET /models`` and ``topfive models`` list it."""
+    variant, costs, here = checkpoint.variant, checkpoint.costs, checkpoint.state == "loadable"
+    return ModelRow(
+        name=checkpoint.name,
+        variant=variant.name,
+        labels=checkpoint.labels,
+        aliases=list(variant.aliases),
+        year=variant.year,
+        paper=variant.paper,
+        params=costs.params,
+        multiply_adds=costs.multiply_adds,
+        top1=checkpoint.top1,
+        top5=checkpoint.top5,
+        analytic_mb=round(costs.analytic_bytes / 1e6, 1),
+        footprint_mb=None if standing is None else round(standing.footprint_bytes / 1e6, 1),
+        state="ready" if resident else checkpoint.state,
+        resident=resident,
+        origin=checkpoint.origin,
+        preprocess=checkpoint.preprocess.to_json(),
+        outlook=None if standing is None or accuracy is None else outlook(standing, accuracy),
+        mend=None if here else checkpoint.mend,
+        failure=None if failure is None else str(failure),
+        download_mb=None if here or checkpoint.download_bytes is None else round(checkpoint.download_bytes / 1e6, 1),
+    )
+
+
+def _absent(outcome: Answer) -> set[str]:
+    return {name for name in ("routing", "members") if getattr(outcome, name) is None}
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,323 @@
+"""``topfive serve``: start the driver, say what is ready and what is missing, wait for a signal, stop.
+
+This process holds the claim on the port (``state.py``) and does nothing that could hang: Ray lives in the driver, a
+child with a session of its own, so that Ctrl-C in a terminal reaches this process alone and running requests are
+answered before anything ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from models.checkpoints import Catalogue
+from models.graph_cache import clear_unused_graphs
+from service.config.capacity import MOST_CONNECTIONS, Machine, check_fits, most_connections, with_device
+from service.config.fleet import load_fleet
+from service.config.listening import NotOurAddressError, addresses, is_wildcard
+from service.config.settings import Settings
+from service.lifecycle.processes import RUN_ID, end_run, holder_of, is_living, of_run
+from service.lifecycle.record import State, end_leftovers, ray_folder
+
+#: A generous bound on exporting, measuring and loading every checkpoint, after which the start has failed.
+_READY_WITHIN_S = 1200.0
+#: The driver bounds its own steps below this.
+_STOP_WITHIN_S = 9.5
+#: What /readyz says once every load has failed.
+_NOTHING_LOADED = {
+    f"/problems/{slug}" for slug in ("load-failed", "out-of-memory", "weights-damaged", "weights-missing")
+}
+#: How often what the service needs below /tmp is marked as used. It is removed after days.
+_TOUCH_EVERY_S = 3600.0
+#: With fewer connections there is no use in a service; Ray's processes want as many files too.
+_FEWEST_CONNECTIONS = 64
+
+
+class StartError(RuntimeError):
+    """The service could not start, or did not stay up; the text says why."""
+
+
+class NothingLoadedError(StartError):
+    """The service runs, and none of its networks could be loaded."""
+
+
+def serve(settings: Settings, console: Console) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Raises:
+        FleetError, AlreadyServingError, FolderError, StartError: as their names say; nothing is left running.
+    """
+    started = time.monotonic()
+    _check_authentication()
+    connections = _check_open_files()
+    if Path(settings.fleet).is_file():  # for whoever reads the record from another folder
+        settings = settings.model_copy(update={"fleet": str(Path(settings.fleet).resolve())})
+    fleet = load_fleet(settings.fleet)
+    ended = end_leftovers()
+    if ended:
+        console.print(f"ended {ended} processes that an earlier run had left behind")
+    clear_unused_graphs()
+    catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
+    machine = Machine.this()
+    fleet = with_device(fleet, settings.device, machine)
+    check_fits(
+        fleet,
+        catalogue.checkpoints(),
+        machine,
+        max_batch_size=settings.max_batch_size,
+        memory_limit_mb=settings.memory_limit_mb,
+    )
+    state = State.claim(settings.host, settings.port, settings.fleet)
+    signals = _Signals()
+    driver, in_order = None, True
+    try:
+        _check_port(settings.host, settings.port)
+        url = state.record.url
+        on_all = " and all other addresses of this machine" if is_wildcard(settings.host) else ""
+        console.print(
+            f"[bold]TopFive[/] starts: fleet {escape(settings.fleet)}, device {settings.device}, {escape(url)}{on_all}"
+        )
+        if connections < MOST_CONNECTIONS:
+            console.print(f"  at most {connections:,} connections at once: the limit on open files (ulimit -n) is low")
+        driver = _start_driver(settings, state)
+        models = _wait_until_ready(url, driver, console)
+        console.print(_table(models))
+        _print_ready(url, models, settings, time.monotonic() - started, console)
+        _watch(driver, state)
+    except _StopSignal:
+        console.print("stopping: running requests are answered first")
+    except StartError as error:
+        # Otherwise nothing is left that could stop in order.
+        in_order = isinstance(error, NothingLoadedError)
+        raise
+    finally:
+        signals.hold()
+        _stop(driver, state, in_order=in_order)
+        signals.restore()
+    console.print("stopped")
+
+
+def _start_driver(settings: Settings, state: State) -> subprocess.Popen[str]:
+    environment = {**os.environ, RUN_ID: state.record.run_id}
+    command = [sys.executable, "-m", "service.cluster.driver", str(state.folder)]
+    driver = subprocess.Popen(  # noqa: S603 - our own module
+        command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    state.set_driver(driver.pid)
+    assert driver.stdin is not None
+    driver.stdin.write(settings.model_dump_json() + "\n")
+    driver.stdin.flush()
+    return driver
+
+
+def _watch(driver: subprocess.Popen[str], state: State) -> NoReturn:
+    """Until a signal, or until a process dies that Ray cannot replace.
+
+    Raises:
+        StartError: the driver, Ray's control store or its node daemon has ended. Replicas would go on answering for a
+            while, but none that died would come back.
+    """
+    found = {_name(process): process for process in of_run(state.record.run)}
+    logs = f"its log files are in {ray_folder() / 'session_latest' / 'logs'}"
+    touch_at = time.monotonic() + _TOUCH_EVERY_S
+    while driver.poll() is None:
+        for name in ("gcs_server", "raylet"):
+            if name not in found or _name(found[name]) != name:
+                raise StartError(f"Ray's {name} has died; {logs}")
+        if time.monotonic() >= touch_at:
+            state.touch()
+            touch_at += _TOUCH_EVERY_S
+        time.sleep(0.5)
+    raise StartError(f"Ray's driver (pid {driver.pid}) has died; {logs}")
+
+
+def _name(process: psutil.Process) -> str:
+    """The name of a living process; nothing for one that has died."""
+    with suppress(psutil.Error):
+        if is_living(process):
+            return process.name()
+    return ""
+
+
+def _stop(driver: subprocess.Popen[str] | None, state: State, *, in_order: bool) -> None:
+    """Lets the driver stop in order if it can, then ends whatever is left of the run."""
+    if in_order and driver is not None and driver.poll() is None:
+        state.mark_stopping()
+        assert driver.stdin is not None
+        driver.stdin.close()
+        try:
+            driver.wait(_STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            driver.wait()
+    end_run(state.record.run, patience_s=0.2)
+    # Replicas are killed, and leave what they have in the temporary folder.
+    clear_unused_graphs()
+    if driver is not None:
+        driver.wait()
+    state.release()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises StartError if the host is not this machine's, or a stranger listens there."""
+    try:
+        found = addresses(host)
+    except NotOurAddressError as error:
+        raise StartError(f"--host {error}") from error
+    for address in found:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise StartError(f"{host}:{port} cannot be served on: {error.strerror}") from error
+                holder = holder_of(address, port)
+                raise StartError(f"port {port} is held by {holder}; choose another with --port") from error
+
+
+def _check_authentication() -> None:
+    """Raises StartError if Ray would take orders from anybody: its replicas listen on all addresses and run what they
+    are sent by whoever has the token, which is the default, or by everybody."""
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if mode is not None and mode.lower() != "token":
+        raise StartError(
+            f"RAY_AUTH_MODE={mode} would let anybody who reaches this machine run programs here; unset it, or set it "
+            "to token"
+        )
+
+
+def _check_open_files() -> int:
+    """How many connections the limit on open files allows. Raises StartError if that are too few."""
+    connections = most_connections()
+    if connections < _FEWEST_CONNECTIONS:
+        raise StartError("the hard limit on open files is too low to serve; raise it (ulimit -Hn 4096, or more)")
+    return connections
+
+
+class _StopSignal(BaseException):
+    """SIGINT or SIGTERM, raised where the main thread is, so that a start can be broken off at any point."""
+
+
+class _Signals:
+    """Turns the first SIGINT or SIGTERM into _StopSignal; the ones after it change nothing, since stopping is what is
+    being done already."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._before = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def hold(self) -> None:
+        """From here on signals are ignored."""
+        self._held = True
+
+    def restore(self) -> None:
+        """Puts back the handlers that were there before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._held:
+            self._held = True
+            raise _StopSignal
+
+
+def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console) -> list[dict[str, Any]]:
+    """Polls /readyz, saying what is being loaded, then reads /models.
+
+    Raises:
+        StartError: the driver has ended, or the bound on loading is over.
+        NothingLoadedError: every load has failed.
+    """
+    give_up = time.monotonic() + _READY_WITHIN_S
+    said = ""
+    # Not through a proxy of the environment: the service is on this machine.
+    with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
+        while time.monotonic() < give_up:
+            if driver.poll() is not None:
+                raise StartError("Ray Serve could not start; the lines above say why")
+            answer = _get(client, "/readyz")
+            if answer is not None and answer.status_code == 200:
+                rows: list[dict[str, Any]] = client.get("/models").json()["models"]
+                return rows
+            problem = answer.json() if answer is not None and _is_json(answer) else {}
+            detail = problem.get("detail", "")
+            if problem.get("type") in _NOTHING_LOADED:
+                raise NothingLoadedError(detail)
+            if detail and detail != said:
+                console.print(f"  {escape(detail)}")
+                said = detail
+            time.sleep(0.2)
+    raise StartError(f"not ready within {_READY_WITHIN_S:.0f} s: {said or 'no answer'}")
+
+
+def _get(client: httpx.Client, path: str) -> httpx.Response | None:
+    try:
+        return client.get(path)
+    except httpx.TransportError:
+        return None
+
+
+def _is_json(answer: httpx.Response) -> bool:
+    return "json" in answer.headers.get("content-type", "")
+
+
+def _table(models: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for row in models:
+        if row["state"] == "weights missing":
+            table.add_row("  [yellow]no weights[/]", row["name"], "", f"[dim]{escape(row['mend'] or '')}[/]")
+            continue
+        if row.get("failure"):
+            table.add_row("  [red]not loaded[/]", row["name"], "", f"[dim]{escape(row['failure'])}[/]")
+            continue
+        colour, state = {"ready": ("green", "ready")}.get(row["state"], ("red", "not loaded"))
+        if _on_demand(row):
+            colour, state = "cyan", "on demand"
+        top1 = "" if row["top1"] is None else f"{row['top1']:.2f} %"
+        table.add_row(f"  [{colour}]{state}[/]", row["name"], top1, f"[dim]{escape(row['origin'])}[/]")
+    return table
+
+
+def _on_demand(row: dict[str, Any]) -> bool:
+    """Whether it is only not in memory: the router would say how it stands, which it does not of damaged weights."""
+    return row["state"] == "loadable" and row["footprint_mb"] is not None and not row.get("failure")
+
+
+def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, seconds: float, console: Console) -> None:
+    ready = [row for row in models if row["state"] == "ready"]
+    console.print(
+        f"[bold green]ready[/] in {seconds:.1f} s: {len(ready)} of {len(models)} networks, {escape(url)}/docs"
+    )
+    if not ready and not any(row["state"] == "loadable" for row in models):
+        console.print("[yellow]nothing can be served yet[/]: no network of this fleet has weights; the table says how")
+    waiting = sum(_on_demand(row) for row in models)
+    if waiting:
+        console.print(f"  {waiting} more are loaded when they are asked for; there is no room for all at once")
+    if settings.untrained:
+        console.print("[yellow]untrained[/]: seeded random weights; every answer says so")
+    sizes = [row["download_mb"] for row in models if row["download_mb"]]
+    if sizes:
+        console.print(f"  topfive pull --all fetches what is missing: {len(sizes)} files, {sum(sizes):,.0f} MB")
+    if ready:
+        photographs = any(row["labels"] != "mnist" for row in ready)
+        picture, query = ("airplane", "") if photographs else ("digit", "?labels=mnist")
+        console.print(
+            f"  try: curl --data-binary @docs/images/{picture}.png '{escape(url)}/classify{query}'", highlight=False
+        )
+    console.print("  Ctrl-C stops it")

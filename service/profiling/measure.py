@@ -1,0 +1,279 @@
+"""Measures one checkpoint on a device, for its profile. Run as a process of its own, whose memory is nobody else's.
+
+python -m service.measuring googlenet --cache-dir DIR ...   prints a profile as JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from models.checkpoints import Catalogue, Checkpoint
+from models.preprocess import picture_to_crop
+from service.engines import Engine, blank
+from service.engines.loader import EngineName, Loader, engine_loader
+from service.profiling.profiles import Latency, Profile
+
+#: Seconds of forward passes, by batch size.
+Times: TypeAlias = dict[int, list[float]]
+
+#: Sides in pixels of the pictures that stand for the size classes of ``profiles.py``.
+_SIDES = {"thumbnail": 48, "small": 256, "medium": 900, "large": 2600, "huge": 6400}
+_TILE = 800
+#: What a look of a quick measurement may take for its forward passes.
+_LOOK_S = 1.0
+#: A quick measurement looks again until two looks agree within this share at each batch size, so that a noisy moment
+#: does not decide what a service does until it is measured anew; and at most so many times.
+_AGREE_WITHIN, _MOST_LOOKS = 0.1, 8
+#: Decodes of each size class.
+_QUICK_DECODES, _DECODES = 5, 9
+
+
+def measure(checkpoint: Checkpoint, loader: Loader, *, seconds: float, quick: bool) -> Profile:
+    """Loads a checkpoint and measures it. What this process has loaded before would be in the way.
+
+    Args:
+        checkpoint: a loadable one.
+        loader: into which engine, on which device.
+        seconds: for forward passes; each batch size is run three times at least.
+        quick: a few batches only, as often as it takes for two looks to agree.
+
+    Raises:
+        WeightsMissingError, WrongWeightsError, RuntimeError, ArithmeticError: it cannot be loaded.
+    """
+    cold_s = _prepare(checkpoint, loader, quick=quick)
+    memory: Memory = HostMemory() if loader.device == "cpu" else DeviceMemory(loader.device)
+    started = time.perf_counter()
+    engine = loader(checkpoint)
+    engine.warm_up(loader.max_batch_size)
+    loaded_s = time.perf_counter() - started
+    load_peak = memory.peak()
+    engine.run(blank(checkpoint.preprocess, loader.max_batch_size))
+    footprint = memory.peak()
+    sizes = _batch_sizes(loader.max_batch_size, quick)
+    if quick:
+        times = agreed(lambda: _forward(engine, checkpoint, sizes, _LOOK_S))
+    else:
+        times = _forward(engine, checkpoint, sizes, seconds)
+    engine.close()
+    return Profile(
+        checkpoint=checkpoint.name,
+        fingerprint=loader.fingerprint(checkpoint),
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        quick=quick,
+        forward={size: Latency.of(took) for size, took in times.items()},
+        decode=_decode(checkpoint, _QUICK_DECODES if quick else _DECODES),
+        load_cold_ms=None if cold_s is None else round(1000 * (cold_s + loaded_s), 1),
+        load_cached_ms=round(1000 * loaded_s, 1),
+        footprint_bytes=max(1, footprint),
+        load_peak_bytes=max(1, load_peak),
+    )
+
+
+def _prepare(checkpoint: Checkpoint, loader: Loader, *, quick: bool) -> float | None:
+    """Fills the cache for the checkpoint, and says how long that takes with an empty one; None if it was full and that
+    is not worth the time."""
+    from models.graph_cache import export_apart, graph_path
+
+    started = time.perf_counter()
+    if loader.engine != "onnx_cpu" or not graph_path(checkpoint, loader.cache_dir).is_file():
+        loader.prepare(checkpoint)
+        return time.perf_counter() - started
+    if quick:
+        return None
+    with tempfile.TemporaryDirectory(prefix="topfive-cold-", dir=loader.cache_dir) as folder:
+        started = time.perf_counter()
+        export_apart(checkpoint, loader.cache_dir, Path(folder) / "cold.onnx")
+        return time.perf_counter() - started
+
+
+def _batch_sizes(largest: int, quick: bool) -> list[int]:
+    if quick:
+        return sorted({1, min(4, largest)})
+    return sorted({1 << n for n in range(largest.bit_length())} | {largest})
+
+
+def agreed(look: Callable[[], Times]) -> Times:
+    """Looks until two looks agree, and gives both together; or the two that differ least, where none agree.
+
+    Args:
+        look: seconds of forward passes, by batch size.
+    """
+    looks = [look()]
+    nearest: tuple[float, Times] | None = None
+    while len(looks) < _MOST_LOOKS:
+        latest = look()
+        for earlier in looks:
+            apart = max(_apart(earlier[size], latest[size]) for size in latest)
+            if nearest is None or apart < nearest[0]:
+                nearest = apart, {size: [*earlier[size], *latest[size]] for size in latest}
+        looks.append(latest)
+        assert nearest is not None
+        if nearest[0] <= _AGREE_WITHIN:
+            break
+    assert nearest is not None
+    return nearest[1]
+
+
+def _apart(first: Sequence[float], second: Sequence[float]) -> float:
+    """How far the means of two looks are apart, as a share of the smaller."""
+    low, high = sorted((statistics.fmean(first), statistics.fmean(second)))
+    return high / low - 1
+
+
+def _forward(engine: Engine, checkpoint: Checkpoint, sizes: Iterable[int], seconds: float) -> Times:
+    """Batch sizes in turn, so that a slow moment of the machine hits all of them."""
+    batches = {size: blank(checkpoint.preprocess, size) for size in sizes}
+    random = np.random.default_rng(0)
+    for batch in batches.values():
+        batch[:] = random.integers(0, 256, batch.shape, np.uint8)
+    times: dict[int, list[float]] = {size: [] for size in batches}
+    until = time.perf_counter() + seconds
+    while len(times[1]) < 3 or time.perf_counter() < until:
+        for size, batch in batches.items():
+            times[size].append(_timed(partial(engine.run, batch)))
+    return times
+
+
+def _decode(checkpoint: Checkpoint, runs: int) -> dict[str, Latency]:
+    decoded = {}
+    for name, side in _SIDES.items():
+        picture = photograph(side)
+        decode = partial(picture_to_crop, picture, checkpoint.preprocess, max_pixels=80_000_000)
+        if name == "thumbnail":
+            decode()  # what Pillow and numpy do only the first time
+        decoded[name] = Latency.of([_timed(decode) for _ in range(runs)])
+    return decoded
+
+
+def photograph(side: int) -> bytes:
+    """A JPEG about as rich in detail as a photograph: blurred shapes of all sizes, and a little noise."""
+    random = np.random.default_rng(side)
+    tile = min(side, _TILE)
+    picture = np.zeros((tile, tile, 3), np.float32)
+    for cells, strength in ((4, 60.0), (16, 40.0), (64, 20.0)):
+        shapes = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8))
+        picture += np.asarray(shapes.resize((tile, tile), Image.Resampling.BICUBIC), np.float32) * (strength / 128)
+    picture += random.normal(0, 3, picture.shape)
+    # The large ones are tiled: as dear to decode, and quickly made.
+    times = -(-side // tile)
+    pixels = np.tile(np.clip(picture, 0, 255).astype(np.uint8), (times, times, 1))[:side, :side]
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", quality=85)
+    return encoded.getvalue()
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+class Memory(Protocol):
+    """Counts bytes from the moment in which it was made."""
+
+    def peak(self) -> int:
+        """The most that was held since then, or since the last call."""
+        ...
+
+
+class HostMemory:
+    """Growth of this process's resident set, by the kernel's own high-water mark."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._before = self._process.memory_info().rss
+        self._reset()
+
+    def peak(self) -> int:
+        # The mark may lag behind by what a thread has not accounted for yet.
+        peak = max(self._high_water(), self._process.memory_info().rss) - self._before
+        self._reset()
+        return int(peak)
+
+    @staticmethod
+    def _high_water() -> int:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        return 0
+
+    @staticmethod
+    def _reset() -> None:
+        # Without the permission to reset it, the mark of the load counts for the footprint too: more, never less.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+class DeviceMemory:
+    """Peak bytes that torch has allocated on a GPU, and the context's share: what else this process takes there."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        free_before, _ = torch.cuda.mem_get_info(device)
+        torch.zeros(1, device=device)
+        free_after, _ = torch.cuda.mem_get_info(device)
+        self._torch, self._device = torch, device
+        self._context = max(0, free_before - free_after - torch.cuda.memory_reserved(device))
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def peak(self) -> int:
+        peak = int(self._torch.cuda.max_memory_allocated(self._device)) + self._context
+        self._torch.cuda.reset_peak_memory_stats(self._device)
+        return peak
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures what the command line names, and prints the profile."""
+    parser = argparse.ArgumentParser(prog="python -m service.measuring")
+    parser.add_argument("model")
+    parser.add_argument("--labels")
+    parser.add_argument("--untrained", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--cache-dir", type=Path, required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--precision", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--max-batch-size", type=int, required=True)
+    options = parser.parse_args(arguments)
+    engine: EngineName = options.engine
+    loader = engine_loader(
+        device=options.device,
+        engine=engine,
+        precision=options.precision,
+        threads=options.threads,
+        cache_dir=options.cache_dir,
+        max_batch_size=options.max_batch_size,
+    )
+    checkpoint = Catalogue(options.cache_dir, untrained=options.untrained).find(options.model, options.labels)
+    _import_engine(engine)
+    profile = measure(checkpoint, loader, seconds=options.seconds, quick=options.quick)
+    sys.stdout.write(profile.model_dump_json() + "\n")
+    return 0
+
+
+def _import_engine(engine: EngineName) -> None:
+    """What the engine's library takes is the process's, not the network's."""
+    importlib.import_module("onnxruntime" if engine == "onnx_cpu" else "torch")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Who measures a profile, and when: ``topfive profile`` when told to, a service at its start for what has none."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+
+from models.checkpoints import Checkpoint
+from service.engines.loader import Loader, device_slug
+from service.profiling.profiles import Profile, Profiles
+
+log = logging.getLogger(__name__)
+
+#: A bound on one measurement. VGG-19 with its export takes half a minute; a machine short of memory may swap.
+_WITHIN_S = 600.0
+
+
+class ProfilingError(RuntimeError):
+    """A checkpoint could not be measured; the text says why in one line."""
+
+
+def measure_apart(
+    checkpoint: Checkpoint,
+    loader: Loader,
+    *,
+    seconds: float,
+    quick: bool,
+    run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
+) -> Profile:
+    """Measures a checkpoint in a process of its own, as ``measuring.measure``. Blocks.
+
+    Raises:
+        ProfilingError: it cannot be loaded, or took too long.
+    """
+    command = [sys.executable, "-m", "service.profiling.measure", checkpoint.variant.name, "--seconds", str(seconds)]
+    command += ["--device", loader.device, "--engine", loader.engine, "--precision", loader.precision]
+    command += ["--threads", str(loader.threads), "--max-batch-size", str(loader.max_batch_size)]
+    command += ["--cache-dir", str(loader.cache_dir)]
+    command += ["--labels", checkpoint.labels] if checkpoint.trained else ["--untrained"]
+    command += ["--quick"] if quick else []
+    try:
+        done = run(command, capture_output=True, text=True, timeout=_WITHIN_S, check=False)
+        if done.returncode == 0:
+            return Profile.model_validate_json(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired as error:
+        raise ProfilingError(f"measuring {checkpoint.name} took more than {_WITHIN_S:.0f} s") from error
+    except OSError as error:
+        raise ProfilingError(f"{checkpoint.name} cannot be measured: {error}") from error
+    except (ValueError, IndexError) as error:
+        raise ProfilingError(f"measuring {checkpoint.name} gave no profile") from error
+    last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+    raise ProfilingError(f"{checkpoint.name} cannot be measured: {last}")
+
+
+class Profiler:
+    """The profiles of the checkpoints that a process serves.
+
+    Args:
+        loader: what loads them.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._profiles = Profiles(loader.cache_dir, device_slug(loader.device))
+
+    def nearest(self, checkpoint: Checkpoint) -> Profile | None:
+        """What is on file that was measured in the most similar way. Reads no weights."""
+        return self._profiles.nearest(checkpoint, self._loader.settings)
+
+    def ensure(self, checkpoint: Checkpoint, *, measure: bool = True) -> Profile | None:
+        """A profile with the fingerprint of what is served now: from a file, or else measured quickly. A foreign one
+        where that is not possible, with a warning, and None where there is none either. Blocks.
+
+        Raises:
+            WeightsMissingError: the weights have gone.
+        """
+        found = self._profiles.find(checkpoint, self._loader.fingerprint(checkpoint))
+        if found is not None and not found.foreign:
+            return found.profile
+        why = "; ".join(found.foreign) if found is not None else "it has none for this device"
+        if measure:
+            log.warning("the profile of %s is measured anew: %s", checkpoint.name, why)
+            try:
+                profile = measure_apart(checkpoint, self._loader, seconds=0, quick=True)
+            except ProfilingError as error:
+                log.warning("%s", error)
+            else:
+                self._profiles.keep(profile)
+                return profile
+        if found is None:
+            log.warning("%s has no profile: what it takes is guessed until it is known", checkpoint.name)
+            return None
+        log.warning("%s is predicted by a foreign profile: %s", checkpoint.name, why)
+        return found.profile

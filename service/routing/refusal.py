@@ -1,0 +1,105 @@
+"""Refusals: what they say, and when to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+from models.checkpoints import Checkpoint, WeightsMissingError
+from service.domain.ensemble import Ensemble
+from service.domain.errors import NoModelFitsError, OverloadedError
+from service.domain.snapshot import LEAST_SAFETY, Budget, Fit, milliseconds
+from service.http.schemas import Considered
+
+
+def considered(fits: Iterable[Fit]) -> list[Considered]:
+    """The ones that were not picked because something is in the way."""
+    entries = []
+    for fit in fits:
+        checkpoint, standing = fit.candidate
+        if fit.rejected is not None:
+            entries.append(
+                Considered(
+                    model=checkpoint.model,
+                    rejected=fit.rejected,
+                    predicted_ms=None if fit.predicted_s is None else round(fit.predicted_s * 1000, 3),
+                    footprint_mb=None if standing is None else round(standing.footprint_bytes / 1e6, 1),
+                )
+            )
+    return entries
+
+
+def refuse(fits: Sequence[Fit], budget: Budget) -> NoReturn:
+    """Raises what says no, and why."""
+    loadable = [fit for fit in fits if fit.rejected != "weights missing"]
+    if not loadable:
+        missing = [c for c, _ in (fit.candidate for fit in fits) if isinstance(c, Checkpoint)]
+        raise WeightsMissingError(min(missing, key=lambda checkpoint: checkpoint.costs.params))
+    late = [fit for fit in fits if fit.rejected == "overloaded"]
+    if late:
+        waits = [(_room_in(fit, budget), fit) for fit in late]
+        retry_after_s, nearest = min(waits, key=lambda pair: pair[0])
+        name = nearest.candidate.checkpoint.name
+        raise OverloadedError(
+            f"{name} could answer within {budget}, but {_in_the_way(nearest, budget)}",
+            retry_after_s,
+            considered=considered(fits),
+        )
+    raise NoModelFitsError(_nearest(loadable, budget), considered(fits))
+
+
+def _in_the_way(fit: Fit, budget: Budget) -> str:
+    """Why the checkpoint cannot answer in time now, with the number that decided."""
+    standing = fit.candidate.standing
+    if standing is None or fit.predicted_s is None:
+        return "is not there"
+    if standing.queued >= standing.max_queue:
+        return f"{standing.queued} pictures wait for it, and no more than {standing.max_queue} may"
+    counted_s = budget.gone_s + fit.predicted_s * standing.safety
+    if counted_s <= budget.whole_s:
+        return "would keep pictures from being answered in time that were let in before"
+    taken = milliseconds(budget.gone_s + fit.predicted_s)
+    return f"would take {taken} now, which counts as {milliseconds(counted_s)} (safety factor {standing.safety:.3g})"
+
+
+def _room_in(fit: Fit, budget: Budget) -> float:
+    """Seconds until a checkpoint that is asked for too much could answer in time, if nothing else came."""
+    standing = fit.candidate.standing
+    if standing is None or fit.predicted_s is None:
+        return 1.0
+    over_s = fit.predicted_s - budget.latency_s / standing.safety
+    # Where only others' slack is in the way, one picture fewer will do.
+    return max(
+        over_s, standing.takes_s, (standing.queued + 1 - standing.max_queue) * standing.per_picture_s, standing.load_s
+    )
+
+
+def _nearest(fits: Sequence[Fit], budget: Budget) -> str:
+    """In a sentence: what is in the way of all of them, and what comes nearest."""
+    accurate = [(f.candidate.checkpoint, f.candidate.standing, f.rejected) for f in fits if f.rejected != "accuracy"]
+    if not accurate:
+        rated = [f.candidate.checkpoint for f in fits if f.candidate.checkpoint.top1 is not None]
+        if isinstance(fits[0].candidate.checkpoint, Ensemble):
+            return "how accurate an ensemble is was not measured, and its members do not tell; name it without min_top1"
+        if not rated:
+            return "nothing of these labels has a known accuracy; name one with model=, and without min_top1"
+        best = max(rated, key=lambda c: c.top1 or 0.0)
+        return f"none reaches top-1 {budget.min_top1:g} %; the nearest is {best.name} with {best.top1:g} %"
+    large = [(c, s) for c, s, rejected in accurate if s is not None and rejected == "memory"]
+    slow = [(c, s) for c, s, rejected in accurate if s is not None and rejected == "latency"]
+    wishes, nearest = [], []
+    if slow:
+        checkpoint, standing = min(slow, key=lambda pair: pair[1].alone_s)
+        wishes.append(f"answers within {budget} even with empty queues")
+        said = f"the nearest is {checkpoint.name} with {milliseconds(standing.alone_s)}"
+        if standing.alone_s <= budget.whole_s:
+            said += f", which counts as {milliseconds(standing.alone_s * LEAST_SAFETY)} (safety factor {LEAST_SAFETY})"
+        nearest.append(said)
+    if large:
+        checkpoint, standing = min(large, key=lambda pair: pair[1].footprint_bytes)
+        if budget.memory_bytes is not None and standing.footprint_bytes > budget.memory_bytes:
+            wishes.append(f"fits into {budget.memory_bytes / 1e6:g} MB")
+        else:
+            wishes.append("fits into the server's memory limit (TOPFIVE_MEMORY_LIMIT_MB)")
+        nearest.append(f"{checkpoint.name}, the smallest, needs {standing.footprint_bytes / 1e6:.0f} MB")
+    return f"none {' and '.join(reversed(wishes))}; {'; '.join(nearest)}"

@@ -1,0 +1,423 @@
+"""Where predictors live. The HTTP layer asks for one by its checkpoint and does not care."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+from models.checkpoints import Checkpoint
+from service.batching.slot import DeviceSlot
+from service.domain.errors import Failure, LoadFailedError, NotReadyError
+from service.domain.prediction import Limits, Prediction
+from service.domain.snapshot import Candidate, Load
+from service.engines import Engine
+from service.profiling.forecast import Accuracy
+from service.profiling.profiles import Profile
+from service.runtime.predictor import Predictor
+from service.runtime.residency import Residency
+from service.telemetry.gauges import Reading, unwatch, watch
+
+log = logging.getLogger(__name__)
+
+#: How often at least a placement that serves nothing looks whether it may try again.
+_LOOK_EVERY_S = 5.0
+
+
+class Predicts(Protocol):
+    """What the HTTP layer needs of a predictor, wherever it is."""
+
+    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure: ...
+
+
+class Memory(NamedTuple):
+    """A device's ledger: bytes."""
+
+    device: str
+    limit: int
+    held: int
+
+
+class Survey(NamedTuple):
+    """Checkpoints and the load of their devices, as the router takes them."""
+
+    candidates: list[Candidate]
+    load: Load
+
+
+class Placement(Protocol):
+    """What the HTTP layer needs of all of them."""
+
+    def predictor(self, checkpoint: Checkpoint) -> Predicts:
+        """The predictor that serves a loadable checkpoint."""
+        ...
+
+    def resident(self, checkpoint: Checkpoint) -> bool:
+        """Whether the checkpoint is loaded and warm."""
+        ...
+
+    def serves(self, checkpoint: Checkpoint) -> bool:
+        """Whether the router may pick this loadable checkpoint: it has a place, and no failed load keeps it waiting."""
+        ...
+
+    def failure(self, checkpoint: Checkpoint) -> LoadFailedError | None:
+        """Why the last load of this loadable checkpoint failed; None where it did not."""
+        ...
+
+    def check_ready(self) -> None:
+        """Raises NotReadyError, saying what is still being done, until the service is ready, and when it stops.
+        LoadFailedError where nothing of what is to be served could be loaded."""
+        ...
+
+    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
+        """How checkpoints stand now, for a picture of that size with that deadline."""
+        ...
+
+    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
+        """Says what became of a prediction; ``trial_s`` is what a picture was allowed that was let in on trial."""
+        ...
+
+    def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
+        """How good the last predictions for a checkpoint were."""
+        ...
+
+    def memory(self) -> list[Memory]:
+        """The ledgers."""
+        ...
+
+    async def load(self, checkpoint: Checkpoint) -> Failure | None:
+        """Loads a checkpoint, unless it is loaded. Errors are values, as a prediction's are."""
+        ...
+
+    async def unload(self, checkpoint: Checkpoint, *, wait: bool) -> Failure | None:
+        """Gives a checkpoint's memory back, at once or once its requests are answered."""
+        ...
+
+
+class Profiles(Protocol):
+    """Where profiles come from; ``profiling.Profiler``."""
+
+    def nearest(self, checkpoint: Checkpoint) -> Profile | None: ...
+
+    def ensure(self, checkpoint: Checkpoint, *, measure: bool = True) -> Profile | None: ...
+
+
+class LocalPlacement:
+    """All predictors in this process, on one device slot and one ledger. Lives on one event loop.
+
+    Args:
+        load_engine: how a checkpoint is loaded.
+        limits: of every predictor.
+        workers: threads that decode pictures.
+        stopping: whether the service is on its way down.
+        profiles: what checkpoints take; without them it is guessed.
+        memory_limit_bytes: for the loaded checkpoints together.
+        pinned: variants that stay in memory.
+        prepare: makes what a later load of a checkpoint needs, where there is no room for it yet; blocking.
+        device: what the device is called.
+        clock: seconds, monotonic; by it loads that failed are tried again.
+    """
+
+    def __init__(
+        self,
+        load_engine: Callable[[Checkpoint], Engine],
+        limits: Limits,
+        *,
+        workers: int = 2,
+        stopping: Callable[[], bool] = lambda: False,
+        profiles: Profiles | None = None,
+        memory_limit_bytes: int = sys.maxsize,
+        pinned: Collection[str] = (),
+        prepare: Callable[[Checkpoint], None] = lambda _checkpoint: None,
+        device: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._device = device
+        self._clock = clock
+        self._load_engine = load_engine
+        self._limits = limits
+        self._stopping = stopping
+        self._profiles = profiles
+        self._pinned = frozenset(pinned)
+        self._prepare = prepare
+        self._residency = Residency(memory_limit_bytes)
+        self._slot = DeviceSlot()
+        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        # A thread of its own: pictures are decoded while a network is loaded.
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
+        # And another: a first start measures for minutes, in which others are asked for.
+        self._measuring = ThreadPoolExecutor(1, thread_name_prefix="measure")
+        self._predictors: dict[str, Predictor] = {}
+        self._coming: dict[str, Predictor] = {}
+        """Of files that came while those before them serve: they take over once they are loaded."""
+        self._loading_coming: dict[str, asyncio.Task[None]] = {}
+        self._to_serve: list[str] = []
+        self._retiring: dict[asyncio.Task[None], Predictor] = {}
+        self._state: str | None = "starting"
+        watch(self)
+
+    def predictor(self, checkpoint: Checkpoint) -> Predictor:
+        """The predictor that serves a loadable checkpoint.
+
+        While another file takes its place, that is the one of the file before, as long as it is in memory: the new one
+        is loaded beside it. Whoever still has a file in hand that was replaced gets what has replaced it.
+        """
+        found = self._predictors.get(checkpoint.name)
+        if found is None:
+            found = self._predictors[checkpoint.name] = self._new(checkpoint)
+            self._pin(found)
+        elif not _same(found.checkpoint, checkpoint):
+            found = self._replaced(found, checkpoint)
+        return found
+
+    def _new(self, checkpoint: Checkpoint) -> Predictor:
+        return Predictor(
+            checkpoint,
+            self._load_engine,
+            self._slot,
+            self._workers,
+            self._limits,
+            loading=self._loading,
+            residency=self._residency,
+            profile=self._profiles.nearest(checkpoint) if self._profiles else None,
+            prepare=self._prepare,
+            clock=self._clock,
+        )
+
+    def _pin(self, predictor: Predictor) -> None:
+        if predictor.checkpoint.variant.name in self._pinned:
+            predictor.pin()
+
+    def _replaced(self, found: Predictor, checkpoint: Checkpoint) -> Predictor:
+        """What serves a checkpoint of whose name another one is served."""
+        coming = self._coming.get(checkpoint.name)
+        known = coming is not None and _same(coming.checkpoint, checkpoint)
+        if not known and not (
+            came_later(checkpoint, found.checkpoint) and (coming is None or came_later(checkpoint, coming.checkpoint))
+        ):
+            return found
+        if not known:
+            self._give_up_coming(checkpoint.name)
+            coming = self._coming[checkpoint.name] = self._new(checkpoint)
+        assert coming is not None
+        if not found.ready:
+            # Nothing is left of the file before: it is not in memory.
+            self._take_over(coming)
+            return coming
+        if checkpoint.name not in self._loading_coming and coming.failure is None:
+            task = asyncio.get_running_loop().create_task(self._load_coming(coming))
+            self._loading_coming[checkpoint.name] = task
+        return found
+
+    async def _load_coming(self, coming: Predictor) -> None:
+        """Loads what is to take over, beside what is served where there is room for both. Where there is not, it is
+        checked as far as that needs no room, and takes over at once: what is queued keeps the old weights."""
+        name = coming.checkpoint.name
+        try:
+            if coming.has_room:
+                await coming.load()
+            else:
+                await coming.prepare()
+        except Exception as error:
+            if not isinstance(error, LoadFailedError):
+                log.error("%s cannot be loaded: %s", name, error)
+            log.warning("%s goes on with the weights before", name)
+        else:
+            self._take_over(coming)
+            if not coming.ready:
+                await coming.try_load()
+        finally:
+            if self._coming.get(name) in (coming, None):
+                self._loading_coming.pop(name, None)
+
+    def _take_over(self, coming: Predictor) -> None:
+        name = coming.checkpoint.name
+        if self._coming.get(name) is not coming:
+            return
+        del self._coming[name]
+        self._retire(self._predictors[name])
+        self._predictors[name] = coming
+        self._pin(coming)
+
+    def _give_up_coming(self, name: str) -> None:
+        """A file came while the one before it was still being loaded."""
+        task = self._loading_coming.pop(name, None)
+        if task is not None:
+            task.cancel()
+        coming = self._coming.pop(name, None)
+        if coming is not None:
+            self._retire(coming)
+
+    def _retire(self, predictor: Predictor) -> None:
+        task = asyncio.get_running_loop().create_task(predictor.retire())
+        self._retiring[task] = predictor
+        task.add_done_callback(self._retiring.pop)
+
+    def serves(self, checkpoint: Checkpoint) -> bool:
+        loading = self._not_in_memory(checkpoint)
+        return loading is None or loading.failure is None
+
+    def failure(self, checkpoint: Checkpoint) -> LoadFailedError | None:
+        loading = self._not_in_memory(checkpoint)
+        return None if loading is None else loading.last_failure
+
+    def _not_in_memory(self, checkpoint: Checkpoint) -> Predictor | None:
+        """The predictor that would have to load a checkpoint; None if one that serves it is in memory, or there is
+        none yet."""
+        found = self._predictors.get(checkpoint.name)
+        if found is None or found.ready:
+            return None
+        if not _same(found.checkpoint, checkpoint) and came_later(checkpoint, found.checkpoint):
+            found = self._coming.get(checkpoint.name)
+            if found is None or not _same(found.checkpoint, checkpoint):
+                return None
+        return found
+
+    def resident(self, checkpoint: Checkpoint) -> bool:
+        found = self._predictors.get(checkpoint.name)
+        return found is not None and found.ready
+
+    def check_ready(self) -> None:
+        if self._state is not None:
+            raise NotReadyError(self._state)
+        if self._stopping():
+            raise NotReadyError("the service is stopping")
+        failing = self._failing()
+        if failing:
+            text = f"none of the {len(failing)} networks could be loaded" if len(failing) > 1 else "nothing is served"
+            told = failing[0].last_failure
+            assert told is not None
+            raise LoadFailedError(f"{text}: {told}", told.retry_after_s, told.slug)
+
+    def _failing(self) -> list[Predictor]:
+        """What was to be served, where no load of it has succeeded; nothing as soon as one has."""
+        found = [self._predictors[name] for name in self._to_serve if name in self._predictors]
+        return found if all(predictor.failing for predictor in found) else []
+
+    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
+        candidates = []
+        asked = set()
+        for checkpoint in checkpoints:
+            if checkpoint.state == "loadable" and self.serves(checkpoint):
+                predictor = self.predictor(checkpoint)
+                asked.add(predictor)
+                # Of a file that is still being loaded, the one before is served, and is what the answer names.
+                candidates.append(Candidate(predictor.checkpoint, predictor.standing(encoded_bytes, deadline)))
+            else:
+                candidates.append(Candidate(checkpoint, None))
+        waiting = [c.standing for c in candidates if c.standing is not None and c.standing.queued]
+        for predictor in self._predictors.values():
+            if predictor.queued and predictor not in asked:
+                waiting.append(predictor.standing(encoded_bytes, deadline))
+        busy_s = self._slot.busy_s
+        return Survey(candidates, Load({"": busy_s}, waiting))
+
+    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
+        found = self._predictors.get(checkpoint.name)
+        if found is not None:
+            found.safety.judge(predicted_s, actual_s, trial_s)
+
+    def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
+        found = self._predictors.get(checkpoint.name)
+        return Accuracy(0, None, None) if found is None else found.safety.accuracy()
+
+    def memory(self) -> list[Memory]:
+        return [Memory(self._device, self._residency.limit_bytes, self._residency.held_bytes)]
+
+    def readings(self) -> Iterator[Reading]:
+        """For Prometheus. Another thread may ask."""
+        yield Reading("topfive_ready", float(self._state is None and not self._stopping()))
+        if self._residency.limit_bytes < sys.maxsize:
+            yield Reading("topfive_memory_limit_bytes", self._residency.limit_bytes)
+        every = (self._predictors, self._coming, self._retiring)
+        for predictor in [predictor for some in every for predictor in list(some.values())]:
+            yield from predictor.readings()
+
+    async def load(self, checkpoint: Checkpoint) -> Failure | None:
+        return await self.predictor(checkpoint).try_load()
+
+    async def unload(self, checkpoint: Checkpoint, *, wait: bool) -> Failure | None:
+        return await self.predictor(checkpoint).try_unload(wait=wait)
+
+    async def warm_up(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Measures what has no profile of this device, loads what is to be served as far as there is room for it, what
+        is pinned first, and then says that the service is ready. A checkpoint that cannot be loaded is logged in one
+        line and answers with its error; it does not keep the others from serving."""
+        for checkpoint in sorted(checkpoints, key=lambda c: c.variant.name not in self._pinned):
+            self._state = f"loading {checkpoint.name}"
+            self._to_serve.append(checkpoint.name)
+            await self._try_to_warm_up(self.predictor(checkpoint))
+        self._state = None
+
+    async def keep_trying(self) -> None:
+        """Tries again, as often as is due, where nothing could be loaded: a service that is not ready is sent nobody
+        whose request would try. Ends as soon as something is loaded."""
+        while failing := self._failing():
+            await asyncio.sleep(min(_LOOK_EVERY_S, *(predictor.again_in_s for predictor in failing)))
+            for predictor in failing:
+                if predictor.failure is None:
+                    await self._try_to_warm_up(predictor)
+
+    async def _try_to_warm_up(self, predictor: Predictor) -> None:
+        try:
+            await self._warm_up(predictor)
+        except LoadFailedError:
+            pass  # the predictor has said so
+        except Exception as error:
+            log.error("%s cannot be loaded: %s", predictor.checkpoint.name, error)
+
+    async def _warm_up(self, predictor: Predictor) -> None:
+        loop = asyncio.get_running_loop()
+        if self._profiles is not None:
+            # What cannot be loaded cannot be measured either, and says better why.
+            await predictor.prepare()
+            predictor.expect(await loop.run_in_executor(self._measuring, self._profiles.ensure, predictor.checkpoint))
+        if predictor.has_room:
+            await predictor.load()
+        else:
+            await predictor.prepare()
+
+    async def close(self) -> None:
+        """Ends every predictor after its running batch."""
+        self._state = "the service is stopping"
+        unwatch(self)
+        for task in self._loading_coming.values():
+            task.cancel()
+        for predictor in (*self._predictors.values(), *self._coming.values()):
+            await predictor.close()
+        await self._residency.close()
+        self._slot.close()
+        for pool in (self._workers, self._loading, self._measuring):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def came_later(checkpoint: Checkpoint, than: Checkpoint) -> bool:
+    """Whether a checkpoint's file took the place of another's of the same name, and not the other way round: requests
+    that were decided before an import still have the older one in hand."""
+    if checkpoint.modified_ns is None:
+        # One of the box is back once what lay over it in the cache has gone.
+        return than.modified_ns is None or than.path is None or not than.path.exists()
+    if than.modified_ns is None:
+        # Unless it was taken away again meanwhile.
+        return checkpoint.path is None or checkpoint.path.exists()
+    if checkpoint.modified_ns > than.modified_ns:
+        return True
+    # A clock that was set back makes a new file look old; it lies there all the same.
+    return checkpoint.modified_ns < than.modified_ns and _lies_there(checkpoint)
+
+
+def _lies_there(checkpoint: Checkpoint) -> bool:
+    try:
+        return checkpoint.path is not None and checkpoint.path.stat().st_ctime_ns == checkpoint.modified_ns
+    except OSError:
+        return False
+
+
+def _same(one: Checkpoint, other: Checkpoint) -> bool:
+    # Mostly it is the same object, which takes no time to see.
+    return one is other or one == other

@@ -1,0 +1,233 @@
+"""What the request path tells the metrics: the edge of an ingress, and one checkpoint's predictor.
+
+Series are looked up once and kept, since ``labels()`` costs more than counting does; every combination of labels that
+can occur begins at 0, so that the first error is a rise and no new series, of which ``rate()`` would see nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from prometheus_client import Counter
+
+from models.checkpoints import Checkpoint
+from service.domain.ensemble import LEAST_MEMBERS, PREFIX
+from service.domain.errors import PROBLEMS
+from service.domain.snapshot import Decision
+from service.telemetry import metrics
+from service.telemetry.gauges import Reading, watch
+
+NO_MODEL, SEVERAL = "none", "several"
+#: Whatever its members: callers make ensembles up, and a label has few values.
+ENSEMBLE = PREFIX.removesuffix(":")
+OK, PARTIAL, GONE = "ok", "partial", "gone"
+#: Nobody is there to read the answer; the status is what proxies log for this.
+GONE_STATUS = 499
+_STATUS = {OK: 200, PARTIAL: 200, GONE: GONE_STATUS, **{slug: problem.status for slug, problem in PROBLEMS.items()}}
+#: What can be wrong before a checkpoint is known, and after.
+_BEFORE = (
+    "bad-parameter", "bad-body", "no-picture", "body-too-large", "slow-body", "unknown-model", "weights-missing",
+    "no-model-fits", "overloaded", "deadline-missed", "load-failed", "weights-damaged", "out-of-memory", "not-ready",
+    "internal", GONE,
+)  # fmt: skip
+_AFTER = (
+    OK, "bad-body", "no-picture", "unsupported-format", "undecodable", "too-many-pixels", "too-many-parts",
+    "no-model-fits", "overloaded", "weights-missing", "weights-damaged", "load-failed", "out-of-memory", "not-ready",
+    "deadline-missed", "internal", GONE,
+)  # fmt: skip
+#: Of those that a picture alone may have.
+_BEFORE_A_PICTURE = (
+    "bad-body",
+    "no-picture",
+    "weights-missing",
+    "no-model-fits",
+    "overloaded",
+    "deadline-missed",
+    "not-ready",
+    "internal",
+    GONE,
+)
+#: A picture that was dropped for its deadline counts as later than it was allowed, however early that was known.
+_LATE = 1.001
+
+
+class Outcome(NamedTuple):
+    """What became of a request, or of one of its pictures, in labels."""
+
+    model: str
+    """As an answer has it. An ensemble's members are for logs and traces; metrics know it as ``ENSEMBLE``."""
+    reason: str
+
+
+def status_of(reason: str) -> int:
+    """The HTTP status that an outcome is answered with."""
+    return _STATUS[reason]
+
+
+def summary(pictures: Sequence[Outcome]) -> Outcome:
+    """Of a bulk request, which is answered with 200 whatever became of its pictures."""
+    models = {picture.model for picture in pictures}
+    right = all(picture.reason == OK for picture in pictures)
+    return Outcome(models.pop() if len(models) == 1 else SEVERAL, OK if right else PARTIAL)
+
+
+class Edge:
+    """Of one ingress.
+
+    Args:
+        variants: what may be decided on.
+    """
+
+    def __init__(self, variants: Iterable[str]) -> None:
+        self._in_flight = 0
+        watch(self)
+        self._answered: dict[str, _Answered] = {}
+        self._requests, self._pictures = _Outcomes(metrics.REQUESTS), _Outcomes(metrics.PICTURES)
+        self._shed = {by: metrics.SHED.labels(by) for by in metrics.SHED_BY}
+        for reason in _BEFORE:
+            self._requests.begin(NO_MODEL, reason)
+        for reason in _BEFORE_A_PICTURE:
+            self._pictures.begin(NO_MODEL, reason)
+        for model, reason in ((SEVERAL, OK), (SEVERAL, PARTIAL), (NO_MODEL, PARTIAL)):
+            self._requests.begin(model, reason)
+        # Of no network in particular: bulk answers that are of several, or of nothing but problems.
+        self._mixed = {model: metrics.REQUEST_SECONDS.labels(model) for model in (NO_MODEL, SEVERAL)}
+        names = list(variants)
+        for name in (*names, ENSEMBLE) if len(names) >= LEAST_MEMBERS else names:
+            self._series(name)
+
+    def arrived(self) -> None:
+        """A request has come; ``left`` must follow."""
+        self._in_flight += 1
+
+    def left(self, request: Outcome, pictures: Sequence[Outcome], took_s: float) -> None:
+        """A request is over, ``took_s`` after the end of its body."""
+        self._in_flight -= 1
+        self._requests.count(request)
+        for picture in pictures:
+            self._pictures.count(picture)
+        if status_of(request.reason) == 200:
+            mixed = self._mixed.get(request.model)
+            (mixed or self._series(request.model).request).observe(took_s)
+
+    def routed(self, decision: Decision) -> None:
+        """A picture has its checkpoint."""
+        self._series(decision.checkpoint.model).routed[decision.routed_for].inc()
+        if decision.accuracy_debt is not None:
+            metrics.ACCURACY_DEBT.observe(decision.accuracy_debt)
+
+    def shed(self, by: str) -> None:
+        """A picture is not classified, for the load's sake: one of ``metrics.SHED_BY``."""
+        self._shed[by].inc()
+
+    def answered(self, model: str, decode_s: float, queue_s: float, forward_s: float) -> None:
+        """A picture was classified."""
+        series = self._series(model)
+        series.decode.observe(decode_s)
+        series.queue.observe(queue_s)
+        series.forward.observe(forward_s)
+
+    def kept(self, model: str, used_ratio: float, *, late: bool) -> None:
+        """How much of the allowed time a picture took that was let in; ``late`` if it was dropped for its deadline."""
+        self._series(model).budget.observe(max(used_ratio, _LATE) if late else used_ratio)
+
+    def predicted(self, model: str, ratio: float) -> None:
+        """Actual over predicted time of a picture."""
+        self._series(model).ratio.observe(ratio)
+
+    def readings(self) -> Iterator[Reading]:
+        """For Prometheus. Another thread may ask."""
+        yield Reading("topfive_in_flight", self._in_flight)
+
+    def _series(self, model: str) -> _Answered:
+        found = self._answered.get(model)
+        if found is None and model.startswith(PREFIX):
+            return self._series(ENSEMBLE)
+        if found is None:
+            found = self._answered[model] = _Answered(model)
+            for reason in _AFTER:
+                self._requests.begin(model, reason)
+                self._pictures.begin(model, reason)
+            self._requests.begin(model, PARTIAL)
+        return found
+
+
+class PredictorSeries:
+    """Of one checkpoint's predictor."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        model = checkpoint.variant.name
+        self._batch_size = metrics.BATCH_SIZE.labels(model)
+        self._batches = {cut: metrics.BATCHES.labels(model, cut) for cut in metrics.CUTS}
+        self._device_s = metrics.DEVICE_SECONDS.labels(model)
+        self._profiled_s = metrics.PROFILED_SECONDS.labels(model)
+        self._load_s = metrics.LOAD_SECONDS.labels(model)
+        self._loads = {result: metrics.LOADS.labels(model, result) for result in metrics.RESULTS}
+        self._evictions = {reason: metrics.EVICTIONS.labels(model, reason) for reason in metrics.EVICTED_FOR}
+
+    def batch(self, size: int, cut: str, took_s: float, profiled_s: float | None) -> None:
+        """A forward pass is over; what the profile says of it, if there is one."""
+        self._batch_size.observe(size)
+        self._batches[cut].inc()
+        self._device_s.inc(took_s)
+        if profiled_s is not None:
+            self._profiled_s.inc(profiled_s)
+
+    def loaded(self, took_s: float) -> None:
+        """A load is over, well."""
+        self._load_s.observe(took_s)
+        self._loads["ok"].inc()
+
+    def not_loaded(self) -> None:
+        """A load has failed."""
+        self._loads["failed"].inc()
+
+    def evicted(self, reason: str) -> None:
+        """It has left memory: one of ``metrics.EVICTED_FOR``."""
+        self._evictions[reason].inc()
+
+
+class _Answered:
+    """The edge's series of one model."""
+
+    def __init__(self, model: str) -> None:
+        self.request = metrics.REQUEST_SECONDS.labels(model)
+        self.decode = metrics.DECODE_SECONDS.labels(model)
+        self.queue = metrics.QUEUE_SECONDS.labels(model)
+        self.forward = metrics.FORWARD_SECONDS.labels(model)
+        self.budget = metrics.BUDGET_USED.labels(model)
+        self.ratio = metrics.PREDICTED_RATIO.labels(model)
+        self.routed = {reason: metrics.ROUTED.labels(model, reason) for reason in metrics.ROUTED_FOR}
+
+
+class _Outcomes:
+    """A counter by model, status and reason."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._series: dict[Outcome, Counter] = {}
+
+    def begin(self, model: str, reason: str) -> Counter:
+        outcome = Outcome(model, reason)
+        series = self._counter.labels(model, str(status_of(reason)), reason)
+        self._series[outcome] = series
+        return series
+
+    def count(self, outcome: Outcome) -> None:
+        series = self._series.get(outcome)
+        if series is None and outcome.model.startswith(PREFIX):
+            self.count(outcome._replace(model=ENSEMBLE))
+        else:
+            (series or self.begin(*outcome)).inc()
+
+
+def say_what_this_is() -> None:
+    """Sets ``topfive_build_info``."""
+    metrics.BUILD_INFO.labels(
+        importlib.metadata.version("topfive"),
+        platform.python_version(),
+        *(importlib.metadata.version(name) for name in ("torch", "onnxruntime", "ray")),
+    ).set(1)

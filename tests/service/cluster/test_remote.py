@@ -1,0 +1,409 @@
+"""The near end of the hop, over handles that answer, fail, hang and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from models.checkpoints import Catalogue
+from service.cluster import remote
+from service.cluster.remote import RemotePlacement, RemotePredictor, Report
+from service.cluster.replica import Host
+from service.config.fleet import Deployment
+from service.config.settings import Settings
+from service.domain.errors import Failure, LoadFailedError, NotReadyError, failure_of
+from service.domain.prediction import Limits, Prediction
+from service.domain.snapshot import LEAST_SAFETY, Load, Standing
+from service.engines.fake import FakeEngine
+from service.profiling.profiles import SIZE_CLASSES
+from service.runtime.placement import LocalPlacement, Memory
+
+LENET = Catalogue().find("lenet5")
+GOOGLENET = Catalogue().find("googlenet@imagenet1k")
+ANSWER = Prediction((1.0,), (3,), 1, 0.0, 0.0, 0.0)
+
+
+#: Of a deployment that hosts both.
+STANDING = Standing((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1_000_000, queued=7, load_s=2.0)
+PROFILED_S = {kind: 0.0625 * n for n, kind in enumerate(SIZE_CLASSES)}
+MEMORY = Memory("both: a CPU", 2_000_000, 1_000_000)
+
+
+def report(*loaded: str, ready: bool = True, memory: Memory = MEMORY, lacks: Sequence[str] = (), **more: Any) -> Report:
+    """Of a deployment that may be asked for both, except for what it ``lacks``."""
+    names = [name for name in (LENET.name, GOOGLENET.name) if name not in lacks]
+    decode_s = {kind: 0.125 * n for n, kind in enumerate(SIZE_CLASSES)}
+    return Report(
+        ready,
+        frozenset(loaded),
+        dict.fromkeys(names, STANDING),
+        dict.fromkeys(names, decode_s),
+        dict.fromkeys(names, PROFILED_S),
+        memory,
+        **more,
+    )
+
+
+class Handle:
+    """As much of a Serve handle as is used. What it is given is returned, raised, or awaited."""
+
+    def __init__(self, outcome: Any = ANSWER, reported: Any = None) -> None:
+        self.outcome, self.reported, self.calls = outcome, reported or report(LENET.name), []
+        self.predict = self.load = self.unload = SimpleNamespace(remote=self._called)
+        self.report = SimpleNamespace(remote=self._report)
+
+    async def _called(self, *arguments: Any) -> Any:
+        self.calls.append(arguments)
+        return await self._give(self.outcome)
+
+    async def _report(self) -> Any:
+        return await self._give(self.reported)
+
+    @staticmethod
+    async def _give(what: Any) -> Any:
+        if isinstance(what, Exception):
+            raise what
+        if isinstance(what, asyncio.Event):
+            await what.wait()
+            return ANSWER
+        if what == "hang":
+            await asyncio.sleep(60)
+        return what
+
+
+def soon() -> float:
+    return time.monotonic() + 30
+
+
+def near_end(handle: Handle) -> RemotePredictor:
+    return RemotePredictor(LENET, handle)
+
+
+async def test_bytes_name_and_the_time_left_cross() -> None:
+    handle = Handle()
+    assert await near_end(handle).predict(b"picture", soon()) == ANSWER
+    ((image, name, remaining_s),) = handle.calls
+    assert (image, name) == (b"picture", "lenet5@mnist")
+    assert 0 < remaining_s <= 30
+
+
+@pytest.mark.parametrize("traced", [False, True])
+async def test_that_all_probabilities_are_wanted_crosses_only_where_they_are(
+    traced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    span = "00-1-2-01" if traced else None
+    monkeypatch.setattr(remote, "traceparent", lambda: span)
+    handle = Handle()
+    await near_end(handle).predict(b"picture", soon())
+    await near_end(handle).predict(b"picture", soon(), True)
+    (_, _, _, *plain), (_, _, _, *whole) = handle.calls
+    assert (plain, whole) == ([span] if traced else [], [span, True])
+
+
+@pytest.mark.parametrize("outcome", [ANSWER, Failure("undecodable", "text"), RuntimeError("died")])
+async def test_what_was_learned_counts_in_full_as_long_as_a_picture_is_away(outcome: Any) -> None:
+    near = near_end(Handle(outcome))
+    away = asyncio.create_task(near.predict(b"picture", soon()))
+    await asyncio.sleep(0)
+    await away
+    assert not near._quiet.in_use
+    waiting = near_end(Handle("hang"))
+    hanging = asyncio.create_task(waiting.predict(b"picture", soon()))
+    await asyncio.sleep(0)
+    assert waiting._quiet.in_use
+    hanging.cancel()
+
+
+async def test_a_failure_comes_back_as_it_is() -> None:
+    failure = Failure("undecodable", "text")
+    assert await near_end(Handle(failure)).predict(b"", soon()) == failure
+
+
+async def test_a_broken_hop_is_503_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    outcome = await near_end(Handle(RuntimeError("secret address"))).predict(b"", soon())
+    assert isinstance(outcome, Failure)
+    assert outcome.status == 503
+    assert outcome.extras["retry_after_ms"] > 0
+    assert "secret" not in outcome.detail + caplog.text
+
+
+async def test_a_hop_that_hangs_is_504_at_the_deadline() -> None:
+    outcome = await near_end(Handle("hang")).predict(b"", time.monotonic() + 0.05)
+    assert isinstance(outcome, Failure)
+    assert outcome.status == 504
+
+
+async def watched(placement: RemotePlacement) -> None:
+    """Lets the placement ask every deployment once."""
+    task = asyncio.create_task(placement.watch())
+    await asyncio.sleep(0.02)
+    task.cancel()
+
+
+def is_ready(placement: RemotePlacement) -> bool:
+    try:
+        placement.check_ready()
+    except NotReadyError:
+        return False
+    return True
+
+
+async def test_ready_once_every_deployment_has_loaded_and_then_as_long_as_one_is_up() -> None:
+    warming = report(ready=False)
+    lenet, googlenet = Handle(reported=warming), Handle(reported=report(GOOGLENET.name))
+    placement = RemotePlacement({"lenet5": lenet, "googlenet": googlenet}, stopping=lambda: False)
+    await watched(placement)
+    assert not is_ready(placement)
+    assert (placement.resident(LENET), placement.resident(GOOGLENET)) == (False, True)
+    lenet.reported = report(LENET.name)
+    await watched(placement)
+    assert is_ready(placement)
+    lenet.reported = warming
+    await watched(placement)
+    assert is_ready(placement)
+    googlenet.reported = warming
+    await watched(placement)
+    assert not is_ready(placement)
+
+
+@pytest.mark.parametrize("trouble", ["hang", RuntimeError("died")])
+async def test_a_silence_is_no_death_until_there_are_several(trouble: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_ASK_WITHIN_S", 0.001)
+    lenet = Handle()
+    placement = RemotePlacement({"lenet5": lenet}, stopping=lambda: False)
+    await watched(placement)
+    lenet.reported = trouble
+    for silence in range(1, remote._SILENCES + 1):
+        await placement._ask("lenet5", lenet)
+        assert placement.resident(LENET) == (silence < remote._SILENCES)
+        assert is_ready(placement) == (silence < remote._SILENCES)
+    lenet.reported = report(LENET.name)
+    await placement._ask("lenet5", lenet)
+    assert placement.resident(LENET)
+
+
+async def test_stopping_is_not_ready() -> None:
+    stopping = False
+    placement = RemotePlacement({"lenet5": Handle()}, stopping=lambda: stopping)
+    await watched(placement)
+    assert is_ready(placement)
+    stopping = True
+    assert not is_ready(placement)
+
+
+async def test_what_no_deployment_hosts_says_restart() -> None:
+    placement = RemotePlacement({"lenet5": Handle()}, stopping=lambda: False)
+    with pytest.raises(NotReadyError, match="restart"):
+        placement.predictor(GOOGLENET)
+
+
+async def surveyed(lenet: Handle, googlenet: Handle, **replicas: int) -> RemotePlacement:
+    """A placement that has heard of both."""
+    handles = {"lenet5": lenet, "googlenet": googlenet}
+    placement = RemotePlacement(handles, stopping=lambda: False, replicas=replicas)
+    await watched(placement)
+    return placement
+
+
+async def test_a_deployment_that_has_not_reported_has_no_standing() -> None:
+    placement = RemotePlacement({"lenet5": Handle()}, stopping=lambda: False)
+    assert placement.survey([LENET, GOOGLENET], 0) == ([(LENET, None), (GOOGLENET, None)], Load({}, []))
+    assert placement.memory() == []
+    await watched(placement)
+    standings = [standing for _, standing in placement.survey([LENET, GOOGLENET], 0).candidates]
+    assert standings == [STANDING._replace(device=MEMORY.device, queued=0, safety=LEAST_SAFETY, trial=True), None]
+    assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (True, False)
+
+
+async def test_the_decoding_time_is_of_the_pictures_size() -> None:
+    placement = await surveyed(Handle(), Handle())
+    for kind, most in SIZE_CLASSES.items():
+        ((_, standing),) = placement.survey([LENET], most).candidates
+        assert standing is not None
+        assert standing.decode_s == report().decode_s[LENET.name][kind]
+        assert standing.profiled_decode_s == PROFILED_S[kind]
+
+
+@pytest.mark.parametrize(("replicas", "queued"), [(1, 3), (2, 2), (3, 1), (8, 1)])
+async def test_what_was_sent_is_queued_and_replicas_share_it(replicas: int, queued: int) -> None:
+    release = asyncio.Event()
+    placement = await surveyed(Handle(release), Handle(), lenet5=replicas)
+    sent = [asyncio.create_task(placement.predictor(LENET).predict(b"", soon())) for _ in range(3)]
+    await asyncio.sleep(0)
+    (own, other), load = placement.survey([LENET, GOOGLENET], 0)
+    assert own.standing is not None
+    assert other.standing is not None
+    assert (own.standing.queued, other.standing.queued) == (queued, 0)
+    assert [waiting is own.standing for waiting in load.waiting] == [True]
+    # It is in the way of the other too, on the same device, when only that is asked for.
+    assert placement.survey([GOOGLENET], 0).load.waiting == [own.standing]
+    release.set()
+    assert await asyncio.gather(*sent) == [ANSWER] * 3
+    assert not placement.survey([LENET], 0).load.waiting
+
+
+@pytest.mark.parametrize("outcome", ["hang", RuntimeError("died"), Failure("undecodable", "text")])
+async def test_what_failed_is_queued_no_more(outcome: Any) -> None:
+    placement = await surveyed(Handle(outcome), Handle())
+    assert isinstance(await placement.predictor(LENET).predict(b"", time.monotonic() + 0.01), Failure)
+    assert not placement.survey([LENET, GOOGLENET], 0).load.waiting
+
+
+async def test_missed_predictions_make_the_next_ones_careful() -> None:
+    placement = await surveyed(Handle(), Handle())
+    assert placement.accuracy(LENET) == (0, None, None)
+    placement.judge(LENET, predicted_s=1.0, actual_s=2.0)
+    assert placement.accuracy(LENET) == (1, 2.0, 0.5)
+    (lenet, googlenet), _ = placement.survey([LENET, GOOGLENET], 0)
+    assert lenet.standing is not None
+    assert googlenet.standing is not None
+    assert lenet.standing.safety > googlenet.standing.safety == LEAST_SAFETY
+
+
+async def test_a_trial_that_missed_is_not_repeated_at_once() -> None:
+    placement = await surveyed(Handle(), Handle())
+    placement.judge(LENET, predicted_s=1.0, actual_s=2.0, trial_s=1.5)
+    (lenet, googlenet), _ = placement.survey([LENET, GOOGLENET], 0)
+    assert lenet.standing is not None
+    assert googlenet.standing is not None
+    assert (lenet.standing.trial, googlenet.standing.trial) == (False, True)
+
+
+async def test_each_device_has_one_ledger() -> None:
+    assert (await surveyed(Handle(), Handle())).memory() == [MEMORY]
+    other = MEMORY._replace(device="googlenet: a GPU")
+    assert (await surveyed(Handle(), Handle(reported=report(memory=other)))).memory() == [MEMORY, other]
+
+
+async def test_loads_and_unloads_cross_and_are_seen_at_once() -> None:
+    lenet = Handle(outcome=None, reported=report())
+    placement = await surveyed(lenet, Handle())
+    lenet.reported = report(LENET.name)
+    assert await placement.load(LENET) is None
+    assert placement.resident(LENET)
+    lenet.reported = report()
+    assert await placement.unload(LENET, wait=True) is None
+    assert not placement.resident(LENET)
+    assert lenet.calls == [("lenet5@mnist",), ("lenet5@mnist", True)]
+    in_use = lenet.outcome = Failure("in-use", "one request in flight")
+    assert await placement.unload(LENET, wait=False) == in_use
+
+
+@pytest.mark.parametrize("what", ["load", "unload"])
+async def test_a_load_over_a_broken_hop_is_503(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    placement = RemotePlacement({"lenet5": Handle(RuntimeError("secret address"))}, stopping=lambda: False)
+    options = {"wait": True} if what == "unload" else {}
+    for checkpoint, says in ((LENET, "lost its replica"), (GOOGLENET, "no deployment")):
+        failure = await getattr(placement, what)(checkpoint, **options)
+        assert isinstance(failure, Failure)
+        assert (failure.status, says in failure.detail) == (503, True)
+        assert "secret" not in failure.detail + caplog.text
+
+
+async def test_an_unload_at_the_far_end_waits_no_longer_than_a_request_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placement = LocalPlacement(FakeEngine, Limits())
+    monkeypatch.setattr("service.assembly.local_placement", lambda *_: placement)
+    monkeypatch.setattr("service.cluster.replica.configure_logging", lambda _format: None)
+    host = Host(Settings(cache_dir=tmp_path, default_latency_ms=100), Deployment(variants=["lenet5"]))
+    await host._warming
+    lenet = placement.predictor(LENET)
+    await lenet.load()
+    async with lenet._residency.using(lenet._resident):
+        failure = await asyncio.wait_for(host.unload("lenet5@mnist", True), 30)
+        assert failure is not None
+        assert (failure.slug, "still in use" in failure.detail) == ("deadline-missed", True)
+    assert placement.resident(LENET)
+    assert await host.unload("lenet5@mnist", True) is None
+    assert not placement.resident(LENET)
+    await placement.close()
+
+
+FULL = Failure("load-failed", "no disk has room", {"retry_after_ms": 4000.0})
+DAMAGED = Failure("weights-damaged", "lenet5@mnist.safetensors is damaged")
+IMPORTED = replace(LENET, labels="cifar10")
+
+
+async def test_what_a_deployment_cannot_load_is_no_choice_until_it_says_otherwise() -> None:
+    lenet = Handle(reported=report(lacks=[LENET.name], failures={LENET.name: FULL}))
+    placement = await surveyed(lenet, Handle())
+    failure = placement.failure(LENET)
+    assert isinstance(failure, LoadFailedError)
+    assert failure_of(failure) == FULL
+    assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (False, True)
+    assert placement.survey([LENET], 0).candidates[0].standing is None
+    # The next try is due: it may be chosen, and what it failed of is known all the same.
+    lenet.reported = report(failures={LENET.name: FULL})
+    await placement._ask("lenet5", lenet)
+    assert (placement.serves(LENET), placement.failure(LENET) is None) == (True, False)
+    lenet.reported = report()
+    await placement._ask("lenet5", lenet)
+    assert placement.failure(LENET) is None
+
+
+@pytest.mark.parametrize("told", [FULL, DAMAGED, Failure("out-of-memory", "none", {"retry_after_ms": 1000.0})])
+async def test_a_load_that_fails_is_known_before_the_next_report(told: Failure) -> None:
+    lenet = Handle(told)
+    placement = await surveyed(lenet, Handle())
+    assert await placement.predictor(LENET).predict(b"", soon()) == told
+    assert not placement.serves(LENET)
+    await placement._ask("lenet5", lenet)
+    assert placement.serves(LENET)
+
+
+@pytest.mark.parametrize("told", [Failure("undecodable", "text"), Failure("out-of-memory", "in a forward pass")])
+async def test_other_failures_say_nothing_of_loads(told: Failure) -> None:
+    placement = await surveyed(Handle(told), Handle())
+    await placement.predictor(LENET).predict(b"", soon())
+    assert placement.serves(LENET)
+
+
+async def test_weights_that_came_after_the_start_are_served_once_their_deployment_knows_of_them() -> None:
+    lenet = Handle()
+    placement = RemotePlacement({"lenet5": lenet}, stopping=lambda: False)
+    # Before the first report nobody knows better than the fleet.
+    assert placement.serves(IMPORTED)
+    await watched(placement)
+    assert not placement.serves(IMPORTED)
+    assert not placement.serves(GOOGLENET)
+    lenet.reported = replace_standings(report(), IMPORTED.name)
+    await placement._ask("lenet5", lenet)
+    assert placement.serves(IMPORTED)
+    # A deployment that is down for a moment changes nothing of what is meant by default.
+    placement._reports["lenet5"] = None
+    assert placement.serves(IMPORTED)
+
+
+def replace_standings(before: Report, name: str) -> Report:
+    return replace(before, standings={**before.standings, name: STANDING})
+
+
+async def test_a_deployment_that_can_load_nothing_keeps_nobody_waiting_and_all_of_them_say_why() -> None:
+    nothing = report(ready=False, nothing=FULL)
+    lenet, googlenet = Handle(reported=nothing), Handle(reported=report(ready=False))
+    placement = RemotePlacement({"lenet5": lenet, "googlenet": googlenet}, stopping=lambda: False)
+    await watched(placement)
+    with pytest.raises(NotReadyError, match=r"waiting for googlenet$"):
+        placement.check_ready()
+    googlenet.reported = nothing
+    await placement._ask("googlenet", googlenet)
+    with pytest.raises(LoadFailedError, match="no disk has room"):
+        placement.check_ready()
+    assert not up(placement)
+    googlenet.reported = report(GOOGLENET.name)
+    await placement._ask("googlenet", googlenet)
+    assert is_ready(placement)
+    assert up(placement)
+
+
+def up(placement: RemotePlacement) -> bool:
+    (reading,) = placement.readings()
+    return bool(reading.value)

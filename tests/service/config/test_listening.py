@@ -1,0 +1,96 @@
+"""Hosts and the addresses that they mean."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from service.config.listening import NotOurAddressError, addresses, authority, bind_arguments, url
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, int]) -> None:
+    """A name server that knows addresses, each with its scope."""
+    entries = [
+        (
+            V6 if ":" in address else V4,
+            socket.SOCK_STREAM,
+            6,
+            "",
+            (address, 0, 0, scope) if ":" in address else (address, 0),
+        )
+        for address, scope in found
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
+
+
+def bindable(monkeypatch: pytest.MonkeyPatch, *ours: str) -> None:
+    def bind(self: socket.socket, address: tuple[Any, ...]) -> None:
+        if address[0] not in ours:
+            raise OSError(99, "Cannot assign requested address")
+
+    class Probe(socket.socket):
+        pass
+
+    monkeypatch.setattr(Probe, "bind", bind, raising=False)
+    monkeypatch.setattr(socket, "socket", Probe)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.2"])
+def test_an_address_of_this_machine_means_itself(host: str) -> None:
+    assert addresses(host) == [host]
+    assert bind_arguments(host, 8000) == [f"{host}:8000"]
+
+
+def test_short_forms_are_written_out() -> None:
+    assert (addresses("0"), addresses("127.1")) == (["0.0.0.0"], ["127.0.0.1"])
+
+
+def test_of_a_names_addresses_those_of_this_machine_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once each, and none that is one link's alone."""
+    found = ("::1", 0), ("10.0.0.5", 0), ("10.0.0.5", 0), ("192.0.2.77", 0), ("fe80::1", 2), ("fd00::5", 0)
+    resolve(monkeypatch, *found)
+    bindable(monkeypatch, "10.0.0.5", "fd00::5", "fe80::1")
+    assert addresses("box") == ["10.0.0.5", "fd00::5"]
+    assert bind_arguments("box", 80) == ["10.0.0.5:80", "[fd00::5]:80 v6only"]
+
+
+def test_the_wildcard_of_ipv6_is_that_of_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve(monkeypatch, ("::", 0))
+    bindable(monkeypatch, "::")
+    assert bind_arguments("::", 8000) == ["[::]:8000 v4v6"]
+
+
+@pytest.mark.parametrize(
+    "host", ["192.0.2.77", "no-such-host.invalid", "x" * 70, "a..b", "1.2.3.4.5", "http://localhost"]
+)
+def test_a_host_that_is_not_ours_is_said_in_one_line(host: str) -> None:
+    with pytest.raises(NotOurAddressError) as caught:
+        addresses(host)
+    assert host in str(caught.value)
+    assert "127.0.0.1 for this machine alone" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://127.0.0.1:8000"),
+        ("0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("fd00::5", "http://[fd00::5]:8000"),
+        ("localhost", "http://localhost:8000"),
+        ("10.0.0.5", "http://10.0.0.5:8000"),
+    ],
+)
+def test_a_url_is_one_that_answers_on_this_machine(host: str, expected: str) -> None:
+    assert url(host, 8000) == expected
+
+
+def test_an_address_of_ipv6_has_brackets() -> None:
+    assert (authority("::1", 80), authority("box", "80")) == ("[::1]:80", "box:80")

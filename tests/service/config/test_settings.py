@@ -1,0 +1,113 @@
+"""Environment variables: which are settings, which are somebody else's, and which are slips."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from service.commands.main import app
+from service.config.settings import Settings, misspelt
+
+runner = CliRunner()
+
+
+def service_links(name: str, ports: dict[str, int], protocol: str = "tcp") -> dict[str, str]:
+    """What the kubelet sets for a Service, as its documentation and source say (envvars.FromServices)."""
+    prefix, (first, *_) = name.upper().replace("-", "_"), ports.values()
+    variables = {f"{prefix}_SERVICE_HOST": "10.0.0.1", f"{prefix}_SERVICE_PORT": str(first)}
+    variables |= {f"{prefix}_SERVICE_PORT_{port.upper()}": str(number) for port, number in ports.items() if port}
+    variables[f"{prefix}_PORT"] = f"{protocol}://10.0.0.1:{first}"
+    for number in ports.values():
+        stem = f"{prefix}_PORT_{number}_{protocol.upper()}"
+        variables |= {stem: f"{protocol}://10.0.0.1:{number}", f"{stem}_PROTO": protocol}
+        variables |= {f"{stem}_PORT": str(number), f"{stem}_ADDR": "10.0.0.1"}
+    return variables
+
+
+LINKS = [
+    service_links("topfive", {"": 8000}),
+    service_links("topfive", {"http": 80, "metrics": 9100}),
+    service_links("topfive", {"": 53}, "udp"),
+    service_links("topfive", {"": 9}, "sctp"),
+    service_links("topfive-gpu", {"http": 8000}),
+    service_links("topfive-host", {"port": 8000}),
+    service_links("topfive-access-log", {"": 8000}),
+    service_links("topfive", {"": 8000})
+    | {"TOPFIVE_NAME": "/web/topfive", "TOPFIVE_ENV_PATH": "/bin", "TOPFIVE_PORT": "tcp://172.17.0.5:8000"},
+]
+
+
+@pytest.mark.parametrize("links", LINKS)
+def test_what_kubernetes_and_docker_inject_is_no_setting(
+    links: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in links.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TOPFIVE_CACHE_DIR", raising=False)
+    assert Settings() == Settings.model_construct(**Settings().model_dump() | {"port": 8000, "host": "127.0.0.1"})
+    assert Settings(port=9000).port == 9000
+    assert misspelt(links) is None
+
+
+@pytest.mark.parametrize("links", LINKS)
+def test_every_command_works_among_them(links: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in links.items():
+        monkeypatch.setenv(name, value)
+    assert runner.invoke(app, ["models"]).exit_code == 0
+    assert "TOPFIVE_PORT" not in runner.invoke(app, ["status", "--port", "1"]).output
+    # Past its settings, to what it is really asked.
+    refused = runner.invoke(app, ["serve", "--fleet", "galactic"])
+    assert "galactic" in refused.output
+    assert "TOPFIVE_PORT" not in refused.output
+
+
+@pytest.mark.parametrize("value", ["abc", "8000x", "http://10.0.0.1:8000", "tcp:8000", "0", "65536", "80.5"])
+@pytest.mark.parametrize("command", [["models"], ["serve"]])
+def test_a_wrong_value_is_one_clear_line(value: str, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPFIVE_PORT", value)
+    with pytest.raises(ValidationError):
+        Settings()
+    result = runner.invoke(app, command)
+    assert result.exit_code == 2
+    (line,) = result.output.strip().splitlines()
+    assert "TOPFIVE_PORT" in line
+    assert value in line
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TOPFIVE_PROT", "TOPFIVE_PORT"),
+        ("TOPFIVE_PORTS", "TOPFIVE_PORT"),
+        ("TOPFIVE_HOTS", "TOPFIVE_HOST"),
+        ("TOPFIVE_MAX_BATCHSIZE", "TOPFIVE_MAX_BATCH_SIZE"),
+        ("TOPFIVE_MEMORY_LIMIT", "TOPFIVE_MEMORY_LIMIT_MB"),
+        ("TOPFIVE_CACHEDIR", "TOPFIVE_CACHE_DIR"),
+    ],
+)
+def test_a_slip_is_told_with_what_was_meant(name: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    result = runner.invoke(app, ["models"])
+    assert result.exit_code == 2
+    assert result.output.strip() == f"error: there is no setting {name}; did you mean {meant}?"
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    names = [f"TOPFIVE_{field.upper()}" for field in Settings.model_fields]
+    others = [
+        "TOPFIVE_RUN_ID",
+        "TOPFIVE_TEST_DATA",
+        "TOPFIVE_IMAGE",
+        "TOPFIVE_PYTHON",
+        "TOPFIVE_FRONT",
+        "TOPFIVE_HAPROXY",
+    ]
+    others += ["TOPFIVE_HOSTNAME", "TOPFIVE_REPORT", "TOPFIVE_POD", "TOPFIVE_VERSION", "TOPFIVE_PROFILE"]
+    others += [f"TOPFIVE_LOADTEST_{word}" for word in ("PORT", "MODEL", "LABELS", "SEED")]
+    assert misspelt([*names, *others, "PROT", "MY_TOPFIVE_PROT", "PATH"]) is None
+
+
+@pytest.mark.parametrize(("given", "host"), [("[::1]", "::1"), ("::1", "::1"), ("localhost", "localhost")])
+def test_a_host_may_be_written_as_in_a_url(given: str, host: str) -> None:
+    assert Settings(host=given).host == host

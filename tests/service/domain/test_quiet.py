@@ -1,0 +1,71 @@
+"""Quiet time, and how much of what was learned is left after it."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.domain.quiet import Quiet
+
+
+class Clock:
+    """Goes only where it is put."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_it_stands_still_while_pictures_are_in_flight_and_in_short_pauses(clock: Clock) -> None:
+    quiet = Quiet(clock)
+    quiet.begin()
+    quiet.begin()
+    assert quiet.in_use
+    clock.now += 50
+    quiet.end()
+    clock.now += 50
+    assert quiet.in_use
+    assert quiet.seconds == 0
+    quiet.end()
+    assert not quiet.in_use
+    clock.now += 1
+    assert quiet.seconds == 0
+    clock.now += 1
+    assert quiet.seconds == 1
+
+
+def test_quiet_times_add_up_each_without_its_first_second(clock: Clock) -> None:
+    quiet = Quiet(clock)
+    for pause_s, seconds in ((0.75, 0), (1.5, 0.5), (3, 2.5), (1, 2.5)):
+        clock.now += pause_s
+        quiet.touch()
+        assert quiet.seconds == seconds
+
+
+def test_what_was_learned_fades_to_nothing_in_three_seconds(clock: Clock) -> None:
+    quiet = Quiet(clock)
+    learned = quiet.seconds
+    left = []
+    for _ in range(40):
+        left.append(quiet.kept(learned))
+        clock.now += 0.125
+    assert left[:9] == [1.0] * 9
+    assert left == sorted(left, reverse=True)
+    assert 0.4 < left[20] < 0.6  # after 2.5 seconds
+    assert left[31] > 0 == left[32]  # before and after four
+    # In steps: each of them costs a new forecast.
+    assert len(set(left)) <= 17
+
+
+def test_what_is_learned_later_counts_in_full(clock: Clock) -> None:
+    quiet = Quiet(clock)
+    before = quiet.seconds
+    clock.now += 10
+    quiet.touch()
+    assert (quiet.kept(before), quiet.kept(quiet.seconds)) == (0, 1)

@@ -1,0 +1,144 @@
+"""Clients that go away while they wait, over raw ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service.domain.prediction import Limits
+from service.engines import TopK
+from service.http.disconnects import Watch
+from tests.fakes import Fakes
+from tests.pictures import picture
+
+
+class Client:
+    """One request, whose client stays until the test says that it goes."""
+
+    def __init__(self, client: httpx.AsyncClient, body: bytes) -> None:
+        self._app = client._transport.app  # type: ignore[attr-defined]
+        self._body: bytes | None = body
+        self._goes = asyncio.Event()
+        self.watched = asyncio.Event()
+        self.status = 0
+        self.task = asyncio.create_task(self._request())
+
+    def go(self) -> None:
+        self._goes.set()
+
+    async def _request(self) -> None:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/classify",
+            "query_string": b"model=lenet5",
+            "headers": [],
+        }
+        await self._app(scope, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        self.watched.set()
+        await self._goes.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.status = message.get("status", self.status)
+
+
+class Held:
+    """A forward pass that waits for the test."""
+
+    def __init__(self, fakes: Fakes) -> None:
+        self._engine = fakes.engines["lenet5@mnist"]
+        self._run = self._engine.run
+        self.running, self.open = threading.Event(), threading.Event()
+        self._engine.run = self  # type: ignore[method-assign]
+
+    def __call__(self, crops: np.typing.NDArray[np.uint8], whole: bool = False) -> TopK:
+        self.running.set()
+        assert self.open.wait(10), "the test never opened it"
+        return self._run(crops, whole)
+
+    @property
+    def batches(self) -> list[int]:
+        return self._engine.batches
+
+
+async def test_a_client_that_goes_frees_its_place(fakes: Fakes) -> None:
+    fakes.limits = Limits(max_batch_size=1, max_queue=1)
+    async with fakes.client() as client:
+        held = Held(fakes)
+        runs = Client(client, picture())
+        assert await asyncio.to_thread(held.running.wait, 10)
+        waits = Client(client, picture())
+        await waits.watched.wait()
+        refused = Client(client, picture())
+        await refused.task
+        waits.go()
+        await waits.task
+        follows = Client(client, picture())
+        await follows.watched.wait()
+        held.open.set()
+        await asyncio.gather(runs.task, follows.task)
+    assert [request.status for request in (runs, waits, refused, follows)] == [200, 499, 429, 200]
+    assert held.batches == [1, 1]
+
+
+async def test_a_client_that_goes_while_its_picture_is_computed_disturbs_nobody(fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        held = Held(fakes)
+        goes = Client(client, picture())
+        assert await asyncio.to_thread(held.running.wait, 10)
+        await goes.watched.wait()
+        goes.go()
+        await goes.task
+        held.open.set()
+        assert (await client.post("/classify?model=lenet5", content=picture())).status_code == 200
+    assert goes.status == 499
+
+
+async def test_what_is_answered_at_once_is_not_watched(fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        request = Client(client, picture())
+        await request.task
+    assert (request.status, request.watched.is_set()) == (200, False)
+
+
+async def test_other_cancellations_propagate(fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        held = Held(fakes)
+        request = Client(client, picture())
+        await request.watched.wait()
+        request.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request.task
+        held.open.set()
+    assert request.status == 0
+
+
+async def test_errors_pass_the_watch_and_end_it() -> None:
+    never = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await never.wait()
+        raise AssertionError
+
+    async def fail() -> None:
+        with Watch(receive) as watch:
+            watch._begin()
+            await asyncio.sleep(0)
+            raise KeyError
+
+    before = asyncio.all_tasks()
+    with pytest.raises(KeyError):
+        await fail()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before

@@ -1,0 +1,251 @@
+"""Ensembles by HTTP: what is answered, what is refused, and what is counted. Over fake engines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from service.config.settings import Settings
+from service.domain.prediction import Limits
+from service.http.classify import read_query
+from service.http.schemas import ClassifyQuery
+from service.telemetry.logs import access_log
+from tests.cards import put
+from tests.counted import counted
+from tests.fakes import Fakes
+from tests.pictures import photo, picture
+from tests.problems import problem
+from tests.profiles import profile
+
+PAIR = "ensemble:googlenet,inception_v2"
+NAMES = ("googlenet@cifar10", "inception_v2@cifar10")
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    """LeNet-5, and two networks for CIFAR-10 that take 100 and 300 ms by their profiles."""
+    found = Fakes(tmp_path)
+    for name in NAMES:
+        put(tmp_path, *name.split("@"))
+    found.loadable = {"lenet5@mnist", *NAMES}
+    found.profiles = [
+        profile(NAMES[0], forward_ms=100, footprint_mb=20),
+        profile(NAMES[1], forward_ms=300, footprint_mb=30),
+    ]
+    return found
+
+
+async def ask(client: httpx.AsyncClient, query: str = f"model={PAIR}", **body: object) -> httpx.Response:
+    return await client.post(f"/classify?{query}", **(body or {"content": picture(5)}))  # type: ignore[arg-type]
+
+
+async def test_the_answer_is_of_the_average_and_tells_what_each_member_took(fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        answer = await ask(client, "model=ensemble:inception_v1,bn_inception@cifar10&k=3")
+        alone = (await ask(client, "model=googlenet")).json()
+    body = answer.json()
+    assert (answer.status_code, answer.headers["X-Model-Served"]) == (200, PAIR)
+    assert body["model"] == PAIR
+    assert body["checkpoint"] == {
+        "name": "ensemble:googlenet@cifar10,inception_v2@cifar10",
+        "labels": "cifar10",
+        "origin": "average of the probabilities of 2 networks",
+        "trained": True,
+        "top1": None,
+    }
+    assert [label["index"] for label in body["top5"]] == [5, 6, 7]
+    assert [label["probability"] for label in body["top5"]] == pytest.approx([0.5, 0.25, 0.125])
+    assert "routing" not in body
+    first, second = body["members"]
+    assert first == {key: first[key] for key in ("model", "checkpoint", "timings_ms", "batch_size")}
+    assert (first["model"], first["checkpoint"]) == ("googlenet", alone["checkpoint"])
+    assert (second["model"], second["checkpoint"]["name"]) == ("inception_v2", NAMES[1])
+    last = max(body["members"], key=lambda member: float(member["timings_ms"]["total"]))
+    assert {**last["timings_ms"], "total": None} == {**body["timings_ms"], "total": None}
+    assert body["timings_ms"]["total"] >= last["timings_ms"]["total"]
+    assert f"total;dur={body['timings_ms']['total']}" in answer.headers["Server-Timing"]
+    assert "members" not in alone
+
+
+async def test_it_may_be_percent_encoded(fakes: Fakes) -> None:
+    assert read_query(ClassifyQuery, f"model={quote(PAIR, safe='')}".encode()).model == PAIR
+    async with fakes.client() as client:
+        assert (await ask(client, f"model={quote(PAIR, safe='')}")).json()["model"] == PAIR
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "kind", "says"),
+    [
+        ("model=ensemble:googlenet", 400, "bad-parameter", "2 to 8"),
+        ("model=ensemble:googlenet,inception_v1", 400, "bad-parameter", "2 times"),
+        ("model=ensemble:googlenet,lenet5", 400, "bad-parameter", "share no label set"),
+        ("model=ensemble:googlenet,nobody", 404, "unknown-model", "nobody"),
+        ("model=ensemble:googlenet,vgg16", 503, "weights-missing", "topfive pull"),
+        (f"model={PAIR}&labels=imagenet1k", 503, "weights-missing", "googlenet@imagenet1k"),
+        (f"model={PAIR}&min_top1=1", 422, "no-model-fits", "how accurate an ensemble is"),
+        # The members need 20 and 30 MB, and take 0.1 and 0.3 s after decoding for 0.02.
+        (f"model={PAIR}&memory_mb=49", 422, "no-model-fits", "50 MB"),
+        (f"model={PAIR}&latency_ms=350", 422, "no-model-fits", "400 ms"),
+    ],
+)
+async def test_a_refusal_says_why(fakes: Fakes, query: str, status: int, kind: str, says: str) -> None:
+    async with fakes.client() as client:
+        for path in ("classify", "route"):
+            answer = await client.post(f"/{path}?{query}", content=picture() if path == "classify" else b"")
+            assert says in problem(answer, status, kind)["detail"]
+
+
+async def test_the_router_prices_it_as_the_sum(fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        route = (await client.post(f"/route?model={PAIR}&latency_ms=5000")).json()
+        answer = (await ask(client, f"model={PAIR}&latency_ms=5000")).json()
+        plain = (await client.post(f"/route?model={PAIR}")).json()
+    assert (route["model"], route["footprint_mb"], route["considered"]) == (PAIR, 50.0, [])
+    assert route["predicted_ms"] == pytest.approx(420, abs=1)
+    assert "named" in route["reason"]
+    assert answer["routing"]["predicted_ms"] == pytest.approx(420, rel=0.2)
+    assert (plain["model"], plain["footprint_mb"], plain["reason"]) == (PAIR, 50.0, "named, without a budget")
+
+
+async def test_strict_false_answers_all_the_same(fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        answer = (await ask(client, f"model={PAIR}&min_top1=99&strict=false")).json()
+    assert answer["model"] == PAIR
+    assert "how accurate an ensemble is" in answer["routing"]["reason"]
+
+
+async def test_the_router_never_picks_one(fakes: Fakes) -> None:
+    fakes.top1 = {NAMES[0]: 80.0, NAMES[1]: 86.0}
+    async with fakes.client() as client:
+        assert (await ask(client, "labels=cifar10")).json()["model"] == "inception_v2"
+        listed = (await client.get("/models")).json()["models"]
+    assert not any("ensemble" in row["name"] for row in listed)
+
+
+async def test_each_picture_of_many_is_averaged(fakes: Fakes) -> None:
+    files = [("a", ("a.png", picture(3))), ("b", ("b.txt", b"text")), ("c", ("c.png", picture(4)))]
+    async with fakes.client() as client:
+        answer = await ask(client, files=files)
+    results = answer.json()["results"]
+    assert [entry["status"] for entry in results] == [200, 422, 200]
+    assert [entry["top5"][0]["index"] for entry in results if entry["status"] == 200] == [3, 4]
+    assert [len(entry["members"]) for entry in results if entry["status"] == 200] == [2, 2]
+    assert results[1]["type"] == "/problems/undecodable"
+    assert answer.headers["X-Model-Served"] == PAIR
+
+
+async def test_each_picture_of_many_is_decided_on_with_those_before_it_in_the_queue(fakes: Fakes) -> None:
+    """As single networks' are: they take 0.42 s, and then 0.4 more for each that is ahead, in batches of one."""
+    fakes.limits = Limits(max_batch_size=1)
+    files = [("a", (f"{n}.png", picture(3))) for n in range(8)]
+    async with fakes.client() as client:
+        async with fakes.busy(client, "lenet5@mnist"):
+            asking = asyncio.create_task(ask(client, f"model={PAIR}&latency_ms=1500", files=files))
+            await asyncio.sleep(0.2)
+        results = (await asking).json()["results"]
+    assert [entry["status"] for entry in results] == [200] * 3 + [429] * 5
+    assert all(entry["retry_after_ms"] > 0 for entry in results if entry["status"] == 429)
+
+
+async def test_an_overload_of_one_member_is_said_with_its_retry_after(fakes: Fakes) -> None:
+    fakes.limits = Limits(max_batch_size=1, max_queue=2)
+    async with fakes.client() as client, fakes.busy(client, NAMES[0]):
+        waiting = [asyncio.create_task(ask(client, "model=googlenet")) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        refused = await ask(client)
+        problem(refused, 429, "overloaded")
+        assert int(refused.headers["Retry-After"]) >= 1
+        # Nobody is in the way of the other member.
+        engine = fakes.engines[NAMES[1]]
+        assert engine.batches == []
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_deadline_that_a_member_misses_is_missed(fakes: Fakes) -> None:
+    fakes.profiles = [profile(name) for name in NAMES]
+    async with fakes.client() as client:
+        fakes.engines[NAMES[1]].seconds = 0.6
+        answer = await ask(client, f"model={PAIR}&latency_ms=300")
+    problem(answer, 504, "deadline-missed")
+
+
+async def test_promises_are_kept_for_the_sum(fakes: Fakes) -> None:
+    """One who came first may be delayed by 3.5 s. A member would take one of them, or three; both take four."""
+    fakes.profiles = [profile(NAMES[0], forward_ms=1000), profile(NAMES[1], forward_ms=3000)]
+    pair, single = f"/route?model={PAIR}&latency_ms=8000", "/route?model=inception_v2&latency_ms=8000"
+    async with fakes.client() as client, fakes.busy(client, "lenet5@mnist"):
+        assert (await client.post(pair)).status_code == 200
+        first = asyncio.create_task(ask(client, f"model={PAIR}&latency_ms=8270"))
+        await asyncio.sleep(0.05)
+        assert (await client.post(single)).status_code == 200
+        problem(await client.post(pair), 429, "overloaded")
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert (await client.post(pair)).status_code == 200
+
+
+async def test_metrics_know_all_ensembles_by_one_name_and_the_log_by_its_own(
+    fakes: Fakes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log, "propagate", True)
+    caplog.set_level(logging.INFO, access_log.name)
+    fakes.settings = Settings(cache_dir=fakes.settings.cache_dir, access_log=True)
+    reverse = "ensemble:inception_v2,googlenet"
+    async with fakes.client() as client:
+        with counted() as found:
+            await ask(client)
+            await ask(client, f"model={reverse}", content=b"text")
+            await ask(client, f"model={PAIR}", files=[("a", ("a.png", picture())), ("b", ("b.png", b""))])
+            await ask(client, "model=ensemble:googlenet,nobody")
+    assert found.risen("topfive_requests_total") == {
+        ("ensemble", "ok", "200"): 1,
+        ("ensemble", "undecodable", "422"): 1,
+        ("ensemble", "partial", "200"): 1,
+        ("none", "unknown-model", "404"): 1,
+    }
+    assert found.risen("topfive_pictures_total") == {
+        ("ensemble", "ok", "200"): 2,
+        ("ensemble", "undecodable", "422"): 1,
+        ("ensemble", "no-picture", "400"): 1,
+    }
+    assert found.risen("topfive_routed_total") == {("ensemble", "named"): 3}
+    assert found.rise("topfive_request_seconds_count", model="ensemble") == 2
+    assert found.rise("topfive_forward_seconds_count", model="ensemble") == 2
+    # The batches are its members'.
+    assert {model for _cut, model in found.risen("topfive_batches_total")} == {"googlenet", "inception_v2"}
+    lines = [record.__dict__["fields"]["model"] for record in caplog.records if record.name == "topfive.access"]
+    assert lines == [PAIR, reverse, PAIR, "none"]
+
+
+async def test_its_series_begin_where_there_are_two_networks(fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        text = (await client.get("/metrics")).text
+    assert 'topfive_requests_total{model="ensemble",reason="ok",status="200"}' in text
+
+
+async def test_docs_tell_of_it(fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        documented = (await client.get("/openapi.json")).json()
+    parameters = {p["name"]: p for p in documented["paths"]["/classify"]["post"]["parameters"]}
+    assert "ensemble:NAME,NAME" in parameters["model"]["description"]
+    assert "members" in json.dumps(documented["components"]["schemas"]["Answer"])
+
+
+async def test_many_at_once_share_batches_with_whoever_asks_for_one(fakes: Fakes) -> None:
+    fakes.profiles = []
+    async with fakes.client() as client, fakes.busy(client, "lenet5@mnist"):
+        posts = [asyncio.create_task(ask(client, content=photo(100))) for _ in range(4)]
+        posts.append(asyncio.create_task(ask(client, "model=googlenet", content=photo(100))))
+        await asyncio.sleep(0.2)
+    answers = [answer.json() for answer in await asyncio.gather(*posts)]
+    assert fakes.engines[NAMES[0]].batches == [5]
+    assert fakes.engines[NAMES[1]].batches == [4]
+    assert [answer["batch_size"] for answer in answers] == [4, 4, 4, 4, 5]

@@ -1,0 +1,336 @@
+"""The three kinds of body, whole and broken, over fake engines."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+import tracemalloc
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from service.config.settings import Settings
+from service.domain.errors import BadBodyError, NoPictureError
+from service.http import requests as bodies
+from service.http.requests import read_body
+from service.http.uploads import Upload
+from tests.fakes import Fakes
+from tests.pictures import picture
+from tests.problems import problem
+
+
+async def test_multipart_parts_with_a_file_name_count(fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        one = await client.post(
+            "/classify?model=lenet5", files={"whatever": ("d.png", picture(3))}, data={"note": "no file"}
+        )
+        assert one.json()["top5"][0]["label"] == "3"
+        two = await client.post("/classify?model=lenet5", files=[("a", ("d.png", picture(d))) for d in (4, 5)])
+    assert [entry["top5"][0]["label"] for entry in two.json()["results"]] == ["4", "5"]
+
+
+async def test_json_takes_base64_and_data_urls(fakes: Fakes) -> None:
+    text = base64.b64encode(picture(6)).decode()
+    folded = "\n".join(text[i : i + 20] for i in range(0, len(text), 20))
+    async with fakes.client() as client:
+        for image in (text, folded, f"data:image/png;base64,{text}"):
+            answer = await client.post("/classify?model=lenet5", json={"image": image})
+            assert answer.json()["top5"][0]["label"] == "6"
+        many = await client.post("/classify?model=lenet5", json={"images": [text]})
+    assert [entry["status"] for entry in many.json()["results"]] == [200]
+
+
+async def test_bulk_entries_are_whole_answers_and_whole_problems_in_order(fakes: Fakes) -> None:
+    good = [base64.b64encode(picture(digit)).decode() for digit in range(3)]
+    images = [good[0], "!!!", good[1], base64.b64encode(b"text").decode(), good[2], ""]
+    async with fakes.client() as client:
+        answer = await client.post("/classify?model=lenet5", json={"images": images})
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert [entry["status"] for entry in results] == [200, 400, 200, 422, 200, 400]
+    assert [entry["top5"][0]["label"] for entry in results if entry["status"] == 200] == ["0", "1", "2"]
+    assert results[1]["type"] == "/problems/bad-body"
+    assert results[3]["type"] == "/problems/undecodable"
+    assert results[5]["type"] == "/problems/no-picture"
+    assert all("timings_ms" in entry for entry in results if entry["status"] == 200)
+
+
+@pytest.mark.parametrize(
+    ("content", "slug"),
+    [
+        ("{", "bad-body"),
+        ("[]", "bad-body"),
+        ("{}", "bad-body"),
+        ('{"image": 3}', "bad-body"),
+        ('{"image": "AAAA", "images": []}', "bad-body"),
+        ('{"picture": "AAAA"}', "bad-body"),
+        ('{"images": []}', "bad-body"),
+        (json.dumps({"images": ["AAAA"] * 65}), "bad-body"),
+        ('{"image": "%%%"}', "bad-body"),
+        ('{"image": "data:image/png,AAAA"}', "bad-body"),
+        ('{"image": ""}', "no-picture"),
+        ("\xff\xfe", "bad-body"),
+    ],
+)
+async def test_broken_json_is_told_apart(fakes: Fakes, content: str, slug: str) -> None:
+    async with fakes.client() as client:
+        answer = await client.post(
+            "/classify?model=lenet5", content=content.encode("latin-1"), headers={"content-type": "application/json"}
+        )
+    problem(answer, 400, slug)
+
+
+async def test_broken_multipart_is_told_apart(fakes: Fakes) -> None:
+    form = "multipart/form-data; boundary=xyz"
+    async with fakes.client() as client:
+
+        async def post(content: bytes, kind: str = form) -> httpx.Response:
+            return await client.post("/classify?model=lenet5", content=content, headers={"content-type": kind})
+
+        problem(await post(b"nonsense"), 400, "bad-body")
+        problem(await post(b"nonsense", "multipart/form-data"), 400, "bad-body")
+        problem(await post(b""), 400, "no-picture")
+        field = b'--xyz\r\nContent-Disposition: form-data; name="a"\r\n\r\nvalue\r\n--xyz--\r\n'
+        problem(await post(field), 400, "no-picture")
+        empty = b'--xyz\r\nContent-Disposition: form-data; name="a"; filename="a.png"\r\n\r\n\r\n--xyz--\r\n'
+        problem(await post(empty), 400, "no-picture")
+        many = [("a", (f"{i}.png", b"x")) for i in range(65)]
+        problem(await client.post("/classify?model=lenet5", files=many), 400, "bad-body")
+
+
+async def test_a_body_over_the_limit_is_refused_with_and_without_its_length(fakes: Fakes) -> None:
+    fakes.settings = Settings(cache_dir=fakes.settings.cache_dir, max_body_mb=0.001)
+
+    async def chunks() -> Any:
+        for _ in range(30):
+            yield b"x" * 100
+
+    async with fakes.client() as client:
+        problem(await client.post("/classify?model=lenet5", content=b"x" * 1001), 413, "body-too-large")
+        problem(await client.post("/classify?model=lenet5", content=chunks()), 413, "body-too-large")
+        assert (await client.post("/classify?model=lenet5", content=picture())).status_code == 200
+
+
+async def test_an_empty_file_input_of_a_form_is_no_picture(fakes: Fakes) -> None:
+    form = "multipart/form-data; boundary=xyz"
+    part = b'--xyz\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n'
+    content = part % (b"a", b"a.png", picture(4)) + part % (b"b", b"", b"") + b"--xyz--\r\n"
+    async with fakes.client() as client:
+        answer = await client.post("/classify?model=lenet5", content=content, headers={"content-type": form})
+    assert answer.json()["top5"][0]["label"] == "4"
+
+
+TEXT = base64.b64encode(picture(6)).decode()
+SLASH, EQUALS, NEW_LINE = "\\/", "\\u003d", "\\r\\n"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json; charset=utf-8",
+        "Application/JSON",
+        "text/json",
+        "application/vnd.api+json",
+        "application/problem+json; a=b",
+    ],
+)
+async def test_json_has_several_names(fakes: Fakes, kind: str) -> None:
+    async with fakes.client() as client:
+        content = json.dumps({"image": TEXT})
+        answer = await client.post("/classify?model=lenet5", content=content, headers={"content-type": kind})
+    assert answer.json()["top5"][0]["label"] == "6"
+
+
+@pytest.mark.parametrize("kind", ["image/svg+json-not", "image/heif+json", "application/jsonp", "json", "text/plain"])
+async def test_everything_else_is_a_picture(fakes: Fakes, kind: str) -> None:
+    async with fakes.client() as client:
+        answer = await client.post("/classify?model=lenet5", content=picture(6), headers={"content-type": kind})
+    assert answer.json()["top5"][0]["label"] == "6"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # As PHP, Gson, PowerShell, JavaScript and Python's urlsafe_b64encode write it.
+        f'{{"image":"{TEXT.replace("/", SLASH)}"}}',
+        f'{{"image":"{TEXT.replace("=", EQUALS)}"}}',
+        f'{{"image":"data:image{SLASH}png;base64,{TEXT.replace("/", SLASH)}"}}',
+        f'\ufeff{{"image": "{TEXT}"}}',
+        f'{{\r\n\t"images": null, "image": "data:image/png;charset=utf-8;BASE64,{TEXT}"}}\r\n',
+        f'{{"image":"{TEXT.rstrip("=").replace("+", "-").replace("/", "_")}"}}',
+        f'{{"image":"{NEW_LINE.join(TEXT[i : i + 76] for i in range(0, len(TEXT), 76))}"}}',
+        f'{{"image":"AAAA","image":"{TEXT}"}}',
+    ],
+)
+async def test_json_as_clients_write_it(fakes: Fakes, content: str) -> None:
+    async with fakes.client() as client:
+        answer = await post_json(client, content.encode())
+    assert answer.json()["top5"][0]["label"] == "6"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"images": ["AAAA", 1]}', "images[1] must be a string, not 1"),
+        (b'{"images": [null]}', "images[0] must be a string, not null"),
+        (b'{"images": [["AAAA"]]}', "images[0] must be a string"),
+        (b'{"image": {"b64": "AAAA"}}', "image must be a string"),
+        (b'{"images": {"0": "AAAA"}}', "array"),
+        (b'{"images": "AAAA"}', "array"),
+        (b'{"image": true}', "not true"),
+        (b'{"image": 1' + 300 * b"0" + b"}", "not 100"),
+        (b'{"image": "AAAA", "top": 5}', "`top`"),
+        (b'{"' + 5_000 * b"x" + b'": 1}', "unknown field"),
+        (b'{"image": "AAAA"', "truncated"),
+        (b'{"image": "AAAA"} x', "malformed"),
+        (b"{'image': 'AAAA'}", "malformed"),
+        (b"", "truncated"),
+        (b" \n", "truncated"),
+        (b"null", "object"),
+        (b'"AAAA"', "object"),
+        (b'{"image": "\\ud800AAA"}', "JSON"),
+        (b'{"image": "\\ud800\\ud800"}', "JSON"),
+        (b'{"image": "\\x"}', "JSON"),
+        (b'{"image": "AA\xffA"}', "base64"),
+        (b'{"image": "A\x00AA"}', ""),
+        ('{"image": "äAAA"}'.encode(), "base64"),
+        ('{"image": "AAAA"}'.encode("utf-16"), "UTF-16"),
+        ('{"image": "AAAA"}'.encode("utf-16-le"), "UTF-16"),
+        ('{"image": "AAAA"}'.encode("utf-32-be"), "UTF-16 or UTF-32"),
+        (b'{"images": ' + 100_000 * b"[", "nested too deeply"),
+        (b'{"images": ' + 300 * b"[" + 300 * b"]" + b"}", "images[0] must be a string"),
+        (b'{"images": [' + 65 * b'"AAAA",' + b'"AAAA"]}', "66 entries"),
+        (b'{"images": [' + 100_000 * b"1," + b"1]}", "1,000 members"),
+        (b"{" + 100_000 * b'"a":"",' + b'"b":""}', "1,000 members"),
+        (b'{"image": "data:image/png,AAAA"}', "data: URL"),
+        (b'{"image": "data:' + 1_000 * b"x" + b';base64,AAAA"}', "data: URL"),
+    ],
+)
+async def test_broken_json_says_where_and_what(fakes: Fakes, content: bytes, says: str) -> None:
+    async with fakes.client() as client:
+        document = problem(await post_json(client, content), 400, "bad-body")
+    assert says in document["detail"]
+    assert len(document["detail"]) < 400
+
+
+async def post_json(client: httpx.AsyncClient, content: bytes) -> httpx.Response:
+    return await client.post("/classify?model=lenet5", content=content, headers={"content-type": "application/json"})
+
+
+async def test_64_pictures_may_come_in_every_form_and_65_in_none(fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        for count in (64, 65):
+            named = [("a", (f"{i}.png", picture(i % 10))) for i in range(count)]
+            texts = [f"data:image/png;base64,{base64.b64encode(picture(i % 10)).decode()}" for i in range(count)]
+            for answer in (
+                await client.post("/classify?model=lenet5&k=1", files=named),
+                await client.post("/classify?model=lenet5&k=1", json={"images": texts}),
+            ):
+                if count == 65:
+                    problem(answer, 400, "bad-body")
+                else:
+                    labels = [entry["top5"][0]["label"] for entry in answer.json()["results"]]
+                    assert labels == [str(i % 10) for i in range(64)]
+
+
+FORM = "multipart/form-data; boundary=b"
+HEAD = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+N = 2_000_000
+HOSTILE = {
+    "ones": ("application/json", b'{"images": [' + N // 2 * b"1," + b"1]}"),
+    "empty strings": ("application/json", b'{"images": [' + N // 3 * b'"",' + b'""]}'),
+    "short strings": ("application/json", b'{"images": [' + N // 5 * b'"ab",' + b'""]}'),
+    "unknown members": ("application/json", b"{" + b",".join(b'"%d":1' % i for i in range(N // 10)) + b"}"),
+    "members again": ("application/json", b"{" + N // 8 * b'"image":' + b"1}"),
+    "nested": ("application/json", b'{"images": ' + N * b"["),
+    "a number": ("application/json", b'{"image": ' + N * b"1" + b"}"),
+    "a name": ("application/json", b'{"' + N * b"x" + b'": 1}'),
+    "escapes": ("application/json", b'{"image": "' + N // 6 * b"\\u0041" + b'"}'),
+    "spaces": ("application/json", N * b" "),
+    "spaces in it": ("application/json", b'{"image": "' + N * b" " + b'"}'),
+    "one picture": ("application/json", b'{"image": "' + N // 4 * b"AAAA" + b'"}'),
+    "empty parts": (FORM, N // 5 * b"--b\r\n" + b"--b--"),
+    "fields": (FORM, N // 60 * b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n' + b"--b--"),
+    "false boundaries": (FORM, HEAD + N // 6 * b"\r\n--bx" + b"\r\n--b--"),
+    "line ends": (FORM, HEAD + N // 4 * b"\r\n--" + b"\r\n--b--"),
+    "a header": (FORM, b"--b\r\nX: " + N * b"y" + b"\r\n\r\n--b--"),
+    "headers": (FORM, b"--b\r\n" + N // 6 * b"X: y\r\n" + b"\r\n--b--"),
+    "no boundary": (FORM, N * b"\n"),
+    "base64": (FORM, HEAD[:-2] + b"Content-Transfer-Encoding: base64\r\n\r\n" + N * b"A" + b"\r\n--b--"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_no_body_takes_many_times_its_size_in_memory(name: str) -> None:
+    kind, content = HOSTILE[name]
+    upload = Upload([content], len(content), 0.0)
+    tracemalloc.start()
+    try:
+        with suppress(BadBodyError, NoPictureError):
+            await read_body(upload, kind)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Beside the body itself: a copy of what is in it, and what that stands for.
+    assert peak < 2.5 * len(content)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_large_bodies_are_read_beside_the_event_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop has turns of its own while the body is read, however long that takes."""
+    kind, content = HOSTILE[name]
+    loop_thread, threads = threading.get_ident(), set()
+    for function in ("_multipart", "_json"):
+        work = getattr(bodies, function)
+
+        def noted(*arguments: Any, work: Any = work) -> Any:
+            threads.add(threading.get_ident())
+            return work(*arguments)
+
+        monkeypatch.setattr(bodies, function, noted)
+    with suppress(BadBodyError, NoPictureError):
+        await read_body(Upload([content], len(content), 0.0), kind)
+    assert threads
+    assert loop_thread not in threads
+
+
+@pytest.mark.parametrize(("parts", "beside"), [(15, False), (17, True)])
+async def test_so_are_small_ones_of_many_parts(monkeypatch: pytest.MonkeyPatch, parts: int, beside: bool) -> None:
+    content = b"".join([HEAD + b"x\r\n"] * parts) + b"--b--"
+    ran: list[object] = []
+    in_thread = bodies._in_thread
+    monkeypatch.setattr(bodies, "_in_thread", lambda *work: ran.append(work) or in_thread(*work))
+    assert len((await read_body(Upload([content], len(content), 0.0), FORM)).pictures) == parts
+    assert bool(ran) is beside
+
+
+async def test_the_charset_of_a_form_is_nobodys_business(fakes: Fakes) -> None:
+    """Python decodes punycode in quadratic time: 400 kB of it took seconds."""
+    field = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    content = field % (b"a" * 5_000, b"a" * 400_000) + HEAD + picture(4) + b"\r\n--b--\r\n"
+    took: dict[str, float] = {}
+    async with fakes.client() as client:
+        for charset in ("utf-8", "punycode", "utf-7", "idna", "no-such-charset"):
+            headers = {"content-type": f"{FORM}; charset={charset}"}
+            began = time.perf_counter()
+            answer = await client.post("/classify?model=lenet5", content=content, headers=headers)
+            took[charset] = time.perf_counter() - began
+            assert answer.json()["top5"][0]["label"] == "4"
+    assert max(took.values()) < 20 * (took["utf-8"] + 0.01)
+
+
+@pytest.mark.parametrize(("chunks", "beside"), [(1, False), (4, False), (5, True)])
+async def test_a_large_picture_is_put_together_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, chunks: int, beside: bool
+) -> None:
+    ran: list[object] = []
+    in_thread = bodies._in_thread
+    monkeypatch.setattr(bodies, "_in_thread", lambda *work: ran.append(work) or in_thread(*work))
+    parts = [bytes([number]) * (65_000 if chunks > 1 else 10**6) for number in range(chunks)]
+    body = await read_body(Upload(parts, sum(map(len, parts)), 0.0), "image/png")
+    assert body.pictures == [b"".join(parts)]
+    assert bool(ran) is beside

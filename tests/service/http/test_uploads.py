@@ -1,0 +1,162 @@
+"""How slowly a body may come, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from service.domain.errors import BodyTooLargeError, BodyTooSlowError
+from service.http import uploads
+from service.http.uploads import Upload, Uploads
+
+LIMIT = 1_000_000
+
+
+class Clock:
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(uploads, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(uploads, "_LOOK_EVERY_S", 0.001)
+    return clock
+
+
+class Client:
+    """Sends chunks, each once the test has let it."""
+
+    def __init__(self, *chunks: bytes, ends: bool = True) -> None:
+        self._chunks = list(chunks)
+        self._ends = ends
+
+    async def receive(self) -> dict[str, Any]:
+        if not self._chunks and not self._ends:
+            await asyncio.Event().wait()
+        chunk = self._chunks.pop(0)
+        return {"type": "http.request", "body": chunk, "more_body": bool(self._chunks) or not self._ends}
+
+
+async def looked() -> None:
+    """The timer has looked at least once since."""
+    await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("sent", [0, 1, 5_000])
+async def test_a_client_that_falls_silent_has_twenty_seconds_and_one_for_each_500_bytes(
+    clock: Clock, sent: int
+) -> None:
+    client = Client(*([sent * b"x"] if sent else []), ends=False)
+    reading = asyncio.create_task(Uploads().read(client.receive, LIMIT))
+    await looked()
+    clock.now += 19.9 + sent / 500
+    await looked()
+    assert not reading.done()
+    clock.now += 0.2
+    with pytest.raises(BodyTooSlowError, match=r"20 s, and one more for each 500 bytes"):
+        await asyncio.wait_for(reading, 10)
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(510, True), (490, False)])
+async def test_a_body_that_drips_is_read_at_the_least_rate_and_not_below(clock: Clock, rate: int, kept: bool) -> None:
+    """For long enough that the first 20 seconds do not matter."""
+    left = 1_500
+
+    async def receive() -> dict[str, Any]:
+        nonlocal left
+        left -= 1
+        clock.now += 1
+        await asyncio.sleep(0.002 if left % 100 == 0 else 0)
+        return {"type": "http.request", "body": rate * b"x", "more_body": left > 0}
+
+    reading = Uploads().read(receive, LIMIT)
+    if kept:
+        upload = await reading
+        assert (upload.size, upload.ended) == (1_500 * rate, 1_000 + 1_500)
+    else:
+        with pytest.raises(BodyTooSlowError):
+            await reading
+
+
+async def test_one_slow_client_harms_no_other(clock: Clock) -> None:
+    readers = Uploads()
+    slow = asyncio.create_task(readers.read(Client(ends=False).receive, LIMIT))
+    await looked()
+    clock.now += 15
+    other = asyncio.create_task(readers.read(Client(b"x", ends=False).receive, LIMIT))
+    await looked()
+    clock.now += 10
+    with pytest.raises(BodyTooSlowError):
+        await asyncio.wait_for(slow, 10)
+    assert not other.done()
+    other.cancel()
+    # A cancellation of somebody else's is no slow body.
+    with pytest.raises(asyncio.CancelledError):
+        await other
+
+
+async def test_the_timer_runs_only_while_something_is_read(clock: Clock) -> None:
+    readers = Uploads()
+    assert (await readers.read(Client(b"x").receive, LIMIT)).content() == b"x"
+    await looked()
+    assert readers._timer is None
+    assert not readers._due
+
+
+async def test_both_a_slow_body_and_a_cancellation_end_as_a_cancellation(clock: Clock) -> None:
+    readers = Uploads()
+    reading = asyncio.create_task(readers.read(Client(ends=False).receive, LIMIT))
+    await looked()
+    clock.now += 30
+    readers._look()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+async def read(*chunks: bytes) -> Upload:
+    return await Uploads().read(Client(*chunks).receive, LIMIT)
+
+
+async def test_bytes_come_back_in_order_and_crumbs_are_gathered() -> None:
+    chunks = [bytes([number % 251]) * (5_000 if number % 1_000 == 500 else 3) for number in range(50_000)]
+    upload = await read(*chunks)
+    assert upload.content() == b"".join(chunks)
+    assert (upload.size, len(upload.chunks) < 200) == (sum(map(len, chunks)), True)
+    assert (await read(b"")).content() == b""
+    assert (await read(b"", b"")).content() == b""
+
+
+async def test_the_limit_has_two_sides() -> None:
+    half = LIMIT // 2 * b"x"
+    for chunks in ((half, half), (half + half,), (half, *(1_000 * [500 * b"x"]))):
+        upload = await read(*chunks)
+        assert (upload.size, upload.content()) == (LIMIT, half + half)
+    for chunks in ((half, half, b"x"), (half + half + b"x",), (half, *(1_001 * [500 * b"x"]))):
+        with pytest.raises(BodyTooLargeError):
+            await read(*chunks)
+
+
+async def test_a_body_that_is_too_large_is_read_on_so_that_its_client_sees_the_answer_but_not_for_ever() -> None:
+    client = Client(*(12 * [LIMIT * b"x"]))
+    with pytest.raises(BodyTooLargeError):
+        await Uploads().read(client.receive, LIMIT)
+    assert len(client._chunks) == 3
+
+
+async def test_a_client_that_hangs_up_has_gone() -> None:
+    messages = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    with pytest.raises(ClientDisconnect):
+        await Uploads().read(receive, LIMIT)

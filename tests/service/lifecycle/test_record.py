@@ -1,0 +1,369 @@
+"""The record on this machine: claims, locks, and what a dead run has left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from service.lifecycle import record as state
+from service.lifecycle.haproxy import STOPPING, STOPPING_LINE
+from service.lifecycle.processes import _KILLED_WITHIN_S, RUN_ID, Run, end_run, is_living, kill, of_run
+from service.lifecycle.record import (
+    AlreadyServingError,
+    FolderError,
+    Record,
+    State,
+    base,
+    end_leftovers,
+    is_stopping,
+    note_ray_session,
+    ray_folder,
+    read_record,
+    running,
+)
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(120)"]
+#: Ignores the polite request, and starts a child that would outlive it.
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    f"subprocess.Popen({SLEEP!r}, start_new_session=True)\n"
+    "print('up', flush=True)\n"
+    "time.sleep(120)",
+]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(state.tempfile, "gettempdir", lambda: str(tmp_path))
+    # No socket is made here, whose path would be too long.
+    monkeypatch.setattr(state, "_LONGEST_BASE", 4096)
+    return tmp_path
+
+
+@pytest.fixture
+def orphans() -> Iterator[list[subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def abandon(port: int) -> State:
+    """A claim whose holder was killed: the lock has fallen, the folder is still there."""
+    claimed = State.claim("127.0.0.1", port, "local")
+    claimed._lock.close()
+    return claimed
+
+
+def test_a_port_is_claimed_once() -> None:
+    first = State.claim("127.0.0.1", 8000, "local")
+    with pytest.raises(AlreadyServingError, match=f"pid {os.getpid()}.*port 8000"):
+        State.claim("127.0.0.1", 8000, "local")
+    second = State.claim("127.0.0.1", 8001, "cluster-cpu")
+    assert {(record.port, record.fleet) for record in running()} == {(8000, "local"), (8001, "cluster-cpu")}
+    first.release()
+    assert not first.folder.exists()
+    assert [record.port for record in running()] == [8001]
+    State.claim("127.0.0.1", 8000, "local").release()
+    second.release()
+
+
+def test_the_folder_is_its_owners_alone() -> None:
+    claimed = State.claim("127.0.0.1", 8000, "local")
+    assert (claimed.folder.stat().st_mode & 0o077, claimed.folder.parent.stat().st_mode & 0o077) == (0, 0)
+    claimed.release()
+
+
+def test_stopping_is_a_mark_that_other_processes_see() -> None:
+    claimed = State.claim("127.0.0.1", 8000, "local")
+    assert not is_stopping(claimed.folder)
+    claimed.mark_stopping()
+    assert is_stopping(claimed.folder)
+    assert (claimed.folder / STOPPING).read_text().splitlines() == [STOPPING_LINE], "HAProxy reads it too"
+    claimed.release()
+    assert not is_stopping(claimed.folder)
+
+
+def test_leftovers_of_a_dead_run_are_ended_and_strangers_are_not(orphans: list[subprocess.Popen[bytes]]) -> None:
+    dead = abandon(8000)
+    living = State.claim("127.0.0.1", 8001, "local")
+    for run_id in (dead.record.run_id, dead.record.run_id, living.record.run_id, "somebody-elses"):
+        orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: run_id}))
+    assert end_leftovers() == 2
+    assert [process.poll() is None for process in orphans] == [False, False, True, True]
+    assert not dead.folder.exists()
+    assert living.folder.exists()
+    assert end_leftovers() == 0
+    living.release()
+
+
+def test_a_new_claim_cleans_up_by_itself(orphans: list[subprocess.Popen[bytes]]) -> None:
+    dead = abandon(8000)
+    orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: dead.record.run_id}))
+    claimed = State.claim("127.0.0.1", 8000, "local")
+    orphans[0].wait(10)
+    assert claimed.record.run_id != dead.record.run_id
+    claimed.release()
+
+
+def test_a_damaged_record_is_no_obstacle() -> None:
+    dead = abandon(8000)
+    (dead.folder / "service.json").write_text("{half")
+    claimed = State.claim("127.0.0.1", 8000, "local")
+    assert claimed.record.port == 8000
+    claimed.release()
+
+
+def test_processes_that_ignore_the_request_are_killed_with_their_children(
+    orphans: list[subprocess.Popen[bytes]],
+) -> None:
+    run = Run("stubborn-run")
+    process = subprocess.Popen(STUBBORN, env={**os.environ, RUN_ID: run.id}, stdout=subprocess.PIPE)
+    orphans.append(process)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    assert len(of_run(run)) == 2
+    assert end_run(run, patience_s=0.1) >= 2
+    assert of_run(run) == []
+    process.stdout.close()
+
+
+def test_a_zombie_is_not_waited_for() -> None:
+    """A process that has ended and whose parent does not look, as in a container whose first process does not reap."""
+    run = Run("with-a-zombie")
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import subprocess, time\nchild = subprocess.Popen({SLEEP!r})\nprint('up', flush=True)\ntime.sleep(120)",
+        ],
+        env={**os.environ, RUN_ID: run.id},
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    try:
+        assert parent.stdout.readline() == b"up\n"
+        (child,) = (process for process in of_run(run) if process.pid != parent.pid)
+        assert is_living(child)
+        began = time.monotonic()
+        kill([child])
+        assert time.monotonic() - began < _KILLED_WITHIN_S / 2
+        assert child.is_running(), "its parent has not looked"
+        assert not is_living(child)
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+
+
+def test_a_daemon_that_lost_its_mark_is_known_by_title_and_session(orphans: list[subprocess.Popen[bytes]]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != RUN_ID}
+    sleep = "import time; time.sleep(120)"
+
+    def start(title: str) -> subprocess.Popen[bytes]:
+        # bash leads the session; what it starts is the daemon.
+        command = ["bash", "-c", f"exec -a '{title}' {sys.executable} -c '{sleep}'"]
+        return subprocess.Popen(command, env=environment, start_new_session=True)
+
+    ours, stranger = start("ray::DashboardAgent"), start("ray::DashboardAgent")
+    plain = start("somebody")
+    orphans += [ours, stranger, plain]
+    for process in orphans:
+        while b"time.sleep" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            pass
+        while Path(f"/proc/{process.pid}/comm").read_text() == "bash\n":
+            pass
+    assert [process.pid for process in of_run(Run("no-such-id", session=ours.pid))] == [ours.pid]
+    assert of_run(Run("no-such-id", session=plain.pid)) == []
+
+
+@pytest.fixture
+def somebodys(tmp_path: Path) -> Path:
+    """Two folders of somebody's, with names as ours have, and a file."""
+    folder = tmp_path / "somebodys"
+    for year in ("2023", "2024"):
+        (folder / year).mkdir(parents=True)
+        (folder / year / "photo.jpg").write_text("precious")
+    (folder / "notes.txt").write_text("precious")
+    return folder
+
+
+def intact(folder: Path) -> bool:
+    files = [folder / "2023" / "photo.jpg", folder / "2024" / "photo.jpg", folder / "notes.txt"]
+    return all(file.read_text() == "precious" for file in files)
+
+
+EVERYTHING: list[Callable[[], object]] = [
+    end_leftovers,
+    running,
+    lambda: State.claim("127.0.0.1", 2023, "local"),
+]
+
+
+@pytest.mark.parametrize("act", EVERYTHING)
+def test_a_link_in_the_place_of_our_folder_is_refused(
+    own_folder: Path, somebodys: Path, act: Callable[[], object]
+) -> None:
+    before = sorted(somebodys.iterdir()), somebodys.stat().st_mode
+    (own_folder / f"topfive-{os.getuid()}").symlink_to(somebodys)
+    with pytest.raises(FolderError, match="is a link"):
+        act()
+    assert intact(somebodys)
+    assert (sorted(somebodys.iterdir()), somebodys.stat().st_mode) == before
+
+
+@pytest.mark.parametrize("kind", ["dangling", "file", "pipe"])
+def test_whatever_else_is_in_the_place_of_our_folder_is_refused(own_folder: Path, kind: str) -> None:
+    place = own_folder / f"topfive-{os.getuid()}"
+    match kind:
+        case "dangling":
+            place.symlink_to(own_folder / "nowhere")
+        case "file":
+            place.write_text("")
+        case "pipe":
+            os.mkfifo(place)
+    with pytest.raises(FolderError, match=r"is a link|is not a folder"):
+        base()
+    assert not (own_folder / "nowhere").exists()
+
+
+def test_a_folder_of_somebody_elses_is_refused(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = os.getuid()
+    (own_folder / f"topfive-{uid + 1}").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    with pytest.raises(FolderError, match=f"belongs to somebody else .user {uid}."):
+        base()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o750, 0o701])
+def test_a_folder_of_ours_that_is_open_to_others_is_closed(own_folder: Path, mode: int) -> None:
+    place = own_folder / f"topfive-{os.getuid()}"
+    place.mkdir()
+    place.chmod(mode)
+    assert base() == place
+    assert place.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("with_lock", [True, False])
+def test_links_and_strange_folders_below_are_not_followed_or_removed(
+    somebodys: Path, with_lock: bool, orphans: list[subprocess.Popen[bytes]]
+) -> None:
+    """Nor is a record that one leads to believed, which names processes that are to be ended."""
+    here = base()
+    orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: "somebodys-run"}))
+    record = Record("somebodys-run", 1, None, "127.0.0.1", 2023, "local", 0.0)
+    (somebodys / "2023" / "service.json").write_text(json.dumps(asdict(record)))
+    for name in ("2023", "2024"):
+        (here / name).symlink_to(somebodys / name)
+        if with_lock:
+            (here / f"{name}.lock").touch()
+    kept = ["70000", "0", "\u0668\u0660", "notes"] + ([] if with_lock else ["8000"])
+    for name in kept:
+        (here / name).mkdir()
+        (here / name / "file").touch()
+    assert end_leftovers() == 0
+    assert running() == []
+    with pytest.raises(FolderError, match="in the way"):
+        State.claim("127.0.0.1", 2023, "local")
+    assert orphans[0].poll() is None
+    assert intact(somebodys)
+    assert [name for name in kept if not (here / name / "file").exists()] == []
+
+
+def test_links_within_a_folder_of_ours_are_removed_and_not_followed(somebodys: Path) -> None:
+    dead = abandon(8000)
+    (dead.folder / "link").symlink_to(somebodys)
+    (dead.folder / "node").mkdir()
+    (dead.folder / "node" / "link").symlink_to(somebodys / "2023")
+    (dead.folder / "node" / "file").symlink_to(somebodys / "notes.txt")
+    end_leftovers()
+    assert not dead.folder.exists()
+    assert intact(somebodys)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_lock_or_record_that_is_a_link_is_not_written_or_read(
+    somebodys: Path, link: Callable[[Path, Path], None]
+) -> None:
+    link(somebodys / "notes.txt", base() / "8000.lock")
+    with pytest.raises(FolderError, match=r"8000\.lock cannot be opened"):
+        State.claim("127.0.0.1", 8000, "local")
+    assert intact(somebodys)
+    other, ours = State.claim("127.0.0.1", 8001, "local"), State.claim("127.0.0.1", 8002, "local")
+    (ours.folder / "service.json").unlink()
+    link(other.folder / "service.json", ours.folder / "service.json")
+    assert read_record(ours.folder) is None
+    other.release()
+    ours.release()
+
+
+def test_a_pipe_in_the_place_of_a_lock_holds_nobody_up() -> None:
+    os.mkfifo(base() / "8000.lock")
+    with pytest.raises(FolderError, match=r"8000\.lock cannot be opened"):
+        State.claim("127.0.0.1", 8000, "local")
+
+
+def test_what_a_living_service_needs_is_marked_as_used(own_folder: Path) -> None:
+    """Everything that a cleaner of /tmp would take for forgotten, and nothing that a link leads to."""
+    claimed = State.claim("127.0.0.1", 8000, "local")
+    session, outside = own_folder / "ray" / "session_1", own_folder / "outside"
+    (session / "sockets").mkdir(parents=True)
+    (session / "sockets" / "file").touch()
+    outside.touch()
+    (claimed.folder / "node").mkdir()
+    (claimed.folder / "node" / "haproxy.cfg").touch()
+    (claimed.folder / "link").symlink_to(outside)
+    note_ray_session(claimed.folder, session)
+    needed = [base(), base() / "8000.lock", claimed.folder, *claimed.folder.rglob("*"), session, *session.rglob("*")]
+    for path in (*needed, outside):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    claimed.touch()
+    assert [path for path in needed if path.lstat().st_mtime == 0 or path.lstat().st_atime == 0] == []
+    assert outside.stat().st_mtime == 0
+    claimed.release()
+    claimed.touch()  # of one that is gone it is no error
+
+
+def test_a_long_temporary_folder_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paths of sockets below have 107 bytes at most. Only what is looked up here, nothing is made."""
+    monkeypatch.setattr(state, "_LONGEST_BASE", 30)
+    monkeypatch.setattr(state.os, "getuid", lambda: 1)
+    made: list[Path] = []
+    monkeypatch.setattr(Path, "mkdir", lambda self, **_: made.append(self))
+    for folder in ("/" + "x" * 19, "/" + "x" * 20):  # with /topfive-1: 30 and 31 bytes
+        monkeypatch.setattr(state.tempfile, "gettempdir", lambda folder=folder: folder)
+        with pytest.raises(FolderError):
+            base()
+    assert made == [Path("/" + "x" * 19 + "/topfive-1"), Path("/tmp/topfive-1")]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "/tmp/ray"),
+        ({"TMPDIR": "/scratch"}, "/scratch/ray"),
+        ({"TMPDIR": "/scratch", "RAY_TMPDIR": "/fast"}, "/fast/ray"),
+        ({"TMPDIR": "/" + "x" * 38}, "/" + "x" * 38 + "/ray"),
+        ({"TMPDIR": "/" + "x" * 39}, "/tmp/ray"),
+    ],
+)
+def test_ray_has_its_folder_where_it_would_itself_if_that_is_short(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ray_folder() == Path(expected)

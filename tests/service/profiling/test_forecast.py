@@ -1,0 +1,341 @@
+"""Forecasts: from the profile at first, then from what batches took."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from models.checkpoints import Catalogue
+from service.domain.quiet import Quiet
+from service.domain.snapshot import LEAST_SAFETY
+from service.profiling.forecast import Forecast, Safety
+from service.profiling.profiles import Fingerprint, Latency, Profile
+
+GOOGLENET = Catalogue(Path("/nonexistent")).find("googlenet")
+FINGERPRINT = Fingerprint(
+    device="any", engine="fake", precision="float32", threads=1, max_batch_size=16, libraries={}, weights="seeded"
+)
+
+
+class Clock:
+    """Goes only where it is put."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def latency(mean_ms: float, p95_ms: float | None = None) -> Latency:
+    high = p95_ms or mean_ms
+    return Latency(mean_ms=mean_ms, p50_ms=mean_ms, p95_ms=high, p99_ms=high, runs=10)
+
+
+def profile(forward: dict[int, Latency]) -> Profile:
+    return Profile(
+        checkpoint=GOOGLENET.name,
+        fingerprint=FINGERPRINT,
+        measured_at="2025-01-01T00:00:00Z",
+        quick=False,
+        forward=forward,
+        decode={"thumbnail": latency(2), "medium": latency(8)},
+        load_cold_ms=None,
+        load_cached_ms=500,
+        footprint_bytes=90,
+        load_peak_bytes=120,
+    )
+
+
+#: A straight line, which CURVE_S goes on with: a batch of 12 saves most of what there is to save.
+MEASURED = profile({1: latency(10), 4: latency(22), 16: latency(70)})
+CURVE_S = (0.0, *((6 + 4 * size) / 1000 for size in range(1, 21)))
+#: Here one of 16 pays.
+FLAT = profile({1: latency(10), 16: latency(11)})
+
+
+class Served:
+    """A forecast and the batches that it learns from."""
+
+    def __init__(self, forward: Profile | None = FLAT) -> None:
+        self.clock = Clock()
+        self.forecast = Forecast(GOOGLENET, forward, 16, self.clock)
+        self.before_s = self.forecast.forward_s
+        self.random = random.Random(0)
+
+    def batches(self, slower: Callable[[int], float], *, size: int | None = None) -> None:
+        """Enough that those before count no more, of that size or of all that pay."""
+        for _ in range(400):
+            self.clock.now += 1
+            taken = size or self.random.randint(1, len(self.forecast.forward_s) - 1)
+            self.forecast.learn(taken, slower(taken) * self.before_s[taken])
+
+    @property
+    def ratios(self) -> list[float]:
+        """Of the forecast to what it was before, by batch size, from 1 on."""
+        return [now / before for now, before in zip(self.forecast.forward_s[1:], self.before_s[1:], strict=False)]
+
+
+def test_between_the_measured_sizes_lie_straight_lines_up_to_what_pays() -> None:
+    forecast = Forecast(GOOGLENET, MEASURED, 20)
+    assert forecast.forward_s == pytest.approx(CURVE_S)
+    rates = [size / CURVE_S[size] for size in range(1, 21)]
+    assert [rate >= 0.95 * max(rates) for rate in rates].index(True) + 1 == forecast.worthwhile
+    assert (forecast.footprint_bytes, forecast.load_peak_bytes, forecast.load_s) == (90, 120, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected_ms"),
+    [
+        ({1: 10, 2: 8, 4: 12}, [0, 10, 10, 10, 12]),  # a larger batch is never faster
+        ({1: 10, 2: 10.2}, [0, 10, 10.2, 10.4, 10.6]),
+        ({2: 10}, [0, 10, 10, 15, 20]),
+        ({1: 10}, [0, 10, 20, 30, 40]),
+    ],
+)
+def test_a_curve_never_falls_and_goes_on_beyond_what_was_measured(
+    forward: dict[int, float], expected_ms: list[float]
+) -> None:
+    forecast = Forecast(GOOGLENET, profile({size: latency(ms) for size, ms in forward.items()}), 4)
+    assert forecast.forward_s == pytest.approx([ms / 1000 for ms in expected_ms])
+    rates = [size / ms for size, ms in enumerate(expected_ms) if size]
+    assert forecast.worthwhile == [rate >= 0.95 * max(rates) for rate in rates].index(True) + 1
+
+
+def test_the_forecast_is_the_95th_percentile() -> None:
+    """By the profile's steadiest batch: a burst of other work during the others was no property of the network."""
+    served = Served(profile({1: latency(10, 15), 16: latency(11, 13.2)}))
+    assert served.forecast.forward_s[1] == pytest.approx(0.012)
+    assert served.forecast.expected_s(1) == pytest.approx(0.010)
+    served.batches(lambda _size: 1.5)
+    assert served.forecast.forward_s[1] / served.forecast.expected_s(1) == pytest.approx(1.2)
+
+
+def test_a_machine_that_is_twice_as_slow_doubles_the_forecast_and_it_recovers() -> None:
+    served = Served()
+    for slower in (2.0, 1.0):
+        served.batches(lambda _size, slower=slower: slower)
+        assert served.ratios == pytest.approx([slower] * len(served.ratios), rel=0.1)
+
+
+def test_where_only_large_batches_are_slower_the_line_tilts() -> None:
+    served = Served()
+    served.batches(lambda size: 1 + (size - 1) / 15)
+    assert len(served.ratios) >= 14
+    assert served.ratios == pytest.approx([1 + i / 15 for i in range(len(served.ratios))], rel=0.2)
+
+
+@pytest.mark.parametrize("size", [1, 8, 16])
+def test_batches_of_one_size_say_nothing_wild_of_the_others(size: int) -> None:
+    served = Served()
+    served.batches(lambda _size: 2.0, size=size)
+    # Where batches of that size pay no more, the largest that does.
+    assert served.ratios[:size][-1] == pytest.approx(2.0, rel=0.1)
+    assert all(1.0 <= ratio <= 2.6 for ratio in served.ratios)
+
+
+@pytest.mark.parametrize("size", [1, 8, 16])
+def test_a_larger_batch_is_never_forecast_to_be_faster(size: int) -> None:
+    served = Served()
+    served.batches(lambda _size: 2.0, size=size)
+    assert all(smaller <= larger for smaller, larger in pairwise(served.forecast.forward_s))
+
+
+def test_decoding_is_looked_up_by_size_and_learned_by_size() -> None:
+    served = Served()
+    assert served.forecast.decode_s(4_096) == 0.002
+    assert served.forecast.decode_s(100_000) == 0.008
+    guessed = served.forecast.decode_s(5_000)  # of a class that was not measured
+    assert guessed > 0
+    for _ in range(200):
+        served.forecast.learn_decode(100_000, 0.032)
+        served.forecast.learn_decode(5_000, guessed / 2)
+    assert served.forecast.decode_s(100_000) == pytest.approx(0.032, rel=0.01)
+    assert served.forecast.decode_s(5_000) == pytest.approx(guessed / 2, rel=0.01)
+    assert served.forecast.decode_s(4_096) == 0.002  # large pictures say nothing of thumbnails
+    # What the profile says stays what it is.
+    sizes = (100, 100_000, 5_000)
+    assert [served.forecast.profiled_decode_s(size) for size in sizes] == [0.002, 0.008, 0]
+
+
+def test_a_decode_that_was_stuck_does_not_count_for_more_than_ten() -> None:
+    served = Served()
+    for _ in range(200):
+        served.forecast.learn_decode(100, 60.0)
+    assert served.forecast.decode_s(100) == pytest.approx(0.020, rel=0.01)
+
+
+def slowed(quiet: Quiet, clock: Clock) -> Forecast:
+    """Everything has taken four times what the profile says."""
+    forecast = Forecast(GOOGLENET, MEASURED, 16, clock, quiet)
+    quiet.begin()
+    for _ in range(400):
+        clock.now += 1
+        forecast.learn(4, 4 * CURVE_S[4])
+        forecast.learn_decode(100, 0.008)
+    return forecast
+
+
+def test_what_was_learned_under_load_is_forgotten_once_it_is_quiet() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    fresh, forecast = Forecast(GOOGLENET, MEASURED, 16, clock), slowed(quiet, clock)
+    loaded_s, decode_s = forecast.forward_s[4], forecast.decode_s(100)
+    assert loaded_s == pytest.approx(4 * fresh.forward_s[4], rel=0.05)
+    assert decode_s == pytest.approx(0.008, rel=0.05)
+    clock.now += 60  # pictures are in flight all the while
+    assert (forecast.forward_s[4], forecast.decode_s(100)) == (loaded_s, decode_s)
+    quiet.end()
+    clock.now += 0.5
+    assert (forecast.forward_s[4], forecast.decode_s(100)) == (loaded_s, decode_s)
+    clock.now += 2
+    assert fresh.forward_s[4] < forecast.forward_s[4] < loaded_s
+    assert 0.002 < forecast.decode_s(100) < decode_s
+    clock.now += 2.5
+    assert forecast.forward_s == pytest.approx(fresh.forward_s)
+    assert forecast.decode_s(100) == 0.002
+
+
+def test_what_was_forgotten_does_not_come_back_with_the_next_picture() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    fresh, forecast = Forecast(GOOGLENET, MEASURED, 16, clock), slowed(quiet, clock)
+    quiet.end()
+    clock.now += 5
+    quiet.begin()
+    assert forecast.forward_s == pytest.approx(fresh.forward_s)
+    clock.now += 1
+    forecast.learn(4, CURVE_S[4])
+    forecast.learn_decode(100, 0.002)
+    assert forecast.forward_s == pytest.approx(fresh.forward_s, rel=0.01)
+    assert forecast.decode_s(100) == pytest.approx(0.002)
+
+
+def test_the_profile_alone_is_what_no_load_changes() -> None:
+    clock = Clock()
+    forecast = slowed(Quiet(clock), clock)
+    assert forecast.profiled_forward_s == CURVE_S[1]
+    assert Forecast(GOOGLENET, profile({1: latency(10, 15)}), 4).profiled_forward_s == pytest.approx(0.015)
+    assert Forecast(GOOGLENET, None, 4).profiled_forward_s == 0
+
+
+def test_without_a_profile_it_is_guessed_until_batches_tell() -> None:
+    served = Served(None)
+    guess = served.forecast
+    assert len(guess.forward_s) == 17
+    assert 0 < guess.forward_s[1] < guess.forward_s[16]
+    assert guess.decode_s(1_000) > 0
+    assert guess.load_s > 0
+    assert 4 * GOOGLENET.variant.params < guess.footprint_bytes <= guess.load_peak_bytes
+    served.batches(lambda _size: 0.25)
+    assert served.ratios == pytest.approx([0.25] * 16, rel=0.2)
+
+
+def test_missed_predictions_raise_the_safety_and_time_calms_it() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    quiet.begin()
+    safety = Safety(clock, quiet)
+    least = safety.factor
+    safety.judge(1.0, 1.0)
+    assert safety.factor == least >= 1
+    for misses in (1, 3, 200):
+        before = safety.factor
+        for _ in range(misses):
+            safety.judge(1.0, 2.0)
+        assert safety.factor > before
+    highest = safety.factor
+    assert highest <= 4
+    safety.judge(1.0, highest)  # within what the factor allows for
+    assert safety.factor == highest
+    clock.now += 90
+    assert least < safety.factor < least + 0.4 * (highest - least)
+    clock.now += 3600
+    assert safety.factor == pytest.approx(least)
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["of a checkpoint", "by itself"])
+def test_missed_predictions_are_forgotten_once_it_is_quiet(watched: bool) -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    safety = Safety(clock, quiet if watched else None)
+    least = safety.factor
+    for _ in range(200):
+        safety.judge(1.0, 9.0)
+    highest = safety.factor
+    clock.now += 0.5
+    assert safety.factor == pytest.approx(highest, rel=0.01)
+    clock.now += 4.5
+    assert safety.factor == least
+
+
+def test_trials_that_miss_become_rarer_and_one_that_keeps_its_budget_is_followed_at_once() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    quiet.begin()
+    safety = Safety(clock, quiet)
+    waits = []
+    for _ in range(9):
+        assert safety.trial
+        safety.judge(1.0, 3.0, 2.0)
+        began = clock.now
+        while not safety.trial:
+            clock.now += 1 / 64
+        waits.append(clock.now - began)
+    assert waits == [0.25, 0.5, 1, 2, 4, 8, 16, 16, 16]
+    before = safety.factor
+    safety.judge(1.0, 2.0, 2.0)
+    assert safety.trial
+    # The prediction was wrong to refuse it, and is believed less.
+    assert safety.factor - LEAST_SAFETY == pytest.approx((before - LEAST_SAFETY) / 2)
+    safety.judge(1.0, 3.0, 2.0)
+    assert not safety.trial
+    clock.now += 0.25
+    assert safety.trial
+
+
+def test_what_was_let_in_by_the_predictions_is_no_trial() -> None:
+    safety = Safety(Clock())
+    safety.judge(1.0, 3.0)
+    assert safety.trial
+
+
+def test_a_trial_that_missed_is_forgotten_once_it_is_quiet() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    safety = Safety(clock, quiet)
+    for _ in range(9):
+        safety.judge(1.0, 3.0, 2.0)
+    assert not safety.trial
+    clock.now += 4.5
+    assert safety.trial
+    safety.judge(1.0, 3.0, 2.0)  # the first of a new series
+    clock.now += 0.25
+    assert safety.trial
+
+
+def test_a_greater_miss_raises_the_safety_by_more() -> None:
+    factors = []
+    for actual_s in (1.3, 2.0, 3.0):
+        safety = Safety(Clock())
+        safety.judge(1.0, actual_s)
+        factors.append(safety.factor)
+    assert factors == sorted(set(factors))
+
+
+def test_the_accuracy_is_of_the_last_predictions() -> None:
+    safety = Safety(Clock())
+    assert safety.accuracy() == (0, None, None)
+    taken = random.Random(2)
+    pairs = [(taken.uniform(0.1, 1), taken.uniform(0.1, 1)) for _ in range(300)]
+    for predicted_s, actual_s in pairs:
+        safety.judge(predicted_s, actual_s)
+    last = pairs[-256:]
+    assert safety.accuracy() == pytest.approx(
+        (256, statistics.median(a / p for p, a in last), statistics.median(abs(p - a) / a for p, a in last))
+    )

@@ -1,0 +1,249 @@
+"""Files of profiles: what is kept, what is found, and what is broken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.checkpoints import Catalogue
+from service.profiling import profiles
+from service.profiling.profiles import (
+    SIZE_CLASSES,
+    Latency,
+    Profile,
+    ProfileFile,
+    Profiles,
+    add_profiles,
+    quantile,
+    read_profiles,
+    size_class,
+)
+from tests.profiles import FINGERPRINT, profile
+
+LENET = Catalogue().find("lenet5@mnist")
+WHOLE = ProfileFile(device="cpu", profiles={"lenet5@mnist": profile(forward_ms=2.5)}).model_dump_json(indent=1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cpu.json"
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands in for ``weights/profiles``."""
+    monkeypatch.setattr(profiles, "shipped_folder", lambda: tmp_path / "shipped")
+    return tmp_path / "shipped" / "cpu.json"
+
+
+def kept(path: Path) -> dict[str, Profile]:
+    found = read_profiles(path)
+    assert found is not None
+    return found.profiles
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    lenet = profile(forward_ms=2.5, footprint_mb=12)
+    add_profiles(path, "cpu", [lenet])
+    assert read_profiles(path) == ProfileFile(device="cpu", profiles={"lenet5@mnist": lenet})
+
+
+def test_a_file_that_is_not_there_is_nothing_to_speak_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_profiles(path) is None
+    assert not caplog.records
+
+
+BROKEN = {
+    "truncated": (WHOLE[:-40], "line"),
+    "future": (WHOLE.replace('"version": 1', '"version": 2'), "version 2 instead of 1"),
+    "empty": ("", "line 1"),
+    "text": ("not JSON", "line 1"),
+    "list": ("[]", "version None"),
+    "deep": ("[" * 100_000, "recursion"),
+    "utf-16": (WHOLE.encode("utf-16"), "codec"),
+    "nan": (WHOLE.replace('"p50_ms": 2.5', '"p50_ms": NaN'), "p50_ms"),
+    "infinite": (WHOLE.replace('"p99_ms": 2.5', '"p99_ms": Infinity'), "p99_ms"),
+    "negative": (WHOLE.replace('"mean_ms": 2.5', '"mean_ms": -2.5'), "mean_ms"),
+    "footprint": (WHOLE.replace('"footprint_bytes": ', '"footprint_bytes": -'), "footprint_bytes"),
+    "batch of none": (WHOLE.replace('"1": {', '"0": {'), "forward.0"),
+    "folder": (None, "directory"),
+}
+
+
+@pytest.mark.parametrize(("content", "says"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_is_none_and_one_line_in_the_log(
+    path: Path, content: str | bytes | None, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    match content:
+        case None:
+            path.mkdir()
+        case str():
+            path.write_text(content)
+        case bytes():
+            path.write_bytes(content)
+    assert read_profiles(path) is None
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert str(path) in line
+    assert says in line
+    assert "\n" not in line
+
+
+def test_others_profiles_stay(path: Path) -> None:
+    add_profiles(path, "cpu", [profile("lenet5@mnist"), profile("vgg16@imagenet1k")])
+    add_profiles(path, "cpu", [profile("lenet5@mnist", forward_ms=7)])
+    assert {name: p.forward[1].mean_ms for name, p in kept(path).items()} == {"lenet5@mnist": 7, "vgg16@imagenet1k": 1}
+
+
+def test_those_who_write_at_once_take_turns(path: Path) -> None:
+    names = [f"network{n}@mnist" for n in range(16)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: add_profiles(path, "cpu", [profile(name)]), names))
+    assert sorted(names) == list(kept(path))
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_profiles(path, "cpu", [profile("lenet5@mnist")])
+    before = path.read_bytes()
+
+    def full(_from: Path, _to: Path) -> Path:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="full"):
+        add_profiles(path, "cpu", [profile("vgg16@imagenet1k")])
+    assert path.read_bytes() == before
+    assert not [file for file in path.parent.iterdir() if file.suffix == ".part"]
+
+
+def test_a_broken_file_is_mended_by_the_next_profile(path: Path) -> None:
+    path.write_text(WHOLE[:-40])
+    add_profiles(path, "cpu", [profile("vgg16@imagenet1k")])
+    assert list(kept(path)) == ["vgg16@imagenet1k"]
+
+
+EARLIER, LATER = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("worse", "better"),
+    [
+        (profile(threads=1, measured_at=LATER), profile(measured_at=EARLIER)),
+        (profile(threads=1), profile("lenet5@cifar10")),
+        (profile("lenet5@cifar10", threads=1, measured_at=LATER), profile(threads=1, measured_at=EARLIER)),
+        (profile(threads=1, measured_at=EARLIER), profile(threads=1, measured_at=LATER)),
+        (profile("googlenet@mnist"), profile("lenet5@cifar10", threads=1)),
+    ],
+    ids=["fingerprint", "fingerprint over checkpoint", "checkpoint over variant", "newest", "variant"],
+)
+@pytest.mark.parametrize("order", [lambda a, b: (a, b), lambda a, b: (b, a)], ids=["own", "shipped"])
+def test_the_nearest_is_found_wherever_it_lies(
+    shipped: Path, tmp_path: Path, worse: Profile, better: Profile, order: Callable[..., tuple[Profile, Profile]]
+) -> None:
+    first, second = order(worse, better)
+    add_profiles(shipped, "cpu", [first])
+    add_profiles(tmp_path / "profiles" / "cpu.json", "cpu", [second])
+    found = Profiles(tmp_path, "cpu").find(LENET, FINGERPRINT)
+    assert found is not None
+    assert found.profile == better
+
+
+def test_a_foreign_one_says_what_differs(shipped: Path, tmp_path: Path) -> None:
+    add_profiles(shipped, "cpu", [profile(threads=1, weights="0123")])
+    on_file = Profiles(tmp_path, "cpu")
+    found = on_file.find(LENET, FINGERPRINT)
+    assert found is not None
+    assert found.foreign == ["threads 1 instead of 2", "weights 0123 instead of seeded"]
+    assert on_file.nearest(LENET) == found.profile
+    on_file.keep(profile())
+    assert on_file.find(LENET, FINGERPRINT) == (profile(), [])
+
+
+@pytest.mark.parametrize(
+    "differing",
+    [
+        {"threads": 1},
+        {"max_batch_size": 8},
+        {"engine": "torch_cpu"},
+        {"precision": "bfloat16"},
+        {"libraries": {"onnxruntime": "2.0"}},
+        {"device": "another CPU"},
+    ],
+    ids=lambda differing: next(iter(differing)),
+)
+def test_services_that_measure_in_another_way_keep_their_profiles_apart(
+    shipped: Path, tmp_path: Path, differing: dict[str, Any]
+) -> None:
+    assert not shipped.exists()
+    ours, theirs = profile(forward_ms=1), profile(forward_ms=2, **differing)
+    for measured in (ours, theirs, ours):
+        Profiles(tmp_path, "cpu").keep(measured)
+    on_file = Profiles(tmp_path, "cpu")
+    for measured in (ours, theirs):
+        assert on_file.find(LENET, measured.fingerprint) == (measured, [])
+        assert on_file.nearest(LENET, measured.fingerprint.settings) == measured
+
+
+def test_other_weights_are_the_same_way_of_measuring(shipped: Path, tmp_path: Path) -> None:
+    assert not shipped.exists()
+    for weights in ("0123", "4567"):
+        Profiles(tmp_path, "cpu").keep(profile(weights=weights))
+    assert len(list((tmp_path / "profiles").glob("*.json"))) == 1
+
+
+def test_the_device_of_another_name_is_another_device(shipped: Path, tmp_path: Path) -> None:
+    assert not shipped.exists()
+    Profiles(tmp_path, "cpu-2-cores").keep(profile())
+    assert Profiles(tmp_path, "cpu").nearest(LENET) is None
+    assert Profiles(tmp_path, "cpu-2-cores").nearest(LENET) == profile()
+
+
+def test_another_networks_profile_is_none(shipped: Path, tmp_path: Path) -> None:
+    add_profiles(shipped, "cpu", [profile("lenet5_wide@mnist")])
+    on_file = Profiles(tmp_path, "cpu")
+    assert on_file.find(LENET, FINGERPRINT) is None
+    assert on_file.nearest(LENET) is None
+
+
+def test_a_cache_that_cannot_be_written_to_costs_no_more_than_a_warning(
+    shipped: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not shipped.exists()
+    (tmp_path / "profiles").write_text("a file where the folder should be")
+    on_file = Profiles(tmp_path, "cpu")
+    caplog.clear()
+    on_file.keep(profile())
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "lenet5@mnist cannot be kept" in caplog.text
+    assert on_file.find(LENET, FINGERPRINT) == (profile(), [])
+
+
+SECONDS = st.floats(1e-5, 1e3)
+
+
+@given(st.lists(SECONDS, min_size=1, max_size=50), st.floats(0, 1))
+def test_quantiles_are_numpys(values: list[float], q: float) -> None:
+    assert quantile(values, q) == pytest.approx(np.percentile(values, 100 * q), rel=1e-6)
+
+
+@given(st.lists(SECONDS, min_size=1, max_size=50))
+def test_percentiles_rise(seconds: list[float]) -> None:
+    latency = Latency.of(seconds)
+    assert latency.p50_ms <= latency.p95_ms <= latency.p99_ms
+    assert latency.runs == len(seconds)
+
+
+def test_a_size_belongs_to_the_first_class_that_holds_it() -> None:
+    names = list(SIZE_CLASSES)
+    for name, following in zip(names, [*names[1:], "huge"], strict=True):
+        assert size_class(SIZE_CLASSES[name]) == name
+        assert size_class(SIZE_CLASSES[name] + 1) == following
+    assert size_class(0) == "thumbnail"

@@ -1,0 +1,269 @@
+"""The router's choice against exhaustive search, and what it says of what it does not choose."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import NamedTuple, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
+from service.domain.errors import NoModelFitsError, OverloadedError
+from service.domain.snapshot import LEAST_SAFETY, Budget, Candidate, Load, Standing
+from service.http.schemas import Considered
+from service.routing.choose import choose
+
+ROWS = Catalogue(Path("/nonexistent")).checkpoints()
+HERE = Path("weights")
+#: Times and factors are binary fractions: sums are exact in whatever order, so that ties are ties.
+TICK = 2.0**-10
+T = TypeVar("T")
+
+
+class Situation(NamedTuple):
+    candidates: list[Candidate]
+    load: Load
+    budget: Budget
+
+
+class Digits:
+    """Choices out of one drawn number: a draw a candidate rather than a field is ten times as fast, and still shrinks,
+    since 0 takes the first of everything."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def below(self, bound: int) -> int:
+        self._number, digit = divmod(self._number, bound)
+        return digit
+
+    def of(self, *values: T) -> T:
+        return values[self.below(len(values))]
+
+
+def standing(number: int) -> Standing:
+    digits = Digits(number)
+    forward_s = [0.0, (1 + digits.below(16)) * TICK]
+    for _ in range(digits.below(4)):
+        forward_s.append(forward_s[-1] + digits.below(8) * TICK)
+    queued = digits.of(0, 0, 0, 1, 2, 3, 5, 8)
+    return Standing(
+        tuple(forward_s),
+        decode_s=digits.below(12) * TICK,
+        footprint_bytes=10 + digits.below(40),
+        device=digits.of("", "gpu", "cpu"),
+        ahead=digits.below(queued + 1),
+        queued=queued,
+        max_queue=digits.of(512, 512, 4),
+        load_s=digits.of(0, 0, 0, 10) * TICK,
+        spread=digits.of(1.0, 2.0),
+        safety=digits.of(1.0, 1.0, 1.25, 2.0),
+        fits=digits.below(8) < 7,
+        profiled_decode_s=digits.below(8) * TICK,
+        profiled_forward_s=digits.of(0, 1, 2, 4, 16) * TICK,
+        trial=digits.below(2) == 1,
+    )
+
+
+def candidate(number: int) -> Candidate:
+    digits = Digits(number)
+    row = replace(
+        digits.of(*ROWS), top1=digits.of(60.0, 70.0, 80.0, None, 70.5), path=digits.of(HERE, HERE, HERE, None)
+    )
+    return Candidate(row, None if digits.below(16) == 15 else standing(digits.below(2**68)))
+
+
+def situation(numbers: list[int], foreign: list[int], number: int) -> Situation:
+    digits, candidates = Digits(number), [candidate(n) for n in numbers]
+    waiting = [c.standing for c in candidates if c.standing is not None and c.standing.queued]
+    budget = Budget(
+        (1 + digits.below(64)) * TICK,
+        digits.of(None, None, 10 + digits.below(45)),
+        digits.of(None, None, 60.0, 70.0, 75.0, 90.0),
+    )
+    if digits.below(4) == 3:
+        # Some of it has passed by the time of the decision.
+        budget = budget._replace(stated_s=budget.latency_s + digits.below(16) * TICK)
+    busy = {device: digits.of(0, 0, 4, 15) * TICK for device in ("", "gpu")}
+    slack_s = {device: digits.of(math.inf, math.inf, digits.below(32) * TICK) for device in ("", "gpu")}
+    return Situation(candidates, Load(busy, waiting + [standing(n) for n in foreign], slack_s), budget)
+
+
+number = st.integers(0, 2**80 - 1)
+situations = st.builds(
+    situation, st.lists(number, min_size=1, max_size=6), st.lists(st.integers(0, 2**68 - 1), max_size=2), number
+)
+
+
+def predicted(own: Standing, load: Load) -> float:
+    """Batch by batch, as the device would run them; those of its own queue that fill its own batch run with it."""
+    largest = len(own.forward_s) - 1
+    waiting = [other for other in load.waiting if other.device == own.device]
+    clock_s = load.busy.get(own.device, 0.0)
+    for other in waiting:
+        left = other.ahead - (own.ahead % largest if other is own else 0)
+        while left:
+            batch = min(left, len(other.forward_s) - 1)
+            clock_s += other.forward_s[batch] / other.spread
+            left -= batch
+    if clock_s < own.decode_s:
+        # Nobody keeps the device free for what is being decoded.
+        later = [(other, min(other.queued - other.ahead, len(other.forward_s) - 1)) for other in waiting]
+        clock_s += max((other.forward_s[batch] / other.spread for other, batch in later), default=0.0)
+    return own.load_s + max(clock_s, own.decode_s) + own.forward_s[own.ahead % largest + 1]
+
+
+def delay(own: Standing) -> float:
+    """By how much those after it are later for it."""
+    batch = own.ahead % (len(own.forward_s) - 1)
+    return (own.forward_s[batch + 1] - own.forward_s[batch]) / own.spread
+
+
+def idle(own: Standing, load: Load) -> bool:
+    """Whether nobody has anything to do on its device."""
+    everybody = [own, *(other for other in load.waiting if other.device == own.device)]
+    return not any(other.queued for other in everybody) and load.busy.get(own.device, 0.0) == 0
+
+
+def found(checkpoint: Checkpoint, own: Standing, load: Load, budget: Budget) -> tuple[float, float, int] | None:
+    """Accuracy, predicted time and footprint of what would be let in; None for what would not."""
+    assert checkpoint.top1 is not None
+    if own.queued >= own.max_queue or delay(own) > load.slack_s.get(own.device, math.inf):
+        return None
+    took_s = predicted(own, load)
+    if took_s * own.safety > budget.latency_s:
+        # What was learned is in the way. On an idle device the profile may say otherwise.
+        profiled_s = own.load_s + own.profiled_decode_s + own.profiled_forward_s
+        if not (own.trial and idle(own, load)) or profiled_s * LEAST_SAFETY > budget.latency_s:
+            return None
+        took_s = profiled_s if profiled_s > own.load_s else took_s
+    return checkpoint.top1, took_s, own.footprint_bytes
+
+
+def possible(candidate: Candidate, budget: Budget) -> bool:
+    """Whether it would do with empty queues. One that nobody can say anything of might."""
+    (checkpoint, own), least, whole_s = candidate, budget.min_top1, budget.stated_s or budget.latency_s
+    return (
+        checkpoint.path is not None
+        and checkpoint.top1 is not None
+        and (least is None or checkpoint.top1 >= least)
+        and (own is None or (own.fits and (own.profiled_decode_s + own.profiled_forward_s) * LEAST_SAFETY <= whole_s))
+        and (own is None or budget.memory_bytes is None or own.footprint_bytes <= budget.memory_bytes)
+    )
+
+
+def brute_force(case: Situation) -> type[Exception] | tuple[float, float, int]:
+    """What must be raised; else accuracy, predicted time and footprint of the best."""
+    candidates, load, budget = case
+    if all(c.checkpoint.path is None for c in candidates):
+        return WeightsMissingError
+    best: tuple[float, float, int] | None = None
+    for checkpoint, own in (c for c in candidates if possible(c, budget)):
+        candidate = None if own is None else found(checkpoint, own, load, budget)
+        if candidate is not None and (best is None or (-candidate[0], *candidate[1:]) < (-best[0], *best[1:])):
+            best = candidate
+    some = any(possible(c, budget) for c in candidates)
+    return best or (OverloadedError if some else NoModelFitsError)
+
+
+def chosen(case: Situation, budget: Budget | None = None) -> type[Exception] | Candidate:
+    try:
+        decision = choose(case.candidates, budget or case.budget, case.load)
+    except (WeightsMissingError, NoModelFitsError, OverloadedError) as error:
+        return type(error)
+    return next(c for c in case.candidates if c.checkpoint is decision.checkpoint)
+
+
+def check_the_choice_is_the_best_there_is(case: Situation, _more: int) -> None:
+    choice = chosen(case)
+    if isinstance(choice, Candidate):
+        assert choice.standing is not None
+        assert found(choice.checkpoint, choice.standing, case.load, case.budget) == brute_force(case)
+    else:
+        assert choice is brute_force(case)
+
+
+def check_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause(case: Situation, _more: int) -> None:
+    candidates, load, budget = case
+    considered: Sequence[Considered] = ()
+    retry_after_s, decision = 1.0, None
+    try:
+        decision = choose(candidates, budget, load)
+    except WeightsMissingError:
+        return
+    except OverloadedError as error:
+        considered, retry_after_s = error.considered, error.retry_after_s
+    except NoModelFitsError as error:
+        considered = error.considered
+    assert retry_after_s > 0
+    if decision is not None:
+        assert decision.routing is not None
+        considered = decision.routing.considered
+        own = next(c.standing for c in candidates if c.checkpoint is decision.checkpoint)
+        assert own is not None
+        assert decision.predicted_s is not None
+        if decision.trial_s is None:
+            assert decision.predicted_s * own.safety <= budget.latency_s
+        else:
+            assert own.trial
+            assert decision.trial_s == budget.latency_s < predicted(own, load) * own.safety
+        assert own.fits
+        assert own.footprint_bytes <= (budget.memory_bytes or own.footprint_bytes)
+        assert (decision.checkpoint.top1 or 0.0) >= (budget.min_top1 or 0.0)
+        assert own.queued < own.max_queue
+    reasons = Counter(entry.rejected for entry in considered)
+    assert reasons["weights missing"] == sum(c.checkpoint.path is None for c in candidates)
+    assert len(considered) - reasons["overloaded"] == sum(not possible(c, budget) for c in candidates)
+
+
+def check_a_wider_budget_never_costs_accuracy(case: Situation, more: int) -> None:
+    digits = Digits(more)
+    budget, longer_s = case.budget, digits.below(32) * TICK
+    memory_bytes, least = budget.memory_bytes, budget.min_top1
+    wider = budget._replace(
+        latency_s=budget.latency_s + longer_s,
+        stated_s=None if budget.stated_s is None else budget.stated_s + longer_s,
+        memory_bytes=None if memory_bytes is None else digits.of(memory_bytes + digits.below(20), None),
+        min_top1=None if least is None else digits.of(least - digits.below(30), None),
+    )
+    before, after = chosen(case), chosen(case, wider)
+    if isinstance(before, Candidate):
+        assert isinstance(after, Candidate)
+        assert (after.checkpoint.top1 or 0.0) >= (before.checkpoint.top1 or 0.0)
+    elif before is OverloadedError:
+        assert after is not NoModelFitsError
+
+
+CHECKS = [
+    check_the_choice_is_the_best_there_is,
+    check_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause,
+    check_a_wider_budget_never_costs_accuracy,
+]
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(case=situations, more=number)
+def test_of_a_thousand_situations(case: Situation, more: int) -> None:
+    for check in CHECKS:
+        check(case, more)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(seed=number)
+def test_of_ten_thousand_situations(seed: int) -> None:
+    """Fifty at a time: to draw them one by one takes ten times as long as to check them."""
+    random = Random(seed)
+    for _ in range(50):
+        numbers = [random.getrandbits(80) for _ in range(random.randint(1, 6))]
+        foreign = [random.getrandbits(68) for _ in range(random.randint(0, 2))]
+        case, more = situation(numbers, foreign, random.getrandbits(80)), random.getrandbits(80)
+        for check in CHECKS:
+            check(case, more)

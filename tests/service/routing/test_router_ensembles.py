@@ -1,0 +1,159 @@
+"""What the decider does about an ensemble: promises, bookings, loads and trust are its members' together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.checkpoints import Catalogue, Checkpoint
+from service.config.settings import Settings
+from service.domain.ensemble import Ensemble
+from service.domain.errors import OverloadedError
+from service.domain.snapshot import LEAST_SAFETY, Candidate, Load, Standing
+from service.http.schemas import ClassifyQuery
+from service.routing import router as module
+from service.routing.comeback import Comeback
+from service.routing.router import Decider
+from service.runtime.placement import Survey
+
+CATALOGUE = Catalogue(untrained=True)
+MODEL = "ensemble:googlenet,inception_v2"
+GOOGLENET = Standing((0.0, 1.0), 0.0, 20_000_000, "one", safety=LEAST_SAFETY)
+INCEPTION = GOOGLENET._replace(forward_s=(0.0, 3.0), footprint_bytes=30_000_000)
+
+
+class Placed:
+    """As much of a placement as the decider asks of it."""
+
+    def __init__(self) -> None:
+        self.standings: dict[str, Standing | None] = {"googlenet": GOOGLENET, "inception_v2": INCEPTION}
+        self.judged: list[str] = []
+        self.loaded: list[str] = []
+
+    def survey(self, checkpoints: Sequence[Checkpoint], _encoded_bytes: int, _deadline: float) -> Survey:
+        return Survey([Candidate(c, self.standings[c.variant.name]) for c in checkpoints], Load())
+
+    def serves(self, _checkpoint: Checkpoint) -> bool:
+        return True
+
+    def judge(self, checkpoint: Checkpoint, _predicted_s: float, _actual_s: float, _trial_s: float | None) -> None:
+        self.judged.append(checkpoint.name)
+
+    async def load(self, checkpoint: Checkpoint) -> None:
+        self.loaded.append(checkpoint.variant.name)
+
+
+class Booked(Comeback):
+    """Remembers what it was told."""
+
+    said: list[tuple[str, float]]
+
+    def arrived(self, device_s: float) -> None:
+        self.said.append(("arrived", device_s))
+        super().arrived(device_s)
+
+    def book(self, room_in_s: float, device_s: float) -> float:
+        self.said.append(("book", device_s))
+        return super().book(room_in_s, device_s)
+
+
+@pytest.fixture
+def booked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    Booked.said = []
+    monkeypatch.setattr(module, "Comeback", Booked)
+    return Booked.said
+
+
+@pytest.fixture
+def placed() -> Placed:
+    return Placed()
+
+
+@pytest.fixture
+def decider(placed: Placed, tmp_path: Path) -> Decider:
+    return Decider(CATALOGUE, placed, Settings(cache_dir=tmp_path, default_latency_ms=60_000))  # type: ignore[arg-type]
+
+
+def decide(decider: Decider, model: str = MODEL, **query: Any) -> Any:
+    asked, now = ClassifyQuery(model=model, **query), time.monotonic()
+    return decider.decide(asked, decider.candidates(asked, now), now, 1000)
+
+
+def test_a_decision_is_for_the_ensemble_and_the_sum(decider: Decider, booked: list[tuple[str, float]]) -> None:
+    decision = decide(decider)
+    assert isinstance(decision.checkpoint, Ensemble)
+    assert decision.predicted_s == 4.0
+    assert decision.routing is None
+    assert booked == [("arrived", 4.0)]
+
+
+def test_on_two_devices_each_has_its_own_share(
+    decider: Decider, placed: Placed, booked: list[tuple[str, float]]
+) -> None:
+    placed.standings["inception_v2"] = INCEPTION._replace(device="two")
+    decision = decide(decider)
+    assert decision.predicted_s == 3.0
+    assert booked == [("arrived", 1.0), ("arrived", 3.0)]
+    deadline = time.monotonic() + 20
+    with decider.promise(decision, deadline):
+        for device in ("one", "two"):
+            slack_s = decider._promises[device].slack_s(deadline - 1)
+            assert slack_s == pytest.approx(20 / LEAST_SAFETY - 3, abs=0.5)
+
+
+def test_a_promise_is_kept_for_as_long_as_the_picture_is_there_and_delays_those_after_it_by_the_sum(
+    decider: Decider,
+) -> None:
+    deadline = time.monotonic() + 20
+    later, sooner = decide(decider), decide(decider)
+    with decider.promise(later, deadline):
+        before = decider._promises["one"].slack_s(deadline - 1)
+        with decider.promise(sooner, deadline - 2):
+            assert before - decider._promises["one"].slack_s(deadline - 1) == pytest.approx(4.0)
+    assert decider._promises["one"].slack_s(0.0) == float("inf")
+
+
+async def test_who_is_refused_is_booked_with_the_sum_and_what_lacks_is_loaded(
+    decider: Decider, placed: Placed, booked: list[tuple[str, float]]
+) -> None:
+    placed.standings |= {"googlenet": GOOGLENET._replace(load_s=8.0), "inception_v2": INCEPTION._replace(load_s=9.0)}
+    with pytest.raises(OverloadedError) as raised:
+        decide(decider, latency_ms=10_000)
+    assert raised.value.considered[0].model == MODEL
+    assert raised.value.considered[0].predicted_ms == pytest.approx(21_000)
+    assert raised.value.retry_after_s >= 8 + 9
+    assert booked == [("arrived", 4.0), ("book", 4.0)]
+    await asyncio.sleep(0)
+    assert placed.loaded == ["googlenet", "inception_v2"]
+
+
+def test_missed_predictions_make_the_next_ensembles_careful_and_no_single_network(
+    decider: Decider, placed: Placed
+) -> None:
+    decision = decide(decider)
+    decider.judge(decision, 2 * decision.predicted_s)
+    assert placed.judged == []
+    assert decide(decider, "ensemble:inception_v2,googlenet").standing.safety > 1.3
+    single = decide(decider, "googlenet")
+    assert single.standing.safety == LEAST_SAFETY
+    decider.judge(single, 1.0)
+    assert placed.judged == ["googlenet@untrained"]
+
+
+def test_a_member_that_nobody_knows_how_it_stands_leaves_the_word_to_the_predictors(
+    decider: Decider, placed: Placed
+) -> None:
+    placed.standings["inception_v2"] = None
+    decision = decide(decider, latency_ms=1)
+    assert (decision.checkpoint.model, decision.standing, decision.predicted_s) == (MODEL, None, None)
+
+
+def test_what_the_fleet_does_not_host_is_said(tmp_path: Path, placed: Placed) -> None:
+    hosting = Decider(Catalogue(tmp_path, untrained=True, variants=["googlenet"]), placed, Settings(cache_dir=tmp_path))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown model 'inception_v2'; known: googlenet"):
+        decide(hosting)

@@ -1,0 +1,241 @@
+"""What the trace of a request looks like, whatever became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.trace import StatusCode
+
+from models.checkpoints import Catalogue
+from service.batching.slot import DeviceSlot
+from service.domain.errors import Failure
+from service.domain.prediction import Limits
+from service.engines.fake import FakeEngine
+from service.runtime.predictor import Predictor
+from service.telemetry.tracing import continued
+from tests.fakes import Fakes
+from tests.pictures import picture
+from tests.spans import Spans, traced
+
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    with traced() as found:
+        yield found
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    return Fakes(tmp_path)
+
+
+async def post(client: Any, headers: dict[str, str] | None = None, content: bytes | None = None) -> Any:
+    return await client.post("/classify?model=lenet5", content=content or picture(), headers=headers)
+
+
+async def test_a_request_is_a_trace_of_its_phases(spans: Spans, fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        answer = await post(client, headers={"x-request-id": "abc"})
+    (request,) = spans.requests
+    assert request.parent is None
+    assert request.kind.name == "SERVER"
+    assert dict(request.attributes) == {
+        "http.request.method": "POST",
+        "http.route": "/classify",
+        "url.path": "/classify",
+        "url.scheme": "http",
+        "http.response.status_code": 200,
+        "topfive.request_id": "abc",
+        "topfive.model": "lenet5",
+        "topfive.reason": "ok",
+    }
+    phases = spans.below(request)
+    assert [phase.name for phase in phases] == ["decode", "queue", "forward"]
+    moments = [request.start_time, *(moment for p in phases for moment in (p.start_time, p.end_time)), request.end_time]
+    assert moments == sorted(moments)
+    # What the caller is told, in microseconds.
+    for phase in phases:
+        told_ms = answer.json()["timings_ms"][phase.name]
+        assert (phase.end_time - phase.start_time) / 1e6 == pytest.approx(told_ms, abs=0.0011)
+    # And by the time of day.
+    assert abs(request.end_time - time.time_ns()) < 60e9
+
+
+async def test_a_batch_has_links_to_all_of_its_requests_and_they_to_it(spans: Spans, fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        async with fakes.busy(client, "lenet5@mnist"):
+            posts = [asyncio.create_task(post(client)) for _ in range(3)]
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*posts)
+    assert fakes.engines["lenet5@mnist"].batches == [1, 3]
+    assert len(spans.requests) == 4
+    batched = [span for span in spans.named("forward") if span.attributes["topfive.batch.size"] == 3]
+    (batch,) = [span for span in batched if len(span.links) == 3]
+    assert batch.attributes["topfive.batch.cut"] == "drained"
+    together = [r for r in spans.requests if any(link.context.span_id == r.context.span_id for link in batch.links)]
+    assert len(together) == 3
+    for request in together:
+        phases = spans.below(request)
+        assert [phase.name for phase in phases] == ["decode", "queue", "forward"]
+        forward = phases[-1]
+        assert (forward.start_time, forward.end_time) == (batch.start_time, batch.end_time)
+        if forward is not batch:
+            assert [link.context for link in forward.links] == [batch.context]
+    assert batch in [spans.below(request)[-1] for request in together]
+    # Whoever is first has the batch itself, and no second copy of it.
+    assert len(batched) == 3
+
+
+async def test_the_callers_trace_goes_on(spans: Spans, fakes: Fakes) -> None:
+    headers = {"traceparent": CALLER, "tracestate": "vendor=1"}
+    async with fakes.client() as client:
+        await post(client, headers=headers)
+    (request,) = spans.requests
+    assert f"{request.parent.span_id:016x}" == "b7ad6b7169203331"
+    for span in (request, *spans.below(request)):
+        assert f"{span.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+        assert span.context.trace_state.get("vendor") == "1"
+
+
+@pytest.mark.parametrize("junk", ["", "junk", "00-0-0-01", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "ÿ" * 3000])
+async def test_a_header_that_is_none_begins_a_trace(spans: Spans, fakes: Fakes, junk: str) -> None:
+    async with fakes.client() as client:
+        answer = await client.post(
+            "/classify?model=lenet5", content=picture(), headers={"traceparent": junk.encode("latin-1")}
+        )
+    assert answer.status_code == 200
+    assert spans.requests[0].parent is None
+    assert len(spans.below(spans.requests[0])) == 3
+
+
+async def test_what_is_not_sampled_leaves_nothing(spans: Spans, fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        async with fakes.busy(client, "lenet5@mnist"):
+            posts = [asyncio.create_task(post(client, headers={"traceparent": CALLER[:-1] + "0"})) for _ in range(2)]
+            posts.append(asyncio.create_task(post(client)))
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*posts)
+    assert len(spans.requests) == 2
+    (of_three,) = [span for span in spans.named("forward") if span.attributes["topfive.batch.size"] == 3]
+    # Its links lead to traces that there are.
+    assert [link.context for link in of_three.links] == [spans.requests[-1].context]
+
+
+async def test_several_pictures_have_a_span_each(spans: Spans, fakes: Fakes) -> None:
+    good, junk = base64.b64encode(picture()).decode(), base64.b64encode(b"junk").decode()
+    async with fakes.client() as client:
+        await client.post("/classify?model=lenet5", json={"images": [good, junk, good]})
+    (request,) = spans.requests
+    assert request.attributes["topfive.reason"] == "partial"
+    pictures = sorted(spans.below(request), key=lambda span: span.attributes["topfive.picture"])
+    assert [span.name for span in pictures] == ["picture"] * 3
+    whole = [("decode", None), ("queue", None), ("forward", None)]
+    assert [spans.tree(one) for one in pictures] == [whole, [("decode", "undecodable")], whole]
+    assert [one.attributes.get("topfive.reason") for one in pictures] == [None, "undecodable", None]
+    assert [one.attributes["topfive.model"] for one in pictures] == ["lenet5"] * 3
+
+
+async def test_only_a_failure_of_the_service_is_an_error(spans: Spans, fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        await client.post("/classify?model=lenet5", content=b"junk")
+        await client.post("/classify?model=nobody", content=picture())
+        await client.post("/classify?model=vgg16", content=picture())
+    junk, unknown, missing = spans.requests
+    assert [r.attributes["topfive.reason"] for r in spans.requests] == [
+        "undecodable",
+        "unknown-model",
+        "weights-missing",
+    ]
+    assert [r.attributes["http.response.status_code"] for r in spans.requests] == [422, 404, 503]
+    assert spans.tree(junk) == [("decode", "undecodable")]
+    assert {span.status.status_code for span in (junk, unknown, *spans.below(junk))} == {StatusCode.UNSET}
+    assert (missing.status.status_code, missing.attributes["error.type"]) == (StatusCode.ERROR, "weights-missing")
+
+
+async def test_a_batch_that_fails_and_its_halves_are_seen(spans: Spans, fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        engine = fakes.engines["lenet5@mnist"]
+        run = engine.run
+
+        def fails_on_nine(*batch: Any) -> Any:
+            top = run(*batch)
+            if 9 in top.indices[:, 0]:
+                raise RuntimeError("bad luck")
+            return top
+
+        engine.run = fails_on_nine  # type: ignore[method-assign]
+        async with fakes.busy(client, "lenet5@mnist"):
+            posts = [asyncio.create_task(post(client, content=picture(value))) for value in (5, 9)]
+            await asyncio.sleep(0.05)
+        answers = await asyncio.gather(*posts)
+    assert [answer.status_code for answer in answers] == [200, 500]
+    good, bad = (r for r in spans.requests if len(spans.below(r)) == 4)
+    if good.attributes["topfive.reason"] != "ok":
+        good, bad = bad, good
+    before = [("decode", None), ("queue", None), ("forward", "internal")]
+    assert spans.tree(good) == [*before, ("forward", None)]
+    assert spans.tree(bad) == [*before, ("forward", "internal")]
+    for request, status in ((good, StatusCode.UNSET), (bad, StatusCode.ERROR)):
+        whole, half = spans.below(request)[2:]
+        assert (whole.attributes["topfive.batch.size"], whole.status.status_code) == (2, StatusCode.ERROR)
+        assert (half.attributes["topfive.batch.size"], half.attributes["topfive.batch.cut"]) == (1, "bisected")
+        assert (half.status.status_code, request.status.status_code) == (status, status)
+    said = [event.attributes["exception.message"] for span in spans.named("forward") for event in span.events]
+    assert said == ["bad luck"] * 2  # of the batch, and of its guilty half
+
+
+async def test_waiting_for_a_load_is_seen(spans: Spans, fakes: Fakes) -> None:
+    async with fakes.client(warm=False) as client:
+        await post(client)
+        await post(client)
+    first, second = ([span.name for span in spans.below(request)] for request in spans.requests)
+    assert first == ["load", "decode", "queue", "forward"]
+    assert second == ["decode", "queue", "forward"]
+
+
+async def test_whoever_is_late_or_gone_is_so_where_it_was(spans: Spans) -> None:
+    running, release = threading.Event(), threading.Event()
+
+    class Held(FakeEngine):
+        def run(self, *batch: Any) -> Any:
+            running.set()
+            assert release.wait(30)
+            return super().run(*batch)
+
+    served = Predictor(Catalogue().find("lenet5"), Held, DeviceSlot(), ThreadPoolExecutor(2), Limits(max_batch_size=1))
+
+    def predict(allowed_s: float) -> Any:
+        return asyncio.create_task(served.predict(picture(), time.monotonic() + allowed_s))
+
+    await served.load()
+    with continued(CALLER):
+        computed = predict(60)
+        assert await asyncio.to_thread(running.wait, 30)
+        late, waits = predict(0.05), predict(60)
+        outcome = await late
+        assert isinstance(outcome, Failure)
+        assert outcome.slug == "deadline-missed"
+        for task in (computed, waits):
+            task.cancel()
+        await asyncio.wait([computed, waits])
+    release.set()
+    await served.close()
+    of_late, of_computed, of_waiting = spans.named("queue")
+    assert of_late.attributes["topfive.reason"] == of_late.attributes["error.type"] == "deadline-missed"
+    assert "topfive.reason" not in of_computed.attributes
+    assert of_waiting.attributes["topfive.reason"] == "gone"
+    assert of_waiting.status.status_code is StatusCode.UNSET
+    abandoned, batch = spans.named("forward")
+    # The device went on after its caller had gone.
+    assert (abandoned.attributes["topfive.reason"], "topfive.reason" in batch.attributes) == ("gone", False)
+    assert abandoned.end_time < batch.end_time

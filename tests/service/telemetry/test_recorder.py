@@ -1,0 +1,243 @@
+"""What is counted is what happened, request by request."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from service.domain.prediction import Limits
+from service.engines.buckets import OutOfDeviceMemoryError
+from tests.counted import counted
+from tests.fakes import Fakes, until_resident
+from tests.pictures import picture
+from tests.profiles import profile
+
+JUNK = b"this is no picture"
+
+
+async def test_every_kind_of_answer_is_counted_under_its_name(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path)
+    fakes.loadable = {"lenet5@mnist", "googlenet@imagenet1k"}
+    asked = [
+        ("?model=lenet5", picture(), "lenet5", "200", "ok"),
+        ("?model=lenet5@mnist", picture(), "lenet5", "200", "ok"),
+        ("?model=inception_v1", picture(), "googlenet", "200", "ok"),
+        ("", picture(), "googlenet", "200", "ok"),
+        ("?model=lenet5", JUNK, "lenet5", "422", "undecodable"),
+        ("?model=lenet5", b"%PDF-1.7", "lenet5", "415", "unsupported-format"),
+        ("?model=lenet5", b"", "none", "400", "no-picture"),
+        ("?model=nobody-knows-this", picture(), "none", "404", "unknown-model"),
+        ("?model=vgg16", picture(), "none", "503", "weights-missing"),
+        ("?colour=red", picture(), "none", "400", "bad-parameter"),
+        ("?memory_mb=0.001", picture(), "none", "422", "no-model-fits"),
+    ]
+    with counted() as found:
+        async with fakes.client() as client:
+            for query, body, *_ in asked:
+                await client.post(f"/classify{query}", content=body)
+    expected = Counter((model, reason, status) for *_, model, status, reason in asked)
+    assert found.risen("topfive_requests_total") == expected
+    # Where a request has no picture, there is none to count.
+    unread = {"no-picture", "unknown-model", "weights-missing", "bad-parameter"}
+    pictures = {labels: times for labels, times in expected.items() if labels[1] not in unread}
+    assert found.risen("topfive_pictures_total") == pictures
+
+
+async def test_a_bulk_request_is_one_request_of_many_pictures(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path)
+    fakes.loadable = {"lenet5@mnist", "googlenet@imagenet1k"}
+    good, bad = base64.b64encode(picture()).decode(), base64.b64encode(JUNK).decode()
+    headers = {"content-type": "application/json"}
+    with counted() as found:
+        async with fakes.client() as client:
+            for images in ([good, good], [good, bad, "no base64 ~"], [bad]):
+                body = json.dumps({"images": images})
+                await client.post("/classify?model=lenet5", content=body, headers=headers)
+    assert found.risen("topfive_requests_total") == {("lenet5", "ok", "200"): 1, ("lenet5", "partial", "200"): 2}
+    assert found.risen("topfive_pictures_total") == {
+        ("lenet5", "ok", "200"): 3,
+        ("lenet5", "undecodable", "422"): 2,
+        ("lenet5", "bad-body", "400"): 1,
+    }
+    assert found.rise("topfive_request_seconds_count") == 3
+    assert found.rise("topfive_decode_seconds_count") == found.rise("topfive_forward_seconds_count") == 3
+
+
+async def test_a_random_mixture_adds_up(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    fakes = Fakes(tmp_path)
+    fakes.loadable = {"lenet5@mnist", "googlenet@imagenet1k", "vgg16@imagenet1k"}
+    fakes.limits = Limits(max_batch_size=4, max_queue=6)
+    fakes.seconds = 0.002
+    answers: Counter[tuple[str, str]] = Counter()
+    with counted() as found:
+        async with fakes.client() as client:
+
+            async def send() -> None:
+                query = chance.choice(["?model=lenet5", "?model=vgg16", "", "?latency_ms=0.5", "?model=lenet5&k=99"])
+                answer = await client.post(f"/classify{query}", content=chance.choice([picture(), picture(), JUNK]))
+                kind = "ok" if answer.status_code == 200 else answer.json()["type"].rpartition("/")[2]
+                answers[str(answer.status_code), kind] += 1
+
+            for _ in range(12):
+                await asyncio.gather(*(send() for _ in range(25)))
+    ok = answers["200", "ok"]
+    assert ok
+    assert answers["429", "overloaded"]
+    by_kind: Counter[tuple[str, str]] = Counter()
+    for (_, reason, status), times in found.risen("topfive_requests_total").items():
+        by_kind[status, reason] += int(times)
+    assert by_kind == answers
+    assert found.rise("topfive_request_seconds_count") == ok
+    assert found.rise("topfive_forward_seconds_count") == ok
+    # Nobody's went twice; some that came too late had gone already.
+    assert ok <= found.rise("topfive_batch_size_sum") <= ok + answers["504", "deadline-missed"]
+    assert found.rise("topfive_batches_total") == found.rise("topfive_batch_size_count")
+    refused = found.rise("topfive_shed_total", reason="router") + found.rise("topfive_shed_total", reason="queue")
+    assert refused == answers["429", "overloaded"]
+    assert found.rise("topfive_shed_total", reason="deadline") == answers.get(("504", "deadline-missed"), 0)
+    assert found.rise("topfive_in_flight") == 0
+
+
+async def test_no_label_comes_from_a_client(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path)
+    with counted():
+        async with fakes.client() as client:
+            for query in ("?model=evil%0Aname", "?labels=evil", "?evil=1", "?model=lenet5@evil", "?k=evil"):
+                await client.post(f"/classify{query}", content=picture(), headers={"x-request-id": "evil"})
+            text = (await client.get("/metrics?evil=1")).text
+    assert "evil" not in text
+
+
+async def test_what_can_occur_begins_at_zero(tmp_path: Path) -> None:
+    """Even a first error is a rise then; of a series that begins with 1, Prometheus sees none."""
+    fakes = Fakes(tmp_path)
+    fakes.loadable = {"lenet5@mnist", "zfnet@imagenet1k"}
+    async with fakes.client() as client:
+        text = (await client.get("/metrics")).text
+        for series in (
+            'topfive_requests_total{model="zfnet",reason="deadline-missed",status="504"} 0.0',
+            'topfive_requests_total{model="none",reason="unknown-model",status="404"}',
+            'topfive_pictures_total{model="zfnet",reason="undecodable",status="422"} 0.0',
+            'topfive_routed_total{model="zfnet",reason="overloaded"} 0.0',
+            'topfive_evictions_total{model="zfnet",reason="room"} 0.0',
+            'topfive_batches_total{cut="bisected",model="zfnet"} 0.0',
+            'topfive_predicted_ratio_count{model="zfnet"} 0.0',
+            'topfive_load_seconds_bucket{le="0.5",model="zfnet"}',
+        ):
+            assert series in text
+        before = {line.partition(" ")[0] for line in text.splitlines() if line.startswith("topfive_")}
+        await client.post("/classify?model=zfnet", content=picture())
+        await client.post("/classify?model=zfnet", content=JUNK)
+        await client.post("/classify?model=nobody", content=JUNK)
+        after = {line.partition(" ")[0] for line in (await client.get("/metrics")).text.splitlines()}
+    assert {series for series in after - before if series.startswith("topfive_")} == set()
+
+
+async def test_a_choice_says_what_was_in_its_way(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path)
+    fakes.loadable = {"alexnet@imagenet1k", "googlenet@imagenet1k", "vgg16@imagenet1k"}
+    fakes.profiles = [
+        profile("alexnet@imagenet1k", forward_ms=10, footprint_mb=300),
+        profile("googlenet@imagenet1k", forward_ms=30, footprint_mb=50),
+        profile("vgg16@imagenet1k", forward_ms=200, footprint_mb=900),
+    ]
+    with counted() as found:
+        async with fakes.client() as client:
+            for query in ("", "?latency_ms=2000&memory_mb=100", "?latency_ms=100", "?model=alexnet"):
+                assert (await client.post(f"/classify{query}", content=picture())).status_code == 200
+    assert found.risen("topfive_routed_total") == {
+        ("vgg16", "most accurate"): 1,
+        ("googlenet", "memory"): 1,
+        ("googlenet", "latency"): 1,
+        ("alexnet", "named"): 1,
+    }
+    assert found.rise("topfive_accuracy_debt_count") == 3
+    assert found.rise("topfive_accuracy_debt_sum") == 0
+    assert found.rise("topfive_predicted_ratio_count") == 4
+    assert found.rise("topfive_budget_used_ratio_count") == 4
+
+
+async def test_what_the_load_costs_is_owed(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path)
+    fakes.loadable = {"alexnet@imagenet1k", "vgg16@imagenet1k"}
+    fakes.profiles = [
+        profile("alexnet@imagenet1k", forward_ms=1, footprint_mb=300),
+        profile("vgg16@imagenet1k", forward_ms=300, footprint_mb=900),
+    ]
+    async with fakes.client() as client:
+        with counted() as found:
+            async with fakes.busy(client, "vgg16@imagenet1k"):
+                # It would have fitted with nothing before it.
+                answering = asyncio.create_task(client.post("/classify?latency_ms=450", content=picture()))
+                await asyncio.sleep(0.05)
+            await answering
+    assert found.risen("topfive_routed_total")["alexnet", "overloaded"] == 1
+    assert found.rise("topfive_accuracy_debt_sum") == pytest.approx(71.592 - 54.8)
+
+
+async def test_loads_and_evictions_are_counted(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path)
+    fakes.loadable = {"alexnet@imagenet1k", "vgg16@imagenet1k"}
+    fakes.memory_limit_bytes = 1_000_000_000
+    fakes.profiles = [
+        profile("alexnet@imagenet1k", forward_ms=1, footprint_mb=600),
+        profile("vgg16@imagenet1k", forward_ms=1, footprint_mb=900),
+    ]
+    with counted() as found:
+        async with fakes.client() as client:
+            await client.post("/classify?model=alexnet", content=picture())
+            await client.post("/classify?model=vgg16", content=picture())
+            await until_resident(client, "vgg16")
+            text = (await client.get("/metrics")).text
+            assert 'topfive_resident_bytes{model="vgg16"} 9e+08' in text
+            assert 'topfive_resident_bytes{model="alexnet"} 0.0' in text
+            assert 'topfive_footprint_bytes{model="alexnet"} 6e+08' in text
+            assert "topfive_memory_limit_bytes 1e+09" in text
+            assert (await client.post("/models/vgg16/unload?wait=true")).status_code == 200
+    assert found.risen("topfive_loads_total") == {("alexnet", "ok"): 1, ("vgg16", "ok"): 1}
+    assert found.risen("topfive_evictions_total") == {("alexnet", "room"): 1, ("vgg16", "asked"): 1}
+    assert found.rise("topfive_load_seconds_count") == 2
+
+
+async def test_a_load_that_fails_is_counted_as_such(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path)
+
+    def load(_checkpoint: object) -> None:
+        raise OutOfDeviceMemoryError("no room")
+
+    fakes.load = load  # type: ignore[method-assign, assignment]
+    with counted() as found:
+        async with fakes.client(warm=False) as client:
+            assert (await client.post("/classify?model=lenet5", content=picture())).status_code == 503
+    assert found.risen("topfive_loads_total") == {("lenet5", "failed"): 1}
+    assert found.risen("topfive_requests_total") == {("lenet5", "out-of-memory", "503"): 1}
+
+
+async def test_batches_say_what_ended_them(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path)
+    fakes.limits = Limits(max_batch_size=4)
+    async with fakes.client() as client:
+        with counted() as found:
+            async with fakes.busy(client, "lenet5@mnist"):
+                waiting = [
+                    asyncio.create_task(client.post("/classify?model=lenet5", content=picture())) for _ in range(6)
+                ]
+                for _ in range(3_000):
+                    await asyncio.sleep(0.001)
+                    text = (await client.get("/metrics")).text
+                    oldest = float(text.partition('topfive_queue_oldest_seconds{model="lenet5"} ')[2].split()[0])
+                    if 'topfive_queue_length{model="lenet5"} 6.0' in text and oldest:
+                        break
+                assert 0 < oldest < 60
+                assert "topfive_in_flight 7.0" in text
+            await asyncio.gather(*waiting)
+    assert found.risen("topfive_batches_total") == {("drained", "lenet5"): 2, ("full", "lenet5"): 1}
+    assert found.rise("topfive_batch_size_sum") == 7
+    assert found.rise("topfive_device_seconds_total") > 0
