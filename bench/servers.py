@@ -29,8 +29,8 @@ BOUNDARY = "topfive-bench"
 _EXPORT = """
 import sys
 from pathlib import Path
-from models.checkpoints import Catalogue
-from models.export import export
+from models.checkpoints.catalogue import Catalogue
+from models.onnx.export import export
 export(Catalogue(untrained=True).find(sys.argv[1]), Path(sys.argv[2]))
 """
 _READY_WITHIN_S = 240

@@ -35,7 +35,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.variants import VARIANTS, UnknownModelError, find_variant
+from models.networks.variants import VARIANTS, UnknownModelError, find_variant
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ def get_model(
         WeightsMissingError: ``"default"`` is asked for and the checkpoint is not on this machine.
         WrongWeightsError: the file is damaged, or holds another network.
     """
-    from models import building
+    from models.checkpoints import building
 
     variant = find_variant(name)
     return building.build(

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from models.checkpoints import Catalogue, Checkpoint
-from models.variants import find_variant
+from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.networks.variants import find_variant
 from service.config.capacity import memory_limit
 from service.config.fleet import Deployment
 from service.config.settings import Settings

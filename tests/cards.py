@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from models.checkpoints import Catalogue, Checkpoint, card
-from models.preprocess import PRESETS
-from models.variants import VARIANTS
+from models.checkpoints.catalogue import Catalogue, Checkpoint, card
+from models.images.preprocess import PRESETS
+from models.networks.variants import VARIANTS
 
 
 def checkpoint(variant: str, labels: str, **fields: Any) -> Checkpoint:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from models.checkpoints.labels import labels
 from models.data.arrays import Bytes
-from models.labels import labels
 
 WORDS = [label.word for label in labels("cifar10")]
 

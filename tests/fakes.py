@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from models.checkpoints import Catalogue, Checkpoint
+from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.engines import Engine

@@ -18,7 +18,7 @@ import onnxruntime
 import torch
 from onnx import helper, numpy_helper
 
-from models.reading import Weights
+from models.checkpoints.weights import Weights
 
 Array = npt.NDArray[np.float32]
 Edit = Callable[[Any], None]

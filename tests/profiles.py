@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.profiling.profiles import Fingerprint, Latency, Profile
 
 FINGERPRINT = Fingerprint(

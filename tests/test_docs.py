@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from models.checkpoints import Catalogue
-from models.variants import VARIANTS, Variant
+from models.checkpoints.catalogue import Catalogue
+from models.networks.variants import VARIANTS, Variant
 from service.config.settings import Settings
 from service.domain.errors import PROBLEMS
 from service.http.schemas import ClassifyQuery

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from models.checkpoints import Catalogue
-from models.labels import labels
-from models.preprocess import picture_to_crop
+from models.checkpoints.catalogue import Catalogue
+from models.checkpoints.labels import labels
+from models.images.preprocess import picture_to_crop
 from service.config.settings import Settings
 from service.engines.loader import engine_loader
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.domain.prediction import Limits
 from service.domain.snapshot import Budget, Load
 from service.engines.fake import FakeEngine

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from models.preprocess import PRESETS, crop, picture_to_crop
+from models.images.preprocess import PRESETS, crop, picture_to_crop
 
 PRESET = PRESETS["torchvision-224"]
 Crop = npt.NDArray[np.uint8]

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.checkpoints import Catalogue, cache_dir
-from models.preprocess import picture_to_crop
+from models.checkpoints.catalogue import Catalogue, cache_dir
+from models.images.preprocess import picture_to_crop
 from service.engines import blank
 from service.engines.loader import engine_loader
 

@@ -29,8 +29,8 @@ def decoder() -> Decode:
     if STYLE == "t":
         transform = torchvision_transform()
         return lambda data: transform(Image.open(io.BytesIO(data)))
-    from models.checkpoints import Catalogue
-    from models.preprocess import picture_to_crop
+    from models.checkpoints.catalogue import Catalogue
+    from models.images.preprocess import picture_to_crop
 
     preprocess = Catalogue(untrained=True).find(NETWORK).preprocess
     return lambda data: picture_to_crop(data, preprocess, max_pixels=80_000_000)
@@ -40,7 +40,7 @@ def torchvision_transform() -> Callable[[Image.Image], Any]:
     """Picture -> normalised tensor."""
     from torchvision import transforms
 
-    from models.variants import find_variant
+    from models.networks.variants import find_variant
 
     channels, side, _ = find_variant(NETWORK).input_shape
     if channels == 1:

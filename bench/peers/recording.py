@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.domain.snapshot import Decision

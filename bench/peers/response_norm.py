@@ -17,10 +17,10 @@ import onnxruntime
 from onnx import helper
 from torch import nn
 
-from models.building import build_checkpoint
-from models.checkpoints import Catalogue
-from models.export import graph
-from models.layers import LocalResponseNorm
+from models.checkpoints.building import build_checkpoint
+from models.checkpoints.catalogue import Catalogue
+from models.networks.layers import LocalResponseNorm
+from models.onnx.export import graph
 from service.engines.onnx_cpu import session_options
 
 

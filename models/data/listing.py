@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
+from models.checkpoints.labels import Label, labels
 from models.data.errors import DataError
-from models.labels import Label, labels
 
 SplitName = Literal["train", "test"]
 #: What a data set may call its test pictures, the first that is there.

@@ -12,13 +12,13 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from models.checkpoints.labels import labels
 from models.data.arrays import Arrays, Bytes, Numbers, read_npz
 from models.data.errors import DataError
 from models.data.listing import SPLIT_FOLDERS, SplitName, list_pictures
 from models.data.mnist import read_mnist
-from models.labels import labels
-from models.pictures import PictureError
-from models.preprocess import Preprocess, decode_for
+from models.images.pictures import PictureError
+from models.images.preprocess import Preprocess, decode_for
 
 _MAX_PIXELS = 80_000_000
 #: What reading a picture file raises if it, or the archive it lies in, is damaged.

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from models.data.arrays import Numbers
-from models.export import normalised
-from models.preprocess import Preprocess
+from models.images.preprocess import Preprocess
+from models.onnx.export import normalised
 
 
 class Answers(NamedTuple):

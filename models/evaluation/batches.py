@@ -13,7 +13,7 @@ from models.data.ahead import ahead
 from models.data.arrays import Bytes, Numbers
 from models.data.sources import UNREADABLE, Labelled
 from models.evaluation.crops import Crops, Scheme, decoded_as, take
-from models.preprocess import Preprocess
+from models.images.preprocess import Preprocess
 
 
 class View(NamedTuple):

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 
+from models.checkpoints.labels import Label
 from models.data.arrays import Numbers
-from models.labels import Label
 
 #: Up to so many classes, cells have room for numbers and rows for words.
 _FEW = 30

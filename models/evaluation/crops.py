@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from models.data.arrays import Bytes
-from models.preprocess import Box, Preprocess, centre, finished, fitted, window
+from models.images.preprocess import Box, Preprocess, centre, finished, fitted, window
 
 Scheme = Literal["single", "10", "144"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)

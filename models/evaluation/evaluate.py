@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.checkpoints import WrongWeightsError
+from models.checkpoints.catalogue import WrongWeightsError
 from models.data.errors import DataError
 from models.data.sources import Labelled, evenly
 from models.evaluation.answers import Answers, answered, joined, probabilities
 from models.evaluation.batches import Batch, View, batches, geometry
 from models.evaluation.crops import Scheme, crops_in
-from models.preprocess import Preprocess
+from models.images.preprocess import Preprocess
 
 #: The name of the result of all networks together.
 ENSEMBLE = "ensemble"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from models.checkpoints.labels import Label
 from models.evaluation.evaluate import Evaluation, Result
 from models.evaluation.measures import (
     ClassRow,
@@ -17,7 +18,6 @@ from models.evaluation.measures import (
     top1,
     top5,
 )
-from models.labels import Label
 
 
 def to_json(evaluation: Evaluation, classes: tuple[Label, ...]) -> dict[str, Any]:

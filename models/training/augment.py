@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from models.data.arrays import Bytes, Numbers
-from models.preprocess import Preprocess
+from models.images.preprocess import Preprocess
 from models.training.dataset import Split
 from models.training.recipes import Recipe
 

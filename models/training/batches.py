@@ -10,7 +10,7 @@ import torch
 
 from models.data.ahead import ahead
 from models.data.arrays import Numbers
-from models.preprocess import finished
+from models.images.preprocess import finished
 from models.training.augment import drawn
 from models.training.dataset import Split
 from models.training.recipes import Recipe

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from models.plots import save
+from models.analysis.plots import save
 
 
 @dataclass(frozen=True, slots=True)

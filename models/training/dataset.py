@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from models.checkpoints.labels import labels
 from models.data.arrays import Bytes, Numbers
 from models.data.errors import DataError
 from models.data.listing import and_more
 from models.data.sources import UNREADABLE, Source, open_splits
-from models.labels import labels
-from models.preprocess import Preprocess, cut
+from models.images.preprocess import Preprocess, cut
 
 #: Pictures that a thread decodes before it takes others.
 _PIECE = 64

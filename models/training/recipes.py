@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from models.variants import Variant
+from models.networks.variants import Variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

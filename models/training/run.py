@@ -14,10 +14,11 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from models.building import build
-from models.export import normalised
-from models.labels import labels
-from models.preprocess import Preprocess
+from models.checkpoints.building import build
+from models.checkpoints.labels import labels
+from models.images.preprocess import Preprocess
+from models.networks.variants import Variant
+from models.onnx.export import normalised
 from models.training.accuracy import Accuracy, measure
 from models.training.augment import colour_axes, coloured, distorted
 from models.training.batches import Batch, steps_in, training_batches
@@ -27,7 +28,6 @@ from models.training.errors import TrainingError
 from models.training.loss import classification_loss
 from models.training.recipes import Recipe
 from models.training.state import load_state, save_state
-from models.variants import Variant
 
 #: Test pictures that are looked at after each epoch; all of them after the last.
 _GLANCE = 2_000

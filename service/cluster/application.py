@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.cluster.metrics_targets import expose
 from service.cluster.remote import RemotePlacement
 from service.cluster.replica import Host

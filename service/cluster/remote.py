@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.cluster.replica import Report
 from service.domain.errors import Failure, LoadFailedError, NotReadyError, failure_of, of_a_load
 from service.domain.prediction import Prediction

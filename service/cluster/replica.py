@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.errors import DEADLINE_MISSED, Failure, LoadFailedError, NotReadyError, failure_of

@@ -14,14 +14,14 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from models.checkpoints import Catalogue, WrongWeightsError
-from models.variants import VARIANTS, UnknownModelError
+from models.checkpoints.catalogue import Catalogue, WrongWeightsError
+from models.networks.variants import VARIANTS, UnknownModelError
 from service.commands.console import console, fail, print_left_out, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from models.description import Compared, Description
+    from models.analysis.description import Compared, Description
 
 _MIB = 2**20
 
@@ -45,7 +45,7 @@ def describe(
         fail("--as-graph, --memory and --batch are for one network", 2)
     limit, batch = _bytes(memory), batch or 16
     catalogue = Catalogue(read_settings().cache_dir, left_out=print_left_out)
-    from models import description
+    from models.analysis import description
 
     rows: list[Compared] = []
     told: Description | None = None
@@ -68,7 +68,7 @@ def describe(
             _layers(told)
             _memory(told, batch, limit)
     if plot is not None:
-        from models import plots
+        from models.analysis import plots
 
         figure = plots.history_figure() if history else plots.comparison_figure(rows)
         _draw(plots.layers_figure(told) if told is not None else figure, plot, quiet=as_json)
@@ -86,7 +86,7 @@ def _bytes(text: str | None) -> int | None:
 
 
 def _draw(figure: Figure, path: Path, *, quiet: bool) -> None:
-    from models.plots import save
+    from models.analysis.plots import save
 
     try:
         save(figure, path)
@@ -101,7 +101,7 @@ def _print_json(document: object) -> None:
 
 
 def _layers(told: Description) -> None:
-    from models.layer_table import columns
+    from models.analysis.layer_table import columns
 
     variant, checkpoint = told.checkpoint.variant, told.checkpoint
     console.print(f"[bold]{variant.name}[/]  {escape(variant.paper)}", highlight=False)
@@ -150,8 +150,8 @@ def _layers(told: Description) -> None:
 
 
 def _memory(told: Description, batch: int, limit: int | None) -> None:
-    from models.description import PURPOSES
-    from models.memory import ELEMENT
+    from models.analysis.description import PURPOSES
+    from models.networks.memory import ELEMENT
 
     table = Table(box=None, pad_edge=False, title="analytic memory, MiB", title_justify="left")
     table.add_column("")
@@ -205,7 +205,7 @@ def _comparison(rows: Sequence[Compared], as_json: bool) -> None:
 
 
 def _history(as_json: bool) -> None:
-    from models.history import ILSVRC
+    from models.analysis.history import ILSVRC
 
     if as_json:
         entries: list[dict[str, Any]] = [asdict(entry) for entry in ILSVRC]

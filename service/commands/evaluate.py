@@ -14,10 +14,10 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError, read_card
-from models.labels import LABEL_SETS
-from models.labels import labels as classes_of
-from models.variants import UnknownModelError
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError, read_card
+from models.checkpoints.labels import LABEL_SETS
+from models.checkpoints.labels import labels as classes_of
+from models.networks.variants import UnknownModelError
 from service.commands.console import console, errors, fail, list_unreadable, print_left_out, read_settings
 from service.commands.evaluation_tables import class_table, summary_table
 from service.engines import DeviceError
@@ -176,7 +176,7 @@ def _most_at_once(checkpoints: Iterable[Checkpoint]) -> int:
 def _evaluate(checkpoints: dict[str, Checkpoint], pictures: Labelled, plan: Plan) -> Evaluation:
     import torch
 
-    from models.building import build_checkpoint
+    from models.checkpoints.building import build_checkpoint
     from models.evaluation.evaluate import Member, evaluate
 
     label_set = next(iter(checkpoints.values())).labels
@@ -220,9 +220,9 @@ def _tell(found: Evaluation, label_set: str, data: Path, plan: Plan, seconds: fl
 
 def _draw(found: Evaluation, label_set: str, path: Path, *, quiet: bool) -> None:
     """The confusion matrix of the last result, which of several networks is their ensemble's."""
+    from models.analysis.plots import save
     from models.evaluation.chart import confusion_figure
     from models.evaluation.measures import confusion
-    from models.plots import save
 
     result, classes = found.results[-1], classes_of(label_set)
     matrix = confusion(result.answers, len(classes))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from models.labels import Label
+from models.checkpoints.labels import Label
 
 if TYPE_CHECKING:
     from models.evaluation.evaluate import Evaluation, Result

@@ -18,9 +18,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
-from models.manifest import ManifestRow
-from models.pulling import PullError, pull
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
+from models.checkpoints.manifest import ManifestRow
+from models.install.pull import PullError, pull
 
 _AT_ONCE = 4
 

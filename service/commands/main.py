@@ -13,9 +13,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
-from models.preprocess import PRESETS
-from models.variants import UnknownModelError, find_variant
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
+from models.images.preprocess import PRESETS
+from models.networks.variants import UnknownModelError, find_variant
 from service.commands.console import console, errors, fail, print_left_out, read_settings
 from service.commands.describe import describe
 from service.commands.evaluate import evaluate
@@ -172,7 +172,7 @@ def pull(
     cache_dir: Annotated[Path | None, _setting("cache_dir")] = None,
 ) -> None:
     """Fetch public weights, check them, and store them where serve finds them. Resumes what was cut off."""
-    from models.pulling import PullError, check_space, rows_to_pull
+    from models.install.pull import PullError, check_space, rows_to_pull
     from service.commands.fetching import pull_all
 
     if everything == bool(names):
@@ -223,7 +223,7 @@ def import_(
     as_graph: Annotated[bool, typer.Option("--as-graph", help="Keep the zoo graph's own geometry.")] = False,
 ) -> None:
     """Check a weight file and store it where serve finds it."""
-    from models.importing import import_file
+    from models.install.import_ import import_file
 
     if preprocess is not None and preprocess not in PRESETS:
         fail(f"unknown preprocessing {preprocess!r}; known: {', '.join(PRESETS)}", 2)
@@ -245,7 +245,7 @@ def export(
     catalogue = _catalogue(untrained)
     try:
         checkpoint = catalogue.find(model)
-        from models.export import export as write
+        from models.onnx.export import export as write
 
         write(checkpoint, file)
     except _CANNOT_RUN as error:

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
-from models.variants import UnknownModelError
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
+from models.networks.variants import UnknownModelError
 from service.commands.console import console, errors, fail, print_left_out, read_settings
 from service.engines import DeviceError
 from service.engines.loader import Loader, device_slug, engine_loader

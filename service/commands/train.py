@@ -13,8 +13,8 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from models.labels import LABEL_SETS
-from models.variants import UnknownModelError, Variant, find_variant
+from models.checkpoints.labels import LABEL_SETS
+from models.networks.variants import UnknownModelError, Variant, find_variant
 from service.commands.console import console, errors, fail, list_unreadable, read_settings
 from service.engines import DeviceError
 from service.engines.loader import pick_device
@@ -126,7 +126,7 @@ def _recipe(
 
 
 def _read(path: Path, labels: str, recipe: Recipe, fail_unreadable: bool) -> DataSet:
-    from models.preprocess import PRESETS
+    from models.images.preprocess import PRESETS
     from models.training.dataset import read_data
 
     columns = (TextColumn("reading pictures"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -190,9 +190,9 @@ def _progress(run: Run) -> Iterator[tuple[Progress, Any]]:
 
 
 def _finish(run: Run, out: Path) -> None:
-    from models.checkpoints import Checkpoint
-    from models.description import counted
-    from models.importing import write_checkpoint
+    from models.analysis.description import counted
+    from models.checkpoints.catalogue import Checkpoint
+    from models.install.import_ import write_checkpoint
 
     trained = run.finish()
     recipe, data = run.recipe, run.data

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.config.fleet import Fleet, FleetError
 from service.config.settings import Settings
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.variants import VARIANTS, find_variant
+from models.networks.variants import VARIANTS, find_variant
 
 
 class FleetError(ValueError):

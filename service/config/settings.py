@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.checkpoints import cache_dir
+from models.checkpoints.catalogue import cache_dir
 
 _PREFIX = "TOPFIVE_"
 #: What Kubernetes, for a Service named topfive, and Docker's links put into the environment of each container.

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from models.checkpoints import Catalogue, Checkpoint, State, WeightsMissingError
-from models.labels import LABEL_SETS
-from models.variants import UnknownModelError, find_variant
+from models.checkpoints.catalogue import Catalogue, Checkpoint, State, WeightsMissingError
+from models.checkpoints.labels import LABEL_SETS
+from models.networks.variants import UnknownModelError, find_variant
 from service.domain.errors import BadParameterError
 
 PREFIX = "ensemble:"

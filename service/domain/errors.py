@@ -30,9 +30,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.checkpoints import WeightsMissingError, WrongWeightsError
-from models.pictures import TooManyPartsError, TooManyPixelsError, UndecodableError, UnsupportedFormatError
-from models.variants import UnknownModelError
+from models.checkpoints.catalogue import WeightsMissingError, WrongWeightsError
+from models.images.pictures import TooManyPartsError, TooManyPixelsError, UndecodableError, UnsupportedFormatError
+from models.networks.variants import UnknownModelError
 from service.engines.buckets import OutOfDeviceMemoryError
 from service.http.schemas import Considered
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.domain.ensemble import Ensemble
 from service.http.schemas import Routing
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoints import Checkpoint
-from models.preprocess import Preprocess
+from models.checkpoints.catalogue import Checkpoint
+from models.images.preprocess import Preprocess
 from service.profiling.profiles import Fingerprint
 
 #: Classes that an engine gives for each picture: the most that a caller may ask for.

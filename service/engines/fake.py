@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoints import Checkpoint
-from models.labels import labels
+from models.checkpoints.catalogue import Checkpoint
+from models.checkpoints.labels import labels
 from service.engines import MAX_K, TopK
 
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.engines import DeviceError, Engine
 from service.profiling.profiles import Fingerprint, weights_digest
 
@@ -54,11 +54,11 @@ class Loader:
         """Makes what later loads will find in the cache, or looks whether the weights are the network's, as far as that
         takes no memory worth mentioning. Blocks; raises what loading would."""
         if self.engine == "onnx_cpu":
-            from models.graph_cache import cached_graph
+            from models.onnx.graph_cache import cached_graph
 
             cached_graph(checkpoint, self.cache_dir)
         elif checkpoint.path is not None:
-            from models.building import check_weights
+            from models.checkpoints.building import check_weights
 
             check_weights(checkpoint)
 

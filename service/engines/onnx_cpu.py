@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from models.checkpoints import Checkpoint
-from models.graph_cache import Damaged, cached_graph
+from models.checkpoints.catalogue import Checkpoint
+from models.onnx.graph_cache import Damaged, cached_graph
 from service.engines import TopK, blank, give_memory_back
 
 log = logging.getLogger(__name__)

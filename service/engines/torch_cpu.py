@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.building import build_checkpoint
-from models.checkpoints import Checkpoint
-from models.export import normalised
-from models.postprocess import top_k
+from models.checkpoints.building import build_checkpoint
+from models.checkpoints.catalogue import Checkpoint
+from models.networks.postprocess import top_k
+from models.onnx.export import normalised
 from service.engines import MAX_K, TopK, blank, give_memory_back
 
 

@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.config.settings import Settings
 from service.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE, Failure
 from service.http.callers import announces_body

@@ -15,7 +15,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.config.settings import Settings
 from service.domain.ensemble import Ensemble
 from service.domain.errors import (

@@ -8,7 +8,7 @@ import time
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
 from service.config.settings import Settings
 from service.domain.errors import DEADLINE_MISSED, Failure
 from service.http.callers import no_body, only_from_this_machine

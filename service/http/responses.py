@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
-from models.checkpoints import Checkpoint
-from models.labels import labels
+from models.checkpoints.catalogue import Checkpoint
+from models.checkpoints.labels import labels
 from service.domain.ensemble import Ensemble, members_of
 from service.domain.errors import SLOW_BODY, Failure, problem_document
 from service.domain.prediction import Prediction

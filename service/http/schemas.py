@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer
 
-from models.labels import LABEL_SETS
+from models.checkpoints.labels import LABEL_SETS
 
 
 def _label_set(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.domain.ensemble import Ensemble
 from service.domain.errors import Failure
 from service.domain.prediction import Prediction

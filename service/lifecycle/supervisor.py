@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models.checkpoints import Catalogue
-from models.graph_cache import clear_unused_graphs
+from models.checkpoints.catalogue import Catalogue
+from models.onnx.graph_cache import clear_unused_graphs
 from service.config.capacity import MOST_CONNECTIONS, Machine, check_fits, most_connections, with_device
 from service.config.fleet import load_fleet
 from service.config.listening import NotOurAddressError, addresses, is_wildcard

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.domain.quiet import Quiet
 from service.domain.snapshot import LEAST_SAFETY
 from service.profiling.profiles import Profile, quantile, size_class

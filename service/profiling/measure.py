@@ -23,8 +23,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from models.checkpoints import Catalogue, Checkpoint
-from models.preprocess import picture_to_crop
+from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.images.preprocess import picture_to_crop
 from service.engines import Engine, blank
 from service.engines.loader import EngineName, Loader, engine_loader
 from service.profiling.profiles import Latency, Profile
@@ -88,7 +88,7 @@ def measure(checkpoint: Checkpoint, loader: Loader, *, seconds: float, quick: bo
 def _prepare(checkpoint: Checkpoint, loader: Loader, *, quick: bool) -> float | None:
     """Fills the cache for the checkpoint, and says how long that takes with an empty one; None if it was full and that
     is not worth the time."""
-    from models.graph_cache import export_apart, graph_path
+    from models.onnx.graph_cache import export_apart, graph_path
 
     started = time.perf_counter()
     if loader.engine != "onnx_cpu" or not graph_path(checkpoint, loader.cache_dir).is_file():

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.engines.loader import Loader, device_slug
 from service.profiling.profiles import Profile, Profiles
 

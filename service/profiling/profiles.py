@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from models.checkpoints import Checkpoint, WeightsMissingError
+from models.checkpoints.catalogue import Checkpoint, WeightsMissingError
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.domain.snapshot import LEAST_SAFETY, Budget, Candidate, Decision, Fit, Load, Standing, milliseconds
 from service.http.schemas import Routing
 from service.routing.refusal import considered, refuse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from models.checkpoints import Checkpoint, WeightsMissingError
+from models.checkpoints.catalogue import Checkpoint, WeightsMissingError
 from service.domain.ensemble import Ensemble
 from service.domain.errors import NoModelFitsError, OverloadedError
 from service.domain.snapshot import LEAST_SAFETY, Budget, Fit, milliseconds

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
-from models.checkpoints import Catalogue, Checkpoint
+from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.config.settings import Settings
 from service.domain.ensemble import Ensemble, find, members_of
 from service.domain.errors import DeadlineMissedError, NoModelFitsError, OverloadedError

@@ -7,8 +7,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from models.pictures import TooManyPartsError, TooManyPixelsError
-from models.preprocess import Preprocess, picture_to_crop
+from models.images.pictures import TooManyPartsError, TooManyPixelsError
+from models.images.preprocess import Preprocess, picture_to_crop
 
 #: A picture within both is decoded on the event loop, in a third of a millisecond, unless it has more parts (scans,
 #: segments, chunks, runs) than a plain file.

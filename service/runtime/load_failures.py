@@ -13,8 +13,8 @@ import math
 import os
 from collections.abc import Callable
 
-from models.checkpoints import Checkpoint, WeightsMissingError, WrongWeightsError
-from models.graph_cache import ExportError, KilledError
+from models.checkpoints.catalogue import Checkpoint, WeightsMissingError, WrongWeightsError
+from models.onnx.graph_cache import ExportError, KilledError
 from service.domain.errors import OUT_OF_MEMORY, TABLE, LoadFailedError, MemoryLimitError
 from service.engines.buckets import OutOfDeviceMemoryError
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.batching.slot import DeviceSlot
 from service.domain.errors import Failure, LoadFailedError, NotReadyError
 from service.domain.prediction import Limits, Prediction

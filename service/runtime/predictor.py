@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.batching.batcher import Batched, Batcher
 from service.batching.cutting import Batch
 from service.batching.limit import BatchLimit

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from prometheus_client import Counter
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.domain.ensemble import LEAST_MEMBERS, PREFIX
 from service.domain.errors import PROBLEMS
 from service.domain.snapshot import Decision

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.checkpoints import Catalogue, Checkpoint
-from models.importing import import_file
-from models.variants import find_variant
+from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.install.import_ import import_file
+from models.networks.variants import find_variant
 from tests.fakes import Fakes
 from tests.running import Service, started
 

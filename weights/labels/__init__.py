@@ -1,1 +1,1 @@
-"""Label sets, a class a line; ``models/labels.py`` reads them."""
+"""Label sets, a class a line; ``models/checkpoints/labels.py`` reads them."""

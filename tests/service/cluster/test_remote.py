@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.cluster import remote
 from service.cluster.remote import RemotePlacement, RemotePredictor, Report
 from service.cluster.replica import Host

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
 from service.cluster.replica import Host
 from service.domain.errors import Failure
 from service.domain.prediction import Limits, Prediction

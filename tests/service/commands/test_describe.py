@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from models import description, list_models
-from models.checkpoints import Checkpoint
-from models.description import Description
-from models.history import ILSVRC
-from models.preprocess import PRESETS
-from models.variants import VARIANTS
+from models import list_models
+from models.analysis import description
+from models.analysis.description import Description
+from models.analysis.history import ILSVRC
+from models.checkpoints.catalogue import Checkpoint
+from models.images.preprocess import PRESETS
+from models.networks.variants import VARIANTS
 from service.commands import console as terminal
 from service.commands.main import app
 from tests.cards import put

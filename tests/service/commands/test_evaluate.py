@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from models import get_model
-from models.checkpoints import Catalogue, Checkpoint, card, read_card
-from models.importing import write_checkpoint
-from models.labels import labels
-from models.preprocess import PRESETS, picture_to_crop
-from models.variants import find_variant
+from models.checkpoints.catalogue import Catalogue, Checkpoint, card, read_card
+from models.checkpoints.labels import labels
+from models.images.preprocess import PRESETS, picture_to_crop
+from models.install.import_ import write_checkpoint
+from models.networks.variants import find_variant
 from service.commands.main import app
 from service.engines.onnx_cpu import OnnxCpu
 from service.engines.torch_cpu import TorchCpu

@@ -14,9 +14,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models import checkpoints, get_model, manifest, pulling
-from models.manifest import ManifestRow
-from models.variants import VARIANTS
+from models import get_model
+from models.checkpoints import catalogue as checkpoints
+from models.checkpoints import manifest
+from models.checkpoints.manifest import ManifestRow
+from models.install import pull as pulling
+from models.networks.variants import VARIANTS
 from service.commands.main import app
 from service.config.settings import Settings
 from service.lifecycle import record as state

@@ -13,8 +13,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from models import get_model
-from models.checkpoints import Catalogue, read_card
-from models.preprocess import PRESETS
+from models.checkpoints.catalogue import Catalogue, read_card
+from models.images.preprocess import PRESETS
 from models.training.accuracy import measure
 from models.training.dataset import read_data
 from models.training.run import Run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import Catalogue, Checkpoint
+from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.config.capacity import (
     PROCESS_BYTES,
     Machine,

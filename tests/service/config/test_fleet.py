@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.variants import VARIANTS
+from models.networks.variants import VARIANTS
 from service.config.fleet import FleetError, load_fleet
 
 

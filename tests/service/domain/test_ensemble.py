@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
-from models.variants import UnknownModelError
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
+from models.networks.variants import UnknownModelError
 from service.domain.ensemble import Ensemble, find, find_ensemble, members_of
 from service.domain.errors import BadParameterError, NoModelFitsError
 from service.domain.snapshot import Budget, Candidate, Load, Standing, together

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 
-from models.checkpoints import Catalogue, WeightsMissingError
-from models.pictures import PictureError
-from models.variants import UnknownModelError
+from models.checkpoints.catalogue import Catalogue, WeightsMissingError
+from models.images.pictures import PictureError
+from models.networks.variants import UnknownModelError
 from service.domain.errors import (
     INTERNAL,
     PROBLEMS,

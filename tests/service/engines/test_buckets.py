@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.building import build_checkpoint
-from models.checkpoints import Catalogue
+from models.checkpoints.building import build_checkpoint
+from models.checkpoints.catalogue import Catalogue
 from service.engines import TopK
 from service.engines.buckets import Buckets, OutOfDeviceMemoryError, powers_up_to
 from service.engines.overlap import Event, is_out_of_memory

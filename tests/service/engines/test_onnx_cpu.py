@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from models import graph_cache
-from models.checkpoints import Catalogue, Checkpoint
-from models.graph_cache import cached_graph, graph_path
-from models.labels import labels
+from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.checkpoints.labels import labels
+from models.onnx import graph_cache
+from models.onnx.graph_cache import cached_graph, graph_path
 from service.engines import MAX_K
 from service.engines.onnx_cpu import DamagedGraphError, OnnxCpu
 from service.engines.torch_cpu import TorchCpu
@@ -25,7 +25,7 @@ GOOGLENET = Catalogue(untrained=True).find("googlenet")
     ("checkpoint", "cache"), [(LENET, "box_cache"), (GOOGLENET, "untrained_cache")], ids=["lenet5", "googlenet"]
 )
 def test_it_answers_like_torch(checkpoint: Checkpoint, cache: str, request: pytest.FixtureRequest) -> None:
-    """Every network's graph is compared in tests/models/test_export.py; here the way through the cache is."""
+    """Every network's graph is compared in tests/models/onnx/test_export.py; here the way through the cache is."""
     preprocess = checkpoint.preprocess
     engine, plain = (
         OnnxCpu(checkpoint, threads=1, cache_dir=request.getfixturevalue(cache)),

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.building import build_checkpoint
-from models.checkpoints import Catalogue, Checkpoint
-from models.layers import LRN_CAFFE, LocalResponseNorm
-from models.lenet import TableConv2d
-from models.preprocess import PRESETS
-from models.variants import VARIANTS
+from models.checkpoints.building import build_checkpoint
+from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.images.preprocess import PRESETS
+from models.networks.layers import LRN_CAFFE, LocalResponseNorm
+from models.networks.lenet import TableConv2d
+from models.networks.variants import VARIANTS
 from service.engines import MAX_K, TopK, torch_cuda
 from service.engines.buckets import OutOfDeviceMemoryError
 from service.engines.torch_cuda import TorchCuda, for_capture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from models.checkpoints import Checkpoint, WrongWeightsError
+from models.checkpoints.catalogue import Checkpoint, WrongWeightsError
 from service.domain.prediction import Limits
 from service.engines import Engine
 from tests.fakes import Fakes

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.checkpoints import Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from service.engines import Engine
 from tests.fakes import Fakes, until_resident
 from tests.pictures import picture

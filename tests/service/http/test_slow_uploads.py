@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.domain.errors import DeadlineMissedError, NoModelFitsError
 from service.domain.prediction import Limits
 from service.engines.fake import FakeEngine

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.checkpoints import Catalogue, Checkpoint
+from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.cluster.remote import RemotePlacement
 from service.cluster.replica import Host
 from service.config.fleet import Deployment

@@ -14,7 +14,7 @@ from grafana_foundation_sdk.cog.runtime import panelcfg_config
 from grafana_foundation_sdk.models.dashboard import Dashboard, FieldColorModeId
 from grafana_foundation_sdk.models.dashboard import Panel as PanelSchema
 
-from models.variants import VARIANTS
+from models.networks.variants import VARIANTS
 from service.observability.dashboards.__main__ import FOLDER, files
 from service.observability.dashboards.panels import MODEL_COLOURS
 from service.observability.render import dashboards

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.domain.quiet import Quiet
 from service.domain.snapshot import LEAST_SAFETY
 from service.profiling.forecast import Forecast, Safety

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.engines.loader import Loader
 from service.profiling import measure as measuring
 from service.profiling.profiler import measure_apart

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from models.checkpoints import Catalogue, Checkpoint
+from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.engines.loader import Loader
 from service.profiling import profiler as profiling
 from service.profiling import profiles

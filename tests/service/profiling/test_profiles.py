@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.profiling import profiles
 from service.profiling.profiles import (
     SIZE_CLASSES,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
 from service.domain.errors import NoModelFitsError, OverloadedError
 from service.domain.snapshot import LEAST_SAFETY, Budget, Candidate, Load, Standing
 from service.http.schemas import Considered

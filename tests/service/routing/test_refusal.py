@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import Catalogue, Checkpoint, WeightsMissingError
-from models.variants import VARIANTS
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
+from models.networks.variants import VARIANTS
 from service.domain.errors import NoModelFitsError, OverloadedError
 from service.domain.snapshot import Budget, Candidate, Load, Standing
 from service.routing.choose import choose, default_label_set

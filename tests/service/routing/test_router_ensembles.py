@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from models.checkpoints import Catalogue, Checkpoint
+from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.config.settings import Settings
 from service.domain.ensemble import Ensemble
 from service.domain.errors import OverloadedError

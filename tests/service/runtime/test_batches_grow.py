@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.domain.prediction import Limits, Prediction
 from service.engines.fake import FakeEngine
 from service.runtime.placement import LocalPlacement

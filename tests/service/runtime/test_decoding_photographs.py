@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.checkpoints import Checkpoint
-from models.preprocess import crop, picture_to_crop
+from models.checkpoints.catalogue import Checkpoint
+from models.images.preprocess import crop, picture_to_crop
 from service.engines.onnx_cpu import OnnxCpu
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.engines import TopK
 from service.engines.fake import FakeEngine
 from service.runtime.forward import Ask, Passes, Top

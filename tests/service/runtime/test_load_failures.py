@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import Catalogue, WeightsMissingError, WrongWeightsError
-from models.graph_cache import ExportError, KilledError
+from models.checkpoints.catalogue import Catalogue, WeightsMissingError, WrongWeightsError
+from models.onnx.graph_cache import ExportError, KilledError
 from service.domain.errors import LoadFailedError, failure_of, of_a_load
 from service.runtime.load_failures import LoadFailures
 

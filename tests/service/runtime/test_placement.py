@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import Catalogue, Checkpoint
+from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.batching.slot import DeviceSlot
 from service.domain.errors import NotReadyError
 from service.domain.prediction import Limits, Prediction

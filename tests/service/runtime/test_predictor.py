@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
-from models.preprocess import Preprocess, picture_to_crop
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
+from models.images.preprocess import Preprocess, picture_to_crop
 from service.batching.slot import DeviceSlot
 from service.domain.errors import Failure
 from service.domain.prediction import Limits, Prediction

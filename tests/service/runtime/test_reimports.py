@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.checkpoints import Catalogue, Checkpoint, WrongWeightsError
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
 from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.engines import Engine

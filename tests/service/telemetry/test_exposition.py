@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.config.listening import is_wildcard
 from service.config.settings import Settings
 from service.domain.errors import NotReadyError

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from opentelemetry.trace import StatusCode
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.batching.slot import DeviceSlot
 from service.domain.errors import Failure
 from service.domain.prediction import Limits

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import Catalogue, Checkpoint
+from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.engines import Engine

@@ -20,7 +20,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from typer.testing import CliRunner
 
-from models.checkpoints import Catalogue
+from models.checkpoints.catalogue import Catalogue
 from service.cluster.remote import RemotePredictor
 from service.cluster.replica import Host
 from service.commands.main import app

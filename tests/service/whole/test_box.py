@@ -12,7 +12,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from models.labels import labels
+from models.checkpoints.labels import labels
 from service.commands.main import app
 from tests.data_sets import write_zip
 from tests.running import Service

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.checkpoints import Checkpoint
-from models.labels import labels
+from models.checkpoints.catalogue import Checkpoint
+from models.checkpoints.labels import labels
 from tests.running import uvicorn_service
 
 WORDNET_IDS = {label.wordnet_id: index for index, label in enumerate(labels("imagenet1k"))}

@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.variants import VARIANTS
+from models.networks.variants import VARIANTS
 from tests.pictures import DIGIT, photo
 from tests.running import Service, uvicorn_service
 
 #: VGG-16 for its kind: the other large ones would only take minutes and gigabytes more, and their graphs are compared
-#: with torch in tests/models/test_export.py.
+#: with torch in tests/models/onnx/test_export.py.
 NAMES = [name for name, variant in VARIANTS.items() if variant.params < 80_000_000 or name == "vgg16"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(480)]

@@ -1,0 +1,131 @@
+"""A row of the table, or a checkpoint -> a torch module with the right weights in it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError
+from models.checkpoints.weights import Weights, check_fit, read_outline, read_weights
+from models.networks.layers import LRNConstants
+from models.networks.variants import Variant
+
+#: Random weights of a variant are the same in every process and every run.
+UNTRAINED_SEED = 0
+
+
+def build(
+    variant: Variant,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    aux_heads: bool = False,
+    as_graph: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """What ``models.get_model`` documents, for a row of the table."""
+    if weights is None:
+        return _network(variant, num_classes, aux_heads, as_graph, arguments or {}).eval()
+    if weights == "default":
+        checkpoint = Catalogue().find(variant.name)
+        if checkpoint.path is None:
+            raise WeightsMissingError(checkpoint)
+        weights = checkpoint.path
+    path = Path(weights)
+    read = read_weights(variant, path, as_graph=as_graph)
+    if num_classes is not None and num_classes != read.num_classes:
+        raise WrongWeightsError(f"{path} has {read.num_classes} classes; num_classes={num_classes} was asked for")
+    return build_with(variant, read, path, aux_heads=aux_heads, as_graph=as_graph, arguments=arguments)
+
+
+def build_with(
+    variant: Variant,
+    weights: Weights,
+    path: Path,
+    *,
+    aux_heads: bool = False,
+    as_graph: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """The network with weights that were read from ``path``, in eval mode.
+
+    Raises:
+        WrongWeightsError: the tensors are not exactly those of the network.
+    """
+    merged = {**weights.network, **(arguments or {})}
+    # On the meta device nothing is initialised only to be overwritten: the file's tensors become the parameters.
+    try:
+        with torch.device("meta"):
+            network = _network(variant, weights.num_classes, aux_heads, as_graph, merged)
+    except (TypeError, ValueError, LookupError) as error:
+        raise WrongWeightsError(f"{path}: {variant.name} does not know what its card asks for: {error}") from error
+    state = weights.state
+    if variant.has_aux_heads and not aux_heads:
+        state = {name: tensor for name, tensor in state.items() if not name.lower().startswith("aux")}
+    # Files from before torch 0.4.1 lack batch norm's counter of batches, which nothing here uses.
+    counters = (name for name in network.state_dict() if name.endswith(".num_batches_tracked"))
+    state = {**state, **{name: torch.tensor(0) for name in counters if name not in state}}
+    check_fit(path, variant.name, network, state)
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.requires_grad_(True).eval()
+
+
+def build_checkpoint(checkpoint: Checkpoint) -> nn.Module:
+    """The network of a checkpoint, ready to serve; seeded random weights for an untrained one.
+
+    Raises:
+        WeightsMissingError: its weights are not on this machine.
+        WrongWeightsError: they are damaged.
+    """
+    if not checkpoint.trained:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(UNTRAINED_SEED)
+            return build(checkpoint.variant, arguments=checkpoint.network)
+    if checkpoint.path is None:
+        raise WeightsMissingError(checkpoint)
+    return build(checkpoint.variant, weights=checkpoint.path, arguments=checkpoint.network)
+
+
+def check_weights(checkpoint: Checkpoint) -> None:
+    """Compares the names, shapes and types of the tensors in a checkpoint's file with its network's, by the file's
+    header alone.
+
+    Raises:
+        WeightsMissingError: its weights are not on this machine.
+        WrongWeightsError: they are not those of the network.
+        OSError: the file cannot be read.
+    """
+    path = checkpoint.path
+    if path is None:
+        raise WeightsMissingError(checkpoint)
+    weights = read_outline(checkpoint.variant, path)
+    build_with(checkpoint.variant, weights, path, arguments=checkpoint.network)
+
+
+def _network(
+    variant: Variant,
+    num_classes: int | None,
+    aux_heads: bool,
+    as_graph: bool,
+    arguments: Mapping[str, Any],
+) -> nn.Module:
+    module, function = variant.builder.split(":")
+    build_variant = getattr(importlib.import_module(f"models.networks.{module}"), function)
+    merged: dict[str, Any] = {**variant.arguments, **arguments}
+    if isinstance(merged.get("lrn"), Mapping):
+        merged["lrn"] = LRNConstants(**merged["lrn"])
+    if num_classes is not None:
+        merged["num_classes"] = num_classes
+    if variant.has_aux_heads:
+        merged["aux_heads"] = aux_heads
+    elif aux_heads:
+        raise ValueError(f"{variant.name} has no auxiliary heads")
+    if as_graph and variant.graph_differs:
+        merged["as_graph"] = True
+    network: nn.Module = build_variant(**merged)
+    return network

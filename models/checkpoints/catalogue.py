@@ -1,0 +1,362 @@
+"""Which checkpoints exist, and where their weights lie: the manifest, the box and the local cache. Without torch.
+
+``weights/manifest.toml`` names the checkpoints that the project knows: the ones in the box (``file``) and the
+public ones (``url``). ``topfive import`` puts weights into the cache, each file with its own card in its header;
+a card in the cache wins over the box.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import platformdirs
+
+from models.checkpoints.cards import CardError, parse_card
+from models.checkpoints.labels import LABEL_SETS
+from models.checkpoints.manifest import ManifestRow, manifest
+from models.images.preprocess import PRESETS, Preprocess
+from models.networks.memory import Costs
+from models.networks.variants import VARIANTS, UnknownModelError, Variant, find_variant
+
+State = Literal["loadable", "weights missing"]
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class WeightsMissingError(FileNotFoundError):
+    """The checkpoint is known, but its weights are not on this machine. The text says how to get them."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(f"{checkpoint.name} has no weights on this machine: {checkpoint.mend}")
+        self.checkpoint = checkpoint
+
+    def __str__(self) -> str:  # FileNotFoundError would print an errno
+        return str(self.args[0])
+
+
+class WrongWeightsError(ValueError):
+    """The weight file is damaged, of no kind that is read here, or holds another network; the text says in one line
+    what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Weights for a variant on one label set, or the lack of them."""
+
+    variant: Variant
+    labels: str
+    origin: str
+    preprocess: Preprocess
+    top1: float | None
+    top5: float | None
+    accuracy_source: str = ""
+    recipe: str = ""
+    """How it was trained, if that happened here: data, recipe and seed."""
+    trained: bool = True
+    path: Path | None = None
+    """Where the weights lie; None if they are missing, or random."""
+    modified_ns: int | None = None
+    """When a file in the cache was last put there: other weights, even under the same card. A later file has a later
+    time, whatever its own age: the inode's change time, which a copy with old times has too."""
+    url: str | None = None
+    download_bytes: int | None = None
+    """What there is to fetch from ``url``."""
+    network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+    own_costs: Costs | None = None
+    """Where they were counted for this very checkpoint."""
+
+    @property
+    def costs(self) -> Costs:
+        """What the network needs in the shape of this checkpoint; the variant's figures, where nobody counted."""
+        return self.own_costs or self.variant.costs
+
+    @property
+    def model(self) -> str:
+        """What an answer calls it: the variant's name."""
+        return self.variant.name
+
+    @property
+    def name(self) -> str:
+        """``googlenet@imagenet1k``, or ``googlenet@untrained``."""
+        return f"{self.variant.name}@{self.labels if self.trained else 'untrained'}"
+
+    @property
+    def state(self) -> State:
+        return "loadable" if self.path is not None or not self.trained else "weights missing"
+
+    @property
+    def mend(self) -> str:
+        """What to do about missing weights."""
+        name = self.variant.name
+        if self.url is None or self.download_bytes is None:
+            return f"no public weights are known; import your own with: topfive import {name} FILE"
+        size = f"{self.download_bytes / 1e6:.0f} MB"
+        return f"topfive pull {name} (fetches {size}), or offline: topfive import {name} FILE"
+
+
+class Catalogue:
+    """The checkpoints of this machine. Looks at the cache's folder on every call, so that an import shows at once.
+
+    Args:
+        cache_dir: where imported weights lie; ``cache_dir()`` by default.
+        untrained: every variant has seeded random weights instead, whatever checkpoints exist.
+        variants: the ones that count, for a service that does not host them all; by default all.
+        left_out: told of each file in the cache that counts as no checkpoint, and why, once for each content.
+    """
+
+    def __init__(
+        self,
+        cache_directory: Path | None = None,
+        *,
+        untrained: bool = False,
+        variants: Collection[str] | None = None,
+        left_out: Callable[[Path, str], None] = lambda _path, _why: None,
+    ) -> None:
+        self.cache_dir = cache_directory or cache_dir()
+        self.untrained = untrained
+        self._variants = VARIANTS.keys() if variants is None else frozenset(variants)
+        self._left_out = left_out
+        self._changed_at = -1
+        self._rows: list[Checkpoint] = []
+        self._cards: dict[Path, tuple[object, Checkpoint | None]] = {}
+        self._found: dict[tuple[str, str | None], Checkpoint] = {}
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """One for each checkpoint that is known or here, and one for each variant that has none."""
+        # Files come into the folder by rename, which changes the folder's time: one stat tells whether to read it.
+        try:
+            changed_at = (self.cache_dir / "checkpoints").stat().st_mtime_ns
+        except FileNotFoundError:
+            changed_at = 0
+        if changed_at != self._changed_at:
+            # A folder's time moves in ticks (of milliseconds on some systems), so two changes may share one: while
+            # the last one is fresh, the time proves nothing.
+            fresh = abs(time.time_ns() - changed_at) < 1_000_000_000
+            rows = [row for row in self._read() if row.variant.name in self._variants]
+            if rows != self._rows:
+                # What has not changed stays the same object, which is quickly told from another.
+                before = {row.name: row for row in self._rows}
+                self._rows = [before[row.name] if before.get(row.name) == row else row for row in rows]
+                self._found.clear()
+            self._changed_at = -1 if fresh else changed_at
+        return self._rows
+
+    def _read(self) -> list[Checkpoint]:
+        if self.untrained:
+            return [_untrained(variant) for variant in VARIANTS.values()]
+        found: dict[tuple[str, str], Checkpoint] = {}
+        for row in manifest():
+            if row.variant in VARIANTS:
+                found.setdefault((row.variant, row.labels), _from_manifest(row))
+        cards = {path: self._card(path) for path in sorted(self.cache_dir.glob("checkpoints/*@*.safetensors"))}
+        self._cards = cards
+        for _, checkpoint in cards.values():
+            if checkpoint is not None:
+                found[checkpoint.variant.name, checkpoint.labels] = checkpoint
+        with_rows = {variant for variant, _ in found}
+        for variant in VARIANTS.values():
+            if variant.name not in with_rows:
+                found[variant.name, variant.labels] = _without_weights(variant)
+        order = {name: i for i, name in enumerate(VARIANTS)}
+        return sorted(found.values(), key=lambda c: (order[c.variant.name], LABEL_SETS.index(c.labels)))
+
+    def _card(self, path: Path) -> tuple[object, Checkpoint | None]:
+        """What identifies the content of a file in the cache, and its checkpoint; what is known is not read again."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None, None
+        content = status.st_ino, status.st_size, status.st_ctime_ns
+        known = self._cards.get(path)
+        if known is not None and known[0] == content:
+            return known
+        why, checkpoint = "it has no card; topfive import gives it one", None
+        try:
+            checkpoint = checked_card(path)
+        except CardError as error:
+            why = str(error)
+        if checkpoint is not None and path != self.path_for(checkpoint.variant, checkpoint.labels):
+            why, checkpoint = f"its card is that of {checkpoint.name}", None
+        if checkpoint is None:
+            self._left_out(path, why)
+        return content, checkpoint
+
+    def find(
+        self, model: str, labels: str | None = None, serves: Callable[[Checkpoint], bool] | None = None
+    ) -> Checkpoint:
+        """The checkpoint that ``model`` (variant, alias or ``variant@label_set``) stands for.
+
+        Without a label set: imagenet1k if loadable, else cifar10, else mnist; if nothing is loadable, the first.
+
+        Args:
+            model: as above.
+            labels: the label set, where ``model`` does not say it.
+            serves: whether a loadable checkpoint can be served; one that cannot comes after those that can.
+
+        Raises:
+            UnknownModelError: no such variant, or it has no checkpoint for that label set.
+        """
+        rows = self.checkpoints()
+        if serves is not None:
+            return self._find(rows, model, labels, serves)
+        known = self._found.get((model, labels))
+        if known is None:
+            known = self._found[model, labels] = self._find(rows, model, labels)
+        return known
+
+    def _find(
+        self,
+        rows: list[Checkpoint],
+        model: str,
+        labels: str | None,
+        serves: Callable[[Checkpoint], bool] = lambda _checkpoint: True,
+    ) -> Checkpoint:
+        name, _, at = model.partition("@")
+        variant = find_variant(name)
+        if variant.name not in self._variants:
+            raise UnknownModelError(model, self._variants)
+        if at and labels and at != labels:
+            raise UnknownModelError(f"{model} with labels={labels}")
+        wanted = at or labels
+        rows = [c for c in rows if c.variant == variant]
+        if wanted and not (wanted == "untrained" and self.untrained):
+            rows = [c for c in rows if c.labels == wanted]
+        if not rows:
+            raise UnknownModelError(f"{variant.name}@{wanted}")
+
+        # What cannot be loaded now may be in a moment; what lacks weights has to be fetched first.
+        def rank(row: Checkpoint) -> tuple[bool, bool, int]:
+            there = row.state == "loadable"
+            return not there, there and not serves(row), LABEL_SETS.index(row.labels)
+
+        return min(rows, key=rank)
+
+    def path_for(self, variant: Variant, labels: str) -> Path:
+        """Where the weights of a checkpoint are stored."""
+        return self.cache_dir / "checkpoints" / f"{variant.name}@{labels}.safetensors"
+
+
+def cache_dir() -> Path:
+    """``TOPFIVE_CACHE_DIR``, or the user's cache folder."""
+    return Path(os.environ.get("TOPFIVE_CACHE_DIR") or platformdirs.user_cache_path("topfive"))
+
+
+def card(checkpoint: Checkpoint) -> dict[str, str]:
+    """The checkpoint's description as safetensors metadata; ``read_card`` takes it back."""
+    fields = {
+        "variant": checkpoint.variant.name,
+        "labels": checkpoint.labels,
+        "origin": checkpoint.origin,
+        "top1": checkpoint.top1,
+        "top5": checkpoint.top5,
+        "accuracy_source": checkpoint.accuracy_source,
+        "recipe": checkpoint.recipe,
+        "preprocess": checkpoint.preprocess.to_json(),
+        "network": dict(checkpoint.network),
+        "costs": None if checkpoint.own_costs is None else asdict(checkpoint.own_costs),
+    }
+    return {"topfive": json.dumps(fields)}
+
+
+def read_card(path: Path) -> Checkpoint | None:
+    """The checkpoint that a safetensors file describes in its header; None for a file without our card, or with one
+    that cannot be used, or a damaged one."""
+    try:
+        return checked_card(path)
+    except CardError:
+        return None
+
+
+def checked_card(path: Path) -> Checkpoint | None:
+    """The checkpoint that a safetensors file describes in its header; None for a file without our card.
+
+    Raises:
+        CardError: the file is no whole safetensors file, or its card cannot be used.
+    """
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(100_000_000, status.st_size):  # the first is the format's own limit
+                raise CardError("it is no whole safetensors file")
+            header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {})
+        if "topfive" not in metadata:
+            return None
+        text = metadata["topfive"]
+        size = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except OSError as error:
+        raise CardError(f"it cannot be read: {error.strerror}") from error
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CardError("it is no whole safetensors file") from error
+    if size != status.st_size:
+        raise CardError(f"it has {status.st_size:,} bytes where its header tells of {size:,}")
+    card = parse_card(text)
+    return Checkpoint(
+        variant=card.variant,
+        labels=card.labels,
+        origin=card.origin,
+        preprocess=card.preprocess,
+        top1=card.top1,
+        top5=card.top5,
+        accuracy_source=card.accuracy_source,
+        recipe=card.recipe,
+        network=card.network,
+        own_costs=card.costs,
+        path=path,
+        modified_ns=status.st_ctime_ns,
+    )
+
+
+def _from_manifest(row: ManifestRow) -> Checkpoint:
+    path = None
+    if row.file is not None:
+        path = Path(str(resources.files("weights") / row.file))
+    return Checkpoint(
+        variant=VARIANTS[row.variant],
+        labels=row.labels,
+        origin=row.origin,
+        preprocess=PRESETS[row.preprocess],
+        top1=row.top1,
+        top5=row.top5,
+        accuracy_source=row.accuracy_source,
+        recipe=row.recipe,
+        path=path if path is not None and path.is_file() else None,
+        url=row.url,
+        download_bytes=row.size if row.url is not None else None,
+        network=row.network,
+        own_costs=None if row.costs is None else Costs(**row.costs),
+    )
+
+
+def _without_weights(variant: Variant) -> Checkpoint:
+    return Checkpoint(
+        variant=variant,
+        labels=variant.labels,
+        origin="none",
+        preprocess=PRESETS[variant.preprocess],
+        top1=None,
+        top5=None,
+    )
+
+
+def _untrained(variant: Variant) -> Checkpoint:
+    top1, top5 = variant.published
+    return Checkpoint(
+        variant=variant,
+        labels=variant.labels,
+        origin="seeded random weights",
+        preprocess=PRESETS[variant.preprocess],
+        top1=top1,
+        top5=top5,
+        accuracy_source=f"stand-in: {variant.published_source}",
+        trained=False,
+    )

@@ -1,0 +1,183 @@
+"""BMP files of the kinds that Pillow cannot decode, or not in a good time: run lengths and unusual bit fields.
+
+Pillow decodes run lengths a pixel at a time in Python, which takes seconds for a few kilobytes, and knows a dozen
+layouts of bit fields. All other files are left to it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from models.images.picture_errors import UndecodableError
+
+_RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 1, 2, 3, 6
+#: Rows that are decoded at once: their 64-bit numbers take eight times as much memory as their pixels.
+_ROWS = 256
+_TRUNCATED = "the BMP file is truncated or damaged"
+#: Red, green, blue and alpha masks that Pillow decodes, by bits a pixel.
+_PILLOWS = {
+    16: {(0xF800, 0x7E0, 0x1F, 0), (0x7C00, 0x3E0, 0x1F, 0)},
+    32: {
+        (0xFF0000, 0xFF00, 0xFF, 0),
+        (0xFF000000, 0xFF0000, 0xFF00, 0),
+        (0xFF000000, 0xFF00, 0xFF, 0),
+        (0xFF000000, 0xFF0000, 0xFF00, 0xFF),
+        (0xFF, 0xFF00, 0xFF0000, 0xFF000000),
+        (0xFF0000, 0xFF00, 0xFF, 0xFF000000),
+        (0xFF000000, 0xFF00, 0xFF, 0xFF0000),
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BmpHeader:
+    """The fields of a BMP header of 40 bytes or more."""
+
+    pixels_at: int
+    length: int
+    """Bytes of the header proper, which tell its version."""
+    width: int
+    height: int
+    top_down: bool
+    """Rows begin at the top instead of at the bottom."""
+    bits: int
+    """Bits a pixel."""
+    compression: int
+    colours: int
+    """Entries of the palette; 0: as many as the bits can tell apart."""
+
+    @property
+    def has_runs(self) -> bool:
+        return self.compression in (_RLE8, _RLE4)
+
+
+def read_header(data: bytes) -> BmpHeader | None:
+    """The header of a BMP file; None for that of OS/2 1.x, which has neither runs nor bit fields, and for a file that
+    ends before its header does."""
+    if len(data) < 54:
+        return None
+    pixels_at, length, width, height, _, bits, compression, _, _, _, colours = struct.unpack_from(
+        "<IIiiHHIIiiI", data, 10
+    )
+    if length < 40:
+        return None
+    return BmpHeader(pixels_at, length, width, abs(height), height < 0, bits, compression, colours)
+
+
+def with_sound_palette(data: bytes, header: BmpHeader) -> bytes:
+    """The file with no more colours announced than pixels can tell apart: Pillow looks at each of 65,536."""
+    if header.bits <= 8 and header.colours > 1 << header.bits:
+        return data[:46] + struct.pack("<I", 1 << header.bits) + data[50:]
+    return data
+
+
+def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | None:
+    """Decodes a file of the kinds above, to RGB or RGBA; None for all others.
+
+    Raises:
+        UndecodableError: the file is truncated or damaged.
+    """
+    if header.width <= 0 or not header.height:
+        return None
+    if header.has_runs and header.bits <= 8:
+        return _decode_runs(data, header)
+    if header.compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS) and header.bits in (16, 32):
+        masks = _masks(data, header)
+        if any(masks[:3]) and (header.compression != _BIT_FIELDS or masks not in _PILLOWS[header.bits]):
+            return _decode_fields(data, header, masks)
+    return None
+
+
+def _masks(data: bytes, header: BmpHeader) -> tuple[int, ...]:
+    """The masks of red, green, blue and alpha: in the header from its second version on, else behind it. The third
+    version is the first with one for alpha."""
+    has_alpha = header.length >= 56 or header.compression == _ALPHA_BIT_FIELDS
+    masks = struct.unpack("<4I", data[54:70].ljust(16, b"\0"))
+    return masks if has_alpha else (*masks[:3], 0)
+
+
+def _decode_fields(data: bytes, header: BmpHeader, masks: tuple[int, ...]) -> Image.Image:
+    size, width, height = header.bits // 8, header.width, header.height
+    stride = (width * size + 3) // 4 * 4
+    if len(data) < header.pixels_at + stride * height:
+        raise UndecodableError(_TRUNCATED)
+    rows = np.frombuffer(data, np.uint8, stride * height, header.pixels_at).reshape(height, stride)
+    if not header.top_down:
+        rows = rows[::-1]
+    masks = masks if masks[3] else masks[:3]
+    channels = np.empty((height, width, len(masks)), np.uint8)
+    for top in range(0, height, _ROWS):
+        pixels = np.ascontiguousarray(rows[top : top + _ROWS, : width * size]).view(f"<u{size}")
+        for channel, mask in enumerate(masks):
+            channels[top : top + _ROWS, :, channel] = _field(pixels, mask)
+    return Image.fromarray(channels)
+
+
+def _field(pixels: npt.NDArray[np.unsignedinteger], mask: int) -> npt.NDArray[np.uint8]:
+    """One channel, scaled to 8 bits."""
+    if not mask:
+        return np.zeros(pixels.shape, np.uint8)
+    shift = (mask & -mask).bit_length() - 1
+    values = (pixels & pixels.dtype.type(mask)) >> pixels.dtype.type(shift)
+    most = mask >> shift
+    scaled: npt.NDArray[np.uint64] = values.astype(np.uint64) * 255 // most
+    return scaled.astype(np.uint8)
+
+
+def _decode_runs(data: bytes, header: BmpHeader) -> Image.Image:
+    """Pixels that no run reaches are white: browsers show nothing there."""
+    bits = 4 if header.compression == _RLE4 else 8
+    size = header.width, header.height
+    indices, reached = bytearray(size[0] * size[1]), bytearray(size[0] * size[1])
+    for at, run in _runs(data, header, bits):
+        indices[at : at + len(run)] = run
+        reached[at : at + len(run)] = b"\1" * len(run)
+    picture = Image.frombytes("P", size, bytes(indices))
+    palette = data[14 + header.length :][: 4 * min(header.colours or 256, 256)]
+    picture.putpalette(palette.ljust(4 * 256, b"\0"), "BGRX")
+    picture = picture.convert("RGB")
+    if 0 in reached:
+        unreached = Image.frombytes("L", size, bytes(reached)).point([255] + [0] * 255)
+        picture.paste("white", (0, 0, *size), unreached)
+    return picture if header.top_down else ImageOps.flip(picture)
+
+
+def _runs(data: bytes, header: BmpHeader, bits: int) -> Iterator[tuple[int, bytes]]:
+    """Yields where a run begins and its indices, in the file's own order of rows."""
+    #: What one byte of the file stands for.
+    pixels = [bytes((value >> 4, value & 15)) if bits == 4 else bytes((value,)) for value in range(256)]
+    width, height, at, size = header.width, header.height, header.pixels_at, len(data)
+    x = y = 0
+    while y < height:
+        if at + 2 > size:
+            raise UndecodableError(_TRUNCATED)
+        count, value = data[at], data[at + 1]
+        at += 2
+        if count:
+            run = (pixels[value] * count)[: min(count, width - x)]
+        elif value == 0:
+            x, y = 0, y + 1
+            continue
+        elif value == 1:
+            return
+        elif value == 2:
+            if at + 2 > size:
+                raise UndecodableError(_TRUNCATED)
+            x, y = min(x + data[at], width), y + data[at + 1]
+            at += 2
+            continue
+        else:
+            length = (value * bits + 7) // 8
+            run = b"".join([pixels[byte] for byte in data[at : at + length]])[:value]
+            if len(run) < value:
+                raise UndecodableError(_TRUNCATED)
+            run = run[: width - x]
+            at += length + length % 2
+        yield y * width + x, run
+        x += len(run)

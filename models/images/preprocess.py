@@ -1,0 +1,218 @@
+"""What a checkpoint wants to see: picture -> uint8 crop, and the numbers that turn the crop into its input.
+
+The two halves are apart because the crop is made for one caller, in 8 bits, and the arithmetic is done for a whole
+batch by the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from models.images.pictures import decode
+
+#: Left, top, right and bottom, in pixels.
+Box = tuple[int, int, int, int]
+#: Long side over short side from which on only the middle of a picture is scaled.
+_LONGEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Preprocessing of one checkpoint. Input of the network = (crop * scale - mean) / std, channels in ``colour``
+    order."""
+
+    fit: Literal["short side", "warp", "contain"]
+    """How the picture meets ``resize``: its short side is scaled to it, both sides are (the aspect is lost), or the
+    whole picture is fitted inside and centred on its own border's colour."""
+    resize: int
+    crop: int
+    """Side of the centre crop, in pixels."""
+    colour: Literal["rgb", "bgr", "grey"] = "rgb"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    pad: int = 0
+    """Pixels of zero on every side of the crop."""
+    ink_on_light: bool = False
+    """A light border means dark ink on light ground, which is inverted."""
+    enlarge: int = 0
+    """Side to which the crop is then scaled, for networks that were trained on enlarged thumbnails: a multiple of
+    ``crop``; 0: it is not."""
+
+    def __post_init__(self) -> None:
+        if self.enlarge % self.crop:
+            raise ValueError(f"enlarge {self.enlarge} is no multiple of crop {self.crop}")
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.colour == "grey" else 3
+
+    @property
+    def side(self) -> int:
+        """Height and width of what the network gets."""
+        return (self.enlarge or self.crop) + 2 * self.pad
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Preprocess:
+        """Raises TypeError on unknown or missing fields, ValueError on wrong ones."""
+        plain = dict(fields)
+        for name in ("mean", "std"):
+            if name in plain:
+                plain[name] = tuple(plain[name])
+        return cls(**plain)
+
+
+def picture_to_crop(
+    data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Encoded bytes -> uint8 (side, side, channels), RGB or grey.
+
+    Raises:
+        PictureError: the bytes are no picture that is decoded here (see ``pictures.decode``).
+    """
+    return crop(decode_for(data, preprocess, max_pixels=max_pixels, quick=quick), preprocess)
+
+
+def decode_for(data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False) -> Image.Image:
+    """Encoded bytes -> a picture in grey or RGB, for ``crop``. Raises as ``pictures.decode`` does."""
+    # Twice the size asked for: the shrinking decoder averages whole 8x8 blocks, and the antialiased resize after it
+    # hides the difference only when it still has pixels to average.
+    grey = preprocess.colour == "grey"
+    return decode(data, "L" if grey else "RGB", max_pixels=max_pixels, at_least=2 * preprocess.resize, quick=quick)
+
+
+def crop(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """A decoded picture -> uint8 (side, side, channels): resized, centre-cropped, ink made light, enlarged, padded."""
+    done: npt.NDArray[np.uint8] = finished(cut(picture, preprocess)[np.newaxis], preprocess)[0]
+    return done
+
+
+def cut(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """The first half of ``crop``, which training distorts the result of: uint8 (crop, crop, channels)."""
+    whole = fitted(picture, preprocess)
+    return window(whole, centre(whole.size, preprocess.crop), preprocess)
+
+
+def fitted(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """A decoded picture resized, with ink made light: what crops are taken from."""
+    border = _border(picture) if preprocess.fit == "contain" or preprocess.ink_on_light else 0
+    picture = _resized(picture, preprocess, border)
+    return ImageOps.invert(picture) if preprocess.ink_on_light and border > 127 else picture
+
+
+def centre(size: tuple[int, int], side: int) -> Box:
+    """The square in the middle."""
+    # torchvision's CenterCrop rounds like this, half to even.
+    left, top = (round((whole - side) / 2) for whole in size)
+    return left, top, left + side, top + side
+
+
+def window(picture: Image.Image, box: Box, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """A square of a fitted picture, scaled to the crop if it is not of its size: uint8 (crop, crop, channels)."""
+    side = preprocess.crop
+    if box != (0, 0, *picture.size):
+        picture = picture.crop(box)
+    if picture.size != (side, side):
+        picture = picture.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(picture).reshape(side, side, preprocess.channels)
+
+
+def finished(crops: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """The second half of ``crop``, for any number of them, enlarged and padded: uint8 (N, crop, crop, channels) ->
+    (N, side, side, channels)."""
+    if preprocess.enlarge:
+        crops = _enlarged(crops, preprocess.enlarge)
+    pad = preprocess.pad
+    if not pad:
+        return crops
+    padded = np.zeros((len(crops), preprocess.side, preprocess.side, preprocess.channels), np.uint8)
+    padded[:, pad:-pad, pad:-pad] = crops
+    return padded
+
+
+def _enlarged(crops: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    """Pillow's bilinear resize, of all crops in one picture below each other: thousands of small calls a second would
+    keep training's threads from each other. A row more at both ends of each, its edge again, keeps the crops apart."""
+    count, crop, _, channels = crops.shape
+    factor = side // crop
+    tall = crops[:, np.clip(np.arange(-1, crop + 1), 0, crop - 1)].reshape(-1, crop, channels)
+    picture = Image.fromarray(tall[..., 0] if channels == 1 else tall)
+    picture = picture.resize((side, len(tall) * factor), Image.Resampling.BILINEAR)
+    return np.asarray(picture).reshape(count, -1, side, channels)[:, factor:-factor].copy()
+
+
+def _resized(picture: Image.Image, preprocess: Preprocess, border: int) -> Image.Image:
+    target, (width, height) = preprocess.resize, picture.size
+    if preprocess.fit == "contain":
+        if (width, height) == (target, target):
+            return picture
+        fill = border if preprocess.colour == "grey" else (border,) * 3
+        return ImageOps.pad(picture, (target, target), Image.Resampling.BILINEAR, color=fill)
+    if preprocess.fit == "warp":
+        size = (target, target)
+    elif max(width, height) > _LONGEST * min(width, height):
+        # Scaled whole, a picture of 1 x 80,000 pixels would take 16 GB, and the crop keeps nothing of its ends.
+        part = _LONGEST * min(width, height)
+        left, top = max(0, (width - part) // 2), max(0, (height - part) // 2)
+        return _resized(picture.crop((left, top, left + min(width, part), top + min(height, part))), preprocess, border)
+    elif width <= height:
+        size = (target, int(target * height / width))  # torchvision's Resize truncates
+    else:
+        size = (int(target * width / height), target)
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.BILINEAR)
+
+
+def _border(picture: Image.Image) -> int:
+    """Median brightness of the outermost pixels."""
+    pixels = np.asarray(picture if picture.mode == "L" else picture.convert("L"))
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    # np.median takes longer than decoding a digit does.
+    edge.sort()
+    return (int(edge[(len(edge) - 1) // 2]) + int(edge[len(edge) // 2])) // 2
+
+
+_TORCHVISION: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+#: Caffe's models see BGR in 0-255 with the training set's mean colour subtracted.
+_CAFFE: dict[str, Any] = {
+    "colour": "bgr",
+    "scale": 1.0,
+    "mean": (104.0, 117.0, 123.0),
+    "std": (1.0, 1.0, 1.0),
+}
+
+#: The presets that rows of the manifest and variants name.
+PRESETS: Mapping[str, Preprocess] = MappingProxyType(
+    {
+        "torchvision-224": Preprocess("short side", 256, 224, **_TORCHVISION),
+        # torchvision re-normalises inside googlenet and inception_v3 (transform_input), which were trained on .5/.5.
+        "half-224": Preprocess("short side", 256, 224, mean=(0.5,) * 3, std=(0.5,) * 3),
+        "half-299": Preprocess("short side", 342, 299, mean=(0.5,) * 3, std=(0.5,) * 3),
+        "caffe-224": Preprocess("warp", 256, 224, **_CAFFE),
+        "caffe-227": Preprocess("warp", 256, 227, **_CAFFE),
+        # The data set's own mean and deviation. Networks made for 224 pixels see its 32 enlarged: at 32 their pools
+        # would leave one pixel halfway.
+        "cifar10": Preprocess("warp", 32, 32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), enlarge=64),
+        # LeCun 1998, section III-A: background -0.1 and foreground 1.175, here with light ink on dark ground.
+        "mnist": Preprocess(
+            "contain",
+            28,
+            28,
+            colour="grey",
+            mean=(0.1 / 1.275,),
+            std=(1 / 1.275,),
+            pad=2,
+            ink_on_light=True,
+        ),
+    }
+)

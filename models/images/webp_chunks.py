@@ -1,0 +1,51 @@
+"""The chunks of a WebP file that decide about its first picture, apart from profiles, EXIF, XMP and later frames.
+
+libwebp refuses a file whose chunks do not add up, if only that of the EXIF data at its end.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from models.images.exif import orientation
+from models.images.picture_errors import TooManyPartsError
+
+_PICTURE = frozenset({b"VP8 ", b"VP8L", b"ANMF"})
+_DECIDING = _PICTURE | {b"VP8X", b"ANIM", b"ALPH"}
+
+
+@dataclass(frozen=True, slots=True)
+class WebP:
+    """What is left of a file."""
+
+    data: bytes
+    orientation: int | None
+
+
+def read_chunks(data: bytes, *, most_parts: int) -> WebP:
+    """Reads the chunks of a WebP file.
+
+    Raises:
+        TooManyPartsError: more than ``most_parts`` chunks.
+    """
+    if data[12:16] != b"VP8X":
+        return WebP(data, None)
+    kept: list[memoryview] = []
+    upright: int | None = None
+    has_picture = False
+    at, parts, view = 12, 0, memoryview(data)
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        end = at + 8 + length + length % 2
+        parts += 1
+        if parts > most_parts:
+            raise TooManyPartsError(f"the WebP file has more than {most_parts:,} chunks; save it anew")
+        if kind == b"EXIF" and upright is None:
+            upright = orientation(data[at + 8 : at + 8 + length])
+        elif not has_picture and kind in _DECIDING:
+            has_picture = kind in _PICTURE
+            kept.append(view[at:end])
+        at = end
+    size = sum(map(len, kept)) + 4
+    return WebP(b"".join([struct.pack("<4sI4s", b"RIFF", size, b"WEBP"), *kept]), upright)

@@ -1,0 +1,190 @@
+"""GoogLeNet (Inception v1), from Szegedy et al., "Going deeper with convolutions" (2014).
+
+22 layers with parameters, nine inception modules, local response normalisation around conv2 and no batch norm.
+Pools round up, as in Caffe, where the network was reproduced: 112 -> 56 -> 28 -> 14 -> 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.networks.layers import LRN_CAFFE, ConvReLU, LocalResponseNorm, LRNConstants, init_xavier
+
+#: Table 1 of the paper: channels in, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
+TABLE_1: dict[str, tuple[int, int, int, int, int, int, int]] = {
+    "3a": (192, 64, 96, 128, 16, 32, 32),
+    "3b": (256, 128, 128, 192, 32, 96, 64),
+    "4a": (480, 192, 96, 208, 16, 48, 64),
+    "4b": (512, 160, 112, 224, 24, 64, 64),
+    "4c": (512, 128, 128, 256, 24, 64, 64),
+    "4d": (512, 112, 144, 288, 32, 64, 64),
+    "4e": (528, 256, 160, 320, 32, 128, 128),
+    "5a": (832, 256, 160, 320, 32, 128, 128),
+    "5b": (832, 384, 192, 384, 48, 128, 128),
+}
+
+
+class Inception(nn.Module):
+    """Figure 2(b): 1x1; 1x1 then 3x3; 1x1 then 5x5; 3x3 max pool then 1x1; concatenated in that order."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        ch1x1: int,
+        ch3x3_reduce: int,
+        ch3x3: int,
+        ch5x5_reduce: int,
+        ch5x5: int,
+        pool_proj: int,
+    ) -> None:
+        super().__init__()
+        self.branch1 = ConvReLU(in_channels, ch1x1, kernel_size=1)
+        self.branch2 = nn.Sequential(
+            ConvReLU(in_channels, ch3x3_reduce, kernel_size=1),
+            ConvReLU(ch3x3_reduce, ch3x3, kernel_size=3, padding=1),
+        )
+        self.branch3 = nn.Sequential(
+            ConvReLU(in_channels, ch5x5_reduce, kernel_size=1),
+            ConvReLU(ch5x5_reduce, ch5x5, kernel_size=5, padding=2),
+        )
+        self.branch4 = nn.Sequential(
+            nn.MaxPool2d(kernel_size=3, stride=1, padding=1),
+            ConvReLU(in_channels, pool_proj, kernel_size=1),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+
+
+class HeadPool(nn.AvgPool2d):
+    """The 5x5/3 average pool of section 5, 14x14 -> 4x4; adaptive to 4x4 on the maps of other pictures.
+
+    Adaptive windows on 14x14 would be other ones: 4x4, beginning at 0, 3, 7 and 10.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(kernel_size=5, stride=3)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return F.adaptive_avg_pool2d(input, 4) if self.adapts(input.shape) else super().forward(input)
+
+    @staticmethod
+    def adapts(shape: Sequence[int]) -> bool:
+        """Whether maps (..., H, W) are not of the 14 to 16 pixels that 5x5 windows, 3 apart, make 4 of."""
+        return not all(14 <= side <= 16 for side in shape[-2:])
+
+
+class AuxiliaryHead(nn.Module):
+    """The side classifier of section 5: 5x5/3 average pool to 4x4, 1x1 to 128, 1024 units, dropout 0.7, linear."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.pool = HeadPool()
+        self.conv = ConvReLU(in_channels, 128, kernel_size=1)
+        self.fc1 = nn.Linear(128 * 4 * 4, 1024)
+        self.relu = nn.ReLU(inplace=True)
+        self.dropout = nn.Dropout(p=0.7)
+        self.fc2 = nn.Linear(1024, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # N x (512 | 528) x 14 x 14
+        x = self.conv(self.pool(x))
+        # N x 128 x 4 x 4
+        x = self.relu(self.fc1(torch.flatten(x, 1)))
+        logits: torch.Tensor = self.fc2(self.dropout(x))
+        return logits
+
+
+class GoogLeNet(nn.Module):
+    """float (N, 3, 224, 224) -> logits (N, num_classes); 6,998,552 parameters with 1000 classes. Takes other sides too.
+
+    In training mode with auxiliary heads: (logits, logits of the head on 4a, logits of the head on 4d).
+
+    Args:
+        num_classes: outputs of the last layer.
+        aux_heads: builds the two auxiliary heads of section 5 (13,378,280 parameters in all).
+        lrn: constants of the normalisation layers. The paper states none; these are Caffe's.
+        as_graph: pools round down, as in the ONNX Model Zoo's conversion of Caffe's network, which lost the
+            rounding rule: 112 -> 55 -> 27 -> 13 -> 6.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        *,
+        aux_heads: bool = False,
+        lrn: LRNConstants = LRN_CAFFE,
+        as_graph: bool = False,
+    ) -> None:
+        super().__init__()
+
+        def pool() -> nn.MaxPool2d:
+            return nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=not as_graph)
+
+        self.conv1 = ConvReLU(3, 64, kernel_size=7, stride=2, padding=3)
+        self.pool1 = pool()
+        self.norm1 = LocalResponseNorm(lrn)
+        self.conv2_reduce = ConvReLU(64, 64, kernel_size=1)
+        self.conv2 = ConvReLU(64, 192, kernel_size=3, padding=1)
+        self.norm2 = LocalResponseNorm(lrn)
+        self.pool2 = pool()
+        self.inception3a = Inception(*TABLE_1["3a"])
+        self.inception3b = Inception(*TABLE_1["3b"])
+        self.pool3 = pool()
+        self.inception4a = Inception(*TABLE_1["4a"])
+        self.inception4b = Inception(*TABLE_1["4b"])
+        self.inception4c = Inception(*TABLE_1["4c"])
+        self.inception4d = Inception(*TABLE_1["4d"])
+        self.inception4e = Inception(*TABLE_1["4e"])
+        self.pool4 = pool()
+        self.inception5a = Inception(*TABLE_1["5a"])
+        self.inception5b = Inception(*TABLE_1["5b"])
+        # 7x7 over the 7x7 map in the paper. Global, it gives the same values there, and also takes the zoo graph's 6x6,
+        # whose 7x7 pool does not count the empty row and column, and the 2x2 that pictures of 64 pixels end in.
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(p=0.4)
+        self.fc = nn.Linear(1024, num_classes)
+        self.aux1 = AuxiliaryHead(512, num_classes) if aux_heads else None
+        self.aux2 = AuxiliaryHead(528, num_classes) if aux_heads else None
+        init_xavier(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # N x 3 x 224 x 224
+        x = self.norm1(self.pool1(self.conv1(x)))
+        # N x 64 x 56 x 56
+        x = self.pool2(self.norm2(self.conv2(self.conv2_reduce(x))))
+        # N x 192 x 28 x 28
+        x = self.inception3a(x)
+        # N x 256 x 28 x 28
+        x = self.pool3(self.inception3b(x))
+        # N x 480 x 14 x 14
+        x4a = self.inception4a(x)
+        # N x 512 x 14 x 14
+        x = self.inception4c(self.inception4b(x4a))
+        # N x 512 x 14 x 14
+        x4d = self.inception4d(x)
+        # N x 528 x 14 x 14
+        x = self.pool4(self.inception4e(x4d))
+        # N x 832 x 7 x 7
+        x = self.inception5b(self.inception5a(x))
+        # N x 1024 x 7 x 7
+        x = self.fc(self.dropout(torch.flatten(self.avgpool(x), 1)))
+        # N x num_classes
+        if self.training and self.aux1 is not None and self.aux2 is not None:
+            return x, self.aux1(x4a), self.aux2(x4d)
+        return x
+
+
+def googlenet(
+    num_classes: int = 1000,
+    *,
+    aux_heads: bool = False,
+    lrn: LRNConstants = LRN_CAFFE,
+    as_graph: bool = False,
+) -> GoogLeNet:
+    """GoogLeNet of 2014."""
+    return GoogLeNet(num_classes, aux_heads=aux_heads, lrn=lrn, as_graph=as_graph)

@@ -1,0 +1,110 @@
+"""BMP files of run lengths, of which Pillow's decoder is not used: every command of theirs, in 4 and in 8 bits."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.images.pictures import UndecodableError, decode
+from tests.picture_files import bmp, bmp_header
+
+PALETTE = np.random.default_rng(0).integers(0, 250, (256, 3), dtype=np.uint8)
+END_OF_LINE, END = b"\0\0", b"\0\1"
+
+
+def runs(width: int, height: int, commands: bytes, *, bits: int = 8, colours: int = 0, length: int = 40) -> bytes:
+    palette = np.zeros((colours or 1 << bits, 4), np.uint8)
+    palette[:, :3] = PALETTE[: len(palette), ::-1]
+    header = bmp_header(width, height, bits, 1 if bits == 8 else 2, colours=colours, length=length)
+    return bmp(header, commands, palette.tobytes())
+
+
+def pixels(data: bytes) -> npt.NDArray[np.uint8]:
+    return np.asarray(decode(data, "RGB", max_pixels=10**6))
+
+
+def colours(rows: list[list[int | None]]) -> npt.NDArray[np.uint8]:
+    """The colours of rows of indices, the last row first; None is where nothing was written."""
+    white = (255, 255, 255)
+    return np.array([[white if i is None else PALETTE[i] for i in row] for row in rows[::-1]], np.uint8)
+
+
+def test_runs_and_literals_of_8_bits() -> None:
+    data = b"\3\7\2\x09" + END_OF_LINE + b"\0\3\1\2\3\0\2\4" + END_OF_LINE + b"\0\4\5\6\7\x08\1\5" + END_OF_LINE + END
+    rows: list[list[int | None]] = [[7, 7, 7, 9, 9], [1, 2, 3, 4, 4], [5, 6, 7, 8, 5]]
+    for length in (40, 108, 124):
+        assert np.array_equal(pixels(runs(5, 3, data, length=length)), colours(rows))
+    assert np.array_equal(pixels(runs(5, 3, data, colours=10)), colours(rows))
+    assert np.array_equal(pixels(runs(5, -3, data)), colours(rows[::-1]))
+
+
+def test_runs_and_literals_of_4_bits() -> None:
+    data = b"\5\x7a" + END_OF_LINE + b"\0\5\x12\x34\x50\0" + END_OF_LINE + b"\0\3\x67\x80\2\xff" + END
+    rows: list[list[int | None]] = [[7, 10, 7, 10, 7], [1, 2, 3, 4, 5], [6, 7, 8, 15, 15]]
+    assert np.array_equal(pixels(runs(5, 3, data, bits=4)), colours(rows))
+
+
+def test_what_no_run_reaches_is_white() -> None:
+    """Lines that end early, skips, and the end of the picture before its last line: browsers show nothing there."""
+    data = b"\2\3" + END_OF_LINE + b"\1\4" + b"\0\2\2\1" + b"\1\5" + END
+    rows: list[list[int | None]] = [[3, 3, None, None], [4, None, None, None], [None, None, None, 5], [None] * 4]
+    assert np.array_equal(pixels(runs(4, 4, data)), colours(rows))
+
+
+def test_what_lies_beyond_the_picture_is_left_out() -> None:
+    data = b"\xff\3" + END_OF_LINE + b"\0\4\1\2\3\4" + END_OF_LINE + b"\0\2\xff\0\1\1" + END_OF_LINE + b"\1\1" + END
+    rows: list[list[int | None]] = [[3, 3, 3], [1, 2, 3], [None] * 3]
+    assert np.array_equal(pixels(runs(3, 3, data)), colours(rows))
+    assert (pixels(runs(3, 3, b"\0\2\0\xff\1\1" + END)) == 255).all()
+
+
+@pytest.mark.parametrize("cut", range(1, 11))
+def test_a_file_that_is_cut_is_refused(cut: int) -> None:
+    whole = runs(4, 2, b"\4\3" + b"\0\0" + b"\0\4\1\2\3\4")
+    assert pixels(whole + b"\0\0").shape == (2, 4, 3)
+    with pytest.raises(UndecodableError, match="truncated"):
+        pixels(whole[:-cut])
+
+
+@settings(max_examples=100, deadline=None)
+@given(bits=st.sampled_from([4, 8]), width=st.integers(1, 40), seed=st.integers(0, 10**6))
+def test_random_pictures(bits: int, width: int, seed: int) -> None:
+    """Each line in runs and literals of random lengths."""
+    rng = np.random.default_rng(seed)
+    indices = rng.integers(0, 1 << bits, (3, width))
+    indices[:, : width // 2] = indices[:, :1]
+    data = b""
+    for row in indices:
+        at = 0
+        while at < width:
+            count = min(int(rng.integers(1, 9)), width - at)
+            part = [int(index) for index in row[at : at + count]]
+            if len(set(part)) == 1:
+                data += bytes((count, part[0] if bits == 8 else part[0] << 4 | part[0]))
+            elif count >= 3:
+                padded = [*part, 0] if bits == 4 and count % 2 else part
+                body = bytes(
+                    padded if bits == 8 else [a << 4 | b for a, b in zip(padded[::2], padded[1::2], strict=True)]
+                )
+                data += bytes((0, count)) + body + bytes(len(body) % 2)
+            else:
+                count = 1
+                data += bytes((1, part[0] if bits == 8 else part[0] << 4))
+            at += count
+        data += END_OF_LINE
+    assert np.array_equal(pixels(runs(width, 3, data + END, bits=bits)), PALETTE[indices[::-1]])
+
+
+def test_more_colours_than_pixels_can_tell_apart() -> None:
+    """The header may say anything; Pillow reads as many."""
+    header = bmp_header(4, 1, 8, colours=60_000)
+    palette = np.zeros((256, 4), np.uint8)
+    palette[:, :3] = PALETTE[:, ::-1]
+    data = bmp(header, bytes((1, 2, 3, 4)), palette.tobytes())
+    assert struct.unpack_from("<I", data, 46) == (60_000,)
+    assert np.array_equal(pixels(data), PALETTE[None, 1:5])

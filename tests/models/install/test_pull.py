@@ -1,0 +1,295 @@
+"""Downloads from a server that behaves, and from one that misbehaves in every way that servers do."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import get_model
+from models.checkpoints.catalogue import Catalogue
+from models.checkpoints.manifest import ManifestRow
+from models.install.pull import PullError, check_space, pull, rows_to_pull, source
+from models.networks.variants import VARIANTS, UnknownModelError
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one file. ``misbehave`` may take a request over; it returns whether it did."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.content = content
+        self.honours_range = True
+        self.misbehave: Callable[[_Handler, int], bool] = lambda handler, attempt: False
+        self.requests: list[str | None] = []
+        """The Range header of each request."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.requests.append(wanted)
+        if self.server.misbehave(self, len(self.server.requests)):
+            return
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.honours_range else 0
+        self.send(self.server.content[start:], start)
+
+    def send(self, body: bytes, start: int = 0, *, length: int | None = None) -> None:
+        whole = len(self.server.content)
+        if start >= whole:
+            self.send_response(416)
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A LeNet-5 as torchvision would publish it."""
+    file = tmp_path_factory.mktemp("weights") / "lenet5.pth"
+    torch.manual_seed(5)
+    torch.save(get_model("lenet5").state_dict(), file)
+    return file.read_bytes()
+
+
+@pytest.fixture
+def server(content: bytes) -> Iterator[Server]:
+    running = Server(content)
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield running
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+@pytest.fixture
+def row(server: Server, content: bytes) -> ManifestRow:
+    return ManifestRow(
+        variant="lenet5",
+        labels="mnist",
+        origin="a server of this test",
+        preprocess="mnist",
+        url=f"{server.url}/lenet5.pth",
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+    )
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    return Catalogue(tmp_path / "cache")
+
+
+def fetch(row: ManifestRow, catalogue: Catalogue, mirror: str | None = None) -> list[int]:
+    """Pulls; returns the progress that was told."""
+    told: list[int] = []
+    stored = pull(row, catalogue, mirror=mirror, progress=lambda _, done: told.append(done))
+    assert stored.path is not None
+    assert stored.path.suffix == ".safetensors"
+    assert catalogue.find("lenet5@mnist").path == stored.path
+    assert leftovers(catalogue) == []
+    return told
+
+
+def leftovers(catalogue: Catalogue) -> list[str]:
+    return sorted(path.name for path in (catalogue.cache_dir / "downloads").glob("*"))
+
+
+def stored(catalogue: Catalogue) -> list[Path]:
+    return list(catalogue.cache_dir.glob("checkpoints/*"))
+
+
+def test_a_whole_download_is_stored(row: ManifestRow, catalogue: Catalogue, content: bytes) -> None:
+    told = fetch(row, catalogue)
+    assert told == sorted(told)
+    assert told[-1] == len(content)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_cut_is_resumed_where_it_happened(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, exact: bool
+) -> None:
+    """Also for torchvision's files, whose exact size is not published and whose digest is a prefix."""
+
+    def cut(handler: _Handler, attempt: int) -> bool:
+        if attempt <= 2:
+            start = 0 if attempt == 1 else 1000
+            handler.send(content[start : start + 1000], start, length=len(content) - start)
+        return attempt <= 2
+
+    server.misbehave = cut
+    fetch(row if exact else replace(row, bytes=None, sha256=row.sha256[:8]), catalogue)
+    assert server.requests == [None, "bytes=1000-", "bytes=2000-"]
+
+
+def test_a_server_that_ignores_range_is_read_from_the_start(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
+) -> None:
+    def cut(handler: _Handler, attempt: int) -> bool:
+        if attempt == 1:
+            handler.send(content[:1000], length=len(content))
+        return attempt == 1
+
+    server.misbehave, server.honours_range = cut, False
+    fetch(row, catalogue)
+    assert server.requests == [None, "bytes=1000-"]
+
+
+def test_a_later_run_resumes_too(row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes) -> None:
+    part = catalogue.cache_dir / "downloads" / "lenet5.pth.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content[:5000])
+    fetch(row, catalogue)
+    assert server.requests == ["bytes=5000-"]
+
+
+def test_a_finished_part_needs_no_network(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
+) -> None:
+    part = catalogue.cache_dir / "downloads" / "lenet5.pth.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content)
+    fetch(row, catalogue)
+    assert server.requests == []
+
+
+def test_a_server_that_always_cuts_is_given_up_and_the_part_is_kept(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
+) -> None:
+    def cut(handler: _Handler, attempt: int) -> bool:
+        if attempt == 1:
+            handler.send(content[:1000], length=len(content))
+        else:
+            handler.close_connection = True
+        return True
+
+    server.misbehave = cut
+    with pytest.raises(PullError, match="will be resumed"):
+        fetch(row, catalogue)
+    assert leftovers(catalogue) == ["lenet5.pth.part"]
+    assert stored(catalogue) == []
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        pytest.param(lambda content: content[:-7] + b"garbage", id="wrong bytes"),
+        pytest.param(lambda content: b"<html>please log in</html>".ljust(len(content)), id="a login page"),
+    ],
+)
+def test_wrong_bytes_are_thrown_away(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, lie: Callable[[bytes], bytes]
+) -> None:
+    server.content = lie(content)
+    with pytest.raises(PullError, match="sha256"):
+        fetch(row, catalogue)
+    assert (leftovers(catalogue), stored(catalogue)) == ([], [])
+
+
+def test_a_length_that_is_too_short_is_noticed_and_resumed(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
+) -> None:
+    def lie(handler: _Handler, attempt: int) -> bool:
+        if attempt == 1:
+            handler.send(content[:500], length=500)
+        return attempt == 1
+
+    server.misbehave = lie
+    fetch(row, catalogue)
+    assert server.requests == [None, "bytes=500-"]
+
+
+def test_more_than_the_manifest_promises_is_refused(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
+) -> None:
+    server.content = content + b"x" * 1000
+    with pytest.raises(PullError, match="more than"):
+        fetch(row, catalogue)
+    assert (leftovers(catalogue), stored(catalogue)) == ([], [])
+
+
+@pytest.mark.parametrize("status", [403, 404, 500, 503])
+def test_a_refusal_is_said_at_once(row: ManifestRow, catalogue: Catalogue, server: Server, status: int) -> None:
+    def refuse(handler: _Handler, attempt: int) -> bool:
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return True
+
+    server.misbehave = refuse
+    with pytest.raises(PullError, match=str(status)):
+        fetch(row, catalogue)
+    assert len(server.requests) == 1
+    assert (leftovers(catalogue), stored(catalogue)) == ([], [])
+
+
+def test_no_network_is_one_line_and_nothing_half_written(row: ManifestRow, catalogue: Catalogue) -> None:
+    nobody = replace(row, url="http://127.0.0.1:9/lenet5.pth")
+    with pytest.raises(PullError, match=r"cannot fetch lenet5\.pth from 127\.0\.0\.1:9") as error:
+        fetch(nobody, catalogue)
+    assert "\n" not in str(error.value)
+    assert (leftovers(catalogue), stored(catalogue)) == ([], [])
+
+
+def test_mirrors_over_http_and_on_disk(row: ManifestRow, catalogue: Catalogue, server: Server, tmp_path: Path) -> None:
+    elsewhere = replace(row, url="http://127.0.0.1:9/far/away/lenet5.pth")
+    assert source(elsewhere, server.url + "/") == f"{server.url}/lenet5.pth"
+    fetch(elsewhere, catalogue, mirror=server.url)
+    disk = tmp_path / "a mirror"
+    disk.mkdir()
+    (disk / "lenet5.pth").write_bytes(server.content)
+    fetch(elsewhere, catalogue, mirror=disk.as_uri())
+    with pytest.raises(PullError, match="No such file"):
+        fetch(elsewhere, catalogue, mirror=(tmp_path / "nowhere").as_uri())
+    with pytest.raises(PullError, match="ftp"):
+        fetch(elsewhere, catalogue, mirror="ftp://127.0.0.1")
+
+
+def test_an_older_checkpoint_survives_a_failed_pull(row: ManifestRow, catalogue: Catalogue, server: Server) -> None:
+    fetch(row, catalogue)
+    before = catalogue.path_for(catalogue.find("lenet5").variant, "mnist").read_bytes()
+    server.content = b"x" * len(server.content)
+    with pytest.raises(PullError):
+        fetch(row, catalogue)
+    assert catalogue.path_for(catalogue.find("lenet5").variant, "mnist").read_bytes() == before
+
+
+def test_a_full_disk_is_noticed_before_anything_is_fetched(
+    row: ManifestRow, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_space([row], catalogue)
+    huge = replace(row, bytes=10**15)
+    with pytest.raises(PullError, match="MB free"):
+        check_space([row, huge], catalogue)
+
+
+def test_names_become_rows(catalogue: Catalogue) -> None:
+    (vgg,) = rows_to_pull(["vgg"], catalogue)
+    assert (vgg.variant, vgg.labels) == ("vgg16", "imagenet1k")
+    assert rows_to_pull(["vgg16@imagenet1k"], catalogue) == [vgg]
+    everything = rows_to_pull([], catalogue)
+    assert {row.variant for row in everything} == set(VARIANTS) - {"lenet5", "zfnet", "nin", "vgg11_lrn", "vgg16_c"}
+    for name in ("resnet50", "lenet5", "nin", "vgg16@mnist"):
+        with pytest.raises(UnknownModelError):
+            rows_to_pull([name], catalogue)
