@@ -88,7 +88,7 @@ def main(minutes: float, out: Path) -> None:
             folder.mkdir()
             with prometheus(service.url, folder) as url:
                 asyncio.run(mixture(service.url, names, picture, 60 * minutes))
-                render = [sys.executable, "-m", "service.observability.render", "--prometheus", url]
+                render = [sys.executable, "-m", "docs.render", "--prometheus", url]
                 options = ["--minutes", f"{minutes:g}", "--out", str(out), "--strict"]
                 subprocess.run([*render, *options], check=True, cwd=ROOT)  # noqa: S603 - our own
     finally:

@@ -14,10 +14,10 @@ from grafana_foundation_sdk.cog.runtime import panelcfg_config
 from grafana_foundation_sdk.models.dashboard import Dashboard, FieldColorModeId
 from grafana_foundation_sdk.models.dashboard import Panel as PanelSchema
 
+from docs.render import dashboards
 from models.networks.variants import VARIANTS
 from service.observability.dashboards.__main__ import FOLDER, files
 from service.observability.dashboards.panels import MODEL_COLOURS
-from service.observability.render import dashboards
 from service.telemetry.metrics import LIVE, REGISTRY
 
 Json = dict[str, Any]

@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from service.observability.render.queries import Window, dashboards, panel_queries
+from docs.render.queries import Window, dashboards, panel_queries
 from tests.pictures import DIGIT, photo
 from tests.prometheus import Prometheus, eventually, prometheus
 from tests.running import Service

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from docs.render.picture import draw
+from docs.render.prometheus import Prometheus, PrometheusError
+from docs.render.queries import FOLDER, Window, dashboards
 from service.commands.console import console, errors, fail
-from service.observability.render.picture import draw
-from service.observability.render.prometheus import Prometheus, PrometheusError
-from service.observability.render.queries import FOLDER, Window, dashboards
 
 
 def render(

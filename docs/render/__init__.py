@@ -6,6 +6,6 @@ panel draws. ``picture.py`` lays the panels out; ``numbers.py``, ``plots.py`` an
 ``canvas.py``, ``legends.py``, ``theme.py`` and ``units.py``.
 """
 
-from service.observability.render.queries import PanelQuery, Window, dashboards, panel_queries
+from docs.render.queries import PanelQuery, Window, dashboards, panel_queries
 
 __all__ = ["PanelQuery", "Window", "dashboards", "panel_queries"]

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from service.observability.render.queries import Window
+from docs.render.queries import Window
 
 Numbers = npt.NDArray[np.float64]
 _TIMEOUT_S: Final = 20.0

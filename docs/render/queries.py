@@ -10,7 +10,7 @@ from typing import Any, Final
 
 #: A dashboard or a panel, as in Grafana's JSON.
 Json = dict[str, Any]
-FOLDER: Final = Path(__file__).parent.parent / "grafana" / "dashboards"
+FOLDER: Final = Path(__file__).parents[2] / "service/observability/grafana/dashboards"
 #: What a choice of all models or deployments stands for: the dashboards' own value for it.
 _ALL: Final = ".*"
 

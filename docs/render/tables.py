@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.observability.render.canvas import Box, Canvas
-from service.observability.render.fields import Answers
-from service.observability.render.queries import Json, Window
-from service.observability.render.theme import BORDER, LINK, TEXT
-from service.observability.render.units import written
+from docs.render.canvas import Box, Canvas
+from docs.render.fields import Answers
+from docs.render.queries import Json, Window
+from docs.render.theme import BORDER, LINK, TEXT
+from docs.render.units import written
 
 _ROW: Final = 30.0
 _SIZE: Final = 11.5

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.observability.render.canvas import Box, Canvas
-from service.observability.render.fields import CALCULATIONS, Field, calculate
-from service.observability.render.queries import Json
-from service.observability.render.theme import FAINT, LINK, TEXT
+from docs.render.canvas import Box, Canvas
+from docs.render.fields import CALCULATIONS, Field, calculate
+from docs.render.queries import Json
+from docs.render.theme import FAINT, LINK, TEXT
 
 _LINE: Final = 19.0
 _SIZE: Final = 11.0

@@ -10,14 +10,14 @@ from typing import Final
 
 from PIL import Image
 
-from service.observability.render.canvas import Box, Canvas
-from service.observability.render.fields import Answers, ask, is_empty
-from service.observability.render.numbers import draw_bargauge, draw_gauge, draw_piechart, draw_stat
-from service.observability.render.plots import draw_heatmap, draw_statetimeline, draw_timeseries
-from service.observability.render.prometheus import Prometheus
-from service.observability.render.queries import Json, Window, panels
-from service.observability.render.tables import draw_table
-from service.observability.render.theme import BORDER, FAINT, LINK, PANEL, TEXT
+from docs.render.canvas import Box, Canvas
+from docs.render.fields import Answers, ask, is_empty
+from docs.render.numbers import draw_bargauge, draw_gauge, draw_piechart, draw_stat
+from docs.render.plots import draw_heatmap, draw_statetimeline, draw_timeseries
+from docs.render.prometheus import Prometheus
+from docs.render.queries import Json, Window, panels
+from docs.render.tables import draw_table
+from docs.render.theme import BORDER, FAINT, LINK, PANEL, TEXT
 
 #: Draws a panel's data into a box, of the time that is shown.
 Draw = Callable[[Canvas, Box, Json, Answers, Window], None]

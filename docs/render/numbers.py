@@ -7,12 +7,12 @@ from typing import Final
 import numpy as np
 from matplotlib.patches import Rectangle, Wedge
 
-from service.observability.render.canvas import Box, Canvas
-from service.observability.render.fields import Answers, Field, fields
-from service.observability.render.legends import draw_columns
-from service.observability.render.queries import Json, Window
-from service.observability.render.theme import FAINT, GRID, PANEL, TEXT, colour
-from service.observability.render.units import written
+from docs.render.canvas import Box, Canvas
+from docs.render.fields import Answers, Field, fields
+from docs.render.legends import draw_columns
+from docs.render.queries import Json, Window
+from docs.render.theme import FAINT, GRID, PANEL, TEXT, colour
+from docs.render.units import written
 
 #: How large a unit is beside its number.
 _UNIT: Final = 0.6

@@ -9,13 +9,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from service.observability.render.canvas import Box, Canvas
-from service.observability.render.fields import Answers, Field, fields
-from service.observability.render.legends import draw_legend, draw_names
-from service.observability.render.prometheus import Numbers
-from service.observability.render.queries import Json, Window
-from service.observability.render.theme import FAINT, GRID, PANEL, TEXT, colour
-from service.observability.render.units import written
+from docs.render.canvas import Box, Canvas
+from docs.render.fields import Answers, Field, fields
+from docs.render.legends import draw_legend, draw_names
+from docs.render.prometheus import Numbers
+from docs.render.queries import Json, Window
+from docs.render.theme import FAINT, GRID, PANEL, TEXT, colour
+from docs.render.units import written
 
 _SIZE: Final = 11.0
 _TIME_STEPS: Final = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600)

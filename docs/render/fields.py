@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.observability.render.prometheus import Numbers, Prometheus, Series
-from service.observability.render.queries import Json, PanelQuery, Window, queries_of, step_of
-from service.observability.render.theme import colour, colour_of_series, colour_of_value
-from service.observability.render.units import parts
+from docs.render.prometheus import Numbers, Prometheus, Series
+from docs.render.queries import Json, PanelQuery, Window, queries_of, step_of
+from docs.render.theme import colour, colour_of_series, colour_of_value
+from docs.render.units import parts
 
 #: Each query of a panel with what came back.
 Answers = list[tuple[PanelQuery, list[Series]]]

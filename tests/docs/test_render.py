@@ -15,14 +15,14 @@ from PIL import Image
 from typer import Typer
 from typer.testing import CliRunner
 
-from service.observability.render import Window, dashboards, panel_queries
-from service.observability.render.__main__ import render
-from service.observability.render.fields import ask, calculate, fields
-from service.observability.render.picture import DRAW, draw
-from service.observability.render.prometheus import Prometheus, PrometheusError
-from service.observability.render.queries import panels, substitute
-from service.observability.render.theme import colour
-from service.observability.render.units import written
+from docs.render import Window, dashboards, panel_queries
+from docs.render.__main__ import render
+from docs.render.fields import ask, calculate, fields
+from docs.render.picture import DRAW, draw
+from docs.render.prometheus import Prometheus, PrometheusError
+from docs.render.queries import panels, substitute
+from docs.render.theme import colour
+from docs.render.units import written
 
 WINDOW = Window(start=1_700_000_000, end=1_700_000_300)
 LABELS = {
@@ -217,7 +217,7 @@ def test_the_command_says_that_nothing_answers(tmp_path: Path) -> None:
 def test_the_command_writes_pictures_and_names_empty_panels(
     strict: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.observability.render.__main__.Prometheus", lambda url: prometheus(nothing))
+    monkeypatch.setattr("docs.render.__main__.Prometheus", lambda url: prometheus(nothing))
     result = command("--out", f"{tmp_path}", *(["--strict"] if strict else []))
     assert result.exit_code == int(strict)
     assert "no data: TopFive / Overview: Requests by model" in result.output

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from service.observability.render.theme import BACKGROUND, TEXT
+from docs.render.theme import BACKGROUND, TEXT
 
 _DPI: Final = 100
 #: Points in a pixel; matplotlib measures type in points.
