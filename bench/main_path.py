@@ -41,7 +41,7 @@ async def lone(client: httpx.AsyncClient, picture: bytes) -> None:
     print(f"lone request, medians of 200: queue {queue_ms:.3f} ms, total {total_ms:.2f} ms")
 
 
-async def together(clients: list[httpx.AsyncClient], picture: bytes) -> None:
+async def combined(clients: list[httpx.AsyncClient], picture: bytes) -> None:
     """200 requests at once, three times."""
     for _ in range(3):
         started = time.perf_counter()
@@ -76,7 +76,7 @@ async def main() -> None:
         clients = [httpx.AsyncClient(base_url=options.url, timeout=120) for _ in range(20)]
         for client in clients:
             await stack.enter_async_context(client)
-        await together(clients, picture)
+        await combined(clients, picture)
         await lone(clients[0], picture)
         if options.photos:
             await photographs(clients[0], options.photos)

@@ -4,8 +4,8 @@
    the pictures in it (``multipart.py``, ``base64_text.py``); ``disconnects.py`` notices a caller who goes.
    ``paths.py`` has the other paths, ``callers.py`` says who may load and unload, ``docs_pages.py`` has /docs,
    ``schemas.py`` the shapes.
-2. ``decider.py``: which checkpoint answers. It asks the placement how checkpoints stand and ``router.py``, a pure
-   function, which one fits the budget (``standing.py`` has its words, ``refusal.py`` its noes); ``promises.py`` keeps
+2. ``router.py``: which checkpoint answers. It asks the placement how checkpoints stand and ``router.py``, a pure
+   function, which one fits the budget (``snapshot.py`` has its words, ``refusal.py`` its noes); ``promises.py`` keeps
    what others were promised, ``comeback.py`` tells the refused when to come back. ``ensemble.py``: several, named
    together, of which ``averaging.py`` makes one answer.
 3. ``placement.py``: a checkpoint -> the predictor that serves it, in this process, or over the hop of ``remote.py``,

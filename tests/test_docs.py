@@ -17,7 +17,7 @@ from models.checkpoints.catalogue import Catalogue
 from models.networks.variants import VARIANTS, Variant
 from service.config.settings import Settings
 from service.domain.errors import PROBLEMS
-from service.http.schemas import ClassifyQuery
+from service.domain.query import Query
 from tests.running import uvicorn_service
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
 
 def test_every_query_parameter_is_listed() -> None:
     rows = re.findall(r"^\| `([a-z0-9_]+)` \|", README.split("## Networks")[0], re.MULTILINE)
-    assert set(rows) == set(ClassifyQuery.model_fields)
+    assert set(rows) == set(Query.model_fields)
 
 
 def test_every_variant_is_listed_with_its_numbers() -> None:

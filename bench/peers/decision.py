@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.checkpoints.catalogue import Catalogue
+from service.domain.decision import Budget
 from service.domain.prediction import Limits
-from service.domain.snapshot import Budget, Load
+from service.domain.snapshot import DeviceLoad
 from service.engines.fake import FakeEngine
 from service.routing.choose import choose
 from service.runtime.placement import LocalPlacement
@@ -44,8 +45,8 @@ async def main(seconds: float) -> dict[str, float]:
     placement, budget = LocalPlacement(FakeEngine, Limits()), Budget(3600.0, 1e12, 50.0)
     await placement.warm_up(checkpoints)
     survey = placement.survey(checkpoints, _ENCODED_BYTES)
-    busy = [c._replace(standing=c.standing._replace(queued=20)) for c in survey.candidates if c.standing is not None]
-    load = Load({"": 0.01}, [c.standing for c in busy if c.standing is not None])
+    busy = [c._replace(snapshot=c.snapshot._replace(queued=20)) for c in survey.candidates if c.snapshot is not None]
+    load = DeviceLoad({"": 0.01}, [c.snapshot for c in busy if c.snapshot is not None])
 
     def surveyed() -> object:
         candidates, load = placement.survey(checkpoints, _ENCODED_BYTES)

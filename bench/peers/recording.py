@@ -20,34 +20,42 @@ from typing import Any
 
 from models.checkpoints.catalogue import Catalogue
 from service.config.settings import Settings
+from service.domain.decision import Decision
+from service.domain.outcome import OK, Outcome
 from service.domain.prediction import Limits
-from service.domain.snapshot import Decision
 from service.engines.fake import FakeEngine
 from service.http.app import create_app
 from service.runtime.placement import LocalPlacement
-from service.telemetry.recorder import OK, Edge, Outcome, PredictorSeries
+from service.telemetry.recorder import PredictorMetrics, RequestMetrics
 
 #: Fewer at a time would measure the clock.
 _TOGETHER, _REQUESTS = 500, 150
 _CATALOGUE = Catalogue(Path("/nonexistent"), untrained=True)
 _DIGIT = (Path(__file__).parents[2] / "docs" / "images" / "digit.png").read_bytes()
-_CALLS = ((Edge, ("arrived", "left", "routed", "answered", "kept", "predicted")), (PredictorSeries, ("batch",)))
+_CALLS = (
+    (RequestMetrics, ("arrived", "left", "routed", "answered", "kept", "predicted")),
+    (PredictorMetrics, ("batch",)),
+)
 
 
 def alone_us(seconds: float) -> float:
     """The calls in a row."""
     checkpoint = _CATALOGUE.find("lenet5")
-    edge, predictor, decision = Edge(["lenet5"]), PredictorSeries(checkpoint), Decision(checkpoint)
+    request_metrics, predictor, decision = (
+        RequestMetrics(["lenet5"]),
+        PredictorMetrics(checkpoint),
+        Decision(checkpoint),
+    )
 
     def request() -> None:
-        edge.arrived()
-        edge.routed(decision)
+        request_metrics.arrived()
+        request_metrics.routed(decision)
         predictor.batch(1, "drained", 0.0008, 0.0006)
-        edge.kept("lenet5", 0.0001, late=False)
-        edge.predicted("lenet5", 1.05)
-        edge.answered("lenet5", 0.0011, 0.0001, 0.0008)
+        request_metrics.kept("lenet5", 0.0001, late=False)
+        request_metrics.predicted("lenet5", 1.05)
+        request_metrics.answered("lenet5", 0.0011, 0.0001, 0.0008)
         outcome = Outcome("lenet5", OK)
-        edge.left(outcome, [outcome], 0.0025)
+        request_metrics.left(outcome, [outcome], 0.0025)
 
     times, ends = list[float](), time.perf_counter() + seconds
     while time.perf_counter() < ends:

@@ -18,12 +18,12 @@ from typing import Any
 from models.checkpoints.catalogue import Checkpoint
 from service.cluster.replica import Report
 from service.domain.errors import Failure, LoadFailedError, NotReadyError, failure_of, of_a_load
+from service.domain.placement import Memory, Survey
 from service.domain.prediction import Prediction
 from service.domain.quiet import Quiet
-from service.domain.snapshot import Candidate, Load, Standing
-from service.profiling.forecast import Accuracy, Safety
+from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.profiling.profiles import size_class
-from service.runtime.placement import Memory, Survey
+from service.routing.safety import Accuracy, Safety
 from service.telemetry.gauges import Reading, watch
 from service.telemetry.tracing import traceparent
 
@@ -176,26 +176,26 @@ class RemotePlacement:
     def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
         """Each deployment is a device of its own; what is queued there is what was sent and has not come back."""
         kind = size_class(encoded_bytes)
-        candidates = [Candidate(c, self._standing(c, kind, deadline)) for c in checkpoints]
+        candidates = [Candidate(c, self._snapshot(c, kind, deadline)) for c in checkpoints]
         # Whatever else a deployment hosts is in the way of the candidates there.
         asked = {c.name for c in checkpoints}
-        waiting = [c.standing for c in candidates if c.standing is not None and c.standing.queued]
+        waiting = [c.snapshot for c in candidates if c.snapshot is not None and c.snapshot.queued]
         for name, predictor in self._predictors.items():
-            standing = (
-                self._standing(predictor.checkpoint, kind, deadline) if predictor.sent and name not in asked else None
+            snapshot = (
+                self._snapshot(predictor.checkpoint, kind, deadline) if predictor.sent and name not in asked else None
             )
-            if standing is not None:
-                waiting.append(standing)
-        return Survey(candidates, Load({}, waiting))
+            if snapshot is not None:
+                waiting.append(snapshot)
+        return Survey(candidates, DeviceLoad({}, waiting))
 
-    def _standing(self, checkpoint: Checkpoint, kind: str, deadline: float) -> Standing | None:
+    def _snapshot(self, checkpoint: Checkpoint, kind: str, deadline: float) -> Snapshot | None:
         report = self._reports.get(checkpoint.variant.name)
-        standing = None if report is None else report.standings.get(checkpoint.name)
-        if report is None or standing is None:
+        snapshot = None if report is None else report.snapshots.get(checkpoint.name)
+        if report is None or snapshot is None:
             return None
         predictor = self.predictor(checkpoint)
         replicas = self._replicas.get(checkpoint.variant.name, 1)
-        return standing._replace(
+        return snapshot._replace(
             device=report.memory.device,
             decode_s=report.decode_s[checkpoint.name][kind],
             profiled_decode_s=report.profiled_decode_s[checkpoint.name][kind],
@@ -249,7 +249,7 @@ class RemotePlacement:
             async with asyncio.timeout(_ASK_WITHIN_S):
                 report: Report = await handle.report.remote()
             self._reports[variant] = report
-            self._known[variant] = frozenset(report.standings)
+            self._known[variant] = frozenset(report.snapshots)
             self._silences[variant] = 0
         except Exception:
             # A timeout, or Ray's and gRPC's errors for a replica that died.
@@ -260,7 +260,7 @@ class RemotePlacement:
         for predictor in self._predictors.values():
             if predictor.checkpoint.variant.name == variant:
                 predictor.failed = None
-        for name, standing in report.standings.items():
+        for name, snapshot in report.snapshots.items():
             if name in self._predictors:
                 predictor = self._predictors[name]
-                predictor.others = max(0, standing.queued - len(predictor.sent))
+                predictor.others = max(0, snapshot.queued - len(predictor.sent))

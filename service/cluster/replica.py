@@ -11,10 +11,10 @@ from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingEr
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.errors import DEADLINE_MISSED, Failure, LoadFailedError, NotReadyError, failure_of
+from service.domain.placement import Memory
 from service.domain.prediction import Prediction
-from service.domain.snapshot import Standing
+from service.domain.snapshot import Snapshot
 from service.profiling.profiles import SIZE_CLASSES
-from service.runtime.placement import Memory
 from service.telemetry.logs import configure_logging
 from service.telemetry.tracing import continued, start_tracing
 
@@ -26,7 +26,7 @@ class Report:
     ready: bool
     loaded: frozenset[str]
     """Names of the checkpoints that are in memory and warm."""
-    standings: dict[str, Standing]
+    snapshots: dict[str, Snapshot]
     """By checkpoint; the time for a picture of no size."""
     decode_s: dict[str, dict[str, float]]
     """By checkpoint and size class."""
@@ -34,7 +34,7 @@ class Report:
     """The same by the profile alone."""
     memory: Memory
     failures: dict[str, Failure] = field(default_factory=dict)
-    """Why the last load of a checkpoint failed, of those of which it did; without a standing it is not tried yet."""
+    """Why the last load of a checkpoint failed, of those of which it did; without a snapshot it is not tried yet."""
     nothing: Failure | None = None
     """Why nothing is served here, where nothing of what is hosted could be loaded."""
 
@@ -109,15 +109,15 @@ class Host:
             pass
         except LoadFailedError as error:
             nothing = failure_of(error)
-        # What must not be tried yet has no standing.
+        # What must not be tried yet has no snapshot.
         checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable"]
         failed = [(c.name, self._placement.failure(c)) for c in checkpoints]
-        standings = {c.name: s for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None}
-        forecasts = {c.name: self._placement.predictor(c).forecast for c in checkpoints if c.name in standings}
+        snapshots = {c.name: s for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None}
+        forecasts = {c.name: self._placement.predictor(c).forecast for c in checkpoints if c.name in snapshots}
         return Report(
             ready=ready,
             loaded=frozenset(c.name for c in checkpoints if self._placement.resident(c)),
-            standings=standings,
+            snapshots=snapshots,
             decode_s={
                 name: {kind: forecast.decode_s(most) for kind, most in SIZE_CLASSES.items()}
                 for name, forecast in forecasts.items()

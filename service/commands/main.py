@@ -140,8 +140,8 @@ def classify(
     device: Annotated[str | None, _setting("device")] = None,
 ) -> None:
     """Classify pictures without a server."""
-    from service.domain.ensemble import find
     from service.http.responses import to_json
+    from service.routing.lookup import find
 
     catalogue, settings = _catalogue(untrained), read_settings(device=device)
     try:
@@ -263,9 +263,9 @@ async def _classify(
     """The service's own path, in this process."""
     from service.assembly import local_placement
     from service.config.fleet import Deployment
+    from service.domain.decision import Decision
     from service.domain.ensemble import members_of
     from service.domain.errors import Failure
-    from service.domain.snapshot import Decision
     from service.http.responses import answer
     from service.inference.ensemble import predictor
 

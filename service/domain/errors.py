@@ -26,6 +26,7 @@ Inside a process these are raised. Between processes, and in the entries of a bu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,8 +34,9 @@ from typing import Any
 from models.checkpoints.catalogue import WeightsMissingError, WrongWeightsError
 from models.images.pictures import TooManyPartsError, TooManyPixelsError, UndecodableError, UnsupportedFormatError
 from models.networks.variants import UnknownModelError
-from service.engines.buckets import OutOfDeviceMemoryError
-from service.http.schemas import Considered
+from service.domain.decision import Considered
+
+log = logging.getLogger(__name__)
 
 
 class BadParameterError(ValueError):
@@ -91,6 +93,20 @@ class OverloadedError(RuntimeError):
 
 class MemoryLimitError(MemoryError):
     """The memory limit has no room for a checkpoint, whatever is unloaded."""
+
+
+class OutOfDeviceMemoryError(MemoryError):
+    """A network, or one picture in it, does not fit into the device's memory. The text says what to do.
+
+    Args:
+        what: subject and verb, as in "the weights do".
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} not fit into the device's memory beside what is there: serve fewer models on this device, end "
+            "what else runs on it, or set TOPFIVE_PRECISION=bfloat16 or TOPFIVE_DEVICE=cpu"
+        )
 
 
 class LoadFailedError(RuntimeError):
@@ -248,6 +264,14 @@ def failure_of(error: Exception) -> Failure:
             slug = error.slug if isinstance(error, LoadFailedError) else None
             return Failure(slug or row.slug, str(error), _extras(error))
     return Failure(INTERNAL.slug, "the service failed on this request; its log has the cause")
+
+
+def known_failure(error: Exception) -> Failure:
+    """An error as a value; a defect of ours goes to the log, whole, and to the client in one plain sentence."""
+    failure = failure_of(error)
+    if failure.problem is INTERNAL:
+        log.error("unexpected error", exc_info=error)
+    return failure
 
 
 def of_a_load(outcome: object) -> bool:

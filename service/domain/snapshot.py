@@ -4,46 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from models.checkpoints.catalogue import Checkpoint
 from service.domain.ensemble import Ensemble
-from service.http.schemas import Routing
-
-#: By which predictions are multiplied at least before they are held against a budget: room for what no clock of ours
-#: sees, the way from the caller and back.
-LEAST_SAFETY = 1.1
-
-Rejection = Literal["latency", "memory", "accuracy", "overloaded", "weights missing"]
 
 
-class Budget(NamedTuple):
-    """What the caller allows."""
-
-    latency_s: float
-    """From now on until the answer."""
-    memory_bytes: float | None = None
-    """For the footprint."""
-    min_top1: float | None = None
-    """Percent."""
-    stated_s: float | None = None
-    """What the caller said: until the answer, from the end of the request's body on."""
-
-    @property
-    def whole_s(self) -> float:
-        """Until the answer, from the arrival on."""
-        return self.latency_s if self.stated_s is None else self.stated_s
-
-    @property
-    def gone_s(self) -> float:
-        """What has passed of it since the arrival."""
-        return self.whole_s - self.latency_s
-
-    def __str__(self) -> str:
-        return milliseconds(self.whole_s)
-
-
-class Standing(NamedTuple):
+class Snapshot(NamedTuple):
     """What a checkpoint takes, by its profile, and what it has to do now."""
 
     forward_s: tuple[float, ...]
@@ -70,11 +37,11 @@ class Standing(NamedTuple):
     """Whether a picture may be let in on trial, against predictions that nobody has tried of late."""
     fits: bool = True
     """Whether the device's memory limit has room for it, whatever else is unloaded."""
-    members: tuple[Standing, ...] = ()
+    members: tuple[Snapshot, ...] = ()
     """Of an ensemble; the rest is theirs together."""
 
     @property
-    def by_device(self) -> dict[str, list[Standing]]:
+    def by_device(self) -> dict[str, list[Snapshot]]:
         """The members, or itself, by their devices: who takes turns with whom."""
         return _by_device(self.members or (self,))
 
@@ -105,7 +72,7 @@ class Standing(NamedTuple):
         return self.forward_s[batch_size] / self.spread
 
 
-def together(members: Sequence[Standing], safety: float, trial: bool = False) -> Standing:
+def combined(members: Sequence[Snapshot], safety: float, trial: bool = False) -> Snapshot:
     """How an ensemble stands. Its members decode at once and compute in turn: on one device it takes the sum of what
     they take; on several, what the slowest device takes. Memory is the sum, whether or not all must be there at once:
     where there is no room for that, they are loaded one after the other.
@@ -119,7 +86,7 @@ def together(members: Sequence[Standing], safety: float, trial: bool = False) ->
     sizes = range(min(len(member.forward_s) for member in members))
     forward_s = tuple(max(sum(member.forward_s[size] for member in some) for some in on_devices) for size in sizes)
     fullest = min(members, key=lambda member: member.max_queue - member.queued)
-    return Standing(
+    return Snapshot(
         forward_s,
         decode_s=max(member.decode_s for member in members),
         footprint_bytes=sum(member.footprint_bytes for member in members),
@@ -138,8 +105,8 @@ def together(members: Sequence[Standing], safety: float, trial: bool = False) ->
     )
 
 
-def _by_device(members: Sequence[Standing]) -> dict[str, list[Standing]]:
-    found: dict[str, list[Standing]] = {}
+def _by_device(members: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:
+    found: dict[str, list[Snapshot]] = {}
     for member in members:
         found.setdefault(member.device, []).append(member)
     return found
@@ -149,48 +116,16 @@ class Candidate(NamedTuple):
     """What may answer with the label set that is asked for."""
 
     checkpoint: Checkpoint | Ensemble
-    standing: Standing | None
+    snapshot: Snapshot | None
     """None where nothing is known, or nobody is there to serve it."""
 
 
-class Load(NamedTuple):
+class DeviceLoad(NamedTuple):
     """What the devices have to do now."""
 
     busy: Mapping[str, float] = MappingProxyType({})
     """Seconds until each is through with the batch that it computes."""
-    waiting: Sequence[Standing] = ()
+    waiting: Sequence[Snapshot] = ()
     """Every checkpoint with a queue, of whatever label set: the candidates' own objects, where they are among them."""
     slack_s: Mapping[str, float] = MappingProxyType({})
     """By how much those may be delayed, on each device, who were let in and would go after the picture."""
-
-
-class Decision(NamedTuple):
-    """The checkpoint to ask, or the ensemble, and why."""
-
-    checkpoint: Checkpoint | Ensemble
-    routing: Routing | None = None
-    predicted_s: float | None = None
-    """From the decision until the answer."""
-    standing: Standing | None = None
-    routed_for: str = "named"
-    """Named by the caller, the most accurate there is, or what is in the way of a more accurate one."""
-    accuracy_debt: float | None = None
-    """Top-1 percentage points that were lost to the load; None where there was no choice."""
-    trial_s: float | None = None
-    """Of a picture that is let in on trial: what it may take, from the decision until the answer."""
-
-
-class Fit(NamedTuple):
-    """How a candidate does under a budget."""
-
-    candidate: Candidate
-    rejected: Rejection | None
-    predicted_s: float | None
-    trial: bool = False
-    """It fits by its profile alone, and is let in on trial: ``predicted_s`` is the profile's."""
-
-
-def milliseconds(seconds: float) -> str:
-    """For people."""
-    number = seconds * 1000
-    return f"{number:.0f} ms" if number >= 10 else f"{number:.3g} ms"

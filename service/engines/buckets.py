@@ -8,19 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-
-class OutOfDeviceMemoryError(MemoryError):
-    """A network, or one picture in it, does not fit into the device's memory. The text says what to do.
-
-    Args:
-        what: subject and verb, as in "the weights do".
-    """
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what} not fit into the device's memory beside what is there: serve fewer models on this device, end "
-            "what else runs on it, or set TOPFIVE_PRECISION=bfloat16 or TOPFIVE_DEVICE=cpu"
-        )
+from service.domain.errors import OutOfDeviceMemoryError
 
 
 def powers_up_to(largest: int) -> tuple[int, ...]:

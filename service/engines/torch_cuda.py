@@ -21,8 +21,9 @@ from models.images.preprocess import Preprocess
 from models.networks.layers import ConvBNReLU
 from models.networks.lenet import TableConv2d
 from models.networks.postprocess import top_k
+from service.domain.errors import OutOfDeviceMemoryError
 from service.engines import MAX_K, TopK, blank
-from service.engines.buckets import Buckets, OutOfDeviceMemoryError
+from service.engines.buckets import Buckets
 from service.engines.overlap import Device, Event, Overlap, Submitted, Work, is_out_of_memory
 
 #: Runs before a capture: libraries choose kernels, load them and make workspaces in the first; as many as torch makes.

@@ -17,17 +17,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.checkpoints.catalogue import Catalogue
 from service.config.settings import Settings
-from service.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE, Failure
+from service.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE, Failure, known_failure
+from service.domain.placement import Placement
+from service.domain.query import Query
 from service.http.callers import announces_body
-from service.http.classify import Classifier, known_failure
+from service.http.classify import Classifier
 from service.http.docs_pages import add_docs_pages
 from service.http.models import Paths
 from service.http.responses import PROBLEM_MEDIA_TYPE, problem
-from service.http.schemas import Answer, BulkAnswer, ClassifyQuery, ProblemDocument, RouteAnswer
-from service.routing.router import Decider
-from service.runtime.placement import Placement
+from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
+from service.routing.router import Router
 from service.telemetry.exposition import OwnProcess, Targets, add_metrics_paths
-from service.telemetry.recorder import Edge
+from service.telemetry.recorder import RequestMetrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -51,9 +52,9 @@ def create_app(
         redoc_url=None,
     )
     add_docs_pages(app)
-    decider = Decider(catalogue, placement, settings)
-    edge = Edge(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
-    classifier = Classifier(decider, placement, settings, edge)
+    router = Router(catalogue, placement, settings)
+    request_metrics = RequestMetrics(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
+    classifier = Classifier(router, placement, settings, request_metrics)
     app.add_middleware(_ClassifyFirst, classifier=classifier)
     app.add_api_route(
         "/classify",
@@ -65,7 +66,7 @@ def create_app(
         openapi_extra={"parameters": _parameters(), "requestBody": _REQUEST_BODY},
     )
 
-    paths = Paths(catalogue, placement, decider, settings)
+    paths = Paths(catalogue, placement, router, settings)
     paths.add_to(app)
     app.add_api_route(
         "/route",
@@ -183,7 +184,7 @@ def _parameters() -> list[dict[str, Any]]:
             "description": schema.get("description", ""),
             "schema": schema,
         }
-        for name, schema in ClassifyQuery.model_json_schema()["properties"].items()
+        for name, schema in Query.model_json_schema()["properties"].items()
     ]
 
 

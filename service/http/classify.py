@@ -17,42 +17,43 @@ from starlette.requests import ClientDisconnect
 
 from models.checkpoints.catalogue import Checkpoint
 from service.config.settings import Settings
+from service.domain.decision import Decision
 from service.domain.ensemble import Ensemble
 from service.domain.errors import (
     DEADLINE_MISSED,
-    INTERNAL,
     OVERLOADED,
     BadParameterError,
     Failure,
     NoPictureError,
-    failure_of,
+    known_failure,
     of_a_load,
 )
-from service.domain.snapshot import Decision
+from service.domain.outcome import GONE, GONE_STATUS, NO_MODEL, OK, Outcome, summary
+from service.domain.placement import Placement
+from service.domain.query import Query
 from service.http.disconnects import Watch
 from service.http.requests import read_body
 from service.http.responses import answer, bulk, problem, single
-from service.http.schemas import Answer, ClassifyQuery
+from service.http.schemas import Answer
 from service.http.uploads import Uploads
 from service.inference.ensemble import predictor
-from service.routing.router import Decider
-from service.runtime.placement import Placement
+from service.routing.router import Router
 from service.telemetry.logs import log_access
-from service.telemetry.recorder import GONE, GONE_STATUS, NO_MODEL, OK, Edge, Outcome, summary
+from service.telemetry.recorder import RequestMetrics
 from service.telemetry.tracing import RequestSpan, tracing
 
 log = logging.getLogger(__name__)
-Query = TypeVar("Query", bound=BaseModel)
+Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
 class Classifier:
     """``POST /classify``."""
 
-    def __init__(self, decider: Decider, placement: Placement, settings: Settings, edge: Edge) -> None:
-        self._decider = decider
+    def __init__(self, router: Router, placement: Placement, settings: Settings, metrics: RequestMetrics) -> None:
+        self._router = router
         self._placement = placement
         self._settings = settings
-        self._edge = edge
+        self._metrics = metrics
         self._tracing = tracing()
         self._uploads = Uploads()
         self._one_at_a_time = asyncio.Lock()
@@ -60,7 +61,7 @@ class Classifier:
     async def classify(self, request: Request) -> Response:
         """Read the query, read the body, pick the checkpoint, predict, answer."""
         began = time.monotonic()
-        self._edge.arrived()
+        self._metrics.arrived()
         span = None if self._tracing is None else self._tracing.request(request, began)
         # Whatever does not come to an end was cancelled: by us or by the server, since nobody waits for it any more.
         fate, response = _Fate(Outcome(NO_MODEL, GONE), began), Response(status_code=GONE_STATUS)
@@ -71,7 +72,7 @@ class Classifier:
             fate.request, response = Outcome(fate.request.model, failure.slug), problem(failure)
         finally:
             took_s = time.monotonic() - fate.arrived
-            self._edge.left(fate.request, fate.pictures, took_s)
+            self._metrics.left(fate.request, fate.pictures, took_s)
             if span is not None:
                 span.end(fate.request)
             if self._settings.access_log:
@@ -81,13 +82,13 @@ class Classifier:
 
     async def _answer(self, request: Request, span: RequestSpan | None, fate: _Fate) -> Response:
         try:
-            query = read_query(ClassifyQuery, request.scope["query_string"])
+            query = read_query(Query, request.scope["query_string"])
             upload = await self._uploads.read(request.receive, self._settings.max_body_bytes)
             # Budgets and timings begin here: how long a client takes to send its body is not the service's doing.
             arrived = fate.arrived = upload.ended
             body = await read_body(upload, request.headers.get("content-type", ""))
             # What is wrong with the query is so for all of its pictures.
-            candidates = self._decider.candidates(query, arrived)
+            candidates = self._router.candidates(query, arrived)
         except ClientDisconnect:
             return Response(status_code=GONE_STATUS)
         named = NO_MODEL if query.model is None else _named(candidates)
@@ -107,7 +108,7 @@ class Classifier:
     async def _one(
         self,
         picture: bytes | Failure,
-        query: ClassifyQuery,
+        query: Query,
         candidates: Sequence[Checkpoint] | Ensemble,
         arrived: float,
         named: str,
@@ -124,7 +125,7 @@ class Classifier:
                 async with self._one_at_a_time:
                     await asyncio.sleep(0)
             # Nothing is awaited between the decision and the picture's place in the queue: the next one sees it.
-            decision = self._decider.decide(query, candidates, arrived, len(picture))
+            decision = self._router.decide(query, candidates, arrived, len(picture))
             done = await self._predicted(picture, query, decision, arrived)
             if query.model is None and of_a_load(done[1]):
                 done = await self._among_the_rest(picture, query, decision, arrived, done)
@@ -132,13 +133,13 @@ class Classifier:
         except Exception as error:
             failure = known_failure(error)
             if failure.slug in (OVERLOADED, DEADLINE_MISSED):
-                self._edge.shed("router" if failure.slug == OVERLOADED else "deadline")
+                self._metrics.shed("router" if failure.slug == OVERLOADED else "deadline")
             return Outcome(named, failure.slug), failure
 
     async def _among_the_rest(
         self,
         picture: bytes,
-        query: ClassifyQuery,
+        query: Query,
         decision: Decision,
         arrived: float,
         done: tuple[Outcome, Answer | Failure],
@@ -148,12 +149,12 @@ class Classifier:
         first, tried = done, {decision.checkpoint.name}
         while of_a_load(done[1]):
             try:
-                candidates = self._decider.candidates(query, arrived)
+                candidates = self._router.candidates(query, arrived)
                 assert not isinstance(candidates, Ensemble)
                 rest = [c for c in candidates if c.name not in tried]
                 if not any(c.state == "loadable" for c in rest):
                     return first
-                decision = self._decider.decide(query, rest, arrived, len(picture))
+                decision = self._router.decide(query, rest, arrived, len(picture))
             except Exception as error:
                 known_failure(error)
                 return first
@@ -162,28 +163,28 @@ class Classifier:
         return done
 
     async def _predicted(
-        self, picture: bytes, query: ClassifyQuery, decision: Decision, arrived: float
+        self, picture: bytes, query: Query, decision: Decision, arrived: float
     ) -> tuple[Outcome, Answer | Failure]:
         decided = time.monotonic()
         serving = predictor(self._placement, decision.checkpoint)
-        self._edge.routed(decision)
-        allowed_s = self._decider.allowed_s(query)
-        with self._decider.promise(decision, arrived + allowed_s):
+        self._metrics.routed(decision)
+        allowed_s = self._router.allowed_s(query)
+        with self._router.promise(decision, arrived + allowed_s):
             outcome = await serving.predict(picture, arrived + allowed_s)
         now = time.monotonic()
         reason = outcome.slug if isinstance(outcome, Failure) else OK
         model, predicted_s = decision.checkpoint.model, decision.predicted_s
         if reason in (OK, DEADLINE_MISSED):
-            self._edge.kept(model, (now - arrived) / allowed_s, late=reason != OK)
+            self._metrics.kept(model, (now - arrived) / allowed_s, late=reason != OK)
             if predicted_s is not None:
-                self._decider.judge(decision, now - decided)
-                self._edge.predicted(model, (now - decided) / predicted_s)
+                self._router.judge(decision, now - decided)
+                self._metrics.predicted(model, (now - decided) / predicted_s)
         if not isinstance(outcome, Failure):
             answered = answer(outcome, decision, query.k, now - arrived)
-            self._edge.answered(model, outcome.decode_s, outcome.queue_s, outcome.forward_s)
+            self._metrics.answered(model, outcome.decode_s, outcome.queue_s, outcome.forward_s)
             return Outcome(model, OK), answered
         if reason in (OVERLOADED, DEADLINE_MISSED):
-            self._edge.shed("queue" if reason == OVERLOADED else "deadline")
+            self._metrics.shed("queue" if reason == OVERLOADED else "deadline")
         return Outcome(model, reason), outcome
 
 
@@ -201,16 +202,8 @@ def _named(candidates: Sequence[Checkpoint] | Ensemble) -> str:
     return candidates.model if isinstance(candidates, Ensemble) else candidates[0].model
 
 
-def known_failure(error: Exception) -> Failure:
-    """An error as a value; a defect of ours goes to the log, whole, and to the client in one plain sentence."""
-    failure = failure_of(error)
-    if failure.problem is INTERNAL:
-        log.error("unexpected error", exc_info=error)
-    return failure
-
-
 @lru_cache(maxsize=1024)
-def read_query(kind: type[Query], raw: bytes) -> Query:
+def read_query(kind: type[Parameters], raw: bytes) -> Parameters:
     """The query string, checked. The same few come again and again.
 
     Raises:

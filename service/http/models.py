@@ -11,12 +11,13 @@ from fastapi.responses import JSONResponse
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
 from service.config.settings import Settings
 from service.domain.errors import DEADLINE_MISSED, Failure
+from service.domain.placement import Placement
+from service.domain.query import Query
 from service.http.callers import no_body, only_from_this_machine
 from service.http.classify import read_query
 from service.http.responses import model_row, problem
-from service.http.schemas import ClassifyQuery, MemoryRow, ModelList, ModelRow, NoQuery, RouteAnswer, UnloadQuery
-from service.routing.router import Decider
-from service.runtime.placement import Placement
+from service.http.schemas import MemoryRow, ModelList, ModelRow, NoQuery, RouteAnswer, UnloadQuery
+from service.routing.router import Router
 
 #: The picture that predictions without one are for: a photograph as phones and cameras' web versions make them.
 _PHOTOGRAPH_BYTES = 100_000
@@ -25,10 +26,10 @@ _PHOTOGRAPH_BYTES = 100_000
 class Paths:
     """Handlers over a catalogue and a placement."""
 
-    def __init__(self, catalogue: Catalogue, placement: Placement, decider: Decider, settings: Settings) -> None:
+    def __init__(self, catalogue: Catalogue, placement: Placement, router: Router, settings: Settings) -> None:
         self._catalogue = catalogue
         self._placement = placement
-        self._decider = decider
+        self._router = router
         self._settings = settings
 
     def add_to(self, app: FastAPI) -> None:
@@ -51,15 +52,15 @@ class Paths:
 
     async def route(self, request: Request) -> RouteAnswer:
         """The decision for a photograph that would come now, without one."""
-        query = read_query(ClassifyQuery, request.scope["query_string"])
+        query = read_query(Query, request.scope["query_string"])
         now = time.monotonic()
-        checkpoints = self._decider.candidates(query, now)
-        decision = self._decider.decide(query, checkpoints, now, _PHOTOGRAPH_BYTES, supposing=True)
-        routing, standing = decision.routing, decision.standing
+        checkpoints = self._router.candidates(query, now)
+        decision = self._router.decide(query, checkpoints, now, _PHOTOGRAPH_BYTES, supposing=True)
+        routing, snapshot = decision.routing, decision.snapshot
         return RouteAnswer(
             model=decision.checkpoint.model,
             predicted_ms=None if decision.predicted_s is None else round(decision.predicted_s * 1000, 3),
-            footprint_mb=None if standing is None else round(standing.footprint_bytes / 1e6, 1),
+            footprint_mb=None if snapshot is None else round(snapshot.footprint_bytes / 1e6, 1),
             reason="named, without a budget" if routing is None else routing.reason,
             considered=[] if routing is None else routing.considered,
         )
@@ -113,4 +114,4 @@ class Paths:
         failure = self._placement.failure(checkpoint)
         # Of a file that is still being loaded, the one before is served.
         served = candidate.checkpoint if isinstance(candidate.checkpoint, Checkpoint) else checkpoint
-        return model_row(served, self._placement.resident(checkpoint), candidate.standing, accuracy, failure)
+        return model_row(served, self._placement.resident(checkpoint), candidate.snapshot, accuracy, failure)

@@ -11,13 +11,14 @@ from fastapi.responses import JSONResponse
 
 from models.checkpoints.catalogue import Checkpoint
 from models.checkpoints.labels import labels
+from service.domain.decision import Decision
 from service.domain.ensemble import Ensemble, members_of
 from service.domain.errors import SLOW_BODY, Failure, problem_document
 from service.domain.prediction import Prediction
-from service.domain.snapshot import Decision, Standing
+from service.domain.snapshot import Snapshot
 from service.http.schemas import Answer, CheckpointAnswer, LabelProbability, MemberAnswer, ModelRow, Outlook, Timings
 from service.inference.ensemble import Average
-from service.profiling.forecast import Accuracy
+from service.routing.safety import Accuracy
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -112,15 +113,15 @@ def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response
     return JSONResponse(problem_document(failure), failure.status, headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
-def outlook(standing: Standing, accuracy: Accuracy) -> Outlook:
+def outlook(snapshot: Snapshot, accuracy: Accuracy) -> Outlook:
     """What a checkpoint takes, for the batch sizes that are powers of two, and the largest."""
-    largest = len(standing.forward_s) - 1
+    largest = len(snapshot.forward_s) - 1
     sizes = sorted({1 << n for n in range(largest.bit_length())} | {largest})
     return Outlook(
-        forward_p95_ms={size: _ms(standing.forward_s[size]) for size in sizes},
-        load_ms=_ms(standing.load_s),
-        queued=standing.queued,
-        safety=round(standing.safety, 3),
+        forward_p95_ms={size: _ms(snapshot.forward_s[size]) for size in sizes},
+        load_ms=_ms(snapshot.load_s),
+        queued=snapshot.queued,
+        safety=round(snapshot.safety, 3),
         predictions=accuracy.predictions,
         median_ratio=None if accuracy.median_ratio is None else round(accuracy.median_ratio, 3),
         median_error=None if accuracy.median_error is None else round(accuracy.median_error, 3),
@@ -130,7 +131,7 @@ def outlook(standing: Standing, accuracy: Accuracy) -> Outlook:
 def model_row(
     checkpoint: Checkpoint,
     resident: bool,
-    standing: Standing | None = None,
+    snapshot: Snapshot | None = None,
     accuracy: Accuracy | None = None,
     failure: Exception | None = None,
 ) -> ModelRow:
@@ -148,12 +149,12 @@ def model_row(
         top1=checkpoint.top1,
         top5=checkpoint.top5,
         analytic_mb=round(costs.analytic_bytes / 1e6, 1),
-        footprint_mb=None if standing is None else round(standing.footprint_bytes / 1e6, 1),
+        footprint_mb=None if snapshot is None else round(snapshot.footprint_bytes / 1e6, 1),
         state="ready" if resident else checkpoint.state,
         resident=resident,
         origin=checkpoint.origin,
         preprocess=checkpoint.preprocess.to_json(),
-        outlook=None if standing is None or accuracy is None else outlook(standing, accuracy),
+        outlook=None if snapshot is None or accuracy is None else outlook(snapshot, accuracy),
         mend=None if here else checkpoint.mend,
         failure=None if failure is None else str(failure),
         download_mb=None if here or checkpoint.download_bytes is None else round(checkpoint.download_bytes / 1e6, 1),

@@ -2,66 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer
+from pydantic import BaseModel, ConfigDict, Field
 
-from models.checkpoints.labels import LABEL_SETS
-
-
-def _label_set(name: str) -> str:
-    if name not in LABEL_SETS:
-        raise ValueError(f"unknown label set; known: {', '.join(LABEL_SETS)}")
-    return name
-
-
-def _finite(number: float) -> float:
-    if not math.isfinite(number):
-        raise ValueError("must be a finite number")
-    return number
-
-
-Finite = Annotated[float, AfterValidator(_finite)]
-
-
-class ClassifyQuery(BaseModel):
-    """Query parameters of ``POST /classify`` and ``POST /route``. One that is not here is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str | None = Field(
-        None,
-        min_length=1,
-        description="Variant, alias or variant@label_set; without it the router picks. ensemble:NAME,NAME averages the "
-        "probabilities of 2 to 8 of them.",
-    )
-    labels: Annotated[str, AfterValidator(_label_set)] | None = Field(
-        None, description="Label set to answer with: imagenet1k, cifar10 or mnist."
-    )
-    latency_ms: Finite | None = Field(
-        None,
-        gt=0,
-        le=3_600_000,
-        description="Milliseconds that the answer may take, counted from the end of the request's body.",
-    )
-    memory_mb: Finite | None = Field(
-        None,
-        gt=0,
-        le=10_000_000,
-        description="Megabytes (10^6 bytes) that the network may need to serve, by its measured footprint.",
-    )
-    min_top1: Finite | None = Field(
-        None, ge=0, le=100, description="Lowest top-1 accuracy in percent that the router may pick."
-    )
-    strict: bool = Field(
-        True, description="Whether a named model that cannot meet the budget is refused; false: it answers anyway."
-    )
-    k: int = Field(5, ge=1, le=10, description="How many labels to answer with.")
-
-    @property
-    def has_budget(self) -> bool:
-        return self.latency_ms is not None or self.memory_mb is not None or self.min_top1 is not None
+from service.domain.decision import Considered, Routing
 
 
 class UnloadQuery(BaseModel):
@@ -113,30 +58,6 @@ class Timings(BaseModel):
     def header(self) -> str:
         """As Server-Timing, which browsers and load tests read."""
         return f"decode;dur={self.decode}, queue;dur={self.queue}, forward;dur={self.forward}, total;dur={self.total}"
-
-
-class Considered(BaseModel):
-    """A checkpoint that the router could not pick. ``latency``: too slow even with empty queues; ``overloaded``: fast
-    enough, but not now."""
-
-    model: str
-    rejected: Literal["latency", "memory", "accuracy", "overloaded", "weights missing"]
-    predicted_ms: float | None = None
-    footprint_mb: float | None = None
-
-    @model_serializer
-    def _known(self) -> dict[str, Any]:
-        """What is not known of it is left out."""
-        return {name: value for name, value in self if value is not None}
-
-
-class Routing(BaseModel):
-    """Why this checkpoint answers."""
-
-    reason: str
-    predicted_ms: float | None = None
-    """From the end of the request's body until the answer."""
-    considered: list[Considered]
 
 
 class MemberAnswer(BaseModel):

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from models.checkpoints.catalogue import Checkpoint
 from service.domain.ensemble import Ensemble
 from service.domain.errors import Failure
+from service.domain.placement import Placement, Predicts
 from service.domain.prediction import Prediction
 from service.engines import MAX_K
-from service.runtime.placement import Placement, Predicts
 
 
 class Member(NamedTuple):

@@ -15,13 +15,13 @@ import math
 from collections.abc import Iterable, Sequence
 
 from models.checkpoints.catalogue import Checkpoint
-from service.domain.snapshot import LEAST_SAFETY, Budget, Candidate, Decision, Fit, Load, Standing, milliseconds
-from service.http.schemas import Routing
+from service.domain.decision import LEAST_SAFETY, Budget, Decision, Fit, Routing, milliseconds
+from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.refusal import considered, refuse
 
 
 def choose(
-    candidates: Sequence[Candidate], budget: Budget, load: Load | None = None, *, named: bool = False
+    candidates: Sequence[Candidate], budget: Budget, load: DeviceLoad | None = None, *, named: bool = False
 ) -> Decision:
     """Picks the checkpoint with the highest top-1 accuracy whose predicted time and footprint are within the budget
     and whose accuracy is at least ``min_top1``; of equals the faster, then the smaller.
@@ -37,7 +37,7 @@ def choose(
         NoModelFitsError: the profiles forbid it even with empty queues.
         OverloadedError: it could, but not now.
     """
-    predict = _Predictor(load or Load())
+    predict = _Predictor(load or DeviceLoad())
     fits = [_judge(candidate, budget, predict, named) for candidate in candidates]
     fitting = [fit for fit in fits if fit.rejected is None]
     if not fitting:
@@ -69,39 +69,39 @@ def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:
 class _Predictor:
     """Predicts when a picture that arrives now would be answered."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: DeviceLoad) -> None:
         self._busy = load.busy
         self._ahead: dict[str, float] = {}
         self._next: dict[str, float] = {}
-        for standing in load.waiting:
-            device, later = standing.device, min(standing.queued - standing.ahead, len(standing.forward_s) - 1)
-            self._ahead[device] = self._ahead.get(device, 0.0) + standing.batches_s(standing.ahead)
-            self._next[device] = max(self._next.get(device, 0.0), standing.mean_s(later))
-        self._counted = {id(standing) for standing in load.waiting}
+        for snapshot in load.waiting:
+            device, later = snapshot.device, min(snapshot.queued - snapshot.ahead, len(snapshot.forward_s) - 1)
+            self._ahead[device] = self._ahead.get(device, 0.0) + snapshot.batches_s(snapshot.ahead)
+            self._next[device] = max(self._next.get(device, 0.0), snapshot.mean_s(later))
+        self._counted = {id(snapshot) for snapshot in load.waiting}
         self._slack_s = load.slack_s
 
-    def __call__(self, standing: Standing) -> float:
+    def __call__(self, snapshot: Snapshot) -> float:
         """The load of what is not in memory; decoding, or the wait for the device if that is longer: for the batch
         that is being computed and all that goes before, on average; and its own batch at the 95th percentile."""
-        if standing.members:
-            return max(self._in_turn(some) for some in standing.by_device.values())
-        forward_s = standing.forward_s
+        if snapshot.members:
+            return max(self._in_turn(some) for some in snapshot.by_device.values())
+        forward_s = snapshot.forward_s
         # Those of its own queue that share its batch are computed with it.
-        shared = standing.ahead % (len(forward_s) - 1)
-        ahead_s = self._ahead.get(standing.device, 0.0) - standing.mean_s(shared)
-        if id(standing) not in self._counted:
-            ahead_s += standing.batches_s(standing.ahead)
-        wait_s = self._busy.get(standing.device, 0.0) + ahead_s
-        if wait_s < standing.decode_s:
+        shared = snapshot.ahead % (len(forward_s) - 1)
+        ahead_s = self._ahead.get(snapshot.device, 0.0) - snapshot.mean_s(shared)
+        if id(snapshot) not in self._counted:
+            ahead_s += snapshot.batches_s(snapshot.ahead)
+        wait_s = self._busy.get(snapshot.device, 0.0) + ahead_s
+        if wait_s < snapshot.decode_s:
             # The device does not wait for it: a batch that should go after it begins while it is being decoded.
-            wait_s += self._next.get(standing.device, 0.0)
-        return standing.load_s + max(standing.decode_s, wait_s) + forward_s[shared + 1]
+            wait_s += self._next.get(snapshot.device, 0.0)
+        return snapshot.load_s + max(snapshot.decode_s, wait_s) + forward_s[shared + 1]
 
-    def _in_turn(self, members: Sequence[Standing]) -> float:
+    def _in_turn(self, members: Sequence[Snapshot]) -> float:
         """The same of an ensemble's members on one device: they wait for what is ahead of them together, and each
         computes a batch of its own after the other."""
         device = members[0].device
-        shared = [standing.ahead % (len(standing.forward_s) - 1) for standing in members]
+        shared = [snapshot.ahead % (len(snapshot.forward_s) - 1) for snapshot in members]
         ahead_s = self._ahead.get(device, 0.0)
         ahead_s -= sum(s.mean_s(n) for s, n in zip(members, shared, strict=True))
         ahead_s += sum(s.batches_s(s.ahead) for s in members if id(s) not in self._counted)
@@ -111,23 +111,23 @@ class _Predictor:
         own_s = sum(s.forward_s[n + 1] for s, n in zip(members, shared, strict=True))
         return sum(s.load_s for s in members) + max(decode_s, wait_s) + own_s
 
-    def idle(self, standing: Standing) -> bool:
+    def idle(self, snapshot: Snapshot) -> bool:
         """Whether nothing is in flight on its devices."""
-        devices = standing.by_device
+        devices = snapshot.by_device
         queued = any(self._ahead.get(device) or self._next.get(device) for device in devices)
-        return not (standing.queued or queued or any(self._busy.get(device) for device in devices))
+        return not (snapshot.queued or queued or any(self._busy.get(device) for device in devices))
 
-    def can_be_spared(self, standing: Standing) -> bool:
+    def can_be_spared(self, snapshot: Snapshot) -> bool:
         """Whether those who go after it can wait so long."""
-        if standing.members:
-            takes_s = {device: sum(s.takes_s for s in some) for device, some in standing.by_device.items()}
+        if snapshot.members:
+            takes_s = {device: sum(s.takes_s for s in some) for device, some in snapshot.by_device.items()}
             return all(took <= self._slack_s.get(device, math.inf) for device, took in takes_s.items())
-        slack_s = self._slack_s.get(standing.device, math.inf)
-        return slack_s == math.inf or standing.takes_s <= slack_s
+        slack_s = self._slack_s.get(snapshot.device, math.inf)
+        return slack_s == math.inf or snapshot.takes_s <= slack_s
 
 
 def _judge(candidate: Candidate, budget: Budget, predict: _Predictor, named: bool) -> Fit:
-    checkpoint, standing = candidate
+    checkpoint, snapshot = candidate
     if checkpoint.state != "loadable":
         return Fit(candidate, "weights missing", None)
     least = budget.min_top1
@@ -135,21 +135,21 @@ def _judge(candidate: Candidate, budget: Budget, predict: _Predictor, named: boo
         least is not None and checkpoint.top1 is not None and checkpoint.top1 < least
     ):
         return Fit(candidate, "accuracy", None)
-    if standing is None:
+    if snapshot is None:
         return Fit(candidate, "overloaded", None)
-    predicted_s = predict(standing)
-    if not standing.fits or (budget.memory_bytes is not None and standing.footprint_bytes > budget.memory_bytes):
+    predicted_s = predict(snapshot)
+    if not snapshot.fits or (budget.memory_bytes is not None and snapshot.footprint_bytes > budget.memory_bytes):
         return Fit(candidate, "memory", predicted_s)
     # Only what the profile forbids is forbidden for good.
-    if standing.alone_s * LEAST_SAFETY > budget.whole_s:
-        return Fit(candidate, "latency", standing.alone_s)
-    if standing.queued >= standing.max_queue or not predict.can_be_spared(standing):
+    if snapshot.alone_s * LEAST_SAFETY > budget.whole_s:
+        return Fit(candidate, "latency", snapshot.alone_s)
+    if snapshot.queued >= snapshot.max_queue or not predict.can_be_spared(snapshot):
         return Fit(candidate, "overloaded", predicted_s)
-    if predicted_s * standing.safety <= budget.latency_s:
+    if predicted_s * snapshot.safety <= budget.latency_s:
         return Fit(candidate, None, predicted_s)
-    profiled_s = standing.load_s + standing.alone_s
-    if standing.trial and predict.idle(standing) and profiled_s * LEAST_SAFETY <= budget.latency_s:
-        return Fit(candidate, None, profiled_s if standing.alone_s else predicted_s, trial=True)
+    profiled_s = snapshot.load_s + snapshot.alone_s
+    if snapshot.trial and predict.idle(snapshot) and profiled_s * LEAST_SAFETY <= budget.latency_s:
+        return Fit(candidate, None, profiled_s if snapshot.alone_s else predicted_s, trial=True)
     return Fit(candidate, "overloaded", predicted_s)
 
 
@@ -170,13 +170,13 @@ def _missed(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
 
 def _in_the_way(fit: Fit) -> str:
     """For the metrics: what would have to be loaded first, or has nobody to serve it, is not the queue's doing."""
-    standing = fit.candidate.standing
-    absent = fit.rejected == "overloaded" and (standing is None or standing.load_s > 0)
+    snapshot = fit.candidate.snapshot
+    absent = fit.rejected == "overloaded" and (snapshot is None or snapshot.load_s > 0)
     return "not loaded" if absent else str(fit.rejected)
 
 
 def _rank(fit: Fit) -> tuple[float, float, int]:
-    standing = fit.candidate.standing
-    assert standing is not None
+    snapshot = fit.candidate.snapshot
+    assert snapshot is not None
     assert fit.predicted_s is not None
-    return -(fit.candidate.checkpoint.top1 or 0.0), fit.predicted_s, standing.footprint_bytes
+    return -(fit.candidate.checkpoint.top1 or 0.0), fit.predicted_s, snapshot.footprint_bytes

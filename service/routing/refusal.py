@@ -6,24 +6,23 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from models.checkpoints.catalogue import Checkpoint, WeightsMissingError
+from service.domain.decision import LEAST_SAFETY, Budget, Considered, Fit, milliseconds
 from service.domain.ensemble import Ensemble
 from service.domain.errors import NoModelFitsError, OverloadedError
-from service.domain.snapshot import LEAST_SAFETY, Budget, Fit, milliseconds
-from service.http.schemas import Considered
 
 
 def considered(fits: Iterable[Fit]) -> list[Considered]:
     """The ones that were not picked because something is in the way."""
     entries = []
     for fit in fits:
-        checkpoint, standing = fit.candidate
+        checkpoint, snapshot = fit.candidate
         if fit.rejected is not None:
             entries.append(
                 Considered(
                     model=checkpoint.model,
                     rejected=fit.rejected,
                     predicted_ms=None if fit.predicted_s is None else round(fit.predicted_s * 1000, 3),
-                    footprint_mb=None if standing is None else round(standing.footprint_bytes / 1e6, 1),
+                    footprint_mb=None if snapshot is None else round(snapshot.footprint_bytes / 1e6, 1),
                 )
             )
     return entries
@@ -50,33 +49,33 @@ def refuse(fits: Sequence[Fit], budget: Budget) -> NoReturn:
 
 def _in_the_way(fit: Fit, budget: Budget) -> str:
     """Why the checkpoint cannot answer in time now, with the number that decided."""
-    standing = fit.candidate.standing
-    if standing is None or fit.predicted_s is None:
+    snapshot = fit.candidate.snapshot
+    if snapshot is None or fit.predicted_s is None:
         return "is not there"
-    if standing.queued >= standing.max_queue:
-        return f"{standing.queued} pictures wait for it, and no more than {standing.max_queue} may"
-    counted_s = budget.gone_s + fit.predicted_s * standing.safety
+    if snapshot.queued >= snapshot.max_queue:
+        return f"{snapshot.queued} pictures wait for it, and no more than {snapshot.max_queue} may"
+    counted_s = budget.gone_s + fit.predicted_s * snapshot.safety
     if counted_s <= budget.whole_s:
         return "would keep pictures from being answered in time that were let in before"
     taken = milliseconds(budget.gone_s + fit.predicted_s)
-    return f"would take {taken} now, which counts as {milliseconds(counted_s)} (safety factor {standing.safety:.3g})"
+    return f"would take {taken} now, which counts as {milliseconds(counted_s)} (safety factor {snapshot.safety:.3g})"
 
 
 def _room_in(fit: Fit, budget: Budget) -> float:
     """Seconds until a checkpoint that is asked for too much could answer in time, if nothing else came."""
-    standing = fit.candidate.standing
-    if standing is None or fit.predicted_s is None:
+    snapshot = fit.candidate.snapshot
+    if snapshot is None or fit.predicted_s is None:
         return 1.0
-    over_s = fit.predicted_s - budget.latency_s / standing.safety
+    over_s = fit.predicted_s - budget.latency_s / snapshot.safety
     # Where only others' slack is in the way, one picture fewer will do.
     return max(
-        over_s, standing.takes_s, (standing.queued + 1 - standing.max_queue) * standing.per_picture_s, standing.load_s
+        over_s, snapshot.takes_s, (snapshot.queued + 1 - snapshot.max_queue) * snapshot.per_picture_s, snapshot.load_s
     )
 
 
 def _nearest(fits: Sequence[Fit], budget: Budget) -> str:
     """In a sentence: what is in the way of all of them, and what comes nearest."""
-    accurate = [(f.candidate.checkpoint, f.candidate.standing, f.rejected) for f in fits if f.rejected != "accuracy"]
+    accurate = [(f.candidate.checkpoint, f.candidate.snapshot, f.rejected) for f in fits if f.rejected != "accuracy"]
     if not accurate:
         rated = [f.candidate.checkpoint for f in fits if f.candidate.checkpoint.top1 is not None]
         if isinstance(fits[0].candidate.checkpoint, Ensemble):
@@ -89,17 +88,17 @@ def _nearest(fits: Sequence[Fit], budget: Budget) -> str:
     slow = [(c, s) for c, s, rejected in accurate if s is not None and rejected == "latency"]
     wishes, nearest = [], []
     if slow:
-        checkpoint, standing = min(slow, key=lambda pair: pair[1].alone_s)
+        checkpoint, snapshot = min(slow, key=lambda pair: pair[1].alone_s)
         wishes.append(f"answers within {budget} even with empty queues")
-        said = f"the nearest is {checkpoint.name} with {milliseconds(standing.alone_s)}"
-        if standing.alone_s <= budget.whole_s:
-            said += f", which counts as {milliseconds(standing.alone_s * LEAST_SAFETY)} (safety factor {LEAST_SAFETY})"
+        said = f"the nearest is {checkpoint.name} with {milliseconds(snapshot.alone_s)}"
+        if snapshot.alone_s <= budget.whole_s:
+            said += f", which counts as {milliseconds(snapshot.alone_s * LEAST_SAFETY)} (safety factor {LEAST_SAFETY})"
         nearest.append(said)
     if large:
-        checkpoint, standing = min(large, key=lambda pair: pair[1].footprint_bytes)
-        if budget.memory_bytes is not None and standing.footprint_bytes > budget.memory_bytes:
+        checkpoint, snapshot = min(large, key=lambda pair: pair[1].footprint_bytes)
+        if budget.memory_bytes is not None and snapshot.footprint_bytes > budget.memory_bytes:
             wishes.append(f"fits into {budget.memory_bytes / 1e6:g} MB")
         else:
             wishes.append("fits into the server's memory limit (TOPFIVE_MEMORY_LIMIT_MB)")
-        nearest.append(f"{checkpoint.name}, the smallest, needs {standing.footprint_bytes / 1e6:.0f} MB")
+        nearest.append(f"{checkpoint.name}, the smallest, needs {snapshot.footprint_bytes / 1e6:.0f} MB")
     return f"none {' and '.join(reversed(wishes))}; {'; '.join(nearest)}"

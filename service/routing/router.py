@@ -12,15 +12,17 @@ from typing import Any
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.config.settings import Settings
-from service.domain.ensemble import Ensemble, find, members_of
+from service.domain.decision import LEAST_SAFETY, Budget, Decision
+from service.domain.ensemble import Ensemble, members_of
 from service.domain.errors import DeadlineMissedError, NoModelFitsError, OverloadedError
-from service.domain.snapshot import LEAST_SAFETY, Budget, Candidate, Decision, Standing, together
-from service.http.schemas import ClassifyQuery
-from service.profiling.forecast import Safety
+from service.domain.placement import Placement, Survey
+from service.domain.query import Query
+from service.domain.snapshot import Candidate, Snapshot, combined
 from service.routing.admission import Promises
 from service.routing.choose import choose, default_label_set
 from service.routing.comeback import Comeback
-from service.runtime.placement import Placement, Survey
+from service.routing.lookup import find
+from service.routing.safety import Safety
 
 #: How long a named checkpoint that can be served is served without a look at the disk: each look gives the
 #: interpreter's lock away, and getting it back from busy threads costs more than the look.
@@ -29,7 +31,7 @@ _TRUST_S = 1.0
 _NOTHING_S = 1e-6
 
 
-class Decider:
+class Router:
     """Decides for each picture which checkpoint answers it. Lives on one event loop."""
 
     def __init__(self, catalogue: Catalogue, placement: Placement, settings: Settings) -> None:
@@ -44,7 +46,7 @@ class Decider:
         # One for all ensembles, whose names are the callers' to make up.
         self._safety = Safety()
 
-    def allowed_s(self, query: ClassifyQuery) -> float:
+    def allowed_s(self, query: Query) -> float:
         """How long the answer may take, from the end of the body on. Without a model that has to keep to it, the
         default."""
         binding = query.strict or query.model is None
@@ -52,7 +54,7 @@ class Decider:
 
     def decide(
         self,
-        query: ClassifyQuery,
+        query: Query,
         candidates: Sequence[Checkpoint] | Ensemble,
         arrived: float,
         encoded_bytes: int,
@@ -78,7 +80,7 @@ class Decider:
         survey = self._survey(candidates, encoded_bytes, deadline)
         slack_s = {device: promises.slack_s(deadline) for device, promises in self._promises.items()}
         survey = survey._replace(load=survey.load._replace(slack_s=slack_s))
-        if query.model is not None and survey.candidates[0].standing is None:
+        if query.model is not None and survey.candidates[0].snapshot is None:
             # Nobody is there to ask how it stands; the predictor says why.
             return Decision(survey.candidates[0].checkpoint)
         left_s = max(_NOTHING_S, deadline - time.monotonic())
@@ -89,18 +91,18 @@ class Decider:
             if not supposing:
                 self._refused(error, survey, left_s)
             raise
-        (standing,) = (s for c, s in survey.candidates if c is decision.checkpoint)
-        if standing is not None and not supposing:
-            for device, per_picture_s in _takers(standing):
+        (snapshot,) = (s for c, s in survey.candidates if c is decision.checkpoint)
+        if snapshot is not None and not supposing:
+            for device, per_picture_s in _takers(snapshot):
                 self._device(device).let_in(per_picture_s)
-        return decision._replace(standing=standing)
+        return decision._replace(snapshot=snapshot)
 
-    def _check_late(self, error: OverloadedError, survey: Survey, query: ClassifyQuery, left_s: float) -> None:
+    def _check_late(self, error: OverloadedError, survey: Survey, query: Query, left_s: float) -> None:
         """Raises DeadlineMissedError if so much of the budget has passed that the rest would not do even with empty
         queues."""
         names = {entry.model for entry in error.considered if entry.rejected == "overloaded"}
-        standings = [s for c, s in survey.candidates if c.model in names]
-        if left_s <= _NOTHING_S or all(s is not None and s.alone_s * LEAST_SAFETY > left_s for s in standings):
+        snapshots = [s for c, s in survey.candidates if c.model in names]
+        if left_s <= _NOTHING_S or all(s is not None and s.alone_s * LEAST_SAFETY > left_s for s in snapshots):
             allowed_ms = self.allowed_s(query) * 1000
             raise DeadlineMissedError(
                 f"{allowed_ms - left_s * 1000:.0f} ms of {allowed_ms:g} had passed when it was the picture's turn, and "
@@ -109,19 +111,19 @@ class Decider:
 
     def promise(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
         """Holds the picture's time on the device against those who come later, until it is answered."""
-        standing, predicted_s = decision.standing, decision.predicted_s
-        if standing is None or predicted_s is None:
+        snapshot, predicted_s = decision.snapshot, decision.predicted_s
+        if snapshot is None or predicted_s is None:
             return nullcontext()
-        slack_s = (deadline - time.monotonic()) / standing.safety - predicted_s
-        if not standing.members:
-            return self._promise(deadline, slack_s, standing)
+        slack_s = (deadline - time.monotonic()) / snapshot.safety - predicted_s
+        if not snapshot.members:
+            return self._promise(deadline, slack_s, snapshot)
         promised = ExitStack()
-        for member in standing.members:
+        for member in snapshot.members:
             promised.enter_context(self._promise(deadline, slack_s, member))
         return promised
 
-    def _promise(self, deadline: float, slack_s: float, standing: Standing) -> AbstractContextManager[None]:
-        return self._promises.setdefault(standing.device, Promises()).made(deadline, slack_s, standing.takes_s)
+    def _promise(self, deadline: float, slack_s: float, snapshot: Snapshot) -> AbstractContextManager[None]:
+        return self._promises.setdefault(snapshot.device, Promises()).made(deadline, slack_s, snapshot.takes_s)
 
     def judge(self, decision: Decision, actual_s: float) -> None:
         """Says what became of a prediction."""
@@ -131,7 +133,7 @@ class Decider:
         else:
             self._placement.judge(decision.checkpoint, decision.predicted_s, actual_s, decision.trial_s)
 
-    def candidates(self, query: ClassifyQuery, arrived: float) -> Sequence[Checkpoint] | Ensemble:
+    def candidates(self, query: Query, arrived: float) -> Sequence[Checkpoint] | Ensemble:
         """The checkpoint or the ensemble that is named, or those of the label set that is asked for.
 
         Raises:
@@ -165,14 +167,14 @@ class Decider:
         if not isinstance(candidates, Ensemble):
             return self._placement.survey(candidates, encoded_bytes, deadline)
         survey = self._placement.survey(candidates.members, encoded_bytes, deadline)
-        standings = [standing for _, standing in survey.candidates if standing is not None]
-        known = len(standings) == len(candidates.members)
-        standing = together(standings, self._safety.factor, self._safety.trial) if known else None
+        snapshots = [snapshot for _, snapshot in survey.candidates if snapshot is not None]
+        known = len(snapshots) == len(candidates.members)
+        snapshot = combined(snapshots, self._safety.factor, self._safety.trial) if known else None
         members = tuple(c.checkpoint for c in survey.candidates if isinstance(c.checkpoint, Checkpoint))
         ensemble = candidates if members == candidates.members else Ensemble(members)
-        return survey._replace(candidates=[Candidate(ensemble, standing)])
+        return survey._replace(candidates=[Candidate(ensemble, snapshot)])
 
-    def _choose(self, query: ClassifyQuery, survey: Survey, left_s: float) -> Decision:
+    def _choose(self, query: Query, survey: Survey, left_s: float) -> Decision:
         memory_bytes = None if query.memory_mb is None else query.memory_mb * 1e6
         budget = Budget(left_s, memory_bytes, query.min_top1, self.allowed_s(query))
         if query.model is None:
@@ -215,8 +217,8 @@ class Decider:
             self._load_soon(max(absent, key=lambda c: c.top1 or 0.0))
         if late:
             # What would have answered most cheaply is what the refusal saves the device from.
-            standing = min((s for _, s in late), key=lambda s: s.per_picture_s)
-            for name, per_picture_s in _takers(standing):
+            snapshot = min((s for _, s in late), key=lambda s: s.per_picture_s)
+            for name, per_picture_s in _takers(snapshot):
                 device = self._device(name)
                 device.arrived(per_picture_s)
                 error.retry_after_s = device.book(error.retry_after_s, per_picture_s)
@@ -231,8 +233,8 @@ class Decider:
         return self._comeback.setdefault(device, Comeback())
 
 
-def _takers(standing: Standing) -> Sequence[tuple[str, float]]:
+def _takers(snapshot: Snapshot) -> Sequence[tuple[str, float]]:
     """The devices that a picture takes time of, and how much in the largest batches."""
-    if not standing.members:
-        return ((standing.device, standing.per_picture_s),)
-    return [(device, sum(s.per_picture_s for s in some)) for device, some in standing.by_device.items()]
+    if not snapshot.members:
+        return ((snapshot.device, snapshot.per_picture_s),)
+    return [(device, sum(s.per_picture_s for s in some)) for device, some in snapshot.by_device.items()]

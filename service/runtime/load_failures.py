@@ -15,8 +15,7 @@ from collections.abc import Callable
 
 from models.checkpoints.catalogue import Checkpoint, WeightsMissingError, WrongWeightsError
 from models.onnx.graph_cache import ExportError, KilledError
-from service.domain.errors import OUT_OF_MEMORY, TABLE, LoadFailedError, MemoryLimitError
-from service.engines.buckets import OutOfDeviceMemoryError
+from service.domain.errors import OUT_OF_MEMORY, TABLE, LoadFailedError, MemoryLimitError, OutOfDeviceMemoryError
 
 log = logging.getLogger(__name__)
 

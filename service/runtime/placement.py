@@ -1,4 +1,4 @@
-"""Where predictors live. The HTTP layer asks for one by its checkpoint and does not care."""
+"""Predictors in this process: which one serves a checkpoint, and what a re-import does."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from models.checkpoints.catalogue import Checkpoint
 from service.batching.slot import DeviceSlot
 from service.domain.errors import Failure, LoadFailedError, NotReadyError
-from service.domain.prediction import Limits, Prediction
-from service.domain.snapshot import Candidate, Load
+from service.domain.placement import Memory, Survey
+from service.domain.prediction import Limits
+from service.domain.snapshot import Candidate, DeviceLoad
 from service.engines import Engine
-from service.profiling.forecast import Accuracy
 from service.profiling.profiles import Profile
+from service.routing.safety import Accuracy
 from service.runtime.predictor import Predictor
 from service.runtime.residency import Residency
 from service.telemetry.gauges import Reading, unwatch, watch
@@ -27,76 +28,6 @@ log = logging.getLogger(__name__)
 
 #: How often at least a placement that serves nothing looks whether it may try again.
 _LOOK_EVERY_S = 5.0
-
-
-class Predicts(Protocol):
-    """What the HTTP layer needs of a predictor, wherever it is."""
-
-    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure: ...
-
-
-class Memory(NamedTuple):
-    """A device's ledger: bytes."""
-
-    device: str
-    limit: int
-    held: int
-
-
-class Survey(NamedTuple):
-    """Checkpoints and the load of their devices, as the router takes them."""
-
-    candidates: list[Candidate]
-    load: Load
-
-
-class Placement(Protocol):
-    """What the HTTP layer needs of all of them."""
-
-    def predictor(self, checkpoint: Checkpoint) -> Predicts:
-        """The predictor that serves a loadable checkpoint."""
-        ...
-
-    def resident(self, checkpoint: Checkpoint) -> bool:
-        """Whether the checkpoint is loaded and warm."""
-        ...
-
-    def serves(self, checkpoint: Checkpoint) -> bool:
-        """Whether the router may pick this loadable checkpoint: it has a place, and no failed load keeps it waiting."""
-        ...
-
-    def failure(self, checkpoint: Checkpoint) -> LoadFailedError | None:
-        """Why the last load of this loadable checkpoint failed; None where it did not."""
-        ...
-
-    def check_ready(self) -> None:
-        """Raises NotReadyError, saying what is still being done, until the service is ready, and when it stops.
-        LoadFailedError where nothing of what is to be served could be loaded."""
-        ...
-
-    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
-        """How checkpoints stand now, for a picture of that size with that deadline."""
-        ...
-
-    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
-        """Says what became of a prediction; ``trial_s`` is what a picture was allowed that was let in on trial."""
-        ...
-
-    def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
-        """How good the last predictions for a checkpoint were."""
-        ...
-
-    def memory(self) -> list[Memory]:
-        """The ledgers."""
-        ...
-
-    async def load(self, checkpoint: Checkpoint) -> Failure | None:
-        """Loads a checkpoint, unless it is loaded. Errors are values, as a prediction's are."""
-        ...
-
-    async def unload(self, checkpoint: Checkpoint, *, wait: bool) -> Failure | None:
-        """Gives a checkpoint's memory back, at once or once its requests are answered."""
-        ...
 
 
 class Profiles(Protocol):
@@ -307,15 +238,15 @@ class LocalPlacement:
                 predictor = self.predictor(checkpoint)
                 asked.add(predictor)
                 # Of a file that is still being loaded, the one before is served, and is what the answer names.
-                candidates.append(Candidate(predictor.checkpoint, predictor.standing(encoded_bytes, deadline)))
+                candidates.append(Candidate(predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline)))
             else:
                 candidates.append(Candidate(checkpoint, None))
-        waiting = [c.standing for c in candidates if c.standing is not None and c.standing.queued]
+        waiting = [c.snapshot for c in candidates if c.snapshot is not None and c.snapshot.queued]
         for predictor in self._predictors.values():
             if predictor.queued and predictor not in asked:
-                waiting.append(predictor.standing(encoded_bytes, deadline))
+                waiting.append(predictor.snapshot(encoded_bytes, deadline))
         busy_s = self._slot.busy_s
-        return Survey(candidates, Load({"": busy_s}, waiting))
+        return Survey(candidates, DeviceLoad({"": busy_s}, waiting))
 
     def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
         found = self._predictors.get(checkpoint.name)

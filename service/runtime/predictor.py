@@ -18,10 +18,11 @@ from service.batching.slot import DeviceSlot
 from service.domain.errors import INTERNAL, DeadlineMissedError, Failure, LoadFailedError, failure_of
 from service.domain.prediction import Limits, Prediction
 from service.domain.quiet import Quiet
-from service.domain.snapshot import Standing
+from service.domain.snapshot import Snapshot
 from service.engines import Engine
-from service.profiling.forecast import Forecast, Safety
+from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
+from service.routing.safety import Safety
 from service.runtime.arriving import Arrival, Arriving
 from service.runtime.decoding import decode, decode_small
 from service.runtime.forward import Ask, Passes, Top, timed
@@ -30,7 +31,7 @@ from service.runtime.residency import Residency
 from service.runtime.resident import Needs, Resident
 from service.telemetry.gauges import Reading
 from service.telemetry.picture_spans import Phases, forward_over, phases_here
-from service.telemetry.recorder import PredictorSeries
+from service.telemetry.recorder import PredictorMetrics
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Predictor:
         self.forecast = Forecast(checkpoint, profile, limits.max_batch_size, quiet=self._quiet)
         self.safety = Safety(quiet=self._quiet)
         self._batch_limit = BatchLimit(limits.max_batch_size, lambda: self.forecast.worthwhile, self._quiet)
-        self._series = PredictorSeries(checkpoint)
+        self._series = PredictorMetrics(checkpoint)
         self._residency = residency or Residency(sys.maxsize)
         self._resident = Resident(
             checkpoint.name,
@@ -143,11 +144,11 @@ class Predictor:
         """Predicts by another profile from now on."""
         self.forecast = Forecast(self.checkpoint, profile, self._limits.max_batch_size, quiet=self._quiet)
 
-    def standing(self, encoded_bytes: int, deadline: float) -> Standing:
+    def snapshot(self, encoded_bytes: int, deadline: float) -> Snapshot:
         """What a picture of that size with that deadline would take, and what is in its way."""
         forecast, resident = self.forecast, self._resident
         here = resident.loaded and not resident.leaving
-        return Standing(
+        return Snapshot(
             forecast.forward_s[: self._batch_limit.size + 1],
             forecast.decode_s(encoded_bytes),
             forecast.footprint_bytes,

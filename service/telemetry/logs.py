@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from fastapi import Request, Response
 
-from service.telemetry.recorder import Outcome
+from service.domain.outcome import Outcome
 
 _OURS = ("service", "models", "topfive")
 log = logging.getLogger(__name__)

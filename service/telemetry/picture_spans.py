@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from service.batching.queue import Ticket
 from service.domain.errors import Failure, failure_of
+from service.domain.outcome import GONE, OK
 from service.domain.prediction import Prediction
-from service.telemetry.recorder import GONE, OK
 from service.telemetry.tracing import Tracing, here, tracing
 
 if TYPE_CHECKING:

@@ -9,24 +9,18 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from prometheus_client import Counter
 
 from models.checkpoints.catalogue import Checkpoint
+from service.domain.decision import Decision
 from service.domain.ensemble import LEAST_MEMBERS, PREFIX
-from service.domain.errors import PROBLEMS
-from service.domain.snapshot import Decision
+from service.domain.outcome import GONE, NO_MODEL, OK, PARTIAL, SEVERAL, Outcome, status_of
 from service.telemetry import metrics
 from service.telemetry.gauges import Reading, watch
 
-NO_MODEL, SEVERAL = "none", "several"
 #: Whatever its members: callers make ensembles up, and a label has few values.
 ENSEMBLE = PREFIX.removesuffix(":")
-OK, PARTIAL, GONE = "ok", "partial", "gone"
-#: Nobody is there to read the answer; the status is what proxies log for this.
-GONE_STATUS = 499
-_STATUS = {OK: 200, PARTIAL: 200, GONE: GONE_STATUS, **{slug: problem.status for slug, problem in PROBLEMS.items()}}
 #: What can be wrong before a checkpoint is known, and after.
 _BEFORE = (
     "bad-parameter", "bad-body", "no-picture", "body-too-large", "slow-body", "unknown-model", "weights-missing",
@@ -54,27 +48,7 @@ _BEFORE_A_PICTURE = (
 _LATE = 1.001
 
 
-class Outcome(NamedTuple):
-    """What became of a request, or of one of its pictures, in labels."""
-
-    model: str
-    """As an answer has it. An ensemble's members are for logs and traces; metrics know it as ``ENSEMBLE``."""
-    reason: str
-
-
-def status_of(reason: str) -> int:
-    """The HTTP status that an outcome is answered with."""
-    return _STATUS[reason]
-
-
-def summary(pictures: Sequence[Outcome]) -> Outcome:
-    """Of a bulk request, which is answered with 200 whatever became of its pictures."""
-    models = {picture.model for picture in pictures}
-    right = all(picture.reason == OK for picture in pictures)
-    return Outcome(models.pop() if len(models) == 1 else SEVERAL, OK if right else PARTIAL)
-
-
-class Edge:
+class RequestMetrics:
     """Of one ingress.
 
     Args:
@@ -155,7 +129,7 @@ class Edge:
         return found
 
 
-class PredictorSeries:
+class PredictorMetrics:
     """Of one checkpoint's predictor."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:

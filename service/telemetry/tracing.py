@@ -24,7 +24,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from service.config.settings import Settings
-from service.telemetry.recorder import GONE, OK, Outcome, status_of
+from service.domain.outcome import GONE, OK, Outcome, status_of
 
 if TYPE_CHECKING:
     from fastapi import Request

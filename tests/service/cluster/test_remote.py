@@ -18,12 +18,14 @@ from service.cluster.remote import RemotePlacement, RemotePredictor, Report
 from service.cluster.replica import Host
 from service.config.fleet import Deployment
 from service.config.settings import Settings
+from service.domain.decision import LEAST_SAFETY
 from service.domain.errors import Failure, LoadFailedError, NotReadyError, failure_of
+from service.domain.placement import Memory
 from service.domain.prediction import Limits, Prediction
-from service.domain.snapshot import LEAST_SAFETY, Load, Standing
+from service.domain.snapshot import DeviceLoad, Snapshot
 from service.engines.fake import FakeEngine
 from service.profiling.profiles import SIZE_CLASSES
-from service.runtime.placement import LocalPlacement, Memory
+from service.runtime.placement import LocalPlacement
 
 LENET = Catalogue().find("lenet5")
 GOOGLENET = Catalogue().find("googlenet@imagenet1k")
@@ -31,7 +33,7 @@ ANSWER = Prediction((1.0,), (3,), 1, 0.0, 0.0, 0.0)
 
 
 #: Of a deployment that hosts both.
-STANDING = Standing((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1_000_000, queued=7, load_s=2.0)
+STANDING = Snapshot((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1_000_000, queued=7, load_s=2.0)
 PROFILED_S = {kind: 0.0625 * n for n, kind in enumerate(SIZE_CLASSES)}
 MEMORY = Memory("both: a CPU", 2_000_000, 1_000_000)
 
@@ -214,21 +216,21 @@ async def surveyed(lenet: Handle, googlenet: Handle, **replicas: int) -> RemoteP
 
 async def test_a_deployment_that_has_not_reported_has_no_standing() -> None:
     placement = RemotePlacement({"lenet5": Handle()}, stopping=lambda: False)
-    assert placement.survey([LENET, GOOGLENET], 0) == ([(LENET, None), (GOOGLENET, None)], Load({}, []))
+    assert placement.survey([LENET, GOOGLENET], 0) == ([(LENET, None), (GOOGLENET, None)], DeviceLoad({}, []))
     assert placement.memory() == []
     await watched(placement)
-    standings = [standing for _, standing in placement.survey([LENET, GOOGLENET], 0).candidates]
-    assert standings == [STANDING._replace(device=MEMORY.device, queued=0, safety=LEAST_SAFETY, trial=True), None]
+    snapshots = [snapshot for _, snapshot in placement.survey([LENET, GOOGLENET], 0).candidates]
+    assert snapshots == [STANDING._replace(device=MEMORY.device, queued=0, safety=LEAST_SAFETY, trial=True), None]
     assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (True, False)
 
 
 async def test_the_decoding_time_is_of_the_pictures_size() -> None:
     placement = await surveyed(Handle(), Handle())
     for kind, most in SIZE_CLASSES.items():
-        ((_, standing),) = placement.survey([LENET], most).candidates
-        assert standing is not None
-        assert standing.decode_s == report().decode_s[LENET.name][kind]
-        assert standing.profiled_decode_s == PROFILED_S[kind]
+        ((_, snapshot),) = placement.survey([LENET], most).candidates
+        assert snapshot is not None
+        assert snapshot.decode_s == report().decode_s[LENET.name][kind]
+        assert snapshot.profiled_decode_s == PROFILED_S[kind]
 
 
 @pytest.mark.parametrize(("replicas", "queued"), [(1, 3), (2, 2), (3, 1), (8, 1)])
@@ -238,12 +240,12 @@ async def test_what_was_sent_is_queued_and_replicas_share_it(replicas: int, queu
     sent = [asyncio.create_task(placement.predictor(LENET).predict(b"", soon())) for _ in range(3)]
     await asyncio.sleep(0)
     (own, other), load = placement.survey([LENET, GOOGLENET], 0)
-    assert own.standing is not None
-    assert other.standing is not None
-    assert (own.standing.queued, other.standing.queued) == (queued, 0)
-    assert [waiting is own.standing for waiting in load.waiting] == [True]
+    assert own.snapshot is not None
+    assert other.snapshot is not None
+    assert (own.snapshot.queued, other.snapshot.queued) == (queued, 0)
+    assert [waiting is own.snapshot for waiting in load.waiting] == [True]
     # It is in the way of the other too, on the same device, when only that is asked for.
-    assert placement.survey([GOOGLENET], 0).load.waiting == [own.standing]
+    assert placement.survey([GOOGLENET], 0).load.waiting == [own.snapshot]
     release.set()
     assert await asyncio.gather(*sent) == [ANSWER] * 3
     assert not placement.survey([LENET], 0).load.waiting
@@ -262,18 +264,18 @@ async def test_missed_predictions_make_the_next_ones_careful() -> None:
     placement.judge(LENET, predicted_s=1.0, actual_s=2.0)
     assert placement.accuracy(LENET) == (1, 2.0, 0.5)
     (lenet, googlenet), _ = placement.survey([LENET, GOOGLENET], 0)
-    assert lenet.standing is not None
-    assert googlenet.standing is not None
-    assert lenet.standing.safety > googlenet.standing.safety == LEAST_SAFETY
+    assert lenet.snapshot is not None
+    assert googlenet.snapshot is not None
+    assert lenet.snapshot.safety > googlenet.snapshot.safety == LEAST_SAFETY
 
 
 async def test_a_trial_that_missed_is_not_repeated_at_once() -> None:
     placement = await surveyed(Handle(), Handle())
     placement.judge(LENET, predicted_s=1.0, actual_s=2.0, trial_s=1.5)
     (lenet, googlenet), _ = placement.survey([LENET, GOOGLENET], 0)
-    assert lenet.standing is not None
-    assert googlenet.standing is not None
-    assert (lenet.standing.trial, googlenet.standing.trial) == (False, True)
+    assert lenet.snapshot is not None
+    assert googlenet.snapshot is not None
+    assert (lenet.snapshot.trial, googlenet.snapshot.trial) == (False, True)
 
 
 async def test_each_device_has_one_ledger() -> None:
@@ -339,7 +341,7 @@ async def test_what_a_deployment_cannot_load_is_no_choice_until_it_says_otherwis
     assert isinstance(failure, LoadFailedError)
     assert failure_of(failure) == FULL
     assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (False, True)
-    assert placement.survey([LENET], 0).candidates[0].standing is None
+    assert placement.survey([LENET], 0).candidates[0].snapshot is None
     # The next try is due: it may be chosen, and what it failed of is known all the same.
     lenet.reported = report(failures={LENET.name: FULL})
     await placement._ask("lenet5", lenet)
@@ -383,7 +385,7 @@ async def test_weights_that_came_after_the_start_are_served_once_their_deploymen
 
 
 def replace_standings(before: Report, name: str) -> Report:
-    return replace(before, standings={**before.standings, name: STANDING})
+    return replace(before, snapshots={**before.snapshots, name: STANDING})
 
 
 async def test_a_deployment_that_can_load_nothing_keeps_nobody_waiting_and_all_of_them_say_why() -> None:

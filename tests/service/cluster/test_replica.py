@@ -57,11 +57,11 @@ async def test_what_failed_has_no_standing_until_the_next_try_is_due_and_says_wh
     await deployment.warm_up()
     report = await deployment.host.report()
     assert (report.ready, report.nothing, report.loaded) == (True, None, {BOX})
-    assert (set(report.standings), set(report.failures)) == ({BOX}, {GOOGLENET})
+    assert (set(report.snapshots), set(report.failures)) == ({BOX}, {GOOGLENET})
     assert report.failures[GOOGLENET].slug == "load-failed"
     deployment.now = 1.0
     report = await deployment.host.report()
-    assert (set(report.standings), set(report.failures)) == ({BOX, GOOGLENET}, {GOOGLENET})
+    assert (set(report.snapshots), set(report.failures)) == ({BOX, GOOGLENET}, {GOOGLENET})
     await deployment.host._placement.close()
 
 
@@ -72,7 +72,7 @@ async def test_where_nothing_could_be_loaded_the_report_says_so(deployment: Depl
     await deployment.warm_up()
     report = await deployment.host.report()
     assert report.nothing is not None
-    assert (report.ready, report.nothing.slug, report.standings) == (False, "weights-damaged", {})
+    assert (report.ready, report.nothing.slug, report.snapshots) == (False, "weights-damaged", {})
     await deployment.host._placement.close()
 
 

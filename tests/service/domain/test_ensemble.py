@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
 from models.networks.variants import UnknownModelError
-from service.domain.ensemble import Ensemble, find, find_ensemble, members_of
+from service.domain.decision import Budget
+from service.domain.ensemble import Ensemble, members_of
 from service.domain.errors import BadParameterError, NoModelFitsError
-from service.domain.snapshot import Budget, Candidate, Load, Standing, together
+from service.domain.snapshot import Candidate, DeviceLoad, Snapshot, combined
 from service.routing.choose import choose
+from service.routing.lookup import find, find_ensemble
 from tests.cards import checkpoint, put
 
 UNTRAINED = Catalogue(untrained=True)
@@ -128,10 +130,10 @@ seconds = st.floats(0.0, 10.0)
 
 
 @st.composite
-def standings(draw: st.DrawFn, device: st.SearchStrategy[str] = st.just("one")) -> Standing:  # noqa: B008
+def snapshots(draw: st.DrawFn, device: st.SearchStrategy[str] = st.just("one")) -> Snapshot:  # noqa: B008
     forward = sorted(draw(st.lists(st.floats(0.001, 10.0), min_size=1, max_size=4)))
     ahead = draw(st.integers(0, 9))
-    return Standing(
+    return Snapshot(
         (0.0, *forward),
         draw(seconds),
         draw(st.integers(1, 10**9)),
@@ -145,29 +147,29 @@ def standings(draw: st.DrawFn, device: st.SearchStrategy[str] = st.just("one")) 
     )
 
 
-def predicted(standing: Standing, waiting: list[Standing], busy_s: float = 0.0) -> float:
-    candidate = Candidate(PAIR, standing)
-    decision = choose([candidate], Budget(1e9), Load({"one": busy_s, "two": busy_s}, waiting), named=True)
+def predicted(snapshot: Snapshot, waiting: list[Snapshot], busy_s: float = 0.0) -> float:
+    candidate = Candidate(PAIR, snapshot)
+    decision = choose([candidate], Budget(1e9), DeviceLoad({"one": busy_s, "two": busy_s}, waiting), named=True)
     assert decision.predicted_s is not None
     return decision.predicted_s
 
 
-@given(standings(), st.booleans(), seconds)
-def test_of_one_member_it_is_what_that_takes_alone(member: Standing, counted: bool, busy_s: float) -> None:
+@given(snapshots(), st.booleans(), seconds)
+def test_of_one_member_it_is_what_that_takes_alone(member: Snapshot, counted: bool, busy_s: float) -> None:
     """The sum's arithmetic is the single one's, in whatever queue."""
     waiting = [member] if counted and member.queued else []
-    whole = predicted(together([member], 1.0), waiting, busy_s)
+    whole = predicted(combined([member], 1.0), waiting, busy_s)
     assert whole == pytest.approx(predicted(member, waiting, busy_s))
 
 
 @settings(max_examples=40)
-@given(st.lists(standings(), min_size=2, max_size=4), seconds)
+@given(st.lists(snapshots(), min_size=2, max_size=4), seconds)
 def test_on_one_device_it_takes_what_its_members_take_one_after_the_other(
-    members: list[Standing], busy_s: float
+    members: list[Snapshot], busy_s: float
 ) -> None:
     free = [member._replace(ahead=0, queued=0) for member in members]
     alone = [predicted(member, []) for member in free]
-    whole = together(free, 1.0)
+    whole = combined(free, 1.0)
     decode_s = max(member.decode_s for member in free)
     assert predicted(whole, []) == pytest.approx(sum(alone) - sum(m.decode_s for m in free) + decode_s)
     assert whole.footprint_bytes == sum(member.footprint_bytes for member in free)
@@ -175,43 +177,43 @@ def test_on_one_device_it_takes_what_its_members_take_one_after_the_other(
     assert whole.alone_s == pytest.approx(profiled_decode_s + sum(member.profiled_forward_s for member in free))
     # What waits on the device is waited for once, not once for each.
     waits = members[0]._replace(ahead=3, queued=3)
-    at_once = together([member._replace(decode_s=0.0) for member in free], 1.0)
+    at_once = combined([member._replace(decode_s=0.0) for member in free], 1.0)
     waited_s = predicted(at_once, [waits], busy_s) - predicted(at_once, [])
     assert waited_s == pytest.approx(busy_s + waits.batches_s(3))
 
 
-@given(standings(st.just("one")), standings(st.just("two")))
-def test_on_two_devices_the_slower_one_counts(first: Standing, second: Standing) -> None:
+@given(snapshots(st.just("one")), snapshots(st.just("two")))
+def test_on_two_devices_the_slower_one_counts(first: Snapshot, second: Snapshot) -> None:
     alone = [predicted(member, []) for member in (first, second)]
-    assert predicted(together([first, second], 1.0), []) == pytest.approx(max(alone))
+    assert predicted(combined([first, second], 1.0), []) == pytest.approx(max(alone))
 
 
 def test_what_is_in_the_way_of_one_is_in_the_way_of_all() -> None:
-    easy = Standing((0.0, 0.01), 0.0, 10**6)
+    easy = Snapshot((0.0, 0.01), 0.0, 10**6)
     full = easy._replace(queued=512, ahead=0)
-    assert together([easy, full], 1.0).queued == together([full, easy], 1.0).max_queue == 512
-    assert not together([easy, easy._replace(fits=False)], 1.0).fits
-    assert together([easy, easy._replace(safety=2.0)], 1.5).safety == 2.0
-    assert together([easy, easy], 1.5).safety == 1.5
+    assert combined([easy, full], 1.0).queued == combined([full, easy], 1.0).max_queue == 512
+    assert not combined([easy, easy._replace(fits=False)], 1.0).fits
+    assert combined([easy, easy._replace(safety=2.0)], 1.5).safety == 2.0
+    assert combined([easy, easy], 1.5).safety == 1.5
     on_trial = easy._replace(trial=True)
-    assert together([on_trial, on_trial], 1.0, trial=True).trial
-    assert not together([on_trial, easy], 1.0, trial=True).trial
-    assert not together([on_trial, on_trial], 1.0, trial=False).trial
+    assert combined([on_trial, on_trial], 1.0, trial=True).trial
+    assert not combined([on_trial, easy], 1.0, trial=True).trial
+    assert not combined([on_trial, on_trial], 1.0, trial=False).trial
 
 
 def test_its_accuracy_is_unknown_whatever_its_members_are() -> None:
     members = tuple(replace(member, top1=90.0) for member in PAIR.members)
-    candidate = Candidate(Ensemble(members), together([Standing((0.0, 0.01), 0.0, 10**6)] * 2, 1.0))
+    candidate = Candidate(Ensemble(members), combined([Snapshot((0.0, 0.01), 0.0, 10**6)] * 2, 1.0))
     assert choose([candidate], Budget(1.0), named=True).checkpoint is candidate.checkpoint
     with pytest.raises(NoModelFitsError, match="without min_top1"):
         choose([candidate], Budget(1.0, min_top1=10.0), named=True)
 
 
 def test_what_others_can_spare_is_held_against_the_sum() -> None:
-    member = Standing((0.0, 0.3), 0.0, 10**6, "one")
+    member = Snapshot((0.0, 0.3), 0.0, 10**6, "one")
     for devices, spared in (("one", False), ("two", True)):
-        whole = together([member, member._replace(device=devices)], 1.0)
-        load = Load(slack_s={"one": 0.5, "two": 0.5})
+        whole = combined([member, member._replace(device=devices)], 1.0)
+        load = DeviceLoad(slack_s={"one": 0.5, "two": 0.5})
         if spared:
             assert choose([Candidate(PAIR, whole)], Budget(10.0), load, named=True)
         else:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from models.checkpoints.building import build_checkpoint
 from models.checkpoints.catalogue import Catalogue
+from service.domain.errors import OutOfDeviceMemoryError
 from service.engines import TopK
-from service.engines.buckets import Buckets, OutOfDeviceMemoryError, powers_up_to
+from service.engines.buckets import Buckets, powers_up_to
 from service.engines.overlap import Event, is_out_of_memory
 from service.engines.torch_cuda import TorchCuda
 from tests.counted import counted

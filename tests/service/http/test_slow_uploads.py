@@ -17,10 +17,10 @@ import pytest
 from models.checkpoints.catalogue import Catalogue
 from service.domain.errors import DeadlineMissedError, NoModelFitsError
 from service.domain.prediction import Limits
+from service.domain.query import Query
 from service.engines.fake import FakeEngine
 from service.http import classify, uploads
-from service.http.schemas import ClassifyQuery
-from service.routing.router import Decider
+from service.routing.router import Router
 from service.runtime.placement import LocalPlacement
 from service.telemetry.logs import configure_logging
 from tests.counted import counted
@@ -146,16 +146,16 @@ async def test_late_and_never_are_told_apart_at_the_decision(
     placement = LocalPlacement(lambda checkpoint: FakeEngine(checkpoint, 0.0), Limits(), profiles=measured)
     catalogue = Catalogue(tmp_path)
     await placement.warm_up([catalogue.find("lenet5")])
-    decider = Decider(catalogue, placement, fakes.settings)
+    router = Router(catalogue, placement, fakes.settings)
     arrived = time.monotonic() - passed_ms / 1000
     for query in (
-        ClassifyQuery(model="lenet5", latency_ms=latency_ms),
-        ClassifyQuery(labels="mnist", latency_ms=latency_ms),
+        Query(model="lenet5", latency_ms=latency_ms),
+        Query(labels="mnist", latency_ms=latency_ms),
     ):
-        candidates = decider.candidates(query, arrived)
+        candidates = router.candidates(query, arrived)
         if raised is None:
-            assert decider.decide(query, candidates, arrived, 100).checkpoint.name == "lenet5@mnist"
+            assert router.decide(query, candidates, arrived, 100).checkpoint.name == "lenet5@mnist"
         else:
             with pytest.raises(raised):
-                decider.decide(query, candidates, arrived, 100)
+                router.decide(query, candidates, arrived, 100)
     await placement.close()

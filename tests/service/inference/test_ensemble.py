@@ -21,12 +21,12 @@ from service.cluster.remote import RemotePlacement
 from service.cluster.replica import Host
 from service.config.fleet import Deployment
 from service.config.settings import Settings
-from service.domain.ensemble import find
 from service.domain.errors import Failure
 from service.domain.prediction import Limits, Prediction
 from service.engines import Engine
 from service.engines.fake import FakeEngine
 from service.inference.ensemble import Average, Averaging, Member, average, predictor
+from service.routing.lookup import find
 from service.runtime.placement import LocalPlacement
 from tests.pictures import photo, picture
 from tests.profiles import Measured, profile

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from models.checkpoints.catalogue import Catalogue
+from service.domain.decision import LEAST_SAFETY
 from service.domain.quiet import Quiet
-from service.domain.snapshot import LEAST_SAFETY
-from service.profiling.forecast import Forecast, Safety
+from service.profiling.forecast import Forecast
 from service.profiling.profiles import Fingerprint, Latency, Profile
+from service.routing.safety import Safety
 
 GOOGLENET = Catalogue(Path("/nonexistent")).find("googlenet")
 FINGERPRINT = Fingerprint(

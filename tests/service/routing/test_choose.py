@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
+from service.domain.decision import LEAST_SAFETY, Budget, Considered
 from service.domain.errors import NoModelFitsError, OverloadedError
-from service.domain.snapshot import LEAST_SAFETY, Budget, Candidate, Load, Standing
-from service.http.schemas import Considered
+from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.choose import choose
 
 ROWS = Catalogue(Path("/nonexistent")).checkpoints()
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 class Situation(NamedTuple):
     candidates: list[Candidate]
-    load: Load
+    load: DeviceLoad
     budget: Budget
 
 
@@ -48,13 +48,13 @@ class Digits:
         return values[self.below(len(values))]
 
 
-def standing(number: int) -> Standing:
+def snapshot(number: int) -> Snapshot:
     digits = Digits(number)
     forward_s = [0.0, (1 + digits.below(16)) * TICK]
     for _ in range(digits.below(4)):
         forward_s.append(forward_s[-1] + digits.below(8) * TICK)
     queued = digits.of(0, 0, 0, 1, 2, 3, 5, 8)
-    return Standing(
+    return Snapshot(
         tuple(forward_s),
         decode_s=digits.below(12) * TICK,
         footprint_bytes=10 + digits.below(40),
@@ -77,12 +77,12 @@ def candidate(number: int) -> Candidate:
     row = replace(
         digits.of(*ROWS), top1=digits.of(60.0, 70.0, 80.0, None, 70.5), path=digits.of(HERE, HERE, HERE, None)
     )
-    return Candidate(row, None if digits.below(16) == 15 else standing(digits.below(2**68)))
+    return Candidate(row, None if digits.below(16) == 15 else snapshot(digits.below(2**68)))
 
 
 def situation(numbers: list[int], foreign: list[int], number: int) -> Situation:
     digits, candidates = Digits(number), [candidate(n) for n in numbers]
-    waiting = [c.standing for c in candidates if c.standing is not None and c.standing.queued]
+    waiting = [c.snapshot for c in candidates if c.snapshot is not None and c.snapshot.queued]
     budget = Budget(
         (1 + digits.below(64)) * TICK,
         digits.of(None, None, 10 + digits.below(45)),
@@ -93,7 +93,7 @@ def situation(numbers: list[int], foreign: list[int], number: int) -> Situation:
         budget = budget._replace(stated_s=budget.latency_s + digits.below(16) * TICK)
     busy = {device: digits.of(0, 0, 4, 15) * TICK for device in ("", "gpu")}
     slack_s = {device: digits.of(math.inf, math.inf, digits.below(32) * TICK) for device in ("", "gpu")}
-    return Situation(candidates, Load(busy, waiting + [standing(n) for n in foreign], slack_s), budget)
+    return Situation(candidates, DeviceLoad(busy, waiting + [snapshot(n) for n in foreign], slack_s), budget)
 
 
 number = st.integers(0, 2**80 - 1)
@@ -102,7 +102,7 @@ situations = st.builds(
 )
 
 
-def predicted(own: Standing, load: Load) -> float:
+def predicted(own: Snapshot, load: DeviceLoad) -> float:
     """Batch by batch, as the device would run them; those of its own queue that fill its own batch run with it."""
     largest = len(own.forward_s) - 1
     waiting = [other for other in load.waiting if other.device == own.device]
@@ -120,19 +120,19 @@ def predicted(own: Standing, load: Load) -> float:
     return own.load_s + max(clock_s, own.decode_s) + own.forward_s[own.ahead % largest + 1]
 
 
-def delay(own: Standing) -> float:
+def delay(own: Snapshot) -> float:
     """By how much those after it are later for it."""
     batch = own.ahead % (len(own.forward_s) - 1)
     return (own.forward_s[batch + 1] - own.forward_s[batch]) / own.spread
 
 
-def idle(own: Standing, load: Load) -> bool:
+def idle(own: Snapshot, load: DeviceLoad) -> bool:
     """Whether nobody has anything to do on its device."""
     everybody = [own, *(other for other in load.waiting if other.device == own.device)]
     return not any(other.queued for other in everybody) and load.busy.get(own.device, 0.0) == 0
 
 
-def found(checkpoint: Checkpoint, own: Standing, load: Load, budget: Budget) -> tuple[float, float, int] | None:
+def found(checkpoint: Checkpoint, own: Snapshot, load: DeviceLoad, budget: Budget) -> tuple[float, float, int] | None:
     """Accuracy, predicted time and footprint of what would be let in; None for what would not."""
     assert checkpoint.top1 is not None
     if own.queued >= own.max_queue or delay(own) > load.slack_s.get(own.device, math.inf):
@@ -184,8 +184,8 @@ def chosen(case: Situation, budget: Budget | None = None) -> type[Exception] | C
 def check_the_choice_is_the_best_there_is(case: Situation, _more: int) -> None:
     choice = chosen(case)
     if isinstance(choice, Candidate):
-        assert choice.standing is not None
-        assert found(choice.checkpoint, choice.standing, case.load, case.budget) == brute_force(case)
+        assert choice.snapshot is not None
+        assert found(choice.checkpoint, choice.snapshot, case.load, case.budget) == brute_force(case)
     else:
         assert choice is brute_force(case)
 
@@ -206,7 +206,7 @@ def check_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause(case: Si
     if decision is not None:
         assert decision.routing is not None
         considered = decision.routing.considered
-        own = next(c.standing for c in candidates if c.checkpoint is decision.checkpoint)
+        own = next(c.snapshot for c in candidates if c.checkpoint is decision.checkpoint)
         assert own is not None
         assert decision.predicted_s is not None
         if decision.trial_s is None:

@@ -9,13 +9,14 @@ import pytest
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
 from models.networks.variants import VARIANTS
+from service.domain.decision import Budget
 from service.domain.errors import NoModelFitsError, OverloadedError
-from service.domain.snapshot import Budget, Candidate, Load, Standing
+from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.choose import choose, default_label_set
 
 ROWS = Catalogue(Path("/nonexistent")).checkpoints()
 #: Decode and forward pass take an eighth of a second together.
-QUICK = Standing(
+QUICK = Snapshot(
     (0.0, 0.0625, 0.125),
     decode_s=0.0625,
     footprint_bytes=40_000_000,
@@ -32,19 +33,19 @@ def network(name: str, top1: float | None, path: Path | None = Path("weights")) 
     return replace(row, top1=top1, path=path)
 
 
-def pair(quick: Standing | None = QUICK, heavy: Standing | None = HEAVY) -> list[Candidate]:
+def pair(quick: Snapshot | None = QUICK, heavy: Snapshot | None = HEAVY) -> list[Candidate]:
     return [Candidate(network("googlenet", 67.5), quick), Candidate(network("vgg19", 72.5), heavy)]
 
 
 def test_only_what_is_on_the_same_device_is_waited_for_and_decoding_goes_on_meanwhile() -> None:
-    own = Standing((0.0, 0.25), decode_s=0.5, footprint_bytes=1, device="gpu")
-    other = Standing((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1, device="gpu", ahead=3, queued=3)
+    own = Snapshot((0.0, 0.25), decode_s=0.5, footprint_bytes=1, device="gpu")
+    other = Snapshot((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1, device="gpu", ahead=3, queued=3)
     for load, expected_s in (
-        (Load(), 0.75),
-        (Load({"cpu": 9.0}, [other._replace(device="cpu")]), 0.75),
-        (Load({"gpu": 0.5}), 0.75),
-        (Load({"gpu": 0.5}, [other]), 1.5),
-        (Load({"gpu": 0.5}, [own]), 0.75),
+        (DeviceLoad(), 0.75),
+        (DeviceLoad({"cpu": 9.0}, [other._replace(device="cpu")]), 0.75),
+        (DeviceLoad({"gpu": 0.5}), 0.75),
+        (DeviceLoad({"gpu": 0.5}, [other]), 1.5),
+        (DeviceLoad({"gpu": 0.5}, [own]), 0.75),
     ):
         assert choose([Candidate(network("googlenet", 67.5), own)], Budget(2.0), load).predicted_s == expected_s
 
@@ -110,7 +111,7 @@ def test_a_refusal_names_what_comes_nearest(candidates: list[Candidate], budget:
 
 
 @pytest.mark.parametrize(
-    ("standing", "latency_s", "drains_s"),
+    ("snapshot", "latency_s", "drains_s"),
     [
         (QUICK._replace(ahead=8, queued=8), 0.25, 0.3125),  # four full batches and its own pass, less the budget
         (QUICK._replace(ahead=4, queued=4, max_queue=4), 9.0, 0.0625),
@@ -119,10 +120,10 @@ def test_a_refusal_names_what_comes_nearest(candidates: list[Candidate], budget:
     ],
 )
 def test_the_refused_are_told_how_long_what_is_in_the_way_takes(
-    standing: Standing, latency_s: float, drains_s: float
+    snapshot: Snapshot, latency_s: float, drains_s: float
 ) -> None:
     with pytest.raises(OverloadedError, match="googlenet@imagenet1k could answer within") as refused:
-        choose(pair(standing)[:1], Budget(latency_s))
+        choose(pair(snapshot)[:1], Budget(latency_s))
     assert refused.value.retry_after_s == drains_s
     assert [entry.rejected for entry in refused.value.considered] == ["overloaded"]
 
@@ -186,30 +187,30 @@ def test_never_is_said_only_of_what_the_profile_forbids() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standing", "load", "latency_s", "let_in"),
+    ("snapshot", "load", "latency_s", "let_in"),
     [
-        (LEARNED, Load(), 0.25, True),
-        (LEARNED, Load({"other": 9.0}, [HEAVY._replace(device="other", queued=1, ahead=1)]), 0.25, True),
-        (LEARNED._replace(trial=False), Load(), 0.25, False),
-        (LEARNED, Load({"": 0.001}), 0.25, False),  # a batch is on the device
-        (LEARNED, Load(waiting=[HEAVY._replace(queued=1, ahead=1)]), 0.25, False),  # another network has a queue
-        (LEARNED, Load(waiting=[HEAVY._replace(queued=1)]), 0.25, False),  # though it would go after the picture
-        (LEARNED._replace(queued=1), Load(), 0.25, False),  # one is being tried already
-        (LEARNED._replace(load_s=0.125), Load(), 0.25, False),  # by its profile it would be late too
-        (LEARNED._replace(load_s=0.125), Load(), 0.375, True),
-        (LEARNED, Load(slack_s={"": 0.0}), 0.25, False),  # somebody else would be late for it
+        (LEARNED, DeviceLoad(), 0.25, True),
+        (LEARNED, DeviceLoad({"other": 9.0}, [HEAVY._replace(device="other", queued=1, ahead=1)]), 0.25, True),
+        (LEARNED._replace(trial=False), DeviceLoad(), 0.25, False),
+        (LEARNED, DeviceLoad({"": 0.001}), 0.25, False),  # a batch is on the device
+        (LEARNED, DeviceLoad(waiting=[HEAVY._replace(queued=1, ahead=1)]), 0.25, False),  # another network has a queue
+        (LEARNED, DeviceLoad(waiting=[HEAVY._replace(queued=1)]), 0.25, False),  # though it would go after the picture
+        (LEARNED._replace(queued=1), DeviceLoad(), 0.25, False),  # one is being tried already
+        (LEARNED._replace(load_s=0.125), DeviceLoad(), 0.25, False),  # by its profile it would be late too
+        (LEARNED._replace(load_s=0.125), DeviceLoad(), 0.375, True),
+        (LEARNED, DeviceLoad(slack_s={"": 0.0}), 0.25, False),  # somebody else would be late for it
     ],
 )
 def test_on_an_idle_device_a_picture_is_let_in_on_trial_against_what_was_learned(
-    standing: Standing, load: Load, latency_s: float, let_in: bool
+    snapshot: Snapshot, load: DeviceLoad, latency_s: float, let_in: bool
 ) -> None:
-    candidates = pair(standing)[:1]
+    candidates = pair(snapshot)[:1]
     if not let_in:
         with pytest.raises(OverloadedError):
             choose(candidates, Budget(latency_s), load)
         return
     decision = choose(candidates, Budget(latency_s), load)
-    assert decision.predicted_s == standing.load_s + 0.125  # the profile's
+    assert decision.predicted_s == snapshot.load_s + 0.125  # the profile's
     assert decision.trial_s == latency_s
     assert decision.routing is not None
     assert "on trial" in decision.routing.reason
@@ -227,32 +228,34 @@ def test_without_a_profile_the_guess_keeps_nobody_away_from_an_idle_device() -> 
 
 
 @pytest.mark.parametrize(
-    ("standing", "budget", "load", "text"),
+    ("snapshot", "budget", "load", "text"),
     [
         (
             LEARNED._replace(trial=False),
             Budget(0.75),
-            Load(),
+            DeviceLoad(),
             "within 750 ms, but would take 500 ms now, which counts as 1000 ms (safety factor 2)",
         ),
         (
             LEARNED._replace(trial=False),
             Budget(0.75, stated_s=1.0),
-            Load(),
+            DeviceLoad(),
             "within 1000 ms, but would take 750 ms now, which counts as 1250 ms (safety factor 2)",
         ),
         (
             QUICK._replace(queued=4, max_queue=4),
             Budget(1.0),
-            Load(),
+            DeviceLoad(),
             "but 4 pictures wait for it, and no more than 4 may",
         ),
-        (QUICK, Budget(1.0), Load(slack_s={"": 0.0}), "but would keep pictures from being answered in time"),
+        (QUICK, Budget(1.0), DeviceLoad(slack_s={"": 0.0}), "but would keep pictures from being answered in time"),
     ],
 )
-def test_a_refusal_says_the_number_that_decided(standing: Standing, budget: Budget, load: Load, text: str) -> None:
+def test_a_refusal_says_the_number_that_decided(
+    snapshot: Snapshot, budget: Budget, load: DeviceLoad, text: str
+) -> None:
     with pytest.raises(OverloadedError) as refused:
-        choose(pair(standing)[:1], budget, load)
+        choose(pair(snapshot)[:1], budget, load)
     assert text in str(refused.value)
 
 

@@ -1,4 +1,4 @@
-"""What the decider does about an ensemble: promises, bookings, loads and trust are its members' together."""
+"""What the router does about an ensemble: promises, bookings, loads and trust are its members' together."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ import pytest
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.config.settings import Settings
+from service.domain.decision import LEAST_SAFETY
 from service.domain.ensemble import Ensemble
 from service.domain.errors import OverloadedError
-from service.domain.snapshot import LEAST_SAFETY, Candidate, Load, Standing
-from service.http.schemas import ClassifyQuery
+from service.domain.placement import Survey
+from service.domain.query import Query
+from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing import router as module
 from service.routing.comeback import Comeback
-from service.routing.router import Decider
-from service.runtime.placement import Survey
+from service.routing.router import Router
 
 CATALOGUE = Catalogue(untrained=True)
 MODEL = "ensemble:googlenet,inception_v2"
-GOOGLENET = Standing((0.0, 1.0), 0.0, 20_000_000, "one", safety=LEAST_SAFETY)
+GOOGLENET = Snapshot((0.0, 1.0), 0.0, 20_000_000, "one", safety=LEAST_SAFETY)
 INCEPTION = GOOGLENET._replace(forward_s=(0.0, 3.0), footprint_bytes=30_000_000)
 
 
 class Placed:
-    """As much of a placement as the decider asks of it."""
+    """As much of a placement as the router asks of it."""
 
     def __init__(self) -> None:
-        self.standings: dict[str, Standing | None] = {"googlenet": GOOGLENET, "inception_v2": INCEPTION}
+        self.snapshots: dict[str, Snapshot | None] = {"googlenet": GOOGLENET, "inception_v2": INCEPTION}
         self.judged: list[str] = []
         self.loaded: list[str] = []
 
     def survey(self, checkpoints: Sequence[Checkpoint], _encoded_bytes: int, _deadline: float) -> Survey:
-        return Survey([Candidate(c, self.standings[c.variant.name]) for c in checkpoints], Load())
+        return Survey([Candidate(c, self.snapshots[c.variant.name]) for c in checkpoints], DeviceLoad())
 
     def serves(self, _checkpoint: Checkpoint) -> bool:
         return True
@@ -75,55 +76,53 @@ def placed() -> Placed:
 
 
 @pytest.fixture
-def decider(placed: Placed, tmp_path: Path) -> Decider:
-    return Decider(CATALOGUE, placed, Settings(cache_dir=tmp_path, default_latency_ms=60_000))  # type: ignore[arg-type]
+def router(placed: Placed, tmp_path: Path) -> Router:
+    return Router(CATALOGUE, placed, Settings(cache_dir=tmp_path, default_latency_ms=60_000))  # type: ignore[arg-type]
 
 
-def decide(decider: Decider, model: str = MODEL, **query: Any) -> Any:
-    asked, now = ClassifyQuery(model=model, **query), time.monotonic()
-    return decider.decide(asked, decider.candidates(asked, now), now, 1000)
+def decide(router: Router, model: str = MODEL, **query: Any) -> Any:
+    asked, now = Query(model=model, **query), time.monotonic()
+    return router.decide(asked, router.candidates(asked, now), now, 1000)
 
 
-def test_a_decision_is_for_the_ensemble_and_the_sum(decider: Decider, booked: list[tuple[str, float]]) -> None:
-    decision = decide(decider)
+def test_a_decision_is_for_the_ensemble_and_the_sum(router: Router, booked: list[tuple[str, float]]) -> None:
+    decision = decide(router)
     assert isinstance(decision.checkpoint, Ensemble)
     assert decision.predicted_s == 4.0
     assert decision.routing is None
     assert booked == [("arrived", 4.0)]
 
 
-def test_on_two_devices_each_has_its_own_share(
-    decider: Decider, placed: Placed, booked: list[tuple[str, float]]
-) -> None:
-    placed.standings["inception_v2"] = INCEPTION._replace(device="two")
-    decision = decide(decider)
+def test_on_two_devices_each_has_its_own_share(router: Router, placed: Placed, booked: list[tuple[str, float]]) -> None:
+    placed.snapshots["inception_v2"] = INCEPTION._replace(device="two")
+    decision = decide(router)
     assert decision.predicted_s == 3.0
     assert booked == [("arrived", 1.0), ("arrived", 3.0)]
     deadline = time.monotonic() + 20
-    with decider.promise(decision, deadline):
+    with router.promise(decision, deadline):
         for device in ("one", "two"):
-            slack_s = decider._promises[device].slack_s(deadline - 1)
+            slack_s = router._promises[device].slack_s(deadline - 1)
             assert slack_s == pytest.approx(20 / LEAST_SAFETY - 3, abs=0.5)
 
 
 def test_a_promise_is_kept_for_as_long_as_the_picture_is_there_and_delays_those_after_it_by_the_sum(
-    decider: Decider,
+    router: Router,
 ) -> None:
     deadline = time.monotonic() + 20
-    later, sooner = decide(decider), decide(decider)
-    with decider.promise(later, deadline):
-        before = decider._promises["one"].slack_s(deadline - 1)
-        with decider.promise(sooner, deadline - 2):
-            assert before - decider._promises["one"].slack_s(deadline - 1) == pytest.approx(4.0)
-    assert decider._promises["one"].slack_s(0.0) == float("inf")
+    later, sooner = decide(router), decide(router)
+    with router.promise(later, deadline):
+        before = router._promises["one"].slack_s(deadline - 1)
+        with router.promise(sooner, deadline - 2):
+            assert before - router._promises["one"].slack_s(deadline - 1) == pytest.approx(4.0)
+    assert router._promises["one"].slack_s(0.0) == float("inf")
 
 
 async def test_who_is_refused_is_booked_with_the_sum_and_what_lacks_is_loaded(
-    decider: Decider, placed: Placed, booked: list[tuple[str, float]]
+    router: Router, placed: Placed, booked: list[tuple[str, float]]
 ) -> None:
-    placed.standings |= {"googlenet": GOOGLENET._replace(load_s=8.0), "inception_v2": INCEPTION._replace(load_s=9.0)}
+    placed.snapshots |= {"googlenet": GOOGLENET._replace(load_s=8.0), "inception_v2": INCEPTION._replace(load_s=9.0)}
     with pytest.raises(OverloadedError) as raised:
-        decide(decider, latency_ms=10_000)
+        decide(router, latency_ms=10_000)
     assert raised.value.considered[0].model == MODEL
     assert raised.value.considered[0].predicted_ms == pytest.approx(21_000)
     assert raised.value.retry_after_s >= 8 + 9
@@ -133,27 +132,27 @@ async def test_who_is_refused_is_booked_with_the_sum_and_what_lacks_is_loaded(
 
 
 def test_missed_predictions_make_the_next_ensembles_careful_and_no_single_network(
-    decider: Decider, placed: Placed
+    router: Router, placed: Placed
 ) -> None:
-    decision = decide(decider)
-    decider.judge(decision, 2 * decision.predicted_s)
+    decision = decide(router)
+    router.judge(decision, 2 * decision.predicted_s)
     assert placed.judged == []
-    assert decide(decider, "ensemble:inception_v2,googlenet").standing.safety > 1.3
-    single = decide(decider, "googlenet")
-    assert single.standing.safety == LEAST_SAFETY
-    decider.judge(single, 1.0)
+    assert decide(router, "ensemble:inception_v2,googlenet").snapshot.safety > 1.3
+    single = decide(router, "googlenet")
+    assert single.snapshot.safety == LEAST_SAFETY
+    router.judge(single, 1.0)
     assert placed.judged == ["googlenet@untrained"]
 
 
 def test_a_member_that_nobody_knows_how_it_stands_leaves_the_word_to_the_predictors(
-    decider: Decider, placed: Placed
+    router: Router, placed: Placed
 ) -> None:
-    placed.standings["inception_v2"] = None
-    decision = decide(decider, latency_ms=1)
-    assert (decision.checkpoint.model, decision.standing, decision.predicted_s) == (MODEL, None, None)
+    placed.snapshots["inception_v2"] = None
+    decision = decide(router, latency_ms=1)
+    assert (decision.checkpoint.model, decision.snapshot, decision.predicted_s) == (MODEL, None, None)
 
 
 def test_what_the_fleet_does_not_host_is_said(tmp_path: Path, placed: Placed) -> None:
-    hosting = Decider(Catalogue(tmp_path, untrained=True, variants=["googlenet"]), placed, Settings(cache_dir=tmp_path))  # type: ignore[arg-type]
+    hosting = Router(Catalogue(tmp_path, untrained=True, variants=["googlenet"]), placed, Settings(cache_dir=tmp_path))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown model 'inception_v2'; known: googlenet"):
         decide(hosting)

@@ -15,7 +15,7 @@ from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.batching.slot import DeviceSlot
 from service.domain.errors import NotReadyError
 from service.domain.prediction import Limits, Prediction
-from service.domain.snapshot import Standing
+from service.domain.snapshot import Snapshot
 from service.engines import Engine
 from service.engines.fake import FakeEngine
 from service.runtime.placement import LocalPlacement
@@ -147,9 +147,9 @@ async def test_what_fits_is_loaded_what_is_pinned_first_and_the_rest_prepared(
 async def test_predictions_are_by_what_was_measured_at_the_start() -> None:
     placement = LocalPlacement(FakeEngine, Limits(), profiles=Measured(profile(footprint_mb=123)))
     await placement.warm_up([LENET])
-    ((_, standing),) = placement.survey([LENET], 0).candidates
-    assert standing is not None
-    assert (standing.footprint_bytes, standing.load_s) == (123_000_000, 0)
+    ((_, snapshot),) = placement.survey([LENET], 0).candidates
+    assert snapshot is not None
+    assert (snapshot.footprint_bytes, snapshot.load_s) == (123_000_000, 0)
     await placement.close()
 
 
@@ -159,24 +159,24 @@ async def test_a_standing_tells_what_the_profile_says_alone_and_what_was_learned
     await placement.warm_up([LENET])
     predictor = placement.predictor(LENET)
 
-    def standing() -> Standing:
+    def snapshot() -> Snapshot:
         ((_, found),) = placement.survey([LENET], 100).candidates
         assert found is not None
         return found
 
     # A picture takes as long in a batch as alone, by this profile.
-    assert len(standing().forward_s) == 2
-    assert (standing().profiled_forward_s, standing().profiled_decode_s) == (0.04, 0)
-    assert standing().trial
+    assert len(snapshot().forward_s) == 2
+    assert (snapshot().profiled_forward_s, snapshot().profiled_decode_s) == (0.04, 0)
+    assert snapshot().trial
     predictor._quiet.begin()
     for _ in range(200):
         predictor.forecast.learn(1, 0.4)
     await asyncio.sleep(0.06)  # it is drawn anew at most so often
     predictor.forecast.learn(1, 0.4)
     predictor.safety.judge(1.0, 3.0, 2.0)
-    assert standing().forward_s[1] == pytest.approx(0.4, rel=0.1)
-    assert standing().profiled_forward_s == 0.04
-    assert not standing().trial
+    assert snapshot().forward_s[1] == pytest.approx(0.4, rel=0.1)
+    assert snapshot().profiled_forward_s == 0.04
+    assert not snapshot().trial
     predictor._quiet.end()
     await placement.close()
 

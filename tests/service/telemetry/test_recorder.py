@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from service.domain.errors import OutOfDeviceMemoryError
 from service.domain.prediction import Limits
-from service.engines.buckets import OutOfDeviceMemoryError
 from tests.counted import counted
 from tests.fakes import Fakes, until_resident
 from tests.pictures import picture
