@@ -20,10 +20,8 @@ from service.cluster.replica import Report
 from service.domain.errors import Failure, LoadFailedError, NotReadyError, failure_of, of_a_load
 from service.domain.placement import Memory, Survey
 from service.domain.prediction import Prediction
-from service.domain.quiet import Quiet
-from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
+from service.domain.snapshot import DeviceLoad, Snapshot
 from service.profiling.profiles import size_class
-from service.routing.safety import Accuracy, Safety
 from service.telemetry.gauges import Reading, watch
 from service.telemetry.tracing import traceparent
 
@@ -50,8 +48,6 @@ class RemotePredictor:
         """Deadlines of the pictures that are at the far end."""
         self.others = 0
         """Pictures that are there from other ingress replicas, by the last report."""
-        self._quiet = Quiet()
-        self.safety = Safety(quiet=self._quiet)
         self.failed: Failure | None = None
         """Why it could not be loaded, if that came back since the last report."""
 
@@ -64,7 +60,6 @@ class RemotePredictor:
         remaining_s, span = deadline - time.monotonic(), traceparent()
         rest = (span, True) if whole else () if span is None else (span,)
         self.sent.append(deadline)
-        self._quiet.begin()
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):
                 outcome: Prediction | Failure = await self._handle.predict.remote(image, self._name, remaining_s, *rest)
@@ -78,7 +73,6 @@ class RemotePredictor:
             return broken(self._name, error)
         finally:
             self.sent.remove(deadline)
-            self._quiet.end()
 
 
 def broken(name: str, error: Exception) -> Failure:
@@ -176,17 +170,17 @@ class RemotePlacement:
     def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
         """Each deployment is a device of its own; what is queued there is what was sent and has not come back."""
         kind = size_class(encoded_bytes)
-        candidates = [Candidate(c, self._snapshot(c, kind, deadline)) for c in checkpoints]
+        snapshots = [(c, self._snapshot(c, kind, deadline)) for c in checkpoints]
         # Whatever else a deployment hosts is in the way of the candidates there.
         asked = {c.name for c in checkpoints}
-        waiting = [c.snapshot for c in candidates if c.snapshot is not None and c.snapshot.queued]
+        waiting = [snapshot for _, snapshot in snapshots if snapshot is not None and snapshot.queued]
         for name, predictor in self._predictors.items():
             snapshot = (
                 self._snapshot(predictor.checkpoint, kind, deadline) if predictor.sent and name not in asked else None
             )
             if snapshot is not None:
                 waiting.append(snapshot)
-        return Survey(candidates, DeviceLoad({}, waiting))
+        return Survey(snapshots, DeviceLoad({}, waiting))
 
     def _snapshot(self, checkpoint: Checkpoint, kind: str, deadline: float) -> Snapshot | None:
         report = self._reports.get(checkpoint.variant.name)
@@ -201,16 +195,7 @@ class RemotePlacement:
             profiled_decode_s=report.profiled_decode_s[checkpoint.name][kind],
             ahead=-(-(sum(sent <= deadline for sent in predictor.sent) + predictor.others) // replicas),
             queued=-(-(len(predictor.sent) + predictor.others) // replicas),
-            safety=predictor.safety.factor,
-            trial=predictor.safety.trial,
         )
-
-    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
-        self.predictor(checkpoint).safety.judge(predicted_s, actual_s, trial_s)
-
-    def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
-        found = self._predictors.get(checkpoint.name)
-        return Accuracy(0, None, None) if found is None else found.safety.accuracy()
 
     def readings(self) -> Iterator[Reading]:
         """For Prometheus: the deployments tell the rest themselves."""

@@ -75,6 +75,8 @@ class Decision(NamedTuple):
     predicted_s: float | None = None
     """From the decision until the answer."""
     snapshot: Snapshot | None = None
+    safety: float = 1.0
+    """Of the prediction."""
     routed_for: str = "named"
     """Named by the caller, the most accurate there is, or what is in the way of a more accurate one."""
     accuracy_debt: float | None = None

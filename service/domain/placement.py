@@ -10,8 +10,7 @@ from typing import NamedTuple, Protocol
 from models.checkpoints.catalogue import Checkpoint
 from service.domain.errors import Failure, LoadFailedError
 from service.domain.prediction import Prediction
-from service.domain.snapshot import Candidate, DeviceLoad
-from service.routing.safety import Accuracy
+from service.domain.snapshot import DeviceLoad, Snapshot
 
 
 class Predicts(Protocol):
@@ -31,7 +30,8 @@ class Memory(NamedTuple):
 class Survey(NamedTuple):
     """Checkpoints and the load of their devices, as the router takes them."""
 
-    candidates: list[Candidate]
+    snapshots: list[tuple[Checkpoint, Snapshot | None]]
+    """None where nothing is known of a checkpoint, or nobody is there to serve it."""
     load: DeviceLoad
 
 
@@ -61,14 +61,6 @@ class Placement(Protocol):
 
     def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
         """How checkpoints stand now, for a picture of that size with that deadline."""
-        ...
-
-    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
-        """Says what became of a prediction; ``trial_s`` is what a picture was allowed that was let in on trial."""
-        ...
-
-    def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
-        """How good the last predictions for a checkpoint were."""
         ...
 
     def memory(self) -> list[Memory]:

@@ -32,9 +32,6 @@ class Snapshot(NamedTuple):
     """Decoding by the profile alone, whatever was learned since; 0 where it does not tell."""
     profiled_forward_s: float = 0.0
     """The 95th percentile of a forward pass of one picture by the profile alone; 0 where there is none."""
-    safety: float = 1.0
-    trial: bool = False
-    """Whether a picture may be let in on trial, against predictions that nobody has tried of late."""
     fits: bool = True
     """Whether the device's memory limit has room for it, whatever else is unloaded."""
     members: tuple[Snapshot, ...] = ()
@@ -72,15 +69,13 @@ class Snapshot(NamedTuple):
         return self.forward_s[batch_size] / self.spread
 
 
-def combined(members: Sequence[Snapshot], safety: float, trial: bool = False) -> Snapshot:
+def combined(members: Sequence[Snapshot]) -> Snapshot:
     """How an ensemble stands. Its members decode at once and compute in turn: on one device it takes the sum of what
     they take; on several, what the slowest device takes. Memory is the sum, whether or not all must be there at once:
     where there is no room for that, they are loaded one after the other.
 
     Args:
         members: at least one.
-        safety: of the predictions for ensembles so far.
-        trial: whether an ensemble may be let in on trial.
     """
     on_devices = _by_device(members).values()
     sizes = range(min(len(member.forward_s) for member in members))
@@ -98,8 +93,6 @@ def combined(members: Sequence[Snapshot], safety: float, trial: bool = False) ->
         spread=min(member.spread for member in members),
         profiled_decode_s=max(member.profiled_decode_s for member in members),
         profiled_forward_s=max(sum(member.profiled_forward_s for member in some) for some in on_devices),
-        safety=max(safety, *(member.safety for member in members)),
-        trial=trial and all(member.trial for member in members),
         fits=all(member.fits for member in members),
         members=tuple(members),
     )
@@ -118,6 +111,10 @@ class Candidate(NamedTuple):
     checkpoint: Checkpoint | Ensemble
     snapshot: Snapshot | None
     """None where nothing is known, or nobody is there to serve it."""
+    safety: float = 1.0
+    """By which its predictions are multiplied before they are held against a budget."""
+    trial: bool = False
+    """Whether a picture may be let in on trial, against predictions that nobody has tried of late."""
 
 
 class DeviceLoad(NamedTuple):

@@ -37,8 +37,8 @@ def choose(
         NoModelFitsError: the profiles forbid it even with empty queues.
         OverloadedError: it could, but not now.
     """
-    predict = _Predictor(load or DeviceLoad())
-    fits = [_judge(candidate, budget, predict, named) for candidate in candidates]
+    predict = _Schedule(load or DeviceLoad())
+    fits = [_fit(candidate, budget, predict, named) for candidate in candidates]
     fitting = [fit for fit in fits if fit.rejected is None]
     if not fitting:
         refuse(fits, budget)
@@ -66,7 +66,7 @@ def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:
     return "cifar10" if "imagenet1k" not in loadable and "cifar10" in loadable else "imagenet1k"
 
 
-class _Predictor:
+class _Schedule:
     """Predicts when a picture that arrives now would be answered."""
 
     def __init__(self, load: DeviceLoad) -> None:
@@ -126,8 +126,8 @@ class _Predictor:
         return slack_s == math.inf or snapshot.takes_s <= slack_s
 
 
-def _judge(candidate: Candidate, budget: Budget, predict: _Predictor, named: bool) -> Fit:
-    checkpoint, snapshot = candidate
+def _fit(candidate: Candidate, budget: Budget, predict: _Schedule, named: bool) -> Fit:
+    checkpoint, snapshot = candidate.checkpoint, candidate.snapshot
     if checkpoint.state != "loadable":
         return Fit(candidate, "weights missing", None)
     least = budget.min_top1
@@ -145,10 +145,10 @@ def _judge(candidate: Candidate, budget: Budget, predict: _Predictor, named: boo
         return Fit(candidate, "latency", snapshot.alone_s)
     if snapshot.queued >= snapshot.max_queue or not predict.can_be_spared(snapshot):
         return Fit(candidate, "overloaded", predicted_s)
-    if predicted_s * snapshot.safety <= budget.latency_s:
+    if predicted_s * candidate.safety <= budget.latency_s:
         return Fit(candidate, None, predicted_s)
     profiled_s = snapshot.load_s + snapshot.alone_s
-    if snapshot.trial and predict.idle(snapshot) and profiled_s * LEAST_SAFETY <= budget.latency_s:
+    if candidate.trial and predict.idle(snapshot) and profiled_s * LEAST_SAFETY <= budget.latency_s:
         return Fit(candidate, None, profiled_s if snapshot.alone_s else predicted_s, trial=True)
     return Fit(candidate, "overloaded", predicted_s)
 

@@ -15,7 +15,7 @@ def considered(fits: Iterable[Fit]) -> list[Considered]:
     """The ones that were not picked because something is in the way."""
     entries = []
     for fit in fits:
-        checkpoint, snapshot = fit.candidate
+        checkpoint, snapshot = fit.candidate.checkpoint, fit.candidate.snapshot
         if fit.rejected is not None:
             entries.append(
                 Considered(
@@ -32,7 +32,7 @@ def refuse(fits: Sequence[Fit], budget: Budget) -> NoReturn:
     """Raises what says no, and why."""
     loadable = [fit for fit in fits if fit.rejected != "weights missing"]
     if not loadable:
-        missing = [c for c, _ in (fit.candidate for fit in fits) if isinstance(c, Checkpoint)]
+        missing = [fit.candidate.checkpoint for fit in fits if isinstance(fit.candidate.checkpoint, Checkpoint)]
         raise WeightsMissingError(min(missing, key=lambda checkpoint: checkpoint.costs.params))
     late = [fit for fit in fits if fit.rejected == "overloaded"]
     if late:
@@ -54,11 +54,11 @@ def _in_the_way(fit: Fit, budget: Budget) -> str:
         return "is not there"
     if snapshot.queued >= snapshot.max_queue:
         return f"{snapshot.queued} pictures wait for it, and no more than {snapshot.max_queue} may"
-    counted_s = budget.gone_s + fit.predicted_s * snapshot.safety
+    counted_s = budget.gone_s + fit.predicted_s * fit.candidate.safety
     if counted_s <= budget.whole_s:
         return "would keep pictures from being answered in time that were let in before"
     taken = milliseconds(budget.gone_s + fit.predicted_s)
-    return f"would take {taken} now, which counts as {milliseconds(counted_s)} (safety factor {snapshot.safety:.3g})"
+    return f"would take {taken} now, which counts as {milliseconds(counted_s)} (safety factor {fit.candidate.safety:.3g})"
 
 
 def _room_in(fit: Fit, budget: Budget) -> float:
@@ -66,7 +66,7 @@ def _room_in(fit: Fit, budget: Budget) -> float:
     snapshot = fit.candidate.snapshot
     if snapshot is None or fit.predicted_s is None:
         return 1.0
-    over_s = fit.predicted_s - budget.latency_s / snapshot.safety
+    over_s = fit.predicted_s - budget.latency_s / fit.candidate.safety
     # Where only others' slack is in the way, one picture fewer will do.
     return max(
         over_s, snapshot.takes_s, (snapshot.queued + 1 - snapshot.max_queue) * snapshot.per_picture_s, snapshot.load_s

@@ -16,10 +16,9 @@ from service.batching.slot import DeviceSlot
 from service.domain.errors import Failure, LoadFailedError, NotReadyError
 from service.domain.placement import Memory, Survey
 from service.domain.prediction import Limits
-from service.domain.snapshot import Candidate, DeviceLoad
+from service.domain.snapshot import DeviceLoad, Snapshot
 from service.engines import Engine
 from service.profiling.profiles import Profile
-from service.routing.safety import Accuracy
 from service.runtime.predictor import Predictor
 from service.runtime.residency import Residency
 from service.telemetry.gauges import Reading, unwatch, watch
@@ -231,31 +230,22 @@ class LocalPlacement:
         return found if all(predictor.failing for predictor in found) else []
 
     def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
-        candidates = []
+        snapshots: list[tuple[Checkpoint, Snapshot | None]] = []
         asked = set()
         for checkpoint in checkpoints:
             if checkpoint.state == "loadable" and self.serves(checkpoint):
                 predictor = self.predictor(checkpoint)
                 asked.add(predictor)
                 # Of a file that is still being loaded, the one before is served, and is what the answer names.
-                candidates.append(Candidate(predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline)))
+                snapshots.append((predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline)))
             else:
-                candidates.append(Candidate(checkpoint, None))
-        waiting = [c.snapshot for c in candidates if c.snapshot is not None and c.snapshot.queued]
+                snapshots.append((checkpoint, None))
+        waiting = [snapshot for _, snapshot in snapshots if snapshot is not None and snapshot.queued]
         for predictor in self._predictors.values():
             if predictor.queued and predictor not in asked:
                 waiting.append(predictor.snapshot(encoded_bytes, deadline))
         busy_s = self._slot.busy_s
-        return Survey(candidates, DeviceLoad({"": busy_s}, waiting))
-
-    def judge(self, checkpoint: Checkpoint, predicted_s: float, actual_s: float, trial_s: float | None = None) -> None:
-        found = self._predictors.get(checkpoint.name)
-        if found is not None:
-            found.safety.judge(predicted_s, actual_s, trial_s)
-
-    def accuracy(self, checkpoint: Checkpoint) -> Accuracy:
-        found = self._predictors.get(checkpoint.name)
-        return Accuracy(0, None, None) if found is None else found.safety.accuracy()
+        return Survey(snapshots, DeviceLoad({"": busy_s}, waiting))
 
     def memory(self) -> list[Memory]:
         return [Memory(self._device, self._residency.limit_bytes, self._residency.held_bytes)]

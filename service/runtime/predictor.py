@@ -22,7 +22,6 @@ from service.domain.snapshot import Snapshot
 from service.engines import Engine
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
-from service.routing.safety import Safety
 from service.runtime.arriving import Arrival, Arriving
 from service.runtime.decoding import decode, decode_small
 from service.runtime.forward import Ask, Passes, Top, timed
@@ -81,7 +80,6 @@ class Predictor:
         self._arriving = Arriving()
         self._quiet = Quiet()
         self.forecast = Forecast(checkpoint, profile, limits.max_batch_size, quiet=self._quiet)
-        self.safety = Safety(quiet=self._quiet)
         self._batch_limit = BatchLimit(limits.max_batch_size, lambda: self.forecast.worthwhile, self._quiet)
         self._series = PredictorMetrics(checkpoint)
         self._residency = residency or Residency(sys.maxsize)
@@ -159,8 +157,6 @@ class Predictor:
             spread=forecast.spread,
             profiled_decode_s=forecast.profiled_decode_s(encoded_bytes),
             profiled_forward_s=forecast.profiled_forward_s,
-            safety=self.safety.factor,
-            trial=self.safety.trial,
             fits=here or self._residency.fits(resident),
         )
 
