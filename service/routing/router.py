@@ -20,7 +20,7 @@ from service.domain.query import Query
 from service.domain.snapshot import Candidate, Snapshot, combined
 from service.routing.admission import Promises
 from service.routing.choose import choose, default_label_set
-from service.routing.comeback import Comeback
+from service.routing.retry_after import Comeback
 from service.routing.lookup import find
 from service.routing.safety import Safety
 

@@ -19,7 +19,7 @@ from service.domain.placement import Survey
 from service.domain.query import Query
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing import router as module
-from service.routing.comeback import Comeback
+from service.routing.retry_after import Comeback
 from service.routing.router import Router
 
 CATALOGUE = Catalogue(untrained=True)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from service.routing.comeback import Comeback
+from service.routing.retry_after import Comeback
 
 #: Of one picture on a device that does a device second a second.
 PICTURE_S = 0.02
