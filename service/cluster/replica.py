@@ -112,7 +112,7 @@ class Host:
         # What must not be tried yet has no snapshot.
         checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable"]
         failed = [(c.name, self._placement.failure(c)) for c in checkpoints]
-        snapshots = {c.name: s for c, s in self._placement.survey(checkpoints, 0).candidates if s is not None}
+        snapshots = {c.name: s for c, s in self._placement.survey(checkpoints, 0).snapshots if s is not None}
         forecasts = {c.name: self._placement.predictor(c).forecast for c in checkpoints if c.name in snapshots}
         return Report(
             ready=ready,

@@ -246,6 +246,8 @@ class Failure:
     slug: str
     detail: str
     extras: dict[str, Any] = field(default_factory=dict)
+    model: str | None = field(default=None, compare=False)
+    """What was asked for the prediction, if that was decided already."""
 
     @property
     def problem(self) -> Problem:

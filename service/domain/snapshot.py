@@ -38,9 +38,14 @@ class Snapshot(NamedTuple):
     """Of an ensemble; the rest is theirs together."""
 
     @property
+    def parts(self) -> tuple[Snapshot, ...]:
+        """The members of an ensemble, or itself."""
+        return self.members or (self,)
+
+    @property
     def by_device(self) -> dict[str, list[Snapshot]]:
         """The members, or itself, by their devices: who takes turns with whom."""
-        return _by_device(self.members or (self,))
+        return _by_device(self.parts)
 
     @property
     def alone_s(self) -> float:

@@ -21,11 +21,12 @@ from service.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE
 from service.domain.placement import Placement
 from service.domain.query import Query
 from service.http.callers import announces_body
-from service.http.classify import Classifier
+from service.http.classify import ClassifyPath
 from service.http.docs_pages import add_docs_pages
 from service.http.models import Paths
 from service.http.responses import PROBLEM_MEDIA_TYPE, problem
 from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
+from service.inference.classifier import Classifier
 from service.routing.router import Router
 from service.telemetry.exposition import OwnProcess, Targets, add_metrics_paths
 from service.telemetry.recorder import RequestMetrics
@@ -54,11 +55,11 @@ def create_app(
     add_docs_pages(app)
     router = Router(catalogue, placement, settings)
     request_metrics = RequestMetrics(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
-    classifier = Classifier(router, placement, settings, request_metrics)
-    app.add_middleware(_ClassifyFirst, classifier=classifier)
+    path = ClassifyPath(router, Classifier(router, placement, request_metrics), settings, request_metrics)
+    app.add_middleware(_ClassifyFirst, path=path)
     app.add_api_route(
         "/classify",
-        classifier.classify,
+        path.classify,
         methods=["POST"],
         response_model=None,
         summary="Classify one picture, or up to 64",
@@ -106,13 +107,13 @@ class _ClassifyFirst:
     """Takes ``POST /classify`` before routing, dependencies and exit stacks do, which that path needs none of and
     which cost it a third of its time. The route stays for the documentation, and for every other method."""
 
-    def __init__(self, app: ASGIApp, classifier: Classifier) -> None:
+    def __init__(self, app: ASGIApp, path: ClassifyPath) -> None:
         self._app = app
-        self._classifier = classifier
+        self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/classify" and scope["method"] == "POST":
-            response = await self._classifier.classify(Request(scope, receive))
+            response = await self._path.classify(Request(scope, receive))
             await response(scope, receive, send)
         else:
             await self._app(scope, receive, send)

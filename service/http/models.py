@@ -109,9 +109,8 @@ class Paths:
         return problem(failure) if failure is not None else JSONResponse(self._row(checkpoint).model_dump(mode="json"))
 
     def _row(self, checkpoint: Checkpoint) -> ModelRow:
-        (candidate,) = self._placement.survey([checkpoint], _PHOTOGRAPH_BYTES).candidates
-        accuracy = self._placement.accuracy(checkpoint)
+        # While a new file is being loaded, the one before is served.
+        ((served, snapshot),) = self._placement.survey([checkpoint], _PHOTOGRAPH_BYTES).snapshots
         failure = self._placement.failure(checkpoint)
-        # Of a file that is still being loaded, the one before is served.
-        served = candidate.checkpoint if isinstance(candidate.checkpoint, Checkpoint) else checkpoint
-        return model_row(served, self._placement.resident(checkpoint), candidate.snapshot, accuracy, failure)
+        safety = None if snapshot is None else self._router.safety(served)
+        return model_row(served, self._placement.resident(checkpoint), snapshot, safety, failure)

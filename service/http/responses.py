@@ -18,7 +18,7 @@ from service.domain.prediction import Prediction
 from service.domain.snapshot import Snapshot
 from service.http.schemas import Answer, CheckpointAnswer, LabelProbability, MemberAnswer, ModelRow, Outlook, Timings
 from service.inference.ensemble import Average
-from service.routing.safety import Accuracy
+from service.routing.safety import Safety
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -113,18 +113,18 @@ def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response
     return JSONResponse(problem_document(failure), failure.status, headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
-def outlook(snapshot: Snapshot, accuracy: Accuracy) -> Outlook:
+def outlook(snapshot: Snapshot, safety: Safety) -> Outlook:
     """What a checkpoint takes, for the batch sizes that are powers of two, and the largest."""
-    largest = len(snapshot.forward_s) - 1
+    largest, errors = len(snapshot.forward_s) - 1, safety.errors()
     sizes = sorted({1 << n for n in range(largest.bit_length())} | {largest})
     return Outlook(
         forward_p95_ms={size: _ms(snapshot.forward_s[size]) for size in sizes},
         load_ms=_ms(snapshot.load_s),
         queued=snapshot.queued,
-        safety=round(snapshot.safety, 3),
-        predictions=accuracy.predictions,
-        median_ratio=None if accuracy.median_ratio is None else round(accuracy.median_ratio, 3),
-        median_error=None if accuracy.median_error is None else round(accuracy.median_error, 3),
+        safety=round(safety.factor, 3),
+        predictions=errors.predictions,
+        median_ratio=None if errors.median_ratio is None else round(errors.median_ratio, 3),
+        median_error=None if errors.median_error is None else round(errors.median_error, 3),
     )
 
 
@@ -132,7 +132,7 @@ def model_row(
     checkpoint: Checkpoint,
     resident: bool,
     snapshot: Snapshot | None = None,
-    accuracy: Accuracy | None = None,
+    safety: Safety | None = None,
     failure: Exception | None = None,
 ) -> ModelRow:
     """A checkpoint as ``GET /models`` and ``topfive models`` list it."""
@@ -154,7 +154,7 @@ def model_row(
         resident=resident,
         origin=checkpoint.origin,
         preprocess=checkpoint.preprocess.to_json(),
-        outlook=None if snapshot is None or accuracy is None else outlook(snapshot, accuracy),
+        outlook=None if snapshot is None or safety is None else outlook(snapshot, safety),
         mend=None if here else checkpoint.mend,
         failure=None if failure is None else str(failure),
         download_mb=None if here or checkpoint.download_bytes is None else round(checkpoint.download_bytes / 1e6, 1),

@@ -1,50 +1,50 @@
-"""What was promised to those who were let in: that they are answered in time.
+"""Admission: how long a picture may be delayed that was let in, so that those who come later do not make it late.
 
-Whoever comes later with an earlier deadline goes before them. That is right as long as they can afford it: each has
-its slack, the time by which it may still be delayed, from which everybody who is let in before it takes what he takes
-on the device. Who would take more than one of them has left is not let in.
+The queues are earliest deadline first, so a picture that comes later may go first. Each picture that was let in has
+its slack: how much earlier than its deadline it is expected to be answered. A later picture with an earlier deadline
+takes its device time from the slack of everyone behind it; if one of them has less left than that, it is not let in.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True, order=True)
-class _Promise:
+class LetIn:
+    """A picture that was let in and is not answered yet."""
+
     deadline: float
     slack_s: float = field(compare=False)
 
 
-class Promises:
-    """Of one device. Lives on one event loop."""
+class Admission:
+    """The pictures that were let in on one device. Lives on one event loop."""
 
     def __init__(self) -> None:
-        self._promises: list[_Promise] = []
+        self._let_in: list[LetIn] = []
 
     def slack_s(self, deadline: float) -> float:
-        """What those with later deadlines can spare."""
-        return min((p.slack_s for p in self._promises if p.deadline > deadline), default=math.inf)
+        """The least slack of the pictures with later deadlines; infinite if there are none."""
+        return min((picture.slack_s for picture in self._let_in if picture.deadline > deadline), default=math.inf)
 
-    @contextmanager
-    def made(self, deadline: float, slack_s: float, device_s: float) -> Iterator[None]:
-        """A promise, until it is kept or broken.
+    def add(self, deadline: float, slack_s: float, device_s: float) -> LetIn:
+        """Lets a picture in; ``remove`` must follow.
 
         Args:
-            deadline: until when.
-            slack_s: by how much it is expected to be early.
-            device_s: by how much it delays those who go after it.
+            deadline: when it must be answered, on the clock of all deadlines.
+            slack_s: how much earlier it is expected to be answered.
+            device_s: by how much it delays the pictures behind it.
         """
-        for later in self._promises:
+        for later in self._let_in:
             if later.deadline > deadline:
                 later.slack_s -= device_s
-        promise = _Promise(deadline, slack_s)
-        insort(self._promises, promise)
-        try:
-            yield
-        finally:
-            self._promises = [other for other in self._promises if other is not promise]
+        picture = LetIn(deadline, slack_s)
+        insort(self._let_in, picture)
+        return picture
+
+    def remove(self, picture: LetIn) -> None:
+        """Takes a picture out, whatever became of it."""
+        self._let_in = [other for other in self._let_in if other is not picture]

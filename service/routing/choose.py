@@ -56,7 +56,9 @@ def choose(
     if named:
         return Decision(checkpoint, routing, predicted_s, trial_s=trial_s)
     routed_for, accuracy_debt = _missed(fits, checkpoint.top1 or 0.0)
-    return Decision(checkpoint, routing, predicted_s, None, routed_for, accuracy_debt, trial_s)
+    return Decision(
+        checkpoint, routing, predicted_s, routed_for=routed_for, accuracy_debt=accuracy_debt, trial_s=trial_s
+    )
 
 
 def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:

@@ -58,7 +58,9 @@ def _in_the_way(fit: Fit, budget: Budget) -> str:
     if counted_s <= budget.whole_s:
         return "would keep pictures from being answered in time that were let in before"
     taken = milliseconds(budget.gone_s + fit.predicted_s)
-    return f"would take {taken} now, which counts as {milliseconds(counted_s)} (safety factor {fit.candidate.safety:.3g})"
+    return (
+        f"would take {taken} now, which counts as {milliseconds(counted_s)} (safety factor {fit.candidate.safety:.3g})"
+    )
 
 
 def _room_in(fit: Fit, budget: Budget) -> float:

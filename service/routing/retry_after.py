@@ -1,9 +1,10 @@
-"""When the refused may come back: each gets a turn of its own.
+"""Retry-After: each refused caller gets a time of its own to come back.
 
-If all who are refused in a second came back in the next, they would be refused again. So the work that was sent away is
-added up: the next one is told to come when what was sent away before it will have been done, at the rate that is left
-beside what arrives anyway. At that rate the sum goes down too, whether they come or not, and when a wave is over it
-begins anew: those of the last one come so thinly that the next one's hardly meet them, and many never come.
+If all callers who are refused in a second came back in the next one, most would be refused again. So the device time
+of refused pictures is added up, and the next refused caller is told to come when the sum before it will have been
+computed, at the rate that is left beside the pictures that arrive anyway. The sum falls at that rate whether they come
+back or not. It begins at 0 again when a wave is over: its callers come back so thinly that they hardly meet those of
+the next wave, and many never do.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ import math
 import time
 from collections.abc import Callable
 
-#: The demand of so many seconds tells what is left for those who come back. Short, since the first to be refused in a
-#: wave would otherwise be sent back into it.
+#: Seconds of demand that tell how much of the device is left. Short, since the first callers who are refused in a wave
+#: would otherwise be sent back into it.
 _DEMAND_S = 0.5
-#: What is left at least. Under an overload nothing is; they come back after it. (In simulations of waves of two to
-#: three times the capacity, 2 to 5 s long, nine in ten who come back are let in; with twice as much left, eight.)
+#: The least share that is taken to be left. Under an overload nothing is left, and callers come back after it. (In
+#: simulations of waves of two to three times the capacity, 2 to 5 s long, nine in ten callers who come back are let
+#: in; with twice the share, eight.)
 _LEAST_LEFT = 0.1
-#: Nobody is sent away for longer. Who would be comes back somewhere in the second half of it.
+#: The longest Retry-After. Callers who would get a longer one are spread over its second half.
 _LONGEST_S = 300.0
-#: A wave is over when nobody was refused for so long.
+#: A wave is over when nobody has been refused for this long.
 _CALM_S = 2.0
 
 
-class Comeback:
-    """The bookings of one device. Lives on one event loop.
+class RetryAfter:
+    """The pictures of one device that were refused and may come back. Lives on one event loop.
 
     Args:
         clock: seconds, monotonic.
@@ -34,7 +36,7 @@ class Comeback:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._away_s = 0.0
-        """Device time of those who were sent away and may come back."""
+        """Device time of refused pictures that may come back."""
         self._refused_at = clock()
         self._demand = 0.0
         self._usual_s = 0.0
@@ -49,8 +51,8 @@ class Comeback:
         self._seen_at = now
 
     def let_in(self, device_s: float) -> None:
-        """Counts one that arrived and is answered. What these take is what those who come back will take, for whom
-        there will be better networks than the one that was asked for too much now."""
+        """Counts a picture that arrived and is answered. Callers who come back are taken to need what such pictures
+        need, since by then there may be room in a better network than the cheapest."""
         self.arrived(device_s)
         self._usual_s += 0.05 * (device_s - self._usual_s)
 
@@ -72,7 +74,7 @@ class Comeback:
         return min(max(room_in_s, turn_s), _LONGEST_S)
 
     def _left(self, now: float) -> float:
-        """The share of the device for those who come back."""
+        """The share of the device that is left for callers who come back."""
         return max(_LEAST_LEFT, 1.0 - self._faded(now))
 
     def _faded(self, now: float) -> float:

@@ -1,13 +1,16 @@
-"""From a query to a decision: looks up what may answer and how it stands, asks the router, tells the refused when to
-come back."""
+"""The router: from a query to a decision.
+
+It finds the candidates, asks the placement how they stand, has ``choose.py`` pick one, tells refused callers when to
+come back, and learns from each answer how far its predictions can be trusted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
@@ -15,13 +18,14 @@ from service.config.settings import Settings
 from service.domain.decision import LEAST_SAFETY, Budget, Decision
 from service.domain.ensemble import Ensemble, members_of
 from service.domain.errors import DeadlineMissedError, NoModelFitsError, OverloadedError
-from service.domain.placement import Placement, Survey
+from service.domain.placement import Placement
 from service.domain.query import Query
-from service.domain.snapshot import Candidate, Snapshot, combined
-from service.routing.admission import Promises
+from service.domain.quiet import Quiet
+from service.domain.snapshot import Candidate, DeviceLoad, Snapshot, combined
+from service.routing.admission import Admission
 from service.routing.choose import choose, default_label_set
-from service.routing.retry_after import Comeback
 from service.routing.lookup import find
+from service.routing.retry_after import RetryAfter
 from service.routing.safety import Safety
 
 #: How long a named checkpoint that can be served is served without a look at the disk: each look gives the
@@ -32,23 +36,38 @@ _NOTHING_S = 1e-6
 
 
 class Router:
-    """Decides for each picture which checkpoint answers it. Lives on one event loop."""
+    """Decides for each picture which checkpoint answers it. Lives on one event loop.
 
-    def __init__(self, catalogue: Catalogue, placement: Placement, settings: Settings) -> None:
+    Args:
+        catalogue: the checkpoints of this machine.
+        placement: where they are served.
+        settings: the service's; the default latency and label set are read.
+        clock: seconds, monotonic, as deadlines are.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        placement: Placement,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._catalogue = catalogue
         self._placement = placement
         self._settings = settings
+        self._clock = clock
         self._named: dict[tuple[str, str | None], Checkpoint | Ensemble] = {}
-        self._trusted_until = 0.0
-        self._comeback: dict[str, Comeback] = {}
-        self._promises: dict[str, Promises] = {}
+        self._trusted_until = -math.inf
+        self._retry_after: dict[str, RetryAfter] = {}
+        self._admission: dict[str, Admission] = {}
         self._loading: set[asyncio.Future[Any]] = set()
-        # One for all ensembles, whose names are the callers' to make up.
-        self._safety = Safety()
+        self._safety: dict[str, tuple[Checkpoint, Safety]] = {}
+        # One for all ensembles, since callers make up their names.
+        self._ensembles = Safety(clock)
 
     def allowed_s(self, query: Query) -> float:
-        """How long the answer may take, from the end of the body on. Without a model that has to keep to it, the
-        default."""
+        """Seconds that the answer may take, from the end of the body on: the caller's ``latency_ms`` where it binds,
+        else the service's default."""
         binding = query.strict or query.model is None
         return ((query.latency_ms if binding else None) or self._settings.default_latency_ms) / 1000
 
@@ -61,47 +80,45 @@ class Router:
         *,
         supposing: bool = False,
     ) -> Decision:
-        """The checkpoint for a picture of that size.
+        """Decides which checkpoint answers a picture.
 
         Args:
             query: what the caller asks for.
-            candidates: as the method of that name gives them.
-            arrived: when its last byte came, on ``time.monotonic()``.
-            encoded_bytes: of the picture.
-            supposing: no picture has come; nothing is booked, counted or loaded.
+            candidates: what ``self.candidates`` returned.
+            arrived: when the picture's last byte came, on the clock.
+            encoded_bytes: the size of the picture's file.
+            supposing: there is no picture; nothing is booked, counted or loaded.
 
         Raises:
-            WeightsMissingError: nothing of what may answer is there.
-            NoModelFitsError: the profiles forbid it even with empty queues.
-            OverloadedError: it could, but not now.
-            DeadlineMissedError: the picture waited for this decision for too long.
+            WeightsMissingError: the weights of all candidates are missing.
+            NoModelFitsError: no candidate fits the budget, even with empty queues.
+            OverloadedError: a candidate would fit, but not now.
+            DeadlineMissedError: the picture waited too long for this decision.
         """
         deadline = arrived + self.allowed_s(query)
-        survey = self._survey(candidates, encoded_bytes, deadline)
-        slack_s = {device: promises.slack_s(deadline) for device, promises in self._promises.items()}
-        survey = survey._replace(load=survey.load._replace(slack_s=slack_s))
-        if query.model is not None and survey.candidates[0].snapshot is None:
-            # Nobody is there to ask how it stands; the predictor says why.
-            return Decision(survey.candidates[0].checkpoint)
-        left_s = max(_NOTHING_S, deadline - time.monotonic())
+        found, load = self._survey(candidates, encoded_bytes, deadline)
+        if query.model is not None and found[0].snapshot is None:
+            # Nothing is known of it. Its predictor says why.
+            return Decision(found[0].checkpoint)
+        left_s = max(_NOTHING_S, deadline - self._clock())
         try:
-            decision = self._choose(query, survey, left_s)
+            decision = self._choose(query, found, load, left_s)
         except OverloadedError as error:
-            self._check_late(error, survey, query, left_s)
+            self._check_late(error, found, query, left_s)
             if not supposing:
-                self._refused(error, survey, left_s)
+                self._refused(error, found, left_s)
             raise
-        (snapshot,) = (s for c, s in survey.candidates if c is decision.checkpoint)
-        if snapshot is not None and not supposing:
-            for device, per_picture_s in _takers(snapshot):
-                self._device(device).let_in(per_picture_s)
-        return decision._replace(snapshot=snapshot)
+        chosen = next(candidate for candidate in found if candidate.checkpoint is decision.checkpoint)
+        if chosen.snapshot is not None and not supposing:
+            for device, per_picture_s in _device_times(chosen.snapshot):
+                self._retry_after_on(device).let_in(per_picture_s)
+        return decision._replace(snapshot=chosen.snapshot, safety=chosen.safety)
 
-    def _check_late(self, error: OverloadedError, survey: Survey, query: Query, left_s: float) -> None:
+    def _check_late(self, error: OverloadedError, candidates: Sequence[Candidate], query: Query, left_s: float) -> None:
         """Raises DeadlineMissedError if so much of the budget has passed that the rest would not do even with empty
         queues."""
         names = {entry.model for entry in error.considered if entry.rejected == "overloaded"}
-        snapshots = [s for c, s in survey.candidates if c.model in names]
+        snapshots = [c.snapshot for c in candidates if c.checkpoint.model in names]
         if left_s <= _NOTHING_S or all(s is not None and s.alone_s * LEAST_SAFETY > left_s for s in snapshots):
             allowed_ms = self.allowed_s(query) * 1000
             raise DeadlineMissedError(
@@ -109,32 +126,41 @@ class Router:
                 "no network answers within the rest"
             )
 
-    def promise(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
-        """Holds the picture's time on the device against those who come later, until it is answered."""
+    def let_in(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
+        """Lets a picture in, until the block ends: it has its slack against later pictures, and its checkpoints are in
+        use."""
         snapshot, predicted_s = decision.snapshot, decision.predicted_s
         if snapshot is None or predicted_s is None:
             return nullcontext()
-        slack_s = (deadline - time.monotonic()) / snapshot.safety - predicted_s
-        if not snapshot.members:
-            return self._promise(deadline, slack_s, snapshot)
-        promised = ExitStack()
-        for member in snapshot.members:
-            promised.enter_context(self._promise(deadline, slack_s, member))
-        return promised
+        slack_s = (deadline - self._clock()) / decision.safety - predicted_s
+        return _InFlight(
+            [
+                (self._admission.setdefault(part.device, Admission()), self.safety(member), part.takes_s)
+                for member, part in zip(members_of(decision.checkpoint), snapshot.parts, strict=True)
+            ],
+            deadline,
+            slack_s,
+        )
 
-    def _promise(self, deadline: float, slack_s: float, snapshot: Snapshot) -> AbstractContextManager[None]:
-        return self._promises.setdefault(snapshot.device, Promises()).made(deadline, slack_s, snapshot.takes_s)
-
-    def judge(self, decision: Decision, actual_s: float) -> None:
-        """Says what became of a prediction."""
+    def learn(self, decision: Decision, took_s: float) -> None:
+        """Compares the prediction of a decision with the seconds that the answer took."""
         assert decision.predicted_s is not None
-        if isinstance(decision.checkpoint, Ensemble):
-            self._safety.judge(decision.predicted_s, actual_s, decision.trial_s)
-        else:
-            self._placement.judge(decision.checkpoint, decision.predicted_s, actual_s, decision.trial_s)
+        checkpoint = decision.checkpoint
+        safety = self._ensembles if isinstance(checkpoint, Ensemble) else self.safety(checkpoint)
+        safety.judge(decision.predicted_s, took_s, decision.trial_s)
+
+    def safety(self, checkpoint: Checkpoint) -> Safety:
+        """How far the predictions for a checkpoint can be trusted; another file of the same name begins anew."""
+        known = self._safety.get(checkpoint.name)
+        # Mostly it is the same object, which takes no time to see.
+        if known is not None and (known[0] is checkpoint or known[0] == checkpoint):
+            return known[1]
+        safety = Safety(self._clock, Quiet(self._clock))
+        self._safety[checkpoint.name] = checkpoint, safety
+        return safety
 
     def candidates(self, query: Query, arrived: float) -> Sequence[Checkpoint] | Ensemble:
-        """The checkpoint or the ensemble that is named, or those of the label set that is asked for.
+        """Finds the checkpoint or the ensemble that the query names, or all checkpoints of its label set.
 
         Raises:
             UnknownModelError, WeightsMissingError, BadParameterError: what is named is not there.
@@ -145,7 +171,8 @@ class Router:
             named = self._find(query.model, query.labels, arrived)
             return named if isinstance(named, Ensemble) else [named]
         rows = self._catalogue.checkpoints()
-        # What cannot be loaded, or has no place, is no choice; what lacks weights is one that is missed.
+        # A checkpoint that cannot be loaded or that no deployment hosts is no choice. One that lacks weights is listed
+        # among those that were considered.
         served = [r for r in rows if r.state != "loadable" or self._placement.serves(r)]
         labels = query.labels or self._settings.labels or default_label_set(served)
         found = [r for r in served if r.labels == labels]
@@ -156,39 +183,56 @@ class Router:
         return found
 
     def _check_not_failing(self, checkpoints: Iterable[Checkpoint]) -> None:
-        """Raises LoadFailedError if one of these, of which none is served, could not be loaded: what is tried again
-        first."""
+        """Raises the LoadFailedError of the checkpoint that is tried again first, if a load of one of them failed."""
         failures = [error for error in map(self._placement.failure, checkpoints) if error is not None]
         if failures:
             raise min(failures, key=lambda e: math.inf if e.retry_after_s is None else e.retry_after_s)
 
-    def _survey(self, candidates: Sequence[Checkpoint] | Ensemble, encoded_bytes: int, deadline: float) -> Survey:
-        """How they stand."""
-        if not isinstance(candidates, Ensemble):
-            return self._placement.survey(candidates, encoded_bytes, deadline)
-        survey = self._placement.survey(candidates.members, encoded_bytes, deadline)
-        snapshots = [snapshot for _, snapshot in survey.candidates if snapshot is not None]
-        known = len(snapshots) == len(candidates.members)
-        snapshot = combined(snapshots, self._safety.factor, self._safety.trial) if known else None
-        members = tuple(c.checkpoint for c in survey.candidates if isinstance(c.checkpoint, Checkpoint))
-        ensemble = candidates if members == candidates.members else Ensemble(members)
-        return survey._replace(candidates=[Candidate(ensemble, snapshot)])
+    def _survey(
+        self, candidates: Sequence[Checkpoint] | Ensemble, encoded_bytes: int, deadline: float
+    ) -> tuple[list[Candidate], DeviceLoad]:
+        """Asks the placement how the candidates stand, and adds what the router knows itself: how far predictions can
+        be trusted, and by how much pictures that were let in may be delayed."""
+        checkpoints = members_of(candidates) if isinstance(candidates, Ensemble) else candidates
+        snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline)
+        if self._admission:
+            load = load._replace(slack_s={name: device.slack_s(deadline) for name, device in self._admission.items()})
+        if isinstance(candidates, Ensemble):
+            return [self._together(candidates, snapshots)], load
+        return [self._candidate(checkpoint, snapshot) for checkpoint, snapshot in snapshots], load
 
-    def _choose(self, query: Query, survey: Survey, left_s: float) -> Decision:
+    def _candidate(self, checkpoint: Checkpoint, snapshot: Snapshot | None) -> Candidate:
+        if snapshot is None:
+            return Candidate(checkpoint, None)
+        safety = self.safety(checkpoint)
+        return Candidate(checkpoint, snapshot, safety.factor, safety.trial)
+
+    def _together(self, ensemble: Ensemble, snapshots: Sequence[tuple[Checkpoint, Snapshot | None]]) -> Candidate:
+        """The ensemble, of the members that are served: after a re-import those are other checkpoints than it named."""
+        members = tuple(member for member, _ in snapshots)
+        served = ensemble if members == ensemble.members else Ensemble(members)
+        known = [snapshot for _, snapshot in snapshots if snapshot is not None]
+        if len(known) < len(members):
+            return Candidate(served, None)
+        safeties = [self._ensembles, *map(self.safety, members)]
+        factor, trial = max(safety.factor for safety in safeties), all(safety.trial for safety in safeties)
+        return Candidate(served, combined(known), factor, trial)
+
+    def _choose(self, query: Query, candidates: Sequence[Candidate], load: DeviceLoad, left_s: float) -> Decision:
         memory_bytes = None if query.memory_mb is None else query.memory_mb * 1e6
         budget = Budget(left_s, memory_bytes, query.min_top1, self.allowed_s(query))
         if query.model is None:
-            return choose(survey.candidates, budget, survey.load)
+            return choose(candidates, budget, load)
         if not query.has_budget:
-            decision = choose(survey.candidates, budget, survey.load, named=True)
+            decision = choose(candidates, budget, load, named=True)
             return Decision(decision.checkpoint, None, decision.predicted_s)
         if query.strict:
-            return choose(survey.candidates, budget, survey.load, named=True)
+            return choose(candidates, budget, load, named=True)
         allowed = Budget(left_s, stated_s=self.allowed_s(query))
-        decision = choose(survey.candidates, allowed, survey.load, named=True)
+        decision = choose(candidates, allowed, load, named=True)
         wanted = Budget((query.latency_ms or self._settings.default_latency_ms) / 1000, memory_bytes, query.min_top1)
         try:
-            return choose(survey.candidates, wanted, survey.load, named=True)
+            return choose(candidates, wanted, load, named=True)
         except (NoModelFitsError, OverloadedError) as error:
             assert decision.routing is not None
             decision.routing.reason = f"named, and not held to the budget (strict=false): {error}"
@@ -204,22 +248,26 @@ class Router:
         return found
 
     def _serves(self, found: Checkpoint | Ensemble) -> bool:
-        if isinstance(found, Ensemble):
-            return all(map(self._placement.serves, found.members))
-        return self._placement.serves(found)
+        return all(map(self._placement.serves, members_of(found)))
 
-    def _refused(self, error: OverloadedError, survey: Survey, left_s: float) -> None:
-        """Puts off a caller who is refused, and begins to load what is only not in memory."""
+    def _refused(self, error: OverloadedError, candidates: Sequence[Candidate], left_s: float) -> None:
+        """Gives a caller who is refused a time to come back, and begins to load a checkpoint that is only not in
+        memory."""
         names = {entry.model for entry in error.considered if entry.rejected == "overloaded"}
-        late = [(c, s) for c, s in survey.candidates if s is not None and c.model in names]
-        absent = [c for c, s in late if s.load_s and s.alone_s * s.safety <= left_s]
+        late = [c for c in candidates if c.snapshot is not None and c.checkpoint.model in names]
+        absent = [
+            c.checkpoint
+            for c in late
+            if c.snapshot is not None and c.snapshot.load_s and c.snapshot.alone_s * c.safety <= left_s
+        ]
         if absent:
-            self._load_soon(max(absent, key=lambda c: c.top1 or 0.0))
-        if late:
-            # What would have answered most cheaply is what the refusal saves the device from.
-            snapshot = min((s for _, s in late), key=lambda s: s.per_picture_s)
-            for name, per_picture_s in _takers(snapshot):
-                device = self._device(name)
+            self._load_soon(max(absent, key=lambda checkpoint: checkpoint.top1 or 0.0))
+        snapshots = [c.snapshot for c in late if c.snapshot is not None]
+        if snapshots:
+            # The refusal saves the device from the cheapest answer that there would have been.
+            cheapest = min(snapshots, key=lambda snapshot: snapshot.per_picture_s)
+            for name, per_picture_s in _device_times(cheapest):
+                device = self._retry_after_on(name)
                 device.arrived(per_picture_s)
                 error.retry_after_s = device.book(error.retry_after_s, per_picture_s)
 
@@ -229,12 +277,42 @@ class Router:
             self._loading.add(loads)
             loads.add_done_callback(self._loading.discard)
 
-    def _device(self, device: str) -> Comeback:
-        return self._comeback.setdefault(device, Comeback())
+    def _retry_after_on(self, device: str) -> RetryAfter:
+        found = self._retry_after.get(device)
+        if found is None:
+            found = self._retry_after[device] = RetryAfter(self._clock)
+        return found
 
 
-def _takers(snapshot: Snapshot) -> Sequence[tuple[str, float]]:
-    """The devices that a picture takes time of, and how much in the largest batches."""
+class _InFlight:
+    """A picture between its admission and its answer.
+
+    Args:
+        parts: for each checkpoint that computes it, the admission of its device, its safety, and by how many seconds
+            the picture delays those behind it.
+        deadline: when it must be answered.
+        slack_s: how much earlier it is expected to be.
+    """
+
+    __slots__ = ("_deadline", "_let_in", "_parts", "_slack_s")
+
+    def __init__(self, parts: Sequence[tuple[Admission, Safety, float]], deadline: float, slack_s: float) -> None:
+        self._parts, self._deadline, self._slack_s = parts, deadline, slack_s
+
+    def __enter__(self) -> None:
+        self._let_in = []
+        for admission, safety, takes_s in self._parts:
+            safety.quiet.begin()
+            self._let_in.append(admission.add(self._deadline, self._slack_s, takes_s))
+
+    def __exit__(self, *_error: object) -> None:
+        for (admission, safety, _), picture in zip(self._parts, self._let_in, strict=True):
+            admission.remove(picture)
+            safety.quiet.end()
+
+
+def _device_times(snapshot: Snapshot) -> Sequence[tuple[str, float]]:
+    """The devices that a picture takes time of, and the seconds that it takes in the largest batches."""
     if not snapshot.members:
         return ((snapshot.device, snapshot.per_picture_s),)
     return [(device, sum(s.per_picture_s for s in some)) for device, some in snapshot.by_device.items()]

@@ -21,8 +21,8 @@ _MOST_SAFETY = 4.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 16.0
 
 
-class Accuracy(NamedTuple):
-    """How good the last predictions of whole requests were."""
+class PredictionErrors(NamedTuple):
+    """How far the last predictions were from what answers took."""
 
     predictions: int
     median_ratio: float | None
@@ -42,8 +42,8 @@ class Safety:
     def __init__(self, clock: Callable[[], float] = time.monotonic, quiet: Quiet | None = None) -> None:
         self._clock = clock
         self._own_quiet = quiet is None
-        self._quiet = quiet or Quiet(clock)
-        self._factor, self._raised_at, self._learned_at = LEAST_SAFETY, clock(), self._quiet.seconds
+        self.quiet = quiet or Quiet(clock)
+        self._factor, self._raised_at, self._learned_at = LEAST_SAFETY, clock(), self.quiet.seconds
         self._wait_s, self._next_trial = 0.0, -math.inf
         self._judged: deque[tuple[float, float]] = deque(maxlen=256)
 
@@ -52,7 +52,7 @@ class Safety:
         """By which predictions are multiplied before they are held against a budget."""
         if self._factor == LEAST_SAFETY:
             return LEAST_SAFETY
-        faded = math.exp((self._raised_at - self._clock()) / _CALM_S) * self._quiet.kept(self._learned_at)
+        faded = math.exp((self._raised_at - self._clock()) / _CALM_S) * self.quiet.kept(self._learned_at)
         return LEAST_SAFETY + (self._factor - LEAST_SAFETY) * faded
 
     @property
@@ -60,7 +60,7 @@ class Safety:
         """Whether a picture may be let in on trial: against the predictions, which nobody has tried of late."""
         if self._next_trial == -math.inf or self._clock() >= self._next_trial:
             return True
-        return not self._quiet.kept(self._learned_at)
+        return not self.quiet.kept(self._learned_at)
 
     def judge(self, predicted_s: float, actual_s: float, within_s: float | None = None) -> None:
         """Compares a prediction with what became of it.
@@ -71,9 +71,9 @@ class Safety:
             within_s: what a picture that was let in on trial was allowed; None for any other.
         """
         self._judged.append((predicted_s, actual_s))
-        factor, kept = self.factor, self._quiet.kept(self._learned_at)
+        factor, kept = self.factor, self.quiet.kept(self._learned_at)
         if self._own_quiet:
-            self._quiet.touch()
+            self.quiet.touch()
         if not kept:
             self._wait_s, self._next_trial = 0.0, -math.inf
         missed_by = actual_s / predicted_s - factor
@@ -85,12 +85,12 @@ class Safety:
             self._wait_s = min(_LONGEST_WAIT_S, max(_FIRST_WAIT_S, 2 * self._wait_s))
             self._next_trial = self._clock() + self._wait_s
         self._factor = min(_MOST_SAFETY, factor + _RAISE * max(0.0, missed_by))
-        self._raised_at, self._learned_at = self._clock(), self._quiet.seconds
+        self._raised_at, self._learned_at = self._clock(), self.quiet.seconds
 
-    def accuracy(self) -> Accuracy:
+    def errors(self) -> PredictionErrors:
         """Of the last 256 predictions."""
         if not self._judged:
-            return Accuracy(0, None, None)
+            return PredictionErrors(0, None, None)
         ratios = [actual / predicted for predicted, actual in self._judged]
         wrong = [abs(predicted - actual) / actual for predicted, actual in self._judged]
-        return Accuracy(len(ratios), quantile(ratios, 0.5), quantile(wrong, 0.5))
+        return PredictionErrors(len(ratios), quantile(ratios, 0.5), quantile(wrong, 0.5))

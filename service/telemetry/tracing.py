@@ -230,8 +230,8 @@ class RequestSpan:
         self._before = _here.set(self._place)
 
     async def picture(
-        self, index: int, classify: Callable[[], Awaitable[tuple[Outcome, Result]]]
-    ) -> tuple[Outcome, Result]:
+        self, index: int, classify: Callable[[], Awaitable[Result]], outcome_of: Callable[[Result], Outcome]
+    ) -> Result:
         """Classifies one of several pictures, in a task of its own, under a span of its own."""
         if self._place is None:
             return await classify()
@@ -239,10 +239,11 @@ class RequestSpan:
         reason = GONE
         try:
             with _at(span.get_span_context()):
-                outcome, result = await classify()
+                result = await classify()
+            outcome = outcome_of(result)
             reason = outcome.reason
             span.set_attribute("topfive.model", outcome.model)
-            return outcome, result
+            return result
         finally:
             self._tracing.close(span, reason, time.monotonic())
 

@@ -18,7 +18,6 @@ from service.cluster.remote import RemotePlacement, RemotePredictor, Report
 from service.cluster.replica import Host
 from service.config.fleet import Deployment
 from service.config.settings import Settings
-from service.domain.decision import LEAST_SAFETY
 from service.domain.errors import Failure, LoadFailedError, NotReadyError, failure_of
 from service.domain.placement import Memory
 from service.domain.prediction import Limits, Prediction
@@ -107,20 +106,6 @@ async def test_that_all_probabilities_are_wanted_crosses_only_where_they_are(
     await near_end(handle).predict(b"picture", soon(), True)
     (_, _, _, *plain), (_, _, _, *whole) = handle.calls
     assert (plain, whole) == ([span] if traced else [], [span, True])
-
-
-@pytest.mark.parametrize("outcome", [ANSWER, Failure("undecodable", "text"), RuntimeError("died")])
-async def test_what_was_learned_counts_in_full_as_long_as_a_picture_is_away(outcome: Any) -> None:
-    near = near_end(Handle(outcome))
-    away = asyncio.create_task(near.predict(b"picture", soon()))
-    await asyncio.sleep(0)
-    await away
-    assert not near._quiet.in_use
-    waiting = near_end(Handle("hang"))
-    hanging = asyncio.create_task(waiting.predict(b"picture", soon()))
-    await asyncio.sleep(0)
-    assert waiting._quiet.in_use
-    hanging.cancel()
 
 
 async def test_a_failure_comes_back_as_it_is() -> None:
@@ -219,15 +204,15 @@ async def test_a_deployment_that_has_not_reported_has_no_standing() -> None:
     assert placement.survey([LENET, GOOGLENET], 0) == ([(LENET, None), (GOOGLENET, None)], DeviceLoad({}, []))
     assert placement.memory() == []
     await watched(placement)
-    snapshots = [snapshot for _, snapshot in placement.survey([LENET, GOOGLENET], 0).candidates]
-    assert snapshots == [STANDING._replace(device=MEMORY.device, queued=0, safety=LEAST_SAFETY, trial=True), None]
+    snapshots = [snapshot for _, snapshot in placement.survey([LENET, GOOGLENET], 0).snapshots]
+    assert snapshots == [STANDING._replace(device=MEMORY.device, queued=0), None]
     assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (True, False)
 
 
 async def test_the_decoding_time_is_of_the_pictures_size() -> None:
     placement = await surveyed(Handle(), Handle())
     for kind, most in SIZE_CLASSES.items():
-        ((_, snapshot),) = placement.survey([LENET], most).candidates
+        ((_, snapshot),) = placement.survey([LENET], most).snapshots
         assert snapshot is not None
         assert snapshot.decode_s == report().decode_s[LENET.name][kind]
         assert snapshot.profiled_decode_s == PROFILED_S[kind]
@@ -239,13 +224,13 @@ async def test_what_was_sent_is_queued_and_replicas_share_it(replicas: int, queu
     placement = await surveyed(Handle(release), Handle(), lenet5=replicas)
     sent = [asyncio.create_task(placement.predictor(LENET).predict(b"", soon())) for _ in range(3)]
     await asyncio.sleep(0)
-    (own, other), load = placement.survey([LENET, GOOGLENET], 0)
-    assert own.snapshot is not None
-    assert other.snapshot is not None
-    assert (own.snapshot.queued, other.snapshot.queued) == (queued, 0)
-    assert [waiting is own.snapshot for waiting in load.waiting] == [True]
+    ((_, own), (_, other)), load = placement.survey([LENET, GOOGLENET], 0)
+    assert own is not None
+    assert other is not None
+    assert (own.queued, other.queued) == (queued, 0)
+    assert [waiting is own for waiting in load.waiting] == [True]
     # It is in the way of the other too, on the same device, when only that is asked for.
-    assert placement.survey([GOOGLENET], 0).load.waiting == [own.snapshot]
+    assert placement.survey([GOOGLENET], 0).load.waiting == [own]
     release.set()
     assert await asyncio.gather(*sent) == [ANSWER] * 3
     assert not placement.survey([LENET], 0).load.waiting
@@ -256,26 +241,6 @@ async def test_what_failed_is_queued_no_more(outcome: Any) -> None:
     placement = await surveyed(Handle(outcome), Handle())
     assert isinstance(await placement.predictor(LENET).predict(b"", time.monotonic() + 0.01), Failure)
     assert not placement.survey([LENET, GOOGLENET], 0).load.waiting
-
-
-async def test_missed_predictions_make_the_next_ones_careful() -> None:
-    placement = await surveyed(Handle(), Handle())
-    assert placement.accuracy(LENET) == (0, None, None)
-    placement.judge(LENET, predicted_s=1.0, actual_s=2.0)
-    assert placement.accuracy(LENET) == (1, 2.0, 0.5)
-    (lenet, googlenet), _ = placement.survey([LENET, GOOGLENET], 0)
-    assert lenet.snapshot is not None
-    assert googlenet.snapshot is not None
-    assert lenet.snapshot.safety > googlenet.snapshot.safety == LEAST_SAFETY
-
-
-async def test_a_trial_that_missed_is_not_repeated_at_once() -> None:
-    placement = await surveyed(Handle(), Handle())
-    placement.judge(LENET, predicted_s=1.0, actual_s=2.0, trial_s=1.5)
-    (lenet, googlenet), _ = placement.survey([LENET, GOOGLENET], 0)
-    assert lenet.snapshot is not None
-    assert googlenet.snapshot is not None
-    assert (lenet.snapshot.trial, googlenet.snapshot.trial) == (False, True)
 
 
 async def test_each_device_has_one_ledger() -> None:
@@ -341,7 +306,7 @@ async def test_what_a_deployment_cannot_load_is_no_choice_until_it_says_otherwis
     assert isinstance(failure, LoadFailedError)
     assert failure_of(failure) == FULL
     assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (False, True)
-    assert placement.survey([LENET], 0).candidates[0].snapshot is None
+    assert placement.survey([LENET], 0).snapshots == [(LENET, None)]
     # The next try is due: it may be chosen, and what it failed of is known all the same.
     lenet.reported = report(failures={LENET.name: FULL})
     await placement._ask("lenet5", lenet)

@@ -158,7 +158,7 @@ def predicted(snapshot: Snapshot, waiting: list[Snapshot], busy_s: float = 0.0) 
 def test_of_one_member_it_is_what_that_takes_alone(member: Snapshot, counted: bool, busy_s: float) -> None:
     """The sum's arithmetic is the single one's, in whatever queue."""
     waiting = [member] if counted and member.queued else []
-    whole = predicted(combined([member], 1.0), waiting, busy_s)
+    whole = predicted(combined([member]), waiting, busy_s)
     assert whole == pytest.approx(predicted(member, waiting, busy_s))
 
 
@@ -169,7 +169,7 @@ def test_on_one_device_it_takes_what_its_members_take_one_after_the_other(
 ) -> None:
     free = [member._replace(ahead=0, queued=0) for member in members]
     alone = [predicted(member, []) for member in free]
-    whole = combined(free, 1.0)
+    whole = combined(free)
     decode_s = max(member.decode_s for member in free)
     assert predicted(whole, []) == pytest.approx(sum(alone) - sum(m.decode_s for m in free) + decode_s)
     assert whole.footprint_bytes == sum(member.footprint_bytes for member in free)
@@ -177,7 +177,7 @@ def test_on_one_device_it_takes_what_its_members_take_one_after_the_other(
     assert whole.alone_s == pytest.approx(profiled_decode_s + sum(member.profiled_forward_s for member in free))
     # What waits on the device is waited for once, not once for each.
     waits = members[0]._replace(ahead=3, queued=3)
-    at_once = combined([member._replace(decode_s=0.0) for member in free], 1.0)
+    at_once = combined([member._replace(decode_s=0.0) for member in free])
     waited_s = predicted(at_once, [waits], busy_s) - predicted(at_once, [])
     assert waited_s == pytest.approx(busy_s + waits.batches_s(3))
 
@@ -185,25 +185,19 @@ def test_on_one_device_it_takes_what_its_members_take_one_after_the_other(
 @given(snapshots(st.just("one")), snapshots(st.just("two")))
 def test_on_two_devices_the_slower_one_counts(first: Snapshot, second: Snapshot) -> None:
     alone = [predicted(member, []) for member in (first, second)]
-    assert predicted(combined([first, second], 1.0), []) == pytest.approx(max(alone))
+    assert predicted(combined([first, second]), []) == pytest.approx(max(alone))
 
 
 def test_what_is_in_the_way_of_one_is_in_the_way_of_all() -> None:
     easy = Snapshot((0.0, 0.01), 0.0, 10**6)
     full = easy._replace(queued=512, ahead=0)
-    assert combined([easy, full], 1.0).queued == combined([full, easy], 1.0).max_queue == 512
-    assert not combined([easy, easy._replace(fits=False)], 1.0).fits
-    assert combined([easy, easy._replace(safety=2.0)], 1.5).safety == 2.0
-    assert combined([easy, easy], 1.5).safety == 1.5
-    on_trial = easy._replace(trial=True)
-    assert combined([on_trial, on_trial], 1.0, trial=True).trial
-    assert not combined([on_trial, easy], 1.0, trial=True).trial
-    assert not combined([on_trial, on_trial], 1.0, trial=False).trial
+    assert combined([easy, full]).queued == combined([full, easy]).max_queue == 512
+    assert not combined([easy, easy._replace(fits=False)]).fits
 
 
 def test_its_accuracy_is_unknown_whatever_its_members_are() -> None:
     members = tuple(replace(member, top1=90.0) for member in PAIR.members)
-    candidate = Candidate(Ensemble(members), combined([Snapshot((0.0, 0.01), 0.0, 10**6)] * 2, 1.0))
+    candidate = Candidate(Ensemble(members), combined([Snapshot((0.0, 0.01), 0.0, 10**6)] * 2))
     assert choose([candidate], Budget(1.0), named=True).checkpoint is candidate.checkpoint
     with pytest.raises(NoModelFitsError, match="without min_top1"):
         choose([candidate], Budget(1.0, min_top1=10.0), named=True)
@@ -212,7 +206,7 @@ def test_its_accuracy_is_unknown_whatever_its_members_are() -> None:
 def test_what_others_can_spare_is_held_against_the_sum() -> None:
     member = Snapshot((0.0, 0.3), 0.0, 10**6, "one")
     for devices, spared in (("one", False), ("two", True)):
-        whole = combined([member, member._replace(device=devices)], 1.0)
+        whole = combined([member, member._replace(device=devices)])
         load = DeviceLoad(slack_s={"one": 0.5, "two": 0.5})
         if spared:
             assert choose([Candidate(PAIR, whole)], Budget(10.0), load, named=True)

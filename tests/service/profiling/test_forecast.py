@@ -331,12 +331,12 @@ def test_a_greater_miss_raises_the_safety_by_more() -> None:
 
 def test_the_accuracy_is_of_the_last_predictions() -> None:
     safety = Safety(Clock())
-    assert safety.accuracy() == (0, None, None)
+    assert safety.errors() == (0, None, None)
     taken = random.Random(2)
     pairs = [(taken.uniform(0.1, 1), taken.uniform(0.1, 1)) for _ in range(300)]
     for predicted_s, actual_s in pairs:
         safety.judge(predicted_s, actual_s)
     last = pairs[-256:]
-    assert safety.accuracy() == pytest.approx(
+    assert safety.errors() == pytest.approx(
         (256, statistics.median(a / p for p, a in last), statistics.median(abs(p - a) / a for p, a in last))
     )

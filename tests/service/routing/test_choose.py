@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
+from models.checkpoints.catalogue import Catalogue, WeightsMissingError
 from service.domain.decision import LEAST_SAFETY, Budget, Considered
 from service.domain.errors import NoModelFitsError, OverloadedError
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
@@ -64,11 +64,9 @@ def snapshot(number: int) -> Snapshot:
         max_queue=digits.of(512, 512, 4),
         load_s=digits.of(0, 0, 0, 10) * TICK,
         spread=digits.of(1.0, 2.0),
-        safety=digits.of(1.0, 1.0, 1.25, 2.0),
         fits=digits.below(8) < 7,
         profiled_decode_s=digits.below(8) * TICK,
         profiled_forward_s=digits.of(0, 1, 2, 4, 16) * TICK,
-        trial=digits.below(2) == 1,
     )
 
 
@@ -77,7 +75,8 @@ def candidate(number: int) -> Candidate:
     row = replace(
         digits.of(*ROWS), top1=digits.of(60.0, 70.0, 80.0, None, 70.5), path=digits.of(HERE, HERE, HERE, None)
     )
-    return Candidate(row, None if digits.below(16) == 15 else snapshot(digits.below(2**68)))
+    own = None if digits.below(16) == 15 else snapshot(digits.below(2**64))
+    return Candidate(row, own, safety=digits.of(1.0, 1.0, 1.25, 2.0), trial=digits.below(2) == 1)
 
 
 def situation(numbers: list[int], foreign: list[int], number: int) -> Situation:
@@ -98,7 +97,7 @@ def situation(numbers: list[int], foreign: list[int], number: int) -> Situation:
 
 number = st.integers(0, 2**80 - 1)
 situations = st.builds(
-    situation, st.lists(number, min_size=1, max_size=6), st.lists(st.integers(0, 2**68 - 1), max_size=2), number
+    situation, st.lists(number, min_size=1, max_size=6), st.lists(st.integers(0, 2**64 - 1), max_size=2), number
 )
 
 
@@ -132,16 +131,17 @@ def idle(own: Snapshot, load: DeviceLoad) -> bool:
     return not any(other.queued for other in everybody) and load.busy.get(own.device, 0.0) == 0
 
 
-def found(checkpoint: Checkpoint, own: Snapshot, load: DeviceLoad, budget: Budget) -> tuple[float, float, int] | None:
+def found(candidate: Candidate, own: Snapshot, load: DeviceLoad, budget: Budget) -> tuple[float, float, int] | None:
     """Accuracy, predicted time and footprint of what would be let in; None for what would not."""
+    checkpoint = candidate.checkpoint
     assert checkpoint.top1 is not None
     if own.queued >= own.max_queue or delay(own) > load.slack_s.get(own.device, math.inf):
         return None
     took_s = predicted(own, load)
-    if took_s * own.safety > budget.latency_s:
+    if took_s * candidate.safety > budget.latency_s:
         # What was learned is in the way. On an idle device the profile may say otherwise.
         profiled_s = own.load_s + own.profiled_decode_s + own.profiled_forward_s
-        if not (own.trial and idle(own, load)) or profiled_s * LEAST_SAFETY > budget.latency_s:
+        if not (candidate.trial and idle(own, load)) or profiled_s * LEAST_SAFETY > budget.latency_s:
             return None
         took_s = profiled_s if profiled_s > own.load_s else took_s
     return checkpoint.top1, took_s, own.footprint_bytes
@@ -149,7 +149,8 @@ def found(checkpoint: Checkpoint, own: Snapshot, load: DeviceLoad, budget: Budge
 
 def possible(candidate: Candidate, budget: Budget) -> bool:
     """Whether it would do with empty queues. One that nobody can say anything of might."""
-    (checkpoint, own), least, whole_s = candidate, budget.min_top1, budget.stated_s or budget.latency_s
+    checkpoint, own, *_ = candidate
+    least, whole_s = budget.min_top1, budget.stated_s or budget.latency_s
     return (
         checkpoint.path is not None
         and checkpoint.top1 is not None
@@ -165,10 +166,10 @@ def brute_force(case: Situation) -> type[Exception] | tuple[float, float, int]:
     if all(c.checkpoint.path is None for c in candidates):
         return WeightsMissingError
     best: tuple[float, float, int] | None = None
-    for checkpoint, own in (c for c in candidates if possible(c, budget)):
-        candidate = None if own is None else found(checkpoint, own, load, budget)
-        if candidate is not None and (best is None or (-candidate[0], *candidate[1:]) < (-best[0], *best[1:])):
-            best = candidate
+    for candidate in (c for c in candidates if possible(c, budget)):
+        fit = None if candidate.snapshot is None else found(candidate, candidate.snapshot, load, budget)
+        if fit is not None and (best is None or (-fit[0], *fit[1:]) < (-best[0], *best[1:])):
+            best = fit
     some = any(possible(c, budget) for c in candidates)
     return best or (OverloadedError if some else NoModelFitsError)
 
@@ -185,7 +186,7 @@ def check_the_choice_is_the_best_there_is(case: Situation, _more: int) -> None:
     choice = chosen(case)
     if isinstance(choice, Candidate):
         assert choice.snapshot is not None
-        assert found(choice.checkpoint, choice.snapshot, case.load, case.budget) == brute_force(case)
+        assert found(choice, choice.snapshot, case.load, case.budget) == brute_force(case)
     else:
         assert choice is brute_force(case)
 
@@ -206,14 +207,15 @@ def check_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause(case: Si
     if decision is not None:
         assert decision.routing is not None
         considered = decision.routing.considered
-        own = next(c.snapshot for c in candidates if c.checkpoint is decision.checkpoint)
+        choice = next(c for c in candidates if c.checkpoint is decision.checkpoint)
+        own = choice.snapshot
         assert own is not None
         assert decision.predicted_s is not None
         if decision.trial_s is None:
-            assert decision.predicted_s * own.safety <= budget.latency_s
+            assert decision.predicted_s * choice.safety <= budget.latency_s
         else:
-            assert own.trial
-            assert decision.trial_s == budget.latency_s < predicted(own, load) * own.safety
+            assert choice.trial
+            assert decision.trial_s == budget.latency_s < predicted(own, load) * choice.safety
         assert own.fits
         assert own.footprint_bytes <= (budget.memory_bytes or own.footprint_bytes)
         assert (decision.checkpoint.top1 or 0.0) >= (budget.min_top1 or 0.0)
@@ -263,7 +265,7 @@ def test_of_ten_thousand_situations(seed: int) -> None:
     random = Random(seed)
     for _ in range(50):
         numbers = [random.getrandbits(80) for _ in range(random.randint(1, 6))]
-        foreign = [random.getrandbits(68) for _ in range(random.randint(0, 2))]
+        foreign = [random.getrandbits(64) for _ in range(random.randint(0, 2))]
         case, more = situation(numbers, foreign, random.getrandbits(80)), random.getrandbits(80)
         for check in CHECKS:
             check(case, more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ QUICK = Snapshot(
 )
 HEAVY = QUICK._replace(forward_s=(0.0, 0.5, 1.0), footprint_bytes=600_000_000, profiled_forward_s=0.5)
 #: What QUICK is after a load: everything took four times as long, and predictions were missed.
-LEARNED = QUICK._replace(forward_s=(0.0, 0.25, 0.5), decode_s=0.25, safety=2.0, trial=True)
+LEARNED = QUICK._replace(forward_s=(0.0, 0.25, 0.5), decode_s=0.25)
 
 
 def network(name: str, top1: float | None, path: Path | None = Path("weights")) -> Checkpoint:
@@ -35,6 +36,11 @@ def network(name: str, top1: float | None, path: Path | None = Path("weights")) 
 
 def pair(quick: Snapshot | None = QUICK, heavy: Snapshot | None = HEAVY) -> list[Candidate]:
     return [Candidate(network("googlenet", 67.5), quick), Candidate(network("vgg19", 72.5), heavy)]
+
+
+def learned(*, trial: bool = True, **changes: Any) -> Candidate:
+    """GoogLeNet after the load, with the safety factor that missed predictions gave it."""
+    return Candidate(network("googlenet", 67.5), LEARNED._replace(**changes), safety=2.0, trial=trial)
 
 
 def test_only_what_is_on_the_same_device_is_waited_for_and_decoding_goes_on_meanwhile() -> None:
@@ -173,89 +179,98 @@ def test_the_label_set_is_the_largest_of_which_something_is_here(here: list[str]
 
 
 def test_never_is_said_only_of_what_the_profile_forbids() -> None:
-    slow = LEARNED._replace(trial=False)
     with pytest.raises(OverloadedError):
-        choose(pair(slow)[:1], Budget(0.25))
+        choose([learned(trial=False)], Budget(0.25))
     with pytest.raises(OverloadedError):
         # Half of the time that was stated has passed; all of it would do.
         choose(pair()[:1], Budget(0.1, stated_s=0.25))
     with pytest.raises(NoModelFitsError, match="the nearest is googlenet@imagenet1k with 125 ms"):
-        choose(pair(slow)[:1], Budget(0.0625))
-    unknown = slow._replace(profiled_decode_s=0.0, profiled_forward_s=0.0)
+        choose([learned(trial=False)], Budget(0.0625))
+    unknown = learned(trial=False, profiled_decode_s=0.0, profiled_forward_s=0.0)
     with pytest.raises(OverloadedError):
-        choose(pair(unknown)[:1], Budget(0.0625))
+        choose([unknown], Budget(0.0625))
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "load", "latency_s", "let_in"),
+    ("candidate", "load", "latency_s", "let_in"),
     [
-        (LEARNED, DeviceLoad(), 0.25, True),
-        (LEARNED, DeviceLoad({"other": 9.0}, [HEAVY._replace(device="other", queued=1, ahead=1)]), 0.25, True),
-        (LEARNED._replace(trial=False), DeviceLoad(), 0.25, False),
-        (LEARNED, DeviceLoad({"": 0.001}), 0.25, False),  # a batch is on the device
-        (LEARNED, DeviceLoad(waiting=[HEAVY._replace(queued=1, ahead=1)]), 0.25, False),  # another network has a queue
-        (LEARNED, DeviceLoad(waiting=[HEAVY._replace(queued=1)]), 0.25, False),  # though it would go after the picture
-        (LEARNED._replace(queued=1), DeviceLoad(), 0.25, False),  # one is being tried already
-        (LEARNED._replace(load_s=0.125), DeviceLoad(), 0.25, False),  # by its profile it would be late too
-        (LEARNED._replace(load_s=0.125), DeviceLoad(), 0.375, True),
-        (LEARNED, DeviceLoad(slack_s={"": 0.0}), 0.25, False),  # somebody else would be late for it
+        (learned(), DeviceLoad(), 0.25, True),
+        (learned(), DeviceLoad({"other": 9.0}, [HEAVY._replace(device="other", queued=1, ahead=1)]), 0.25, True),
+        (learned(trial=False), DeviceLoad(), 0.25, False),
+        (learned(), DeviceLoad({"": 0.001}), 0.25, False),  # a batch is on the device
+        (
+            learned(),
+            DeviceLoad(waiting=[HEAVY._replace(queued=1, ahead=1)]),
+            0.25,
+            False,
+        ),  # another network has a queue
+        (
+            learned(),
+            DeviceLoad(waiting=[HEAVY._replace(queued=1)]),
+            0.25,
+            False,
+        ),  # though it would go after the picture
+        (learned(queued=1), DeviceLoad(), 0.25, False),  # one is being tried already
+        (learned(load_s=0.125), DeviceLoad(), 0.25, False),  # by its profile it would be late too
+        (learned(load_s=0.125), DeviceLoad(), 0.375, True),
+        (learned(), DeviceLoad(slack_s={"": 0.0}), 0.25, False),  # somebody else would be late for it
     ],
 )
 def test_on_an_idle_device_a_picture_is_let_in_on_trial_against_what_was_learned(
-    snapshot: Snapshot, load: DeviceLoad, latency_s: float, let_in: bool
+    candidate: Candidate, load: DeviceLoad, latency_s: float, let_in: bool
 ) -> None:
-    candidates = pair(snapshot)[:1]
     if not let_in:
         with pytest.raises(OverloadedError):
-            choose(candidates, Budget(latency_s), load)
+            choose([candidate], Budget(latency_s), load)
         return
-    decision = choose(candidates, Budget(latency_s), load)
-    assert decision.predicted_s == snapshot.load_s + 0.125  # the profile's
+    decision = choose([candidate], Budget(latency_s), load)
+    assert candidate.snapshot is not None
+    assert decision.predicted_s == candidate.snapshot.load_s + 0.125  # the profile's
     assert decision.trial_s == latency_s
     assert decision.routing is not None
     assert "on trial" in decision.routing.reason
 
 
 def test_who_fits_by_the_predictions_is_not_on_trial() -> None:
-    decision = choose(pair(LEARNED)[:1], Budget(1.0))
+    decision = choose([learned()], Budget(1.0))
     assert (decision.predicted_s, decision.trial_s) == (0.5, None)
 
 
 def test_without_a_profile_the_guess_keeps_nobody_away_from_an_idle_device() -> None:
-    guessed = LEARNED._replace(profiled_decode_s=0.0, profiled_forward_s=0.0)
-    decision = choose(pair(guessed)[:1], Budget(0.125))
+    guessed = learned(profiled_decode_s=0.0, profiled_forward_s=0.0)
+    decision = choose([guessed], Budget(0.125))
     assert (decision.predicted_s, decision.trial_s) == (0.5, 0.125)
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "budget", "load", "text"),
+    ("candidate", "budget", "load", "text"),
     [
         (
-            LEARNED._replace(trial=False),
+            learned(trial=False),
             Budget(0.75),
             DeviceLoad(),
             "within 750 ms, but would take 500 ms now, which counts as 1000 ms (safety factor 2)",
         ),
         (
-            LEARNED._replace(trial=False),
+            learned(trial=False),
             Budget(0.75, stated_s=1.0),
             DeviceLoad(),
             "within 1000 ms, but would take 750 ms now, which counts as 1250 ms (safety factor 2)",
         ),
         (
-            QUICK._replace(queued=4, max_queue=4),
+            pair(QUICK._replace(queued=4, max_queue=4))[0],
             Budget(1.0),
             DeviceLoad(),
             "but 4 pictures wait for it, and no more than 4 may",
         ),
-        (QUICK, Budget(1.0), DeviceLoad(slack_s={"": 0.0}), "but would keep pictures from being answered in time"),
+        (pair()[0], Budget(1.0), DeviceLoad(slack_s={"": 0.0}), "but would keep pictures from being answered in time"),
     ],
 )
 def test_a_refusal_says_the_number_that_decided(
-    snapshot: Snapshot, budget: Budget, load: DeviceLoad, text: str
+    candidate: Candidate, budget: Budget, load: DeviceLoad, text: str
 ) -> None:
     with pytest.raises(OverloadedError) as refused:
-        choose(pair(snapshot)[:1], budget, load)
+        choose([candidate], budget, load)
     assert text in str(refused.value)
 
 
@@ -273,7 +288,7 @@ def test_what_is_only_just_too_slow_says_the_safety_factor() -> None:
 
 def test_what_is_only_just_too_slow_is_no_matter_of_now() -> None:
     """An idle service must not send a caller away again and again."""
-    candidates = pair(QUICK._replace(safety=1.1))[:1]
+    candidates = [pair()[0]._replace(safety=1.1)]
     with pytest.raises(NoModelFitsError):
         choose(candidates, Budget(QUICK.alone_s * 1.05))
     assert choose(candidates, Budget(QUICK.alone_s * 1.15)).predicted_s == QUICK.alone_s

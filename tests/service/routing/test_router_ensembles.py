@@ -17,14 +17,14 @@ from service.domain.ensemble import Ensemble
 from service.domain.errors import OverloadedError
 from service.domain.placement import Survey
 from service.domain.query import Query
-from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
+from service.domain.snapshot import DeviceLoad, Snapshot
 from service.routing import router as module
-from service.routing.retry_after import Comeback
+from service.routing.retry_after import RetryAfter
 from service.routing.router import Router
 
 CATALOGUE = Catalogue(untrained=True)
 MODEL = "ensemble:googlenet,inception_v2"
-GOOGLENET = Snapshot((0.0, 1.0), 0.0, 20_000_000, "one", safety=LEAST_SAFETY)
+GOOGLENET = Snapshot((0.0, 1.0), 0.0, 20_000_000, "one")
 INCEPTION = GOOGLENET._replace(forward_s=(0.0, 3.0), footprint_bytes=30_000_000)
 
 
@@ -33,23 +33,19 @@ class Placed:
 
     def __init__(self) -> None:
         self.snapshots: dict[str, Snapshot | None] = {"googlenet": GOOGLENET, "inception_v2": INCEPTION}
-        self.judged: list[str] = []
         self.loaded: list[str] = []
 
     def survey(self, checkpoints: Sequence[Checkpoint], _encoded_bytes: int, _deadline: float) -> Survey:
-        return Survey([Candidate(c, self.snapshots[c.variant.name]) for c in checkpoints], DeviceLoad())
+        return Survey([(c, self.snapshots[c.variant.name]) for c in checkpoints], DeviceLoad())
 
     def serves(self, _checkpoint: Checkpoint) -> bool:
         return True
-
-    def judge(self, checkpoint: Checkpoint, _predicted_s: float, _actual_s: float, _trial_s: float | None) -> None:
-        self.judged.append(checkpoint.name)
 
     async def load(self, checkpoint: Checkpoint) -> None:
         self.loaded.append(checkpoint.variant.name)
 
 
-class Booked(Comeback):
+class Booked(RetryAfter):
     """Remembers what it was told."""
 
     said: list[tuple[str, float]]
@@ -66,7 +62,7 @@ class Booked(Comeback):
 @pytest.fixture
 def booked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     Booked.said = []
-    monkeypatch.setattr(module, "Comeback", Booked)
+    monkeypatch.setattr(module, "RetryAfter", Booked)
     return Booked.said
 
 
@@ -99,9 +95,9 @@ def test_on_two_devices_each_has_its_own_share(router: Router, placed: Placed, b
     assert decision.predicted_s == 3.0
     assert booked == [("arrived", 1.0), ("arrived", 3.0)]
     deadline = time.monotonic() + 20
-    with router.promise(decision, deadline):
+    with router.let_in(decision, deadline):
         for device in ("one", "two"):
-            slack_s = router._promises[device].slack_s(deadline - 1)
+            slack_s = router._admission[device].slack_s(deadline - 1)
             assert slack_s == pytest.approx(20 / LEAST_SAFETY - 3, abs=0.5)
 
 
@@ -110,11 +106,11 @@ def test_a_promise_is_kept_for_as_long_as_the_picture_is_there_and_delays_those_
 ) -> None:
     deadline = time.monotonic() + 20
     later, sooner = decide(router), decide(router)
-    with router.promise(later, deadline):
-        before = router._promises["one"].slack_s(deadline - 1)
-        with router.promise(sooner, deadline - 2):
-            assert before - router._promises["one"].slack_s(deadline - 1) == pytest.approx(4.0)
-    assert router._promises["one"].slack_s(0.0) == float("inf")
+    with router.let_in(later, deadline):
+        before = router._admission["one"].slack_s(deadline - 1)
+        with router.let_in(sooner, deadline - 2):
+            assert before - router._admission["one"].slack_s(deadline - 1) == pytest.approx(4.0)
+    assert router._admission["one"].slack_s(0.0) == float("inf")
 
 
 async def test_who_is_refused_is_booked_with_the_sum_and_what_lacks_is_loaded(
@@ -135,13 +131,13 @@ def test_missed_predictions_make_the_next_ensembles_careful_and_no_single_networ
     router: Router, placed: Placed
 ) -> None:
     decision = decide(router)
-    router.judge(decision, 2 * decision.predicted_s)
-    assert placed.judged == []
-    assert decide(router, "ensemble:inception_v2,googlenet").snapshot.safety > 1.3
+    router.learn(decision, 2 * decision.predicted_s)
+    assert decide(router, "ensemble:inception_v2,googlenet").safety > 1.3
     single = decide(router, "googlenet")
-    assert single.snapshot.safety == LEAST_SAFETY
-    router.judge(single, 1.0)
-    assert placed.judged == ["googlenet@untrained"]
+    assert single.safety == LEAST_SAFETY
+    router.learn(single, 2 * single.predicted_s)
+    assert decide(router, "googlenet").safety > 1.3
+    assert decide(router, "inception_v2").safety == LEAST_SAFETY
 
 
 def test_a_member_that_nobody_knows_how_it_stands_leaves_the_word_to_the_predictors(

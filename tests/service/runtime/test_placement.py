@@ -48,13 +48,13 @@ async def test_a_replaced_file_is_loaded_beside_the_old_one_which_answers_until_
     assert placement.predictor(imported) is old
     assert placement.resident(imported)
     # What answers is what is named.
-    assert placement.survey([imported], 0).candidates[0].checkpoint is LENET
+    assert placement.survey([imported], 0).snapshots[0][0] is LENET
     assert isinstance(await placement.predictor(imported).predict(picture(), time.monotonic() + 30), Prediction)
     release.set()
     await until(lambda: placement.predictor(imported) is not old)
     new = placement.predictor(imported)
     assert new.ready
-    assert placement.survey([LENET], 0).candidates[0].checkpoint is imported
+    assert placement.survey([LENET], 0).snapshots[0][0] is imported
     assert all(isinstance(outcome, Prediction) for outcome in await asyncio.gather(*running))
     await until(lambda: not old.ready)
     await placement.close()
@@ -147,7 +147,7 @@ async def test_what_fits_is_loaded_what_is_pinned_first_and_the_rest_prepared(
 async def test_predictions_are_by_what_was_measured_at_the_start() -> None:
     placement = LocalPlacement(FakeEngine, Limits(), profiles=Measured(profile(footprint_mb=123)))
     await placement.warm_up([LENET])
-    ((_, snapshot),) = placement.survey([LENET], 0).candidates
+    ((_, snapshot),) = placement.survey([LENET], 0).snapshots
     assert snapshot is not None
     assert (snapshot.footprint_bytes, snapshot.load_s) == (123_000_000, 0)
     await placement.close()
@@ -160,23 +160,20 @@ async def test_a_standing_tells_what_the_profile_says_alone_and_what_was_learned
     predictor = placement.predictor(LENET)
 
     def snapshot() -> Snapshot:
-        ((_, found),) = placement.survey([LENET], 100).candidates
+        ((_, found),) = placement.survey([LENET], 100).snapshots
         assert found is not None
         return found
 
     # A picture takes as long in a batch as alone, by this profile.
     assert len(snapshot().forward_s) == 2
     assert (snapshot().profiled_forward_s, snapshot().profiled_decode_s) == (0.04, 0)
-    assert snapshot().trial
     predictor._quiet.begin()
     for _ in range(200):
         predictor.forecast.learn(1, 0.4)
     await asyncio.sleep(0.06)  # it is drawn anew at most so often
     predictor.forecast.learn(1, 0.4)
-    predictor.safety.judge(1.0, 3.0, 2.0)
     assert snapshot().forward_s[1] == pytest.approx(0.4, rel=0.1)
     assert snapshot().profiled_forward_s == 0.04
-    assert not snapshot().trial
     predictor._quiet.end()
     await placement.close()
 

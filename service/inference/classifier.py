@@ -1,0 +1,129 @@
+"""Classification: one picture and what its caller asks for in, one prediction or failure out.
+
+Knows no protocol: HTTP, the command line and whatever comes beside them call ``Classifier.classify``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from models.checkpoints.catalogue import Checkpoint
+from service.domain.decision import Decision
+from service.domain.ensemble import Ensemble
+from service.domain.errors import DEADLINE_MISSED, OVERLOADED, Failure, known_failure, of_a_load
+from service.domain.outcome import OK
+from service.domain.placement import Placement
+from service.domain.prediction import Prediction
+from service.domain.query import Query
+from service.inference.ensemble import predictor
+from service.routing.router import Router
+from service.telemetry.recorder import RequestMetrics
+
+
+class Classified(NamedTuple):
+    """A picture that was classified."""
+
+    prediction: Prediction
+    decision: Decision
+    """Which checkpoint it was, and why."""
+    total_s: float
+    """From the arrival of the picture's last byte on."""
+
+
+class Classifier:
+    """Classifies pictures, one at a call. Lives on one event loop.
+
+    Args:
+        router: decides which checkpoint answers.
+        placement: where the checkpoints are served.
+        metrics: count what becomes of each picture.
+        clock: seconds, monotonic, as deadlines are.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        placement: Placement,
+        metrics: RequestMetrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._router = router
+        self._placement = placement
+        self._metrics = metrics
+        self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
+
+    async def classify(
+        self, picture: bytes, query: Query, candidates: Sequence[Checkpoint] | Ensemble, arrived: float
+    ) -> Classified | Failure:
+        """Classifies one picture. Errors are values, since the neighbours of a picture have answers of their own.
+
+        Args:
+            picture: the bytes of an encoded picture.
+            query: what the caller asks for.
+            candidates: what ``router.candidates`` found for the query.
+            arrived: when the picture's last byte came, on the clock; budgets begin here.
+        """
+        try:
+            if isinstance(candidates, Ensemble):
+                # The members queue up a turn of the event loop after the decision.
+                async with self._one_at_a_time:
+                    await asyncio.sleep(0)
+            # Nothing is awaited between the decision and the picture's place in the queue: the next decision sees it.
+            decision = self._router.decide(query, candidates, arrived, len(picture))
+            done = await self._predict(picture, query, decision, arrived)
+            if query.model is None and of_a_load(done):
+                done = await self._decide_again(picture, query, decision, arrived, done)
+            return done
+        except Exception as error:
+            failure = known_failure(error)
+            if failure.slug in (OVERLOADED, DEADLINE_MISSED):
+                self._metrics.shed("router" if failure.slug == OVERLOADED else "deadline")
+            return failure
+
+    async def _decide_again(
+        self, picture: bytes, query: Query, decision: Decision, arrived: float, first: Classified | Failure
+    ) -> Classified | Failure:
+        """Decides again without the checkpoints that could not be loaded, once for each such failure. Returns the first
+        failure where no other checkpoint can answer."""
+        done, tried = first, {decision.checkpoint.name}
+        while of_a_load(done):
+            try:
+                candidates = self._router.candidates(query, arrived)
+                assert not isinstance(candidates, Ensemble)
+                rest = [c for c in candidates if c.name not in tried]
+                if not any(c.state == "loadable" for c in rest):
+                    return first
+                decision = self._router.decide(query, rest, arrived, len(picture))
+            except Exception as error:
+                known_failure(error)
+                return first
+            tried.add(decision.checkpoint.name)
+            done = await self._predict(picture, query, decision, arrived)
+        return done
+
+    async def _predict(self, picture: bytes, query: Query, decision: Decision, arrived: float) -> Classified | Failure:
+        decided = self._clock()
+        serving = predictor(self._placement, decision.checkpoint)
+        self._metrics.routed(decision)
+        allowed_s = self._router.allowed_s(query)
+        with self._router.let_in(decision, arrived + allowed_s):
+            outcome = await serving.predict(picture, arrived + allowed_s)
+        now = self._clock()
+        reason = outcome.slug if isinstance(outcome, Failure) else OK
+        model, predicted_s = decision.checkpoint.model, decision.predicted_s
+        if reason in (OK, DEADLINE_MISSED):
+            self._metrics.kept(model, (now - arrived) / allowed_s, late=reason != OK)
+            if predicted_s is not None:
+                self._router.learn(decision, now - decided)
+                self._metrics.predicted(model, (now - decided) / predicted_s)
+        if isinstance(outcome, Failure):
+            if reason in (OVERLOADED, DEADLINE_MISSED):
+                self._metrics.shed("queue" if reason == OVERLOADED else "deadline")
+            return replace(outcome, model=model)
+        self._metrics.answered(model, outcome.decode_s, outcome.queue_s, outcome.forward_s)
+        return Classified(outcome, decision, now - arrived)
