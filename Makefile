@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help install serve test test-slow check format bench clean
+.PHONY: help install serve test test-slow mutants check format bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ endif
 
 test-slow: install ## Run the slow tests: gigabytes and minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+mutants: install ## Make small wrong changes, and say which no test notices (ARGS="--only batching")
+	@exec $(BIN)/python -m tests.mutants $(ARGS)
 
 check: install ## Lint, format, types and the rules between packages
 	$(BIN)/ruff check .

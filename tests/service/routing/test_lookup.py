@@ -1,21 +1,15 @@
-"""Which checkpoints an ensemble is made of, and how it stands."""
+"""What ``model=`` names: checkpoints, and ensembles with the label set that their members share."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
 from models.networks.variants import UnknownModelError
-from service.domain.decision import Budget
 from service.domain.ensemble import Ensemble, members_of
-from service.domain.errors import BadParameterError, NoModelFitsError
-from service.domain.snapshot import Candidate, DeviceLoad, Snapshot, combined
-from service.routing.choose import choose
+from service.domain.errors import BadParameterError
 from service.routing.lookup import find, find_ensemble
 from tests.cards import checkpoint, put
 
@@ -122,94 +116,3 @@ def test_a_single_one_is_found_as_ever(catalogue: Catalogue) -> None:
     assert members_of(found) == (found,)
     with pytest.raises(WeightsMissingError):
         find(catalogue, "vgg16")
-
-
-# How it stands.
-
-seconds = st.floats(0.0, 10.0)
-
-
-@st.composite
-def snapshots(draw: st.DrawFn, device: st.SearchStrategy[str] = st.just("one")) -> Snapshot:  # noqa: B008
-    forward = sorted(draw(st.lists(st.floats(0.001, 10.0), min_size=1, max_size=4)))
-    ahead = draw(st.integers(0, 9))
-    return Snapshot(
-        (0.0, *forward),
-        draw(seconds),
-        draw(st.integers(1, 10**9)),
-        draw(device),
-        ahead=ahead,
-        queued=ahead + draw(st.integers(0, 3)),
-        load_s=draw(st.sampled_from([0.0, 3.0])),
-        spread=draw(st.floats(1.0, 2.0)),
-        profiled_decode_s=draw(seconds),
-        profiled_forward_s=draw(seconds),
-    )
-
-
-def predicted(snapshot: Snapshot, waiting: list[Snapshot], busy_s: float = 0.0) -> float:
-    candidate = Candidate(PAIR, snapshot)
-    decision = choose([candidate], Budget(1e9), DeviceLoad({"one": busy_s, "two": busy_s}, waiting), named=True)
-    assert decision.predicted_s is not None
-    return decision.predicted_s
-
-
-@given(snapshots(), st.booleans(), seconds)
-def test_of_one_member_it_is_what_that_takes_alone(member: Snapshot, counted: bool, busy_s: float) -> None:
-    """The sum's arithmetic is the single one's, in whatever queue."""
-    waiting = [member] if counted and member.queued else []
-    whole = predicted(combined([member]), waiting, busy_s)
-    assert whole == pytest.approx(predicted(member, waiting, busy_s))
-
-
-@settings(max_examples=40)
-@given(st.lists(snapshots(), min_size=2, max_size=4), seconds)
-def test_on_one_device_it_takes_what_its_members_take_one_after_the_other(
-    members: list[Snapshot], busy_s: float
-) -> None:
-    free = [member._replace(ahead=0, queued=0) for member in members]
-    alone = [predicted(member, []) for member in free]
-    whole = combined(free)
-    decode_s = max(member.decode_s for member in free)
-    assert predicted(whole, []) == pytest.approx(sum(alone) - sum(m.decode_s for m in free) + decode_s)
-    assert whole.footprint_bytes == sum(member.footprint_bytes for member in free)
-    profiled_decode_s = max(member.profiled_decode_s for member in free)
-    assert whole.alone_s == pytest.approx(profiled_decode_s + sum(member.profiled_forward_s for member in free))
-    # What waits on the device is waited for once, not once for each.
-    waits = members[0]._replace(ahead=3, queued=3)
-    at_once = combined([member._replace(decode_s=0.0) for member in free])
-    waited_s = predicted(at_once, [waits], busy_s) - predicted(at_once, [])
-    assert waited_s == pytest.approx(busy_s + waits.batches_s(3))
-
-
-@given(snapshots(st.just("one")), snapshots(st.just("two")))
-def test_on_two_devices_the_slower_one_counts(first: Snapshot, second: Snapshot) -> None:
-    alone = [predicted(member, []) for member in (first, second)]
-    assert predicted(combined([first, second]), []) == pytest.approx(max(alone))
-
-
-def test_what_is_in_the_way_of_one_is_in_the_way_of_all() -> None:
-    easy = Snapshot((0.0, 0.01), 0.0, 10**6)
-    full = easy._replace(queued=512, ahead=0)
-    assert combined([easy, full]).queued == combined([full, easy]).max_queue == 512
-    assert not combined([easy, easy._replace(fits=False)]).fits
-
-
-def test_its_accuracy_is_unknown_whatever_its_members_are() -> None:
-    members = tuple(replace(member, top1=90.0) for member in PAIR.members)
-    candidate = Candidate(Ensemble(members), combined([Snapshot((0.0, 0.01), 0.0, 10**6)] * 2))
-    assert choose([candidate], Budget(1.0), named=True).checkpoint is candidate.checkpoint
-    with pytest.raises(NoModelFitsError, match="without min_top1"):
-        choose([candidate], Budget(1.0, min_top1=10.0), named=True)
-
-
-def test_what_others_can_spare_is_held_against_the_sum() -> None:
-    member = Snapshot((0.0, 0.3), 0.0, 10**6, "one")
-    for devices, spared in (("one", False), ("two", True)):
-        whole = combined([member, member._replace(device=devices)])
-        load = DeviceLoad(slack_s={"one": 0.5, "two": 0.5})
-        if spared:
-            assert choose([Candidate(PAIR, whole)], Budget(10.0), load, named=True)
-        else:
-            with pytest.raises(Exception, match="could answer"):
-                choose([Candidate(PAIR, whole)], Budget(10.0), load, named=True)

@@ -1,0 +1,175 @@
+"""Classification without HTTP: what is predicted, learned and counted, over predictors that are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.checkpoints.catalogue import Catalogue, Checkpoint
+from service.domain.decision import Decision
+from service.domain.errors import Failure, OverloadedError
+from service.domain.prediction import Prediction
+from service.domain.query import Query
+from service.inference.classifier import Classified, Classifier
+
+CATALOGUE = Catalogue(Path("/nonexistent"), untrained=True)
+GOOGLENET, VGG = CATALOGUE.find("googlenet"), CATALOGUE.find("vgg16")
+ANSWER = Prediction((0.75, 0.25), (3, 1), 2, decode_s=0.001, queue_s=0.002, forward_s=0.003)
+BROKEN = Failure("load-failed", "broken", {"retry_after_ms": 1000.0})
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Scene:
+    """A router, a placement and metrics in one, which remember what they are told."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.outcomes: dict[str, Prediction | Failure] = {"googlenet": ANSWER, "vgg16": ANSWER}
+        self.refusal: Exception | None = None
+        self.predicted_s: float | None = 0.5
+        self.told: list[tuple[Any, ...]] = []
+        self.classifier = Classifier(self, self, self, self.clock)  # type: ignore[arg-type]
+
+    # The router.
+    def candidates(self, _query: Query, _arrived: float) -> list[Checkpoint]:
+        return [GOOGLENET, VGG]
+
+    def decide(self, _query: Query, candidates: Sequence[Checkpoint], _arrived: float, size: int) -> Decision:
+        if self.refusal is not None:
+            raise self.refusal
+        self.told.append(("decided", candidates[0].model, size))
+        return Decision(candidates[0], predicted_s=self.predicted_s)
+
+    def allowed_s(self, _query: Query) -> float:
+        return 4.0
+
+    def let_in(self, _decision: Decision, deadline: float) -> Any:
+        self.told.append(("let in", deadline))
+        return nullcontext()
+
+    def learn(self, _decision: Decision, took_s: float) -> None:
+        self.told.append(("learned", took_s))
+
+    # The placement.
+    def predictor(self, checkpoint: Checkpoint) -> Any:
+        scene = self
+
+        class Predictor:
+            async def predict(self, image: bytes, deadline: float, _whole: bool = False) -> Prediction | Failure:
+                scene.told.append(("asked", image, deadline))
+                scene.clock.now += 1.0
+                return scene.outcomes[checkpoint.variant.name]
+
+        return Predictor()
+
+    # The metrics.
+    def routed(self, decision: Decision) -> None:
+        self.told.append(("routed", decision.checkpoint.model))
+
+    def kept(self, model: str, used_ratio: float, *, late: bool) -> None:
+        self.told.append(("kept", model, used_ratio, late))
+
+    def predicted(self, model: str, ratio: float) -> None:
+        self.told.append(("ratio", model, ratio))
+
+    def answered(self, model: str, *seconds: float) -> None:
+        self.told.append(("answered", model, *seconds))
+
+    def shed(self, by: str) -> None:
+        self.told.append(("shed", by))
+
+    async def classify(self, query: Query | None = None, arrived: float = 99.0) -> Classified | Failure:
+        return await self.classifier.classify(b"four", query or Query(), [GOOGLENET, VGG], arrived)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+async def test_an_answer_is_counted_from_the_arrival_and_learned_from_the_decision(scene: Scene) -> None:
+    done = await scene.classify()
+    assert isinstance(done, Classified)
+    assert (done.prediction, done.decision.checkpoint, done.total_s) == (ANSWER, GOOGLENET, 2.0)
+    assert scene.told == [
+        ("decided", "googlenet", 4),
+        ("routed", "googlenet"),
+        ("let in", 103.0),
+        ("asked", b"four", 103.0),
+        ("kept", "googlenet", 0.5, False),
+        ("learned", 1.0),
+        ("ratio", "googlenet", 2.0),
+        ("answered", "googlenet", 0.001, 0.002, 0.003),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("slug", "told"),
+    [
+        ("overloaded", [("shed", "queue")]),
+        ("deadline-missed", [("kept", "googlenet", 0.5, True), ("learned", 1.0), ("ratio", "googlenet", 2.0),
+                             ("shed", "deadline")]),
+        ("undecodable", []),
+    ],
+)  # fmt: skip
+async def test_a_failure_of_the_predictor_names_the_model_and_is_counted_by_its_kind(
+    scene: Scene, slug: str, told: list[tuple[Any, ...]]
+) -> None:
+    scene.outcomes["googlenet"] = Failure(slug, "text")
+    done = await scene.classify()
+    assert done == Failure(slug, "text")
+    assert isinstance(done, Failure)
+    assert done.model == "googlenet"
+    assert scene.told[4:] == told
+
+
+async def test_a_refusal_of_the_router_is_counted_as_its_own(scene: Scene) -> None:
+    scene.refusal = OverloadedError("full", 1.0)
+    done = await scene.classify()
+    assert isinstance(done, Failure)
+    assert (done.slug, done.model) == ("overloaded", None)
+    assert scene.told == [("shed", "router")]
+
+
+async def test_a_defect_is_a_failure_without_its_text(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.refusal = KeyError("secret")
+    done = await scene.classify()
+    assert isinstance(done, Failure)
+    assert (done.slug, "secret" in done.detail, "secret" in caplog.text) == ("internal", False, True)
+    assert scene.told == []
+
+
+async def test_without_a_prediction_nothing_is_learned(scene: Scene) -> None:
+    scene.predicted_s = None
+    assert isinstance(await scene.classify(), Classified)
+    assert not [told for told in scene.told if told[0] in ("learned", "ratio")]
+
+
+async def test_a_network_that_cannot_be_loaded_is_left_for_the_next_best(scene: Scene) -> None:
+    scene.outcomes["googlenet"] = BROKEN
+    done = await scene.classify()
+    assert isinstance(done, Classified)
+    assert done.decision.checkpoint is VGG
+    assert [told[1] for told in scene.told if told[0] == "decided"] == ["googlenet", "vgg16"]
+
+
+async def test_where_no_network_can_be_loaded_the_first_failure_is_told(scene: Scene) -> None:
+    scene.outcomes = {"googlenet": BROKEN, "vgg16": Failure("load-failed", "another", {"retry_after_ms": 5.0})}
+    assert await scene.classify() == BROKEN
+    assert len([told for told in scene.told if told[0] == "decided"]) == 2
+
+
+async def test_a_named_network_that_cannot_be_loaded_is_not_replaced(scene: Scene) -> None:
+    scene.outcomes["googlenet"] = BROKEN
+    assert await scene.classify(Query(model="googlenet")) == BROKEN
+    assert len([told for told in scene.told if told[0] == "decided"]) == 1

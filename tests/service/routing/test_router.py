@@ -1,0 +1,300 @@
+"""The router: what it asks, books, loads and learns, over a placement that is made up and a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.checkpoints.catalogue import Catalogue, Checkpoint
+from service.config.settings import Settings
+from service.domain.decision import LEAST_SAFETY, Decision
+from service.domain.errors import DeadlineMissedError, LoadFailedError, NoModelFitsError, OverloadedError
+from service.domain.placement import Survey
+from service.domain.query import Query
+from service.domain.snapshot import DeviceLoad, Snapshot
+from service.routing.router import Router
+
+CATALOGUE = Catalogue(untrained=True)
+#: An eighth of a second, no decoding. The mean of a pass is half of its 95th percentile.
+QUICK = Snapshot((0.0, 0.125, 0.25), 0.0, 20_000_000, "one", spread=2.0, profiled_forward_s=0.125)
+
+
+class Clock:
+    """Goes only where it is put."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Placed:
+    """As much of a placement as the router asks of it."""
+
+    def __init__(self) -> None:
+        self.snapshots: dict[str, Snapshot | None] = {"googlenet": QUICK, "vgg16": QUICK, "vgg19": QUICK}
+        self.load_now = DeviceLoad()
+        self.failures: dict[str, LoadFailedError] = {}
+        self.loads: list[str] = []
+        self.loaded = asyncio.Event()
+
+    def survey(self, checkpoints: Sequence[Checkpoint], _encoded_bytes: int, _deadline: float) -> Survey:
+        return Survey([(c, self.snapshots.get(c.variant.name)) for c in checkpoints], self.load_now)
+
+    def serves(self, checkpoint: Checkpoint) -> bool:
+        return checkpoint.variant.name not in self.failures
+
+    def failure(self, checkpoint: Checkpoint) -> LoadFailedError | None:
+        return self.failures.get(checkpoint.variant.name)
+
+    async def load(self, checkpoint: Checkpoint) -> None:
+        self.loads.append(checkpoint.variant.name)
+        await self.loaded.wait()
+
+
+class Rows(Catalogue):
+    """These checkpoints and no others; counts how often it is read."""
+
+    def __init__(self, cache: Path, *rows: Checkpoint) -> None:
+        super().__init__(cache)
+        self.rows, self.reads = list(rows), 0
+
+    def checkpoints(self) -> list[Checkpoint]:
+        self.reads += 1
+        return self.rows
+
+    def find(self, name: str, _labels: Any = None, _serves: Any = None) -> Checkpoint:
+        self.reads += 1
+        return next(row for row in self.rows if row.variant.name == name)
+
+
+def network(name: str, top1: float, **changes: Any) -> Checkpoint:
+    return replace(CATALOGUE.find(name), top1=top1, labels="imagenet1k", **changes)
+
+
+@pytest.fixture
+def placed() -> Placed:
+    return Placed()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Rows:
+    return Rows(tmp_path, network("googlenet", 68.0), network("vgg16", 71.5), network("vgg19", 72.5))
+
+
+@pytest.fixture
+def router(catalogue: Rows, placed: Placed, clock: Clock, tmp_path: Path) -> Router:
+    settings = Settings(cache_dir=tmp_path, default_latency_ms=60_000)
+    return Router(catalogue, placed, settings, clock)  # type: ignore[arg-type]
+
+
+def decide(
+    router: Router, clock: Clock, arrived: float | None = None, *, supposing: bool = False, **query: Any
+) -> Decision:
+    asked, arrived = Query(**query), clock.now if arrived is None else arrived
+    return router.decide(asked, router.candidates(asked, arrived), arrived, 1000, supposing=supposing)
+
+
+def booked(router: Router) -> list[tuple[Any, ...]]:
+    """Everything that the router remembers of callers."""
+    return [tuple(sorted(vars(device).items())) for device in router._retry_after.values()]
+
+
+def test_supposing_a_picture_changes_nothing(router: Router, clock: Clock, placed: Placed) -> None:
+    decide(router, clock)
+    before = booked(router)
+    for _ in range(5):
+        decide(router, clock, supposing=True)
+    full = placed.snapshots
+    placed.snapshots = {name: QUICK._replace(queued=512) for name in full}
+    for _ in range(5):
+        with pytest.raises(OverloadedError):
+            decide(router, clock, supposing=True)
+    assert booked(router) == before
+    placed.snapshots = full
+    decide(router, clock)
+    assert booked(router) != before
+
+
+def test_time_that_has_passed_since_the_arrival_is_taken_off_the_budget(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    arrived = clock.now
+    clock.now += 0.25
+    # 125 ms, times the least safety factor, fit into 400 ms; into the 150 that are left they do not just fit.
+    decision = decide(router, clock, arrived, model="googlenet", latency_ms=400)
+    assert decision.predicted_s == 0.125
+    assert decision.routing is not None
+    assert decision.routing.predicted_ms == 375
+    placed.load_now = DeviceLoad({"one": 0.0625})
+    with pytest.raises(OverloadedError):
+        decide(router, clock, arrived, model="googlenet", latency_ms=400)
+
+
+def test_a_picture_whose_budget_ran_out_while_it_waited_is_late_and_not_refused(router: Router, clock: Clock) -> None:
+    arrived = clock.now
+    clock.now += 0.3
+    with pytest.raises(DeadlineMissedError, match="300 ms of 400 had passed"):
+        decide(router, clock, arrived, model="googlenet", latency_ms=400)
+
+
+@pytest.mark.parametrize(("binding", "allowed_s"), [({"strict": True}, 0.5), ({"strict": False}, 60.0)])
+def test_a_budget_that_does_not_bind_allows_the_default(router: Router, binding: Any, allowed_s: float) -> None:
+    assert router.allowed_s(Query(model="googlenet", latency_ms=500, **binding)) == allowed_s
+    assert router.allowed_s(Query(latency_ms=500, **binding)) == 0.5
+    assert router.allowed_s(Query(**binding)) == 60.0
+
+
+def test_a_named_checkpoint_is_trusted_for_a_second(router: Router, clock: Clock, catalogue: Rows) -> None:
+    assert decide(router, clock, model="googlenet").checkpoint == catalogue.rows[0]
+    reads = catalogue.reads
+    imported = catalogue.rows[0] = replace(catalogue.rows[0], modified_ns=1, origin="imported")
+    clock.now += 0.9
+    assert decide(router, clock, model="googlenet").checkpoint != imported
+    assert catalogue.reads == reads
+    clock.now += 0.2
+    assert decide(router, clock, model="googlenet").checkpoint == imported
+
+
+def test_a_named_checkpoint_that_is_not_served_is_looked_up_again(
+    router: Router, clock: Clock, catalogue: Rows, placed: Placed
+) -> None:
+    decide(router, clock, model="googlenet")
+    reads = catalogue.reads
+    placed.failures["googlenet"] = LoadFailedError("broken", 3.0)
+    router.candidates(Query(model="googlenet"), clock.now)
+    assert catalogue.reads > reads
+
+
+async def test_refused_callers_cause_one_load_at_a_time(router: Router, clock: Clock, placed: Placed) -> None:
+    placed.snapshots = {name: QUICK._replace(load_s=8.0) for name in placed.snapshots}
+    for model in ("googlenet", "vgg16"):
+        with pytest.raises(OverloadedError):
+            decide(router, clock, model=model, latency_ms=1000)
+    await asyncio.sleep(0)
+    assert placed.loads == ["googlenet"]
+    placed.loaded.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        decide(router, clock, model="vgg16", latency_ms=1000)
+    await asyncio.sleep(0)
+    assert placed.loads == ["googlenet", "vgg16"]
+
+
+async def test_the_most_accurate_network_that_would_be_in_time_is_loaded(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    absent = QUICK._replace(load_s=8.0)
+    placed.snapshots = {"googlenet": absent, "vgg16": absent, "vgg19": absent._replace(profiled_forward_s=0.95)}
+    with pytest.raises(OverloadedError):
+        decide(router, clock, latency_ms=1000)
+    await asyncio.sleep(0)
+    assert placed.loads == ["vgg16"]
+
+
+def test_a_refused_caller_is_booked_with_the_cheapest_network(
+    catalogue: Rows, placed: Placed, clock: Clock, tmp_path: Path
+) -> None:
+    cheap = QUICK._replace(queued=512)
+    dear = cheap._replace(forward_s=(0.0, 1.0, 2.0), profiled_forward_s=1.0)
+
+    def waits_s(*snapshots: Snapshot) -> list[float]:
+        placed.snapshots = dict(zip(("googlenet", "vgg16", "vgg19"), snapshots, strict=True))
+        router = Router(catalogue, placed, Settings(cache_dir=tmp_path, default_latency_ms=60_000), clock)  # type: ignore[arg-type]
+        waits = []
+        for _ in range(3):
+            with pytest.raises(OverloadedError) as refused:
+                decide(router, clock)
+            waits.append(refused.value.retry_after_s)
+        return waits
+
+    assert waits_s(dear, cheap, dear) == waits_s(cheap, cheap, cheap) < waits_s(dear, dear, dear)
+
+
+def test_missed_predictions_make_the_next_ones_of_that_checkpoint_careful(router: Router, clock: Clock) -> None:
+    decision = decide(router, clock, model="googlenet")
+    assert decision.safety == LEAST_SAFETY
+    assert router.safety(decision.checkpoint).errors() == (0, None, None)  # type: ignore[arg-type]
+    router.learn(decision, 0.25)
+    assert router.safety(decision.checkpoint).errors() == (1, 2.0, 0.5)  # type: ignore[arg-type]
+    assert decide(router, clock, model="googlenet").safety > LEAST_SAFETY
+    assert decide(router, clock, model="vgg16").safety == LEAST_SAFETY
+
+
+def test_a_trial_that_missed_is_not_repeated_at_once(router: Router, clock: Clock, placed: Placed) -> None:
+    placed.snapshots["googlenet"] = QUICK._replace(forward_s=(0.0, 0.5, 1.0))
+    decision = decide(router, clock, model="googlenet", latency_ms=200)
+    assert (decision.predicted_s, decision.trial_s) == (0.125, pytest.approx(0.2))
+    router.learn(decision, 0.5)
+    with pytest.raises(OverloadedError):
+        decide(router, clock, model="googlenet", latency_ms=200)
+    placed.snapshots["vgg16"] = placed.snapshots["googlenet"]
+    assert decide(router, clock, model="vgg16", latency_ms=200).trial_s is not None
+
+
+def test_another_file_of_the_same_name_begins_with_the_least_safety(
+    router: Router, clock: Clock, catalogue: Rows
+) -> None:
+    router.learn(decide(router, clock, model="googlenet"), 0.25)
+    catalogue.rows[0] = replace(catalogue.rows[0], modified_ns=1)
+    clock.now += 2
+    assert decide(router, clock, model="googlenet").safety == LEAST_SAFETY
+
+
+def test_a_checkpoint_is_in_use_while_its_picture_is_let_in(router: Router, clock: Clock) -> None:
+    decision = decide(router, clock, model="googlenet", latency_ms=1000)
+    quiet = router.safety(decision.checkpoint).quiet  # type: ignore[arg-type]
+    assert not quiet.in_use
+    with suppress(ZeroDivisionError), router.let_in(decision, clock.now + 1):
+        assert quiet.in_use
+        # A second, less by the safety factor, less what is predicted.
+        assert router._admission["one"].slack_s(0.0) == pytest.approx(1 / LEAST_SAFETY - 0.125)
+        assert router._admission["one"].slack_s(clock.now + 1) == float("inf")
+        raise ZeroDivisionError
+    assert not quiet.in_use
+    assert router._admission["one"].slack_s(0.0) == float("inf")
+
+
+def test_a_picture_that_would_make_another_late_is_not_let_in(router: Router, clock: Clock) -> None:
+    first = decide(router, clock, model="googlenet", latency_ms=138)
+    with router.let_in(first, clock.now + 0.138):
+        # A picture with a later deadline goes after it; one with an earlier deadline would delay it.
+        assert decide(router, clock, model="vgg16", latency_ms=139).predicted_s == 0.125
+        with pytest.raises(OverloadedError, match="let in before"):
+            decide(router, clock, clock.now - 0.0001, model="vgg16", latency_ms=138)
+
+
+def test_what_could_not_be_loaded_is_told_by_the_error_that_is_tried_again_first(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    placed.failures = {
+        "googlenet": LoadFailedError("for good", None),
+        "vgg16": LoadFailedError("in 9 s", 9.0),
+        "vgg19": LoadFailedError("in 3 s", 3.0),
+    }
+    with pytest.raises(LoadFailedError, match="in 3 s"):
+        router.candidates(Query(), clock.now)
+
+
+def test_a_label_set_without_checkpoints_is_said(router: Router, clock: Clock) -> None:
+    with pytest.raises(NoModelFitsError, match="no checkpoint for cifar10; GET /models"):
+        router.candidates(Query(labels="cifar10"), clock.now)
+
+
+def test_without_strict_a_budget_is_a_wish(router: Router, clock: Clock) -> None:
+    decision = decide(router, clock, model="googlenet", latency_ms=10, strict=False)
+    assert decision.routing is not None
+    assert decision.routing.reason.startswith("named, and not held to the budget (strict=false): none answers within")
+    assert decide(router, clock, model="googlenet", latency_ms=500, strict=False).predicted_s == 0.125
