@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pages import PAGES, ROOT, page, table
+from tests.pages import PAGES, ROOT, code, page, table
 
 #: What a newcomer may want to add; each has a line in CONTRIBUTING.
 ADDED = (
@@ -64,6 +64,22 @@ def test_contributing_says_where_to_add(what: str) -> None:
     assert any(file.endswith(".py") for file in files), row[1]
     for file in files:
         assert (ROOT / file).exists(), file
+
+
+def test_every_file_has_tests_of_its_name_or_a_line() -> None:
+    """``tests/<folder>/test_<file>.py``; a leading underscore, which Locust asks for, does not count."""
+    rows = table(PAGES["CONTRIBUTING.md"], "file")
+    elsewhere = tuple(row[0].strip("`") for row in rows)
+    for row in rows:
+        assert all((ROOT / path).is_file() for path in code(row[1])), row
+    missing = []
+    for package in ("service", "models", "loadtest", "loadreport"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            file, name = path.relative_to(ROOT), path.stem.lstrip("_")
+            mirrored = ROOT / "tests" / file.parent / f"test_{name}.py"
+            if not path.stem.startswith("__") and not mirrored.is_file() and not str(file).startswith(elsewhere):
+                missing.append(str(file))
+    assert missing == []
 
 
 def test_the_glossary_has_one_meaning_a_word() -> None:
