@@ -14,12 +14,10 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from models.checkpoints import Catalogue
-from models.variants import VARIANTS, Variant
-from service.errors import PROBLEMS
-from service.fleet import Deployment, load_fleet
-from service.schemas import ClassifyQuery, Considered
-from service.settings import Settings
+from models.networks.variants import VARIANTS, Variant
+from service.config.fleet import Deployment, load_fleet
+from service.config.settings import Settings
+from service.http.schemas import RouteAnswer
 from tests.pages import PAGES, ROOT, Shown, blocks, code, page, shown, table
 from tests.running import uvicorn_service
 
@@ -105,9 +103,10 @@ def test_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 
 
-def test_every_problem_type_is_listed() -> None:
+def test_every_problem_type_is_listed(client: httpx.Client) -> None:
     rows = re.findall(r"^\| `(/problems/[a-z-]+)` \| (\d+) \| (.*) \|$", HTTP, re.MULTILINE)
-    assert set(rows) == {(row.type, str(row.status), row.title) for row in PROBLEMS.values()}
+    kinds = client.get("/problems").json()["problems"]
+    assert set(rows) == {(kind["type"], str(kind["status"]), kind["title"]) for kind in kinds}
 
 
 def test_every_setting_is_listed_with_its_default() -> None:
@@ -118,14 +117,15 @@ def test_every_setting_is_listed_with_its_default() -> None:
             assert rows[name.upper()].lower() == (str(field.default).lower() or "none"), name
 
 
-def test_every_query_parameter_is_listed() -> None:
-    assert {row[0].strip("`") for row in table(HTTP, "parameter")} == set(ClassifyQuery.model_fields)
+@pytest.mark.parametrize("path", ["/classify", "/route"])
+def test_every_query_parameter_is_listed(openapi: Any, path: str) -> None:
+    taken = {parameter["name"] for parameter in openapi["paths"][path]["post"]["parameters"]}
+    assert {row[0].strip("`") for row in table(HTTP, "parameter")} == taken
 
 
 def test_budgets_lists_the_parameters_that_state_one() -> None:
     listed = {row[0].strip("`") for row in table(page("budgets"), "query parameter")}
     assert listed == {"latency_ms", "memory_mb", "min_top1"}
-    assert listed < set(ClassifyQuery.model_fields)
 
 
 def test_every_path_is_listed(openapi: Any) -> None:
@@ -171,7 +171,8 @@ def test_every_header_of_an_answer_is_listed(client: httpx.Client) -> None:
 
 def test_every_reason_for_a_rejection_is_listed() -> None:
     rows = {row[0].strip("`") for row in table(page("budgets"), "`rejected`")}
-    assert rows == set(get_args(Considered.model_fields["rejected"].annotation))
+    (considered,) = get_args(RouteAnswer.model_fields["considered"].annotation)
+    assert rows == set(get_args(considered.model_fields["rejected"].annotation))
 
 
 def test_the_fleet_that_is_shown_is_one(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_the_fleets_that_ship_are_listed() -> None:
     assert listed == {path.stem for path in (ROOT / "service/deploy/fleets").glob("*.toml")}
 
 
-def test_every_variant_is_listed_with_its_numbers() -> None:
+def test_every_variant_is_listed_with_its_numbers(client: httpx.Client) -> None:
     rows = re.findall(
         r"^\| `(\w+)` \| (.*?) \| .*? \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", page("networks"), re.MULTILINE
     )
@@ -198,15 +199,15 @@ def test_every_variant_is_listed_with_its_numbers() -> None:
             f"{row.params:,}",
             f"{row.multiply_adds / 1e6:,.1f} M",
             f"{row.costs.analytic_bytes / 1e6:.1f}",
-            _accuracy(row),
+            _accuracy(row, client),
         )
         for row in VARIANTS.values()
     }
 
 
-def _accuracy(row: Variant) -> str:
+def _accuracy(row: Variant, client: httpx.Client) -> str:
     if row.labels == "mnist":
-        return f"{Catalogue().find(row.name).top1:g} (MNIST)"
+        return f"{client.get(f'/models/{row.name}').json()['top1']:g} (MNIST)"
     return "" if row.published[0] is None else f"{row.published[0]:g} / {row.published[1]:g}"
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtest._gates import DEFAULT, judge, read_footprints, read_gates
-from loadtest._report import Report, read_report
-from loadtest._tables import number
+from loadreport.formatting import number
+from loadreport.gates import DEFAULT, judge, read_footprints, read_gates
+from loadreport.report import Report, read_report
 
 ROOT = Path(__file__).parents[1]
 LOAD = (ROOT / "docs" / "load.md").read_text()

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from models.manifest import manifest
+from models.checkpoints.manifest import manifest
+from models.networks.variants import VARIANTS
 from models.training.recipes import recipe_for
-from models.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 TRAINING, GPU = ((ROOT / "docs" / name).read_text() for name in ("training.md", "gpu.md"))
