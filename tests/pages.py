@@ -61,6 +61,6 @@ def commands(name: str) -> list[str]:
 
 def table(text: str, first: str) -> list[list[str]]:
     """The rows of the table whose first heading is ``first``."""
-    found = re.search(rf"^\| {re.escape(first)} \|.*\n\|[-| :]+\|\n((?:\|.*\n?)+)", text, re.MULTILINE)
+    found = re.search(rf"^\|[ ]{re.escape(first)}[ ]\|.*\n\|[-| :]+\|\n((?:\|.*\n?)+)", text, re.MULTILINE)
     assert found is not None, f"there is no table with the first heading {first!r}"
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in found[1].splitlines()]

@@ -123,6 +123,19 @@ def test_every_query_parameter_is_listed(openapi: Any, path: str) -> None:
     assert {row[0].strip("`") for row in table(HTTP, "parameter")} == taken
 
 
+def test_the_number_of_labels_is_as_the_page_says(openapi: Any) -> None:
+    (k,) = [p["schema"] for p in openapi["paths"]["/classify"]["post"]["parameters"] if p["name"] == "k"]
+    (row,) = [row for row in table(HTTP, "parameter") if row[0] == "`k`"]
+    assert f"{k['minimum']} to {k['maximum']}; {k['default']} by default" in row[1]
+
+
+def test_every_kind_of_body_is_listed(openapi: Any) -> None:
+    content = openapi["paths"]["/classify"]["post"]["requestBody"]["content"]
+    text = " ".join(" ".join(row) for row in table(HTTP, "body"))
+    assert {kind for kind in content if kind != "application/octet-stream"} <= set(re.findall(r"\w+/[\w-]+", text))
+    assert set(re.findall(r'"(\w+)":', text)) == set(content["application/json"]["schema"]["properties"])
+
+
 def test_budgets_lists_the_parameters_that_state_one() -> None:
     listed = {row[0].strip("`") for row in table(page("budgets"), "query parameter")}
     assert listed == {"latency_ms", "memory_mb", "min_top1"}
@@ -167,6 +180,10 @@ def test_every_header_of_an_answer_is_listed(client: httpx.Client) -> None:
     ]
     usual = {"content-type", "content-length", "date", "server"}
     assert {name for answer in answers for name in answer.headers} - usual <= listed
+    # Starlette sends the one, Ray Serve the other.
+    ours = listed - {"allow", "x-request-id"}
+    text = "\n".join(path.read_text().lower() for path in (ROOT / "service").rglob("*.py"))
+    assert {name for name in ours if f'"{name}"' not in text} == set()
 
 
 def test_every_reason_for_a_rejection_is_listed() -> None:
@@ -203,6 +220,14 @@ def test_every_variant_is_listed_with_its_numbers(client: httpx.Client) -> None:
         )
         for row in VARIANTS.values()
     }
+
+
+def test_the_checkpoints_in_the_box_are_listed_with_their_accuracy(client: httpx.Client) -> None:
+    models = client.get("/models").json()["models"]
+    loadable = {row["name"]: f"{row['top1']:.2f} %" for row in models if row["state"] != "weights missing"}
+    listed = {row[0].strip("`"): row[1] for row in table(page("networks"), "checkpoint")}
+    assert set(listed) == set(loadable)
+    assert [name for name, top1 in loadable.items() if top1 not in listed[name]] == []
 
 
 def _accuracy(row: Variant, client: httpx.Client) -> str:
