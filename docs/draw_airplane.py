@@ -1,4 +1,4 @@
-"""Draws README's photograph, ``docs/images/airplane.png``: an airliner. Run it from the repository's root."""
+"""Draws the photograph of the examples, ``docs/images/airplane.png``: an airliner. Run it from the repository's root."""
 
 from __future__ import annotations
 

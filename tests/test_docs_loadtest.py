@@ -1,4 +1,4 @@
-"""README and CONTRIBUTING on load tests: their commands can be typed, their figures were measured."""
+"""The page on load: its commands can be typed, its figures were measured."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from loadtest._gates import DEFAULT, judge, read_footprints, read_gates
-from loadtest._report import Report, read_report
-from loadtest._tables import number
-from service.commands.main import app
+from loadreport.formatting import number
+from loadreport.gates import DEFAULT, judge, read_footprints, read_gates
+from loadreport.report import Report, read_report
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-UNDER_LOAD = README.split("## Under load")[1].split("\n## ")[0]
+LOAD = (ROOT / "docs" / "load.md").read_text()
 PROFILE = ROOT / "weights" / "profiles" / "cpu-2-cores.json"
 
 
@@ -28,29 +24,17 @@ def report() -> Report:
     return read_report(ROOT / "docs" / "loadtest" / "report.json")
 
 
-@pytest.mark.parametrize("command", re.findall(r"^\$ (locust .*)$", UNDER_LOAD, re.MULTILINE))
-def test_locust_takes_readmes_options(command: str) -> None:
+@pytest.mark.parametrize("command", re.findall(r"^\$ (locust .*)$", LOAD, re.MULTILINE))
+def test_locust_takes_the_options_of_the_page(command: str) -> None:
     """--list ends it when all options have been read."""
     words = [sys.executable, "-m", *shlex.split(command), "--list"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "ClassifyUser" in done.stdout
+    assert set(re.findall(r"^\| `(\w+User)` \|", LOAD, re.MULTILINE)) == set(re.findall(r"\w+User\b", done.stdout))
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
-def test_topfive_takes_the_options_of_the_docs(name: str) -> None:
-    text = re.sub(r"\s+", " ", (ROOT / name).read_text())
-    commands = re.findall(r"topfive loadtest ((?:--[^`$]*?)+)(?:`|```|\$)", text)
-    assert commands
-    group: Any = typer.main.get_command(app)
-    context = group.make_context("topfive", ["loadtest"])
-    command = group.get_command(context, "loadtest")
-    for options in commands:
-        command.make_context("loadtest", shlex.split(options.replace("```", "")), parent=context)
-
-
-def test_readmes_table_is_the_reports(report: Report) -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", UNDER_LOAD, re.MULTILINE)
+def test_the_table_is_the_reports(report: Report) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", LOAD, re.MULTILINE)
     reference = report.reference()
     assert reference is not None
     measured = {

@@ -1,19 +1,20 @@
-"""The pages on training and on GPUs say what the files beside them say."""
+"""The pages on training, GPUs and speed say what the files beside them say."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-from pathlib import Path
+import statistics
+from collections import defaultdict
 from typing import Any
 
 from models.checkpoints.manifest import manifest
 from models.networks.variants import VARIANTS
 from models.training.recipes import recipe_for
+from tests.pages import ROOT, page, table
 
-ROOT = Path(__file__).parents[1]
-TRAINING, GPU = ((ROOT / "docs" / name).read_text() for name in ("training.md", "gpu.md"))
+TRAINING, GPU = page("training"), page("gpu")
 REPORTS = ROOT / "docs" / "loadtest" / "h100"
 
 
@@ -69,3 +70,34 @@ def test_what_the_service_gives_on_a_gpu_is_the_reports() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) a second \| (?:([\d,]+) a second)? ?\|$", GPU, re.MULTILINE)
     assert {name: two for name, two, _ in rows} == held("two-decoders.json")
     assert {name: eight for name, _, eight in rows if eight} == held("eight-decoders.json")
+
+
+#: A row of the page -> the server's key in the results; a peer has two, with our graph and as its tutorial writes it.
+SERVERS = {
+    "decode and engine in a loop, no HTTP": ["limit"],
+    "TopFive, local": ["topfive"],
+    "TopFive's app, bare uvicorn": ["app"],
+    "MOSEC": ["mosec-s", "mosec-t"],
+    "LitServe": ["litserve-s", "litserve-t"],
+    "BentoML": ["bentoml-s", "bentoml-t"],
+    "Ray Serve, @serve.batch": ["ray-s", "ray-t"],
+}
+
+
+def test_how_fast_servers_are_is_the_results_of_the_benchmark() -> None:
+    cells = json.loads((ROOT / "bench/results/cpu-2-cores.json").read_text())["cells"]
+    measured: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+    for cell in cells:
+        measured[cell["server"], f"{cell['network']}, {cell['connections']} conn."].append(cell)
+    text = page("load")
+    (heads,) = re.findall(r"^\|  \| (lenet5, 1 conn\..*) \|$", text, re.MULTILINE)
+    workloads = heads.split(" | ")
+    rows = {name: cells for name, *cells in table(text, "")}
+    assert set(rows) == set(SERVERS)
+    for name, keys in SERVERS.items():
+        assert rows[name] == [" / ".join(_speed(measured[key, load]) for key in keys) for load in workloads], name
+
+
+def _speed(cells: list[dict[str, float]]) -> str:
+    rate, p50 = (statistics.median(cell[name] for cell in cells) for name in ("per_second", "p50_ms"))
+    return f"{rate:.0f} ({p50:.1f})" if rate >= 100 else f"{rate:.1f} ({p50:.0f})"
