@@ -10,21 +10,18 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.checkpoints.catalogue import Catalogue
 from service.config.settings import Settings
-from service.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE, Failure, known_failure
+from service.domain.errors import TABLE
 from service.domain.placement import Placement
 from service.domain.query import Query
-from service.http.callers import announces_body
 from service.http.classify import Classifier
 from service.http.docs_pages import add_docs_pages
 from service.http.models import Paths
-from service.http.responses import PROBLEM_MEDIA_TYPE, problem
+from service.http.problems import PROBLEM_MEDIA_TYPE, add_problems_paths, answer_with_problems
 from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
 from service.routing.router import Router
 from service.telemetry.exposition import OwnProcess, Targets, add_metrics_paths
@@ -88,17 +85,8 @@ def create_app(
         placement.check_ready()
         return {"status": "ready"}
 
-    @app.get("/problems", summary="Every kind of problem that answers may have")
-    async def list_problems() -> dict[str, list[dict[str, Any]]]:
-        return {"problems": [_kind(slug) for slug in PROBLEMS]}
-
-    @app.get("/problems/{slug}", summary="What a kind of problem means and what to do about it")
-    async def show_problem(slug: str) -> dict[str, Any]:
-        if slug not in PROBLEMS:
-            raise HTTPException(404)
-        return _kind(slug)
-
-    _answer_with_problems(app)
+    add_problems_paths(app)
+    answer_with_problems(app)
     return app
 
 
@@ -116,40 +104,6 @@ class _ClassifyFirst:
             await response(scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-
-def _answer_with_problems(app: FastAPI) -> None:
-    """Everything that is raised in a handler, by Starlette or by us, leaves as a problem document."""
-
-    def unread(request: Request) -> dict[str, str]:
-        # None of these paths reads a body, however long it goes on.
-        return {"Connection": "close"} if announces_body(request) else {}
-
-    async def from_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(error.status_code)
-        if kind is None:
-            return problem(Failure("bad-body", str(error.detail)), unread(request))
-        headers = {**(error.headers or {}), **unread(request)}
-        return problem(Failure(kind.slug, f"{request.method} {request.url.path}"), headers)
-
-    async def from_validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        return problem(Failure("bad-parameter", f"{first['loc'][-1]}: {first['msg']}"), unread(request))
-
-    async def from_table(request: Request, error: Exception) -> Response:
-        return problem(known_failure(error), unread(request))
-
-    app.add_exception_handler(HTTPException, from_http)
-    app.add_exception_handler(RequestValidationError, from_validation)
-    for kind in (*TABLE, Exception):
-        app.add_exception_handler(kind, from_table)
-
-
-def _kind(slug: str) -> dict[str, Any]:
-    problem = PROBLEMS[slug]
-    return {"type": problem.type, "status": problem.status, "title": problem.title, "mend": problem.mend}
 
 
 _REQUEST_BODY: dict[str, Any] = {

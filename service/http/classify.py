@@ -7,12 +7,9 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import TypeVar
-from urllib.parse import parse_qsl
+from functools import partial
 
 from fastapi import Request, Response
-from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from models.checkpoints.catalogue import Checkpoint
@@ -22,7 +19,6 @@ from service.domain.ensemble import Ensemble
 from service.domain.errors import (
     DEADLINE_MISSED,
     OVERLOADED,
-    BadParameterError,
     Failure,
     NoPictureError,
     known_failure,
@@ -32,8 +28,9 @@ from service.domain.outcome import GONE, GONE_STATUS, NO_MODEL, OK, Outcome, sum
 from service.domain.placement import Placement
 from service.domain.query import Query
 from service.http.disconnects import Watch
-from service.http.requests import read_body
-from service.http.responses import answer, bulk, problem, single
+from service.http.problems import problem
+from service.http.requests import read_body, read_query
+from service.http.responses import answer, bulk, single
 from service.http.schemas import Answer
 from service.http.uploads import Uploads
 from service.inference.ensemble import predictor
@@ -43,7 +40,6 @@ from service.telemetry.recorder import RequestMetrics
 from service.telemetry.tracing import RequestSpan, tracing
 
 log = logging.getLogger(__name__)
-Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
 class Classifier:
@@ -200,26 +196,3 @@ class _Fate:
 
 def _named(candidates: Sequence[Checkpoint] | Ensemble) -> str:
     return candidates.model if isinstance(candidates, Ensemble) else candidates[0].model
-
-
-@lru_cache(maxsize=1024)
-def read_query(kind: type[Parameters], raw: bytes) -> Parameters:
-    """The query string, checked. The same few come again and again.
-
-    Raises:
-        BadParameterError: unknown, repeated, or with a value that is not allowed.
-    """
-    pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True)
-    names = [name for name, _ in pairs]
-    for name in names:
-        if name not in kind.model_fields:
-            known = ", ".join(kind.model_fields) or "none"
-            raise BadParameterError(f"unknown parameter {name!r}; known: {known}")
-        if names.count(name) > 1:
-            raise BadParameterError(f"{name} is given {names.count(name)} times")
-    try:
-        return kind.model_validate(dict(pairs))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        message = first["msg"].removeprefix("Value error, ")
-        raise BadParameterError(f"{first['loc'][0]}={first['input']}: {message}") from error

@@ -14,8 +14,9 @@ from service.domain.errors import DEADLINE_MISSED, Failure
 from service.domain.placement import Placement
 from service.domain.query import Query
 from service.http.callers import no_body, only_from_this_machine
-from service.http.classify import read_query
-from service.http.responses import model_row, problem
+from service.http.problems import problem
+from service.http.requests import read_query
+from service.http.responses import model_row
 from service.http.schemas import MemoryRow, ModelList, ModelRow, NoQuery, RouteAnswer, UnloadQuery
 from service.routing.router import Router
 

@@ -12,15 +12,19 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
+from pydantic import BaseModel, ValidationError
 
-from service.domain.errors import BadBodyError, Failure, NoPictureError, failure_of
+from service.domain.errors import BadBodyError, BadParameterError, Failure, NoPictureError, failure_of
 from service.http import base64_text, multipart
 from service.http.uploads import Upload
 
 T = TypeVar("T")
+Parameters = TypeVar("Parameters", bound=BaseModel)
 
 #: Pictures in one request at most.
 MAX_PICTURES = 64
@@ -40,6 +44,29 @@ _MAX_HEAD = 256
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="body")
 _DATA_URL = re.compile(rb"data:[^,]*?;base64,", re.IGNORECASE)
+
+
+@lru_cache(maxsize=1024)
+def read_query(kind: type[Parameters], raw: bytes) -> Parameters:
+    """The query string, checked. The same few come again and again.
+
+    Raises:
+        BadParameterError: unknown, repeated, or with a value that is not allowed.
+    """
+    pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True)
+    names = [name for name, _ in pairs]
+    for name in names:
+        if name not in kind.model_fields:
+            known = ", ".join(kind.model_fields) or "none"
+            raise BadParameterError(f"unknown parameter {name!r}; known: {known}")
+        if names.count(name) > 1:
+            raise BadParameterError(f"{name} is given {names.count(name)} times")
+    try:
+        return kind.model_validate(dict(pairs))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadParameterError(f"{first['loc'][0]}={first['input']}: {message}") from error
 
 
 class Body(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +12,13 @@ from models.checkpoints.catalogue import Checkpoint
 from models.checkpoints.labels import labels
 from service.domain.decision import Decision
 from service.domain.ensemble import Ensemble, members_of
-from service.domain.errors import SLOW_BODY, Failure, problem_document
+from service.domain.errors import Failure, problem_document
 from service.domain.prediction import Prediction
 from service.domain.snapshot import Snapshot
+from service.http.problems import problem
 from service.http.schemas import Answer, CheckpointAnswer, LabelProbability, MemberAnswer, ModelRow, Outlook, Timings
 from service.inference.ensemble import Average
 from service.routing.safety import Accuracy
-
-PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 def answer(prediction: Prediction, decision: Decision, k: int, total_s: float) -> Answer:
@@ -99,18 +97,6 @@ def to_json(outcome: Answer | Failure, *, bulk: bool) -> dict[str, Any]:
         return problem_document(outcome)
     status = {"status": 200} if bulk else {}
     return {**status, **outcome.model_dump(exclude=_absent(outcome))}
-
-
-def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response:
-    """A problem document, with Retry-After in whole seconds where the failure knows when to come back."""
-    headers = dict(headers or {})
-    if failure.slug == SLOW_BODY:
-        # What is left of the body is not read any more.
-        headers["Connection"] = "close"
-    retry_after_ms = failure.extras.get("retry_after_ms")
-    if retry_after_ms is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(retry_after_ms / 1000)))
-    return JSONResponse(problem_document(failure), failure.status, headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
 def outlook(snapshot: Snapshot, accuracy: Accuracy) -> Outlook:

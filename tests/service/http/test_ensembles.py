@@ -14,7 +14,7 @@ import pytest
 from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.domain.query import Query
-from service.http.classify import read_query
+from service.http.requests import read_query
 from service.telemetry.logs import access_log
 from tests.cards import put
 from tests.counted import counted
