@@ -7,8 +7,6 @@ at their word.
 from __future__ import annotations
 
 import asyncio
-import codecs
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +14,10 @@ from functools import lru_cache
 from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
-import msgspec
 from pydantic import BaseModel, ValidationError
 
-from service.domain.errors import BadBodyError, BadParameterError, Failure, NoPictureError, failure_of
-from service.http import base64_text, multipart
+from service.domain.errors import BadParameterError, Failure, NoPictureError
+from service.http import json_body, multipart
 from service.http.uploads import Upload
 
 T = TypeVar("T")
@@ -33,17 +30,8 @@ MAX_PICTURES = 64
 _LARGE = 64 * 1024
 _LARGE_PICTURE = 256 * 1024
 _MANY_PARTS = 16
-#: Commas in a JSON body at most. 64 pictures have two each, as ``data:`` URLs; thousands are junk, which takes many
-#: times its size in memory once it is read.
-_MAX_COMMAS = 1_000
-#: Characters of an error's text that an answer repeats.
-_MAX_TEXT = 200
-_WINDOW = 1024 * 1024
-#: Of a data: URL, before its base64.
-_MAX_HEAD = 256
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="body")
-_DATA_URL = re.compile(rb"data:[^,]*?;base64,", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)
@@ -134,97 +122,5 @@ def _multipart(upload: Upload, boundary: bytes, pause: Callable[[], None] = _no_
     return Body(list(files), bulk=len(files) > 1)
 
 
-class _Pictures(msgspec.Struct, forbid_unknown_fields=True):
-    """A JSON body. Its strings stay where they are, in the bytes of the body."""
-
-    image: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    images: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
-
-
-_decoder = msgspec.json.Decoder(_Pictures)
-
-
 def _json(upload: Upload, pause: Callable[[], None] = _no_break) -> Body:
-    content = upload.content()
-    body = _parsed(content, pause)
-    image = None if body.image is msgspec.UNSET or bytes(body.image) == b"null" else body.image
-    images = None if body.images is msgspec.UNSET else body.images
-    if (image is None) == (images is None):
-        raise BadBodyError('the JSON body needs either "image" or "images"')
-    escaped = b"\\" in content
-    if image is not None:
-        return Body([_from_base64(_text(image, "image", escaped), pause)], bulk=False)
-    assert images is not None
-    if not 1 <= len(images) <= MAX_PICTURES:
-        raise BadBodyError(f'"images" has {len(images)} entries; 1 to {MAX_PICTURES} are allowed')
-    texts = [_text(raw, f"images[{index}]", escaped) for index, raw in enumerate(images)]
-    return Body([_entry(text, pause) for text in texts], bulk=True)
-
-
-def _parsed(content: bytes, pause: Callable[[], None]) -> _Pictures:
-    if b"\0" in content[:4]:
-        raise BadBodyError("broken JSON body: it is in UTF-16 or UTF-32, and JSON is sent in UTF-8")
-    commas = 0
-    for start in range(0, len(content), _WINDOW):
-        commas += content.count(b",", start, start + _WINDOW)
-        if commas > _MAX_COMMAS:
-            raise BadBodyError(
-                f'broken JSON body: more than {_MAX_COMMAS:,} members; it takes "image", a string, or "images", an '
-                f"array of 1 to {MAX_PICTURES} strings"
-            )
-        pause()
-    # RFC 8259 lets a reader ignore a byte order mark, which PowerShell and .NET write.
-    text = memoryview(content)[3:] if content.startswith(codecs.BOM_UTF8) else content
-    try:
-        return _decoder.decode(text)
-    except RecursionError as error:
-        raise BadBodyError("broken JSON body: it is nested too deeply") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadBodyError(f"broken JSON body: {_shortened(str(error))}") from error
-
-
-def _text(raw: msgspec.Raw, where: str, escaped: bool) -> bytes | memoryview:
-    """A string's characters; most of the time the body's own bytes.
-
-    Args:
-        raw: as it stands in the body.
-        where: in the body.
-        escaped: whether there may be escapes in it.
-    """
-    view = memoryview(raw)
-    if view[0] != ord('"'):
-        found = bytes(view[:_MAX_TEXT]).decode("utf-8", "replace")
-        raise BadBodyError(f"broken JSON body: {where} must be a string, not {found}")
-    if not escaped:
-        return view[1:-1]
-    try:
-        return msgspec.json.decode(raw, type=str).encode()
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise BadBodyError(f"broken JSON body: {where}: {_shortened(str(error))}") from error
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
-
-
-def _entry(text: bytes | memoryview, pause: Callable[[], None]) -> bytes | Failure:
-    try:
-        return _from_base64(text, pause)
-    except (BadBodyError, NoPictureError) as error:
-        return failure_of(error)
-
-
-def _from_base64(text: bytes | memoryview, pause: Callable[[], None]) -> bytes:
-    head = bytes(text[:_MAX_HEAD])
-    if head[:5].lower() == b"data:":
-        url = _DATA_URL.match(head)
-        if url is None:
-            raise BadBodyError("the data: URL is not base64 (data:image/png;base64,...)")
-        text = text[url.end() :]
-    try:
-        content = base64_text.decode(text, pause)
-    except base64_text.Base64Error as error:
-        raise BadBodyError(f"bad base64: {error}") from error
-    if not content:
-        raise NoPictureError("the picture is empty")
-    return content
+    return Body(*json_body.pictures(upload.content(), MAX_PICTURES, pause))
