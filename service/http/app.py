@@ -1,7 +1,6 @@
-"""HTTP: paths, their documentation, and problems for everything that is no answer.
+"""The ASGI application: its paths, and their documentation for ``/docs``.
 
-Gets everything it needs as arguments, and knows neither Ray nor torch, so that all of HTTP runs in tests without
-either.
+It gets everything it needs as arguments and imports neither Ray nor torch, so that tests run all of HTTP without them.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from service.domain.placement import Placement
 from service.domain.query import Query
 from service.http.classify import Classifier
 from service.http.docs_pages import add_docs_pages
-from service.http.models import Paths
-from service.http.problems import PROBLEM_MEDIA_TYPE, add_problems_paths, answer_with_problems
+from service.http.models import ModelPaths
+from service.http.problems import PROBLEM_MEDIA_TYPE, add_problems_paths, answer_errors_with_problems
 from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
 from service.routing.router import Router
 from service.telemetry.exposition import OwnProcess, Targets, add_metrics_paths
@@ -37,14 +36,21 @@ def create_app(
     lifespan: Lifespan | None = None,
     targets: Targets | None = None,
 ) -> FastAPI:
-    """The whole HTTP contract over a catalogue of checkpoints and a placement of predictors. Without targets this
-    process is all there is to measure."""
+    """The whole HTTP contract.
+
+    Args:
+        catalogue: the checkpoints that requests may name.
+        placement: the predictors that serve them.
+        settings: limits, defaults, and whether accesses are logged.
+        lifespan: what runs while the application does; nothing by default.
+        targets: the processes whose metrics ``/metrics`` joins; this process alone by default.
+    """
     app = FastAPI(
         title="TopFive",
-        description="A picture in, the five most probable labels out.",
+        description="Send a picture, get its five most probable labels.",
         version="0.1.0",
         lifespan=lifespan,
-        # FastAPI's own take their scripts from the internet.
+        # FastAPI's own pages load their scripts from the internet.
         docs_url=None,
         redoc_url=None,
     )
@@ -63,36 +69,36 @@ def create_app(
         openapi_extra={"parameters": _parameters(), "requestBody": _REQUEST_BODY},
     )
 
-    paths = Paths(catalogue, placement, router, settings)
-    paths.add_to(app)
+    model_paths = ModelPaths(catalogue, placement, router, settings)
+    model_paths.add_to(app)
     app.add_api_route(
         "/route",
-        paths.route,
+        model_paths.route,
         methods=["POST"],
         response_model=RouteAnswer,
-        summary="Which checkpoint would answer now, and why",
+        summary="Say which checkpoint would answer now, and why",
         openapi_extra={"parameters": _parameters()},
     )
 
     add_metrics_paths(app, targets or OwnProcess())
 
-    @app.get("/healthz", summary="200 while the process lives")
+    @app.get("/healthz", summary="200 while the process runs")
     async def healthz() -> dict[str, str]:
         return {"status": "live"}
 
-    @app.get("/readyz", summary="200 once everything that is to be served is loaded, 503 before and while stopping")
+    @app.get("/readyz", summary="200 once the networks to serve are loaded; 503 before that, and while stopping")
     async def readyz() -> dict[str, str]:
         placement.check_ready()
         return {"status": "ready"}
 
     add_problems_paths(app)
-    answer_with_problems(app)
+    answer_errors_with_problems(app)
     return app
 
 
 class _ClassifyFirst:
-    """Takes ``POST /classify`` before routing, dependencies and exit stacks do, which that path needs none of and
-    which cost it a third of its time. The route stays for the documentation, and for every other method."""
+    """Middleware that answers ``POST /classify`` itself. FastAPI's routing, dependencies and exit stacks cost that path
+    a third of its time, and it needs none of them. The route stays for the documentation and for other methods."""
 
     def __init__(self, app: ASGIApp, classifier: Classifier) -> None:
         self._app = app
@@ -107,8 +113,8 @@ class _ClassifyFirst:
 
 
 _REQUEST_BODY: dict[str, Any] = {
-    "description": "The bytes of a JPEG, PNG, WebP, GIF or BMP file; or multipart, every part with a file name; or "
-    "JSON with base64. At most 64 pictures.",
+    "description": "The bytes of a JPEG, PNG, WebP, GIF or BMP file; or multipart/form-data, whose parts with a file "
+    "name are the pictures; or JSON with pictures in base64. At most 64 pictures.",
     "required": True,
     "content": {
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -119,7 +125,7 @@ _REQUEST_BODY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "properties": {
-                    "image": {"type": "string", "description": "base64, or a data: URL"},
+                    "image": {"type": "string", "description": "Base64, or a data: URL."},
                     "images": {"type": "array", "items": {"type": "string"}, "maxItems": 64},
                 },
             }
@@ -129,7 +135,7 @@ _REQUEST_BODY: dict[str, Any] = {
 
 
 def _parameters() -> list[dict[str, Any]]:
-    """The query parameters for /docs, out of the model that checks them."""
+    """OpenAPI's description of the query parameters, from the model that checks them."""
     return [
         {
             "name": name,
@@ -143,6 +149,7 @@ def _parameters() -> list[dict[str, Any]]:
 
 
 def _responses() -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of the answers: one for each status."""
     documented: dict[int | str, dict[str, Any]] = {200: {"model": Answer | BulkAnswer}}
     for row in TABLE.values():
         documented.setdefault(

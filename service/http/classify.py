@@ -1,4 +1,4 @@
-"""``POST /classify``: the one path on which microseconds count, so it takes the plain request."""
+"""The handler of ``POST /classify``. Microseconds count on this path alone, so it reads the plain request itself."""
 
 from __future__ import annotations
 

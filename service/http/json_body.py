@@ -1,4 +1,4 @@
-"""JSON bodies: ``{"image": "<base64>"}`` or ``{"images": ["<base64>", ...]}``, with ``data:`` URLs too."""
+"""JSON bodies: ``{"image": TEXT}`` or ``{"images": [TEXT, ...]}``, where a text is base64 or a ``data:`` URL."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import msgspec
 from service.domain.errors import BadBodyError, Failure, NoPictureError, failure_of
 from service.http import base64_text
 
-#: Commas in a JSON body at most. 64 pictures have two each, as ``data:`` URLs; thousands are junk, which takes many
-#: times its size in memory once it is read.
+#: Most commas in a body. 64 pictures as ``data:`` URLs have two each; thousands are junk, which would take many times
+#: its size in memory once it is parsed.
 _MAX_COMMAS = 1_000
-#: Characters of an error's text that an answer repeats.
+#: Most characters of the body or of the parser's message that an error repeats.
 _MAX_TEXT = 200
+#: Bytes in which commas are counted at once.
 _WINDOW = 1024 * 1024
-#: Of a data: URL, before its base64.
+#: Most characters of a ``data:`` URL before its base64.
 _MAX_HEAD = 256
 _DATA_URL = re.compile(rb"data:[^,]*?;base64,", re.IGNORECASE)
 
 
 class _Pictures(msgspec.Struct, forbid_unknown_fields=True):
-    """A JSON body. Its strings stay where they are, in the bytes of the body."""
+    """The members of a body. Their strings are not copied: ``Raw`` is a view of the body's bytes."""
 
     image: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     images: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
@@ -35,15 +36,19 @@ _decoder = msgspec.json.Decoder(_Pictures)
 def pictures(
     content: bytes, max_pictures: int, pause: Callable[[], object] = lambda: None
 ) -> tuple[list[bytes | Failure], bool]:
-    """The pictures in a JSON body, and whether they came as an array.
+    """The pictures in a body, and whether they came as an array.
 
     Args:
         content: the body.
-        max_pictures: more are an error.
-        pause: called now and then, so that a large body need not keep other threads from running.
+        max_pictures: more pictures than that are an error.
+        pause: called now and then while a large body is read, to let other threads run.
+
+    Returns:
+        The pictures. In an array, one that cannot be read is a failure in its place.
 
     Raises:
-        BadBodyError, NoPictureError: as their names say.
+        BadBodyError: the JSON is broken or has other members, or the base64 of ``image`` is broken.
+        NoPictureError: ``image`` is empty.
     """
     body = _parsed(content, max_pictures, pause)
     image = None if body.image is msgspec.UNSET or bytes(body.image) == b"null" else body.image
@@ -61,8 +66,9 @@ def pictures(
 
 
 def _parsed(content: bytes, max_pictures: int, pause: Callable[[], object]) -> _Pictures:
+    """A body's members."""
     if b"\0" in content[:4]:
-        raise BadBodyError("broken JSON body: it is in UTF-16 or UTF-32, and JSON is sent in UTF-8")
+        raise BadBodyError("broken JSON body: it is in UTF-16 or UTF-32; send it in UTF-8")
     commas = 0
     for start in range(0, len(content), _WINDOW):
         commas += content.count(b",", start, start + _WINDOW)
@@ -72,7 +78,7 @@ def _parsed(content: bytes, max_pictures: int, pause: Callable[[], object]) -> _
                 f"array of 1 to {max_pictures} strings"
             )
         pause()
-    # RFC 8259 lets a reader ignore a byte order mark, which PowerShell and .NET write.
+    # RFC 8259 lets readers ignore the byte order mark that PowerShell and .NET write.
     text = memoryview(content)[3:] if content.startswith(codecs.BOM_UTF8) else content
     try:
         return _decoder.decode(text)
@@ -83,12 +89,12 @@ def _parsed(content: bytes, max_pictures: int, pause: Callable[[], object]) -> _
 
 
 def _text(raw: msgspec.Raw, where: str, escaped: bool) -> bytes | memoryview:
-    """A string's characters; most of the time the body's own bytes.
+    """A string's characters: a view of the body's bytes, unless they have to be unescaped.
 
     Args:
-        raw: as it stands in the body.
-        where: in the body.
-        escaped: whether there may be escapes in it.
+        raw: the JSON value.
+        where: its place in the body, for errors.
+        escaped: whether the body has escapes.
     """
     view = memoryview(raw)
     if view[0] != ord('"'):
@@ -107,6 +113,7 @@ def _shortened(text: str) -> str:
 
 
 def _entry(text: bytes | memoryview, pause: Callable[[], object]) -> bytes | Failure:
+    """One picture of an array, or what is wrong with it: its neighbours are answered all the same."""
     try:
         return _from_base64(text, pause)
     except (BadBodyError, NoPictureError) as error:
@@ -114,11 +121,12 @@ def _entry(text: bytes | memoryview, pause: Callable[[], object]) -> bytes | Fai
 
 
 def _from_base64(text: bytes | memoryview, pause: Callable[[], object]) -> bytes:
+    """The bytes that base64 or a ``data:`` URL stands for."""
     head = bytes(text[:_MAX_HEAD])
     if head[:5].lower() == b"data:":
         url = _DATA_URL.match(head)
         if url is None:
-            raise BadBodyError("the data: URL is not base64 (data:image/png;base64,...)")
+            raise BadBodyError("the data: URL is not in base64; write it as data:image/png;base64,...")
         text = text[url.end() :]
     try:
         content = base64_text.decode(text, pause)

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): whatever is no answer leaves as one, and ``/problems`` explains each kind."""
+"""Errors as HTTP: a problem document (RFC 9457) for each failure, and ``/problems``, which explains each kind."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from service.domain.errors import (
     PROBLEMS,
     SLOW_BODY,
     TABLE,
+    BadBodyError,
+    BadParameterError,
     Failure,
     known_failure,
     problem_document,
 )
+from service.domain.validation import first_error
 from service.http.callers import announces_body
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response:
-    """A problem document, with Retry-After in whole seconds where the failure knows when to come back."""
+    """The response to a request that failed. ``Retry-After`` is in whole seconds, rounded up; ``retry_after_ms`` in the
+    document is exact."""
     headers = dict(headers or {})
     if failure.slug == SLOW_BODY:
-        # What is left of the body is not read any more.
+        # The rest of the body is not read, so the connection cannot be used again.
         headers["Connection"] = "close"
     retry_after_ms = failure.extras.get("retry_after_ms")
     if retry_after_ms is not None:
@@ -38,9 +42,9 @@ def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response
 
 
 def add_problems_paths(app: FastAPI) -> None:
-    """Registers ``/problems`` and a path for each kind below it."""
+    """Adds ``GET /problems`` and ``GET /problems/{slug}``, where the ``type`` of every problem document leads."""
 
-    @app.get("/problems", summary="Every kind of problem that answers may have")
+    @app.get("/problems", summary="Every kind of problem that an answer can report")
     async def list_problems() -> dict[str, list[dict[str, Any]]]:
         return {"problems": [_kind(slug) for slug in PROBLEMS]}
 
@@ -51,33 +55,36 @@ def add_problems_paths(app: FastAPI) -> None:
         return _kind(slug)
 
 
-def answer_with_problems(app: FastAPI) -> None:
-    """Everything that is raised in a handler, by Starlette or by us, leaves as a problem document."""
-
-    def unread(request: Request) -> dict[str, str]:
-        # None of these paths reads a body, however long it goes on.
-        return {"Connection": "close"} if announces_body(request) else {}
-
-    async def from_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(error.status_code)
-        if kind is None:
-            return problem(Failure("bad-body", str(error.detail)), unread(request))
-        headers = {**(error.headers or {}), **unread(request)}
-        return problem(Failure(kind.slug, f"{request.method} {request.url.path}"), headers)
-
-    async def from_validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        return problem(Failure("bad-parameter", f"{first['loc'][-1]}: {first['msg']}"), unread(request))
-
-    async def from_table(request: Request, error: Exception) -> Response:
-        return problem(known_failure(error), unread(request))
-
-    app.add_exception_handler(HTTPException, from_http)
-    app.add_exception_handler(RequestValidationError, from_validation)
+def answer_errors_with_problems(app: FastAPI) -> None:
+    """Makes the app answer every exception with a problem document, whether a handler, FastAPI or Starlette raised
+    it."""
+    app.add_exception_handler(HTTPException, _from_http)
+    app.add_exception_handler(RequestValidationError, _from_validation)
     for kind in (*TABLE, Exception):
-        app.add_exception_handler(kind, from_table)
+        app.add_exception_handler(kind, _from_table)
+
+
+async def _from_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(error.status_code)
+    if kind is None:
+        return problem(Failure(TABLE[BadBodyError].slug, str(error.detail)), _unread(request))
+    headers = {**(error.headers or {}), **_unread(request)}
+    return problem(Failure(kind.slug, f"{request.method} {request.url.path}"), headers)
+
+
+async def _from_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem(Failure(TABLE[BadParameterError].slug, str(first_error(error))), _unread(request))
+
+
+async def _from_table(request: Request, error: Exception) -> Response:
+    return problem(known_failure(error), _unread(request))
+
+
+def _unread(request: Request) -> dict[str, str]:
+    """The headers of an answer to a request whose body, if it has one, was not read."""
+    return {"Connection": "close"} if announces_body(request) else {}
 
 
 def _kind(slug: str) -> dict[str, Any]:

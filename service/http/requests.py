@@ -1,7 +1,7 @@
-"""The three kinds of body: multipart, JSON, and everything else, which is the bytes of one picture.
+"""What a request asks for: its query parameters, and the pictures in its body.
 
-curl's ``--data-binary`` sends a form's content type with a picture's bytes, so that only multipart and JSON are taken
-at their word.
+A body is multipart, JSON, or else the bytes of one picture, whatever its Content-Type says: curl's ``--data-binary``
+sends a form's type with any bytes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ValidationError
 
 from service.domain.errors import BadParameterError, Failure, NoPictureError
+from service.domain.validation import first_error
 from service.http import json_body, multipart
 from service.http.uploads import Upload
 
 T = TypeVar("T")
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
-#: Pictures in one request at most.
+#: Most pictures in one request.
 MAX_PICTURES = 64
-#: What is larger, or has more parts, is read in a thread: on the event loop it would take more than a third of a
-#: millisecond from everybody.
+#: Bodies of at least so many bytes, or with more parts, are parsed in a thread. On the event loop they would delay
+#: every other request by more than a third of a millisecond.
 _LARGE = 64 * 1024
+#: A picture of at least so many bytes, if it came in several chunks, is joined in a thread.
 _LARGE_PICTURE = 256 * 1024
 _MANY_PARTS = 16
 
@@ -36,10 +38,14 @@ _threads = ThreadPoolExecutor(2, thread_name_prefix="body")
 
 @lru_cache(maxsize=1024)
 def read_query(kind: type[Parameters], raw: bytes) -> Parameters:
-    """The query string, checked. The same few come again and again.
+    """The checked parameters in a query string. They are cached: clients send the same few again and again.
+
+    Args:
+        kind: the model of the parameters that the path takes.
+        raw: the query string, percent-encoded.
 
     Raises:
-        BadParameterError: unknown, repeated, or with a value that is not allowed.
+        BadParameterError: a parameter is unknown or given twice, or its value is not allowed.
     """
     pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True)
     names = [name for name, _ in pairs]
@@ -48,27 +54,29 @@ def read_query(kind: type[Parameters], raw: bytes) -> Parameters:
             known = ", ".join(kind.model_fields) or "none"
             raise BadParameterError(f"unknown parameter {name!r}; known: {known}")
         if names.count(name) > 1:
-            raise BadParameterError(f"{name} is given {names.count(name)} times")
+            raise BadParameterError(f"{name} is given {names.count(name)} times; give it once")
     try:
         return kind.model_validate(dict(pairs))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        message = first["msg"].removeprefix("Value error, ")
-        raise BadParameterError(f"{first['loc'][0]}={first['input']}: {message}") from error
+        first = first_error(error)
+        raise BadParameterError(f"{first.field}={first.given}: {first.reason}") from error
 
 
 class Body(NamedTuple):
-    """The pictures of a request; an entry of a bulk request that cannot be read is the failure to answer with."""
+    """The pictures of a request."""
 
     pictures: list[bytes | Failure]
+    """The bytes of each; in a bulk request, a failure in the place of one that cannot be read."""
     bulk: bool
+    """Whether the answer lists results, which it does for several files and for ``images``."""
 
 
 async def read_body(upload: Upload, content_type: str) -> Body:
     """The pictures in a request's body.
 
     Raises:
-        BadBodyError, NoPictureError: as their names say.
+        BadBodyError: the multipart, JSON or base64 is broken, or has too many pictures or other parts.
+        NoPictureError: there is no picture in it.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -94,15 +102,15 @@ def _is_json(kind: str) -> bool:
 
 
 class _Breaks:
-    """Lets other threads run now and then. Without it the event loop gets the interpreter's lock once in five
-    milliseconds."""
+    """A ``pause`` that lets other threads run. Without it, the event loop would get the interpreter's lock once in five
+    milliseconds only."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
 
     def __call__(self) -> None:
         if time.perf_counter() - self._last > 0.0003:
-            # Whoever waits for the lock takes longer to wake up than a sleep of no length is.
+            # After time.sleep(0) this thread would have the lock again before another one is awake.
             time.sleep(0.0001)
             self._last = time.perf_counter()
 

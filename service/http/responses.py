@@ -1,4 +1,4 @@
-"""Predictions and failures -> HTTP responses."""
+"""What is answered with 200: predictions as JSON, and checkpoints as the rows of ``GET /models``."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def single(outcome: Answer | Failure) -> Response:
 
 
 def bulk(outcomes: Sequence[Answer | Failure]) -> Response:
-    """The response to a request with several: an entry each, in order, whole answers and whole problems."""
+    """The response to a bulk request: for each picture, in order, a whole answer or a whole problem document."""
     entries: list[dict[str, Any]] = []
     served: dict[str, None] = {}
     for outcome in outcomes:
@@ -92,7 +92,7 @@ def bulk(outcomes: Sequence[Answer | Failure]) -> Response:
 
 
 def to_json(outcome: Answer | Failure, *, bulk: bool) -> dict[str, Any]:
-    """An outcome as a JSON object; in a bulk answer an answer says its status, as a problem always does."""
+    """An outcome as a JSON object. Problem documents always have a ``status``; answers have one in bulk responses."""
     if isinstance(outcome, Failure):
         return problem_document(outcome)
     status = {"status": 200} if bulk else {}
@@ -100,7 +100,7 @@ def to_json(outcome: Answer | Failure, *, bulk: bool) -> dict[str, Any]:
 
 
 def outlook(snapshot: Snapshot, accuracy: Accuracy) -> Outlook:
-    """What a checkpoint takes, for the batch sizes that are powers of two, and the largest."""
+    """What a checkpoint takes, with latencies for batches of powers of two and for the largest batch."""
     largest = len(snapshot.forward_s) - 1
     sizes = sorted({1 << n for n in range(largest.bit_length())} | {largest})
     return Outlook(
@@ -121,7 +121,7 @@ def model_row(
     accuracy: Accuracy | None = None,
     failure: Exception | None = None,
 ) -> ModelRow:
-    """A checkpoint as ``GET /models`` and ``topfive models`` list it."""
+    """The row of ``GET /models`` and ``topfive models`` for a checkpoint."""
     variant, costs, here = checkpoint.variant, checkpoint.costs, checkpoint.state == "loadable"
     return ModelRow(
         name=checkpoint.name,

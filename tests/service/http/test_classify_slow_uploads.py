@@ -79,7 +79,7 @@ async def test_a_body_that_does_not_go_on_is_408_and_the_connection_is_closed(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploads, "GRACE_S", 0.05)
-    monkeypatch.setattr(uploads, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(uploads, "_CHECK_EVERY_S", 0.01)
 
     async def silent() -> AsyncIterator[bytes]:
         yield b"x"

@@ -27,7 +27,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(uploads, "time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr(uploads, "_LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(uploads, "_CHECK_EVERY_S", 0.001)
     return clock
 
 
@@ -116,7 +116,7 @@ async def test_both_a_slow_body_and_a_cancellation_end_as_a_cancellation(clock: 
     reading = asyncio.create_task(readers.read(Client(ends=False).receive, LIMIT))
     await looked()
     clock.now += 30
-    readers._look()
+    readers._check()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
