@@ -52,7 +52,7 @@ async def test_callers_on_this_machine_may(fakes: Fakes, what: str, peer: str, h
         ("2001:db8::1", {}, "2001:db8::1"),
         ("::ffff:192.0.2.7", {}, "192.0.2.7"),
         ("fe80::1%eth0", {}, "fe80::1"),
-        ("", {}, "come from"),
+        ("", {}, "call from"),
         # What a stranger writes does not make him local, in front of a proxy of ours or not.
         ("192.0.2.7", {"x-forwarded-for": "127.0.0.1"}, "192.0.2.7"),
         ("127.0.0.1", {"x-forwarded-for": "192.0.2.7"}, "192.0.2.7"),

@@ -156,17 +156,6 @@ async def test_routing_is_there_where_there_was_something_to_decide(three: Fakes
     assert (route["model"], route["reason"]) == ("vgg16", "named, without a budget")
 
 
-async def test_route_checks_its_query(three: Fakes) -> None:
-    async with three.client() as client:
-        document = problem(await client.post("/route?colour=red"), 400, "bad-parameter")
-        assert "colour" in document["detail"]
-        problem(await client.post("/route?k=11"), 400, "bad-parameter")
-        problem(await client.post("/route?model=resnet50"), 404, "unknown-model")
-        problem(await client.post("/route?model=zfnet"), 503, "weights-missing")
-        assert (await client.post("/route?k=3")).json()["model"] == "vgg16"
-        assert not any(engine.batches for engine in three.engines.values())
-
-
 async def bulk(client: httpx.AsyncClient, query: str, pictures: int) -> list[dict[str, Any]]:
     images = [base64.b64encode(picture()).decode()] * pictures
     answer = await client.post(f"/classify?{query}", json={"images": images})

@@ -1,4 +1,4 @@
-"""What is in memory, over HTTP: how it is listed, and loading and unloading it."""
+"""``/models``: listing checkpoints, loading and unloading them. And ``/route``. Over fake engines."""
 
 from __future__ import annotations
 
@@ -113,6 +113,34 @@ async def test_a_load_that_takes_too_long_for_a_request_goes_on(two: Fakes, monk
     two.settings = two.settings.model_copy(update={"default_latency_ms": 50})
     async with two.client(warm=False) as client:
         document = problem(await client.post("/models/googlenet/load"), 504, "deadline-missed")
-        assert "still being loaded" in document["detail"]
+        assert "still loading" in document["detail"]
         release.set()
         await until_resident(client, "googlenet")
+
+
+async def test_models_lists_checkpoints_and_states(fakes: Fakes) -> None:
+    fakes.loadable |= {"googlenet@imagenet1k"}
+    async with fakes.client(warm=False) as client:
+        rows = {row["name"]: row for row in (await client.get("/models")).json()["models"]}
+        assert rows["lenet5@mnist"]["state"] == "loadable"
+        assert (await client.post("/classify?model=lenet5", content=picture())).status_code == 200
+        rows = {row["name"]: row for row in (await client.get("/models")).json()["models"]}
+        assert (rows["lenet5@mnist"]["state"], rows["lenet5@mnist"]["resident"]) == ("ready", True)
+        assert (rows["googlenet@imagenet1k"]["state"], rows["googlenet@imagenet1k"]["resident"]) == ("loadable", False)
+        vgg = rows["vgg16@imagenet1k"]
+        assert (vgg["state"], vgg["analytic_mb"], vgg["params"]) == ("weights missing", 614.4, 138_357_544)
+        assert (await client.get("/models/vgg")).json() == vgg
+        assert (await client.get("/models/vgg16@imagenet1k")).json() == vgg
+        problem(await client.get("/models/resnet50"), 404, "unknown-model")
+
+
+async def test_route_checks_its_query(fakes: Fakes) -> None:
+    fakes.loadable = {"vgg16@imagenet1k"}
+    async with fakes.client() as client:
+        document = problem(await client.post("/route?colour=red"), 400, "bad-parameter")
+        assert "colour" in document["detail"]
+        problem(await client.post("/route?k=11"), 400, "bad-parameter")
+        problem(await client.post("/route?model=resnet50"), 404, "unknown-model")
+        problem(await client.post("/route?model=zfnet"), 503, "weights-missing")
+        assert (await client.post("/route?k=3")).json()["model"] == "vgg16"
+        assert not any(engine.batches for engine in fakes.engines.values())

@@ -1,4 +1,4 @@
-"""The three kinds of body, whole and broken, over fake engines."""
+"""Queries, and the three kinds of body, whole and broken. Over fake engines."""
 
 from __future__ import annotations
 
@@ -33,17 +33,6 @@ async def test_multipart_parts_with_a_file_name_count(fakes: Fakes) -> None:
     assert [entry["top5"][0]["label"] for entry in two.json()["results"]] == ["4", "5"]
 
 
-async def test_json_takes_base64_and_data_urls(fakes: Fakes) -> None:
-    text = base64.b64encode(picture(6)).decode()
-    folded = "\n".join(text[i : i + 20] for i in range(0, len(text), 20))
-    async with fakes.client() as client:
-        for image in (text, folded, f"data:image/png;base64,{text}"):
-            answer = await client.post("/classify?model=lenet5", json={"image": image})
-            assert answer.json()["top5"][0]["label"] == "6"
-        many = await client.post("/classify?model=lenet5", json={"images": [text]})
-    assert [entry["status"] for entry in many.json()["results"]] == [200]
-
-
 async def test_bulk_entries_are_whole_answers_and_whole_problems_in_order(fakes: Fakes) -> None:
     good = [base64.b64encode(picture(digit)).decode() for digit in range(3)]
     images = [good[0], "!!!", good[1], base64.b64encode(b"text").decode(), good[2], ""]
@@ -57,31 +46,6 @@ async def test_bulk_entries_are_whole_answers_and_whole_problems_in_order(fakes:
     assert results[3]["type"] == "/problems/undecodable"
     assert results[5]["type"] == "/problems/no-picture"
     assert all("timings_ms" in entry for entry in results if entry["status"] == 200)
-
-
-@pytest.mark.parametrize(
-    ("content", "slug"),
-    [
-        ("{", "bad-body"),
-        ("[]", "bad-body"),
-        ("{}", "bad-body"),
-        ('{"image": 3}', "bad-body"),
-        ('{"image": "AAAA", "images": []}', "bad-body"),
-        ('{"picture": "AAAA"}', "bad-body"),
-        ('{"images": []}', "bad-body"),
-        (json.dumps({"images": ["AAAA"] * 65}), "bad-body"),
-        ('{"image": "%%%"}', "bad-body"),
-        ('{"image": "data:image/png,AAAA"}', "bad-body"),
-        ('{"image": ""}', "no-picture"),
-        ("\xff\xfe", "bad-body"),
-    ],
-)
-async def test_broken_json_is_told_apart(fakes: Fakes, content: str, slug: str) -> None:
-    async with fakes.client() as client:
-        answer = await client.post(
-            "/classify?model=lenet5", content=content.encode("latin-1"), headers={"content-type": "application/json"}
-        )
-    problem(answer, 400, slug)
 
 
 async def test_broken_multipart_is_told_apart(fakes: Fakes) -> None:
@@ -125,7 +89,6 @@ async def test_an_empty_file_input_of_a_form_is_no_picture(fakes: Fakes) -> None
 
 
 TEXT = base64.b64encode(picture(6)).decode()
-SLASH, EQUALS, NEW_LINE = "\\/", "\\u003d", "\\r\\n"
 
 
 @pytest.mark.parametrize(
@@ -150,75 +113,6 @@ async def test_everything_else_is_a_picture(fakes: Fakes, kind: str) -> None:
     async with fakes.client() as client:
         answer = await client.post("/classify?model=lenet5", content=picture(6), headers={"content-type": kind})
     assert answer.json()["top5"][0]["label"] == "6"
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        # As PHP, Gson, PowerShell, JavaScript and Python's urlsafe_b64encode write it.
-        f'{{"image":"{TEXT.replace("/", SLASH)}"}}',
-        f'{{"image":"{TEXT.replace("=", EQUALS)}"}}',
-        f'{{"image":"data:image{SLASH}png;base64,{TEXT.replace("/", SLASH)}"}}',
-        f'\ufeff{{"image": "{TEXT}"}}',
-        f'{{\r\n\t"images": null, "image": "data:image/png;charset=utf-8;BASE64,{TEXT}"}}\r\n',
-        f'{{"image":"{TEXT.rstrip("=").replace("+", "-").replace("/", "_")}"}}',
-        f'{{"image":"{NEW_LINE.join(TEXT[i : i + 76] for i in range(0, len(TEXT), 76))}"}}',
-        f'{{"image":"AAAA","image":"{TEXT}"}}',
-    ],
-)
-async def test_json_as_clients_write_it(fakes: Fakes, content: str) -> None:
-    async with fakes.client() as client:
-        answer = await post_json(client, content.encode())
-    assert answer.json()["top5"][0]["label"] == "6"
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b'{"images": ["AAAA", 1]}', "images[1] must be a string, not 1"),
-        (b'{"images": [null]}', "images[0] must be a string, not null"),
-        (b'{"images": [["AAAA"]]}', "images[0] must be a string"),
-        (b'{"image": {"b64": "AAAA"}}', "image must be a string"),
-        (b'{"images": {"0": "AAAA"}}', "array"),
-        (b'{"images": "AAAA"}', "array"),
-        (b'{"image": true}', "not true"),
-        (b'{"image": 1' + 300 * b"0" + b"}", "not 100"),
-        (b'{"image": "AAAA", "top": 5}', "`top`"),
-        (b'{"' + 5_000 * b"x" + b'": 1}', "unknown field"),
-        (b'{"image": "AAAA"', "truncated"),
-        (b'{"image": "AAAA"} x', "malformed"),
-        (b"{'image': 'AAAA'}", "malformed"),
-        (b"", "truncated"),
-        (b" \n", "truncated"),
-        (b"null", "object"),
-        (b'"AAAA"', "object"),
-        (b'{"image": "\\ud800AAA"}', "JSON"),
-        (b'{"image": "\\ud800\\ud800"}', "JSON"),
-        (b'{"image": "\\x"}', "JSON"),
-        (b'{"image": "AA\xffA"}', "base64"),
-        (b'{"image": "A\x00AA"}', ""),
-        ('{"image": "äAAA"}'.encode(), "base64"),
-        ('{"image": "AAAA"}'.encode("utf-16"), "UTF-16"),
-        ('{"image": "AAAA"}'.encode("utf-16-le"), "UTF-16"),
-        ('{"image": "AAAA"}'.encode("utf-32-be"), "UTF-16 or UTF-32"),
-        (b'{"images": ' + 100_000 * b"[", "nested too deeply"),
-        (b'{"images": ' + 300 * b"[" + 300 * b"]" + b"}", "images[0] must be a string"),
-        (b'{"images": [' + 65 * b'"AAAA",' + b'"AAAA"]}', "66 entries"),
-        (b'{"images": [' + 100_000 * b"1," + b"1]}", "1,000 members"),
-        (b"{" + 100_000 * b'"a":"",' + b'"b":""}', "1,000 members"),
-        (b'{"image": "data:image/png,AAAA"}', "data: URL"),
-        (b'{"image": "data:' + 1_000 * b"x" + b';base64,AAAA"}', "data: URL"),
-    ],
-)
-async def test_broken_json_says_where_and_what(fakes: Fakes, content: bytes, says: str) -> None:
-    async with fakes.client() as client:
-        document = problem(await post_json(client, content), 400, "bad-body")
-    assert says in document["detail"]
-    assert len(document["detail"]) < 400
-
-
-async def post_json(client: httpx.AsyncClient, content: bytes) -> httpx.Response:
-    return await client.post("/classify?model=lenet5", content=content, headers={"content-type": "application/json"})
 
 
 async def test_64_pictures_may_come_in_every_form_and_65_in_none(fakes: Fakes) -> None:
