@@ -142,3 +142,70 @@ async def test_errors_pass_the_watch_and_end_it() -> None:
         await fail()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("server_first", [False, True])
+async def test_a_cancellation_by_the_server_goes_on_when_the_client_goes_too(server_first: bool) -> None:
+    """Both cancel the task before it runs again; one of the two belongs to the server."""
+    gone = asyncio.Event()
+    reached = []
+
+    async def receive() -> dict[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def request() -> None:
+        with Watch(receive) as watch:
+            watch._begin()
+            reached.append("inside")
+            await asyncio.Event().wait()
+        reached.append("after")
+
+    task = asyncio.create_task(request())
+    await asyncio.sleep(0.01)
+    if server_first:
+        # The watch's task notices the client before the request's task runs: it is woken first.
+        gone.set()
+        await asyncio.sleep(0)
+        task.cancel()
+    else:
+        gone.set()
+        asyncio.get_running_loop().call_soon(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 10)
+    assert (reached, task.cancelled()) == (["inside"], True)
+
+
+async def test_a_client_that_goes_ends_what_waits_for_it_and_nothing_else() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def request() -> tuple[bool, int]:
+        task = asyncio.current_task()
+        assert task is not None
+        with Watch(receive) as watch:
+            watch._begin()
+            await asyncio.Event().wait()
+        # The task goes on as if nobody had cancelled it.
+        await asyncio.sleep(0)
+        return watch.gone, task.cancelling()
+
+    assert await asyncio.wait_for(asyncio.create_task(request()), 10) == (True, 0)
+
+
+async def test_what_follows_a_body_is_no_disconnect() -> None:
+    messages = iter([{"type": "http.request"}, {"type": "http.request"}, {"type": "http.disconnect"}])
+    received = []
+
+    async def receive() -> dict[str, Any]:
+        received.append(next(messages))
+        return received[-1]
+
+    async def request() -> bool:
+        with Watch(receive) as watch:
+            watch._begin()
+            await asyncio.Event().wait()
+        return watch.gone
+
+    assert await asyncio.wait_for(asyncio.create_task(request()), 10)
+    assert len(received) == 3

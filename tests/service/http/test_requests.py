@@ -8,15 +8,18 @@ import threading
 import time
 import tracemalloc
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from service.config.settings import Settings
-from service.domain.errors import BadBodyError, NoPictureError
+from service.domain.errors import BadBodyError, BadParameterError, NoPictureError
+from service.domain.query import Query
 from service.http import requests as bodies
-from service.http.requests import read_body
+from service.http.requests import read_body, read_query
+from service.http.schemas import NoQuery, UnloadQuery
 from service.http.uploads import Upload
 from tests.fakes import Fakes
 from tests.pictures import picture
@@ -74,6 +77,8 @@ async def test_a_body_over_the_limit_is_refused_with_and_without_its_length(fake
             yield b"x" * 100
 
     async with fakes.client() as client:
+        # Bytes that are no picture, but as many as may come.
+        problem(await client.post("/classify?model=lenet5", content=b"x" * 1000), 422, "undecodable")
         problem(await client.post("/classify?model=lenet5", content=b"x" * 1001), 413, "body-too-large")
         problem(await client.post("/classify?model=lenet5", content=chunks()), 413, "body-too-large")
         assert (await client.post("/classify?model=lenet5", content=picture())).status_code == 200
@@ -228,3 +233,67 @@ async def test_a_large_picture_is_put_together_beside_the_event_loop(
     body = await read_body(Upload(parts, sum(map(len, parts)), 0.0), "image/png")
     assert body.pictures == [b"".join(parts)]
     assert bool(ran) is beside
+
+
+@pytest.mark.parametrize(("spare", "beside"), [(1, False), (0, True)])
+@pytest.mark.parametrize("kind", ["application/json", FORM])
+async def test_bodies_of_64_kib_are_parsed_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, kind: str, spare: int, beside: bool
+) -> None:
+    ran: list[object] = []
+    in_thread = bodies._in_thread
+    monkeypatch.setattr(bodies, "_in_thread", lambda *work: ran.append(work) or in_thread(*work))
+    before, after = (HEAD, b"\r\n--b--") if kind == FORM else (b'{"image": "', b'"}')
+    size = 64 * 1024 - spare
+    content = before + (size - len(before) - len(after)) // 4 * 4 * b"A" + after
+    content += (size - len(content)) * (b" " if kind != FORM else b"\n")
+    body = await read_body(Upload([content], len(content), 0.0), kind)
+    assert (len(content), len(body.pictures), body.bulk) == (size, 1, False)
+    assert bool(ran) is beside
+
+
+async def test_two_files_are_bulk_even_if_one_is_empty() -> None:
+    content = HEAD + b"x\r\n" + HEAD + b"\r\n--b--"
+    assert await read_body(Upload([content], len(content), 0.0), FORM) == ([b"x", b""], True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"k=0", "k=0: Input should be greater than or equal to 1"),
+        (b"labels=imagenet", "labels=imagenet: unknown label set; known: imagenet1k, cifar10, mnist"),
+        (b"latency_ms=nan", "latency_ms=nan: "),
+        (b"modle=a", "unknown parameter 'modle'; known: model, labels, latency_ms, memory_mb, min_top1, strict, k"),
+        (b"k=1&k=2&k=3", "k is given 3 times; give it once"),
+        (b"k=", "k=: "),
+        (b"model", "model=: "),
+    ],
+)
+def test_a_bad_query_names_the_parameter_and_its_value(raw: bytes, says: str) -> None:
+    with pytest.raises(BadParameterError) as raised:
+        read_query(Query, raw)
+    assert str(raised.value).startswith(says)
+
+
+def test_a_path_without_parameters_says_that_there_are_none() -> None:
+    assert read_query(NoQuery, b"") == NoQuery()
+    with pytest.raises(BadParameterError, match="unknown parameter 'k'; known: none"):
+        read_query(NoQuery, b"k=1")
+
+
+def test_queries_are_percent_decoded_and_those_of_different_paths_kept_apart() -> None:
+    query = read_query(Query, b"model=ensemble%3Aalexnet%2Czfnet&strict=false&latency_ms=1e3")
+    assert query == Query(model="ensemble:alexnet,zfnet", strict=False, latency_ms=1000)
+    assert read_query(Query, b"") == Query()
+    assert read_query(UnloadQuery, b"") == UnloadQuery()
+
+
+def test_a_pause_lets_other_threads_run_once_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    slept: list[float] = []
+    monkeypatch.setattr(bodies, "time", SimpleNamespace(perf_counter=lambda: now[0], sleep=slept.append))
+    pause = bodies._Breaks()
+    for now[0] in (0.0002, 0.0004, 0.0005, 0.0008):
+        pause()
+    assert len(slept) == 2
+    assert all(seconds > 0 for seconds in slept)

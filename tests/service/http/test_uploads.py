@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from service.domain.errors import BodyTooLargeError, BodyTooSlowError
 from service.http import uploads
-from service.http.uploads import Upload, Uploads
+from service.http.uploads import Upload, Uploads, _Chunks
 
 LIMIT = 1_000_000
 
@@ -146,10 +146,21 @@ async def test_the_limit_has_two_sides() -> None:
 
 
 async def test_a_body_that_is_too_large_is_read_on_so_that_its_client_sees_the_answer_but_not_for_ever() -> None:
-    client = Client(*(12 * [LIMIT * b"x"]))
-    with pytest.raises(BodyTooLargeError):
-        await Uploads().read(client.receive, LIMIT)
-    assert len(client._chunks) == 3
+    """To 8 times the limit exactly, and not a byte further."""
+    for first, unread in ((b"", 5), (b"x", 6)):
+        client = Client(LIMIT * b"x" + first, *(11 * [LIMIT * b"x"]), b"y", b"z")
+        with pytest.raises(BodyTooLargeError, match="more than 1 MB"):
+            await Uploads().read(client.receive, LIMIT)
+        assert len(client._chunks) == unread
+
+
+async def test_nothing_is_kept_of_a_body_that_is_too_large() -> None:
+    chunks = _Chunks(LIMIT)
+    for _ in range(100):
+        chunks.add(20_000 * b"x")
+    chunks.add(b"y")
+    upload = chunks.upload()
+    assert (upload.size, sum(map(len, upload.chunks))) == (2_000_001, 0)
 
 
 async def test_a_client_that_hangs_up_has_gone() -> None:
@@ -160,3 +171,21 @@ async def test_a_client_that_hangs_up_has_gone() -> None:
 
     with pytest.raises(ClientDisconnect):
         await Uploads().read(receive, LIMIT)
+
+
+async def test_a_lone_chunk_is_not_copied_and_its_end_is_noted(clock: Clock) -> None:
+    content = 100_000 * b"x"
+    clock.now = 77.0
+    upload = await read(content)
+    assert upload.content() is content
+    assert upload.ended == 77.0
+
+
+async def test_whoever_has_not_sent_a_byte_may_hang_up() -> None:
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    uploads_here = Uploads()
+    with pytest.raises(ClientDisconnect):
+        await uploads_here.read(receive, LIMIT)
+    assert not uploads_here._due
