@@ -81,7 +81,7 @@ async def test_missing_weights_say_how_to_get_them(fakes: Fakes) -> None:
     async with fakes.client() as client:
         document = problem(await client.post("/classify?model=vgg16", content=picture()), 503, "weights-missing")
         assert "topfive import vgg16" in document["detail"]
-        # Nobody named a model, and nothing that knows photographs is here.
+        # Without a model, networks for photographs are meant, and there are none.
         problem(await client.post("/classify", content=picture()), 503, "weights-missing")
 
 
@@ -98,7 +98,9 @@ async def test_the_router_takes_the_most_accurate_and_says_why(fakes: Fakes) -> 
         assert "vgg16" in document["detail"]
 
 
-async def test_a_client_that_hangs_up_is_no_defect(fakes: Fakes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_disconnects_during_its_upload_is_not_logged_as_an_error(
+    fakes: Fakes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with fakes.client() as client:
         app = client._transport.app  # type: ignore[attr-defined]
         scope = {
@@ -136,7 +138,7 @@ async def test_the_router_passes_over_damaged_weights(fakes: Fakes, monkeypatch:
     async with fakes.client() as client:
         assert (await client.post("/classify", content=photo())).json()["model"] == "googlenet"
         problem(await client.post("/classify?model=vgg16", content=photo()), 503, "weights-damaged")
-        # Nor is there any use in coming back for them.
+        # Damaged weights are no reason to send the request again later.
         problem(await client.post("/classify?latency_ms=0.01", content=photo()), 422, "no-model-fits")
 
 
@@ -159,26 +161,26 @@ async def test_a_full_queue_is_429_with_both_forms_of_retry_after(fakes: Fakes) 
     assert 0 < len(refused) < 12
     for answer in refused:
         document = problem(answer, 429, "overloaded")
-        # The fewest whole seconds that are not too few, and one at least. test_problems.py has the figures.
+        # Whole seconds, rounded up, and at least 1; test_problems.py has examples.
         seconds, retry_after_ms = int(answer.headers["retry-after"]), document["retry_after_ms"]
         assert seconds >= 1
         assert retry_after_ms <= 1000 * seconds < max(1000.0, retry_after_ms) + 1000
 
 
-async def test_what_becomes_hopeless_after_its_admission_is_504(fakes: Fakes) -> None:
-    """By its profile it would have been answered; the device is slower."""
+async def test_a_picture_that_misses_its_deadline_in_the_queue_is_504(fakes: Fakes) -> None:
+    """Its profile promises an answer in time; the device is slower."""
     fakes.profiles = [profile("lenet5@mnist", forward_ms=1)]
     async with fakes.client() as client, fakes.busy(client, "lenet5@mnist"):
         late = await client.post("/classify?model=lenet5&latency_ms=300", content=picture())
         problem(late, 504, "deadline-missed")
 
 
-async def test_a_defect_is_a_plain_500_and_its_neighbours_are_answered(
+async def test_a_bug_is_a_500_without_details_and_later_requests_are_answered(
     fakes: Fakes, caplog: pytest.LogCaptureFixture
 ) -> None:
     fakes.limits = Limits(max_batch_size=1)
     async with fakes.client() as client:
-        # LeNet's crop is padded with zeros, so that every one of them begins with this byte.
+        # The engine fails on crops that begin with this byte. LeNet's crops are padded with zeros, so all do.
         fakes.engines["lenet5@mnist"].poison = 0
         document = problem(await client.post("/classify?model=lenet5", content=picture()), 500, "internal")
         fakes.engines["lenet5@mnist"].poison = None
@@ -187,14 +189,14 @@ async def test_a_defect_is_a_plain_500_and_its_neighbours_are_answered(
     assert "poisoned" in caplog.text
 
 
-async def test_pictures_that_load_keeps_out_are_counted_by_who_kept_them_out(fakes: Fakes) -> None:
+async def test_shed_pictures_are_counted_by_the_cause(fakes: Fakes) -> None:
     """The router and the queue refuse for want of room, and the queue drops what it cannot answer in time. The router
     counts pictures; only the queue knows their bytes, here room for one crop of LeNet's."""
     fakes.limits = Limits(max_batch_size=1, max_queue_bytes=1_500)
     async with fakes.client() as client, fakes.busy(client, "lenet5@mnist"):
         with counted() as by_queue:
             posts = [asyncio.create_task(client.post("/classify?model=lenet5", content=picture())) for _ in range(2)]
-            # One of them waits for the device.
+            # The other waits for the device.
             (refused,), (waits,) = await asyncio.wait(posts, timeout=30, return_when=asyncio.FIRST_COMPLETED)
             problem(await refused, 429, "overloaded")
             waits.cancel()
@@ -241,7 +243,7 @@ async def test_a_picture_that_is_dropped_for_its_deadline_has_used_all_of_its_bu
         async with fakes.client() as client, fakes.busy(client, "lenet5@mnist"):
             late = await client.post("/classify?model=lenet5&latency_ms=100", content=picture())
             problem(late, 504, "deadline-missed")
-    # The one that kept the device busy is the other.
+    # The second is the request that kept the device busy.
     assert found.rise("topfive_budget_used_ratio_bucket", le="1.0") == 1
     assert found.rise("topfive_budget_used_ratio_count") == 2
     assert found.risen("topfive_requests_total") == {

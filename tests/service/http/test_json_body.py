@@ -47,7 +47,7 @@ async def test_json_takes_base64_and_data_urls(fakes: Fakes) -> None:
         ("\xff\xfe", "bad-body"),
     ],
 )
-async def test_broken_json_is_told_apart(fakes: Fakes, content: str, slug: str) -> None:
+async def test_broken_json_and_missing_pictures_are_told_apart(fakes: Fakes, content: str, slug: str) -> None:
     async with fakes.client() as client:
         answer = await client.post(
             "/classify?model=lenet5", content=content.encode("latin-1"), headers={"content-type": "application/json"}
@@ -58,7 +58,7 @@ async def test_broken_json_is_told_apart(fakes: Fakes, content: str, slug: str) 
 @pytest.mark.parametrize(
     "content",
     [
-        # As PHP, Gson, PowerShell, JavaScript and Python's urlsafe_b64encode write it.
+        # As written by PHP, Gson, PowerShell, JavaScript and Python's urlsafe_b64encode.
         f'{{"image":"{TEXT.replace("/", SLASH)}"}}',
         f'{{"image":"{TEXT.replace("=", EQUALS)}"}}',
         f'{{"image":"data:image{SLASH}png;base64,{TEXT.replace("/", SLASH)}"}}',
@@ -129,7 +129,7 @@ def test_an_array_of_one_is_bulk_and_a_lone_picture_is_not() -> None:
     assert pictures(b'{"images": ["AAAA"]}', 64) == ([bytes(3)], True)
 
 
-def test_an_array_has_one_picture_at_least_and_the_limit_at_most() -> None:
+def test_an_array_has_at_least_one_picture_and_at_most_the_limit() -> None:
     for count in (1, 2, 3):
         content = json.dumps({"images": ["AAAA"] * count}).encode()
         assert pictures(content, 3) == ([bytes(3)] * count, True)
@@ -146,7 +146,7 @@ def test_a_thousand_commas_are_read_and_one_more_is_not() -> None:
         pictures(json.dumps({"image": None, "images": texts}).encode(), 2_000)
 
 
-def test_commas_are_counted_over_all_windows_and_others_run_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commas_are_counted_over_all_windows_with_pauses_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_body, "_WINDOW", 16)
     monkeypatch.setattr(json_body, "_MAX_COMMAS", 9)
     pauses: list[None] = []
@@ -158,7 +158,7 @@ def test_commas_are_counted_over_all_windows_and_others_run_between_them(monkeyp
 
 
 @pytest.mark.parametrize(("padding", "read"), [(0, True), (200, True), (300, False)])
-def test_a_data_url_may_say_a_little_about_its_picture(padding: int, read: bool) -> None:
+def test_a_data_url_may_have_255_characters_before_its_base64(padding: int, read: bool) -> None:
     content = json.dumps({"image": f"data:image/png;{padding * 'x'};base64,AAAA"}).encode()
     if read:
         assert pictures(content, 64) == ([bytes(3)], False)
@@ -167,7 +167,7 @@ def test_a_data_url_may_say_a_little_about_its_picture(padding: int, read: bool)
             pictures(content, 64)
 
 
-def test_an_error_repeats_200_characters_of_the_body_at_most() -> None:
+def test_an_error_repeats_at_most_200_characters_of_the_body() -> None:
     with pytest.raises(BadBodyError) as raised:
         pictures(b'{"image": ' + 500 * b"1" + b"}", 64)
     assert str(raised.value).endswith(f"must be a string, not {200 * '1'}")

@@ -1,4 +1,4 @@
-"""Problem documents: what they say, their headers, and that every error of the app becomes one."""
+"""Problem documents and their headers, and that every error becomes one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_overload_says_in_both_forms_when_to_come_back() -> None:
 
 
 @pytest.mark.parametrize(("slug", "closed"), [("slow-body", True), ("body-too-large", False), ("overloaded", False)])
-def test_only_a_body_that_is_not_read_to_its_end_closes_the_connection(slug: str, closed: bool) -> None:
+def test_only_a_slow_body_closes_the_connection(slug: str, closed: bool) -> None:
     headers = {"x-own": "kept"}
     response = problem_response(Failure(slug, "said"), headers)
     assert (response.headers.get("connection") == "close") is closed
@@ -54,7 +54,7 @@ def test_only_a_body_that_is_not_read_to_its_end_closes_the_connection(slug: str
 
 @pytest.fixture
 async def small() -> AsyncIterator[httpx.AsyncClient]:
-    """An app whose paths fail in the ways that no path of the service does today."""
+    """An app with paths that fail in every way, also in ways in which no path of the service fails."""
     app = FastAPI()
     answer_errors_with_problems(app)
 
@@ -89,7 +89,7 @@ async def small() -> AsyncIterator[httpx.AsyncClient]:
         ("/nowhere", 404, "not-found", "POST /nowhere"),
     ],
 )
-async def test_every_error_becomes_a_problem_and_closes_the_connection_of_a_body_that_is_not_read(
+async def test_every_error_becomes_a_problem_and_an_unread_body_closes_the_connection(
     small: httpx.AsyncClient, path: str, status: int, slug: str, says: str
 ) -> None:
     answer = await small.post(path)

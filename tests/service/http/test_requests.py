@@ -51,7 +51,7 @@ async def test_bulk_entries_are_whole_answers_and_whole_problems_in_order(fakes:
     assert all("timings_ms" in entry for entry in results if entry["status"] == 200)
 
 
-async def test_broken_multipart_is_told_apart(fakes: Fakes) -> None:
+async def test_broken_multipart_and_missing_pictures_are_told_apart(fakes: Fakes) -> None:
     form = "multipart/form-data; boundary=xyz"
     async with fakes.client() as client:
 
@@ -77,14 +77,14 @@ async def test_a_body_over_the_limit_is_refused_with_and_without_its_length(fake
             yield b"x" * 100
 
     async with fakes.client() as client:
-        # Bytes that are no picture, but as many as may come.
+        # Exactly the limit: the bytes are read, and are not a picture.
         problem(await client.post("/classify?model=lenet5", content=b"x" * 1000), 422, "undecodable")
         problem(await client.post("/classify?model=lenet5", content=b"x" * 1001), 413, "body-too-large")
         problem(await client.post("/classify?model=lenet5", content=chunks()), 413, "body-too-large")
         assert (await client.post("/classify?model=lenet5", content=picture())).status_code == 200
 
 
-async def test_an_empty_file_input_of_a_form_is_no_picture(fakes: Fakes) -> None:
+async def test_an_empty_file_input_of_a_form_is_ignored(fakes: Fakes) -> None:
     form = "multipart/form-data; boundary=xyz"
     part = b'--xyz\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n'
     content = part % (b"a", b"a.png", picture(4)) + part % (b"b", b"", b"") + b"--xyz--\r\n"
@@ -114,7 +114,7 @@ async def test_json_has_several_names(fakes: Fakes, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["image/svg+json-not", "image/heif+json", "application/jsonp", "json", "text/plain"])
-async def test_everything_else_is_a_picture(fakes: Fakes, kind: str) -> None:
+async def test_bodies_of_every_other_type_are_read_as_a_picture(fakes: Fakes, kind: str) -> None:
     async with fakes.client() as client:
         answer = await client.post("/classify?model=lenet5", content=picture(6), headers={"content-type": kind})
     assert answer.json()["top5"][0]["label"] == "6"
@@ -174,13 +174,13 @@ async def test_no_body_takes_many_times_its_size_in_memory(name: str) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # Beside the body itself: a copy of what is in it, and what that stands for.
+    # Beside the body: a copy of its content, and the content decoded.
     assert peak < 2.5 * len(content)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_large_bodies_are_read_beside_the_event_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop has turns of its own while the body is read, however long that takes."""
+async def test_large_bodies_are_parsed_in_a_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop goes on with other requests meanwhile."""
     kind, content = HOSTILE[name]
     loop_thread, threads = threading.get_ident(), set()
     for function in ("_multipart", "_json"):
@@ -198,7 +198,9 @@ async def test_large_bodies_are_read_beside_the_event_loop(name: str, monkeypatc
 
 
 @pytest.mark.parametrize(("parts", "beside"), [(15, False), (17, True)])
-async def test_so_are_small_ones_of_many_parts(monkeypatch: pytest.MonkeyPatch, parts: int, beside: bool) -> None:
+async def test_small_bodies_of_many_parts_are_parsed_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, parts: int, beside: bool
+) -> None:
     content = b"".join([HEAD + b"x\r\n"] * parts) + b"--b--"
     ran: list[object] = []
     in_thread = bodies._in_thread
@@ -207,7 +209,7 @@ async def test_so_are_small_ones_of_many_parts(monkeypatch: pytest.MonkeyPatch, 
     assert bool(ran) is beside
 
 
-async def test_the_charset_of_a_form_is_nobodys_business(fakes: Fakes) -> None:
+async def test_the_charset_of_a_form_is_ignored(fakes: Fakes) -> None:
     """Python decodes punycode in quadratic time: 400 kB of it took seconds."""
     field = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
     content = field % (b"a" * 5_000, b"a" * 400_000) + HEAD + picture(4) + b"\r\n--b--\r\n"
@@ -223,7 +225,7 @@ async def test_the_charset_of_a_form_is_nobodys_business(fakes: Fakes) -> None:
 
 
 @pytest.mark.parametrize(("chunks", "beside"), [(1, False), (4, False), (5, True)])
-async def test_a_large_picture_is_put_together_beside_the_event_loop(
+async def test_a_large_picture_in_many_chunks_is_joined_in_a_thread(
     monkeypatch: pytest.MonkeyPatch, chunks: int, beside: bool
 ) -> None:
     ran: list[object] = []
@@ -237,7 +239,7 @@ async def test_a_large_picture_is_put_together_beside_the_event_loop(
 
 @pytest.mark.parametrize(("spare", "beside"), [(1, False), (0, True)])
 @pytest.mark.parametrize("kind", ["application/json", FORM])
-async def test_bodies_of_64_kib_are_parsed_beside_the_event_loop(
+async def test_bodies_of_64_kib_or_more_are_parsed_in_a_thread(
     monkeypatch: pytest.MonkeyPatch, kind: str, spare: int, beside: bool
 ) -> None:
     ran: list[object] = []

@@ -48,7 +48,7 @@ def test_one_picture_is_answered_with_the_answer_itself() -> None:
     assert response.headers["server-timing"] == "decode;dur=1.0, queue;dur=2.0, forward;dur=3.0, total;dur=7.0"
 
 
-def test_routing_and_members_are_there_where_they_say_something() -> None:
+def test_routing_and_members_are_left_out_if_there_are_none() -> None:
     routing = Routing(reason="why", predicted_ms=1.0, considered=[])
     assert json.loads(bytes(single(answer(routing=routing)).body))["routing"]["reason"] == "why"
     assert "members" not in json.loads(bytes(single(answer(routing=routing)).body))
@@ -79,13 +79,13 @@ def test_several_are_listed_in_order_whole_answers_and_whole_problems() -> None:
     assert "retry-after" not in response.headers
 
 
-def test_where_all_failed_no_model_has_served() -> None:
+def test_no_model_is_named_if_every_picture_failed() -> None:
     response = bulk([FAILURE])
     assert response.status_code == 200
     assert "x-model-served" not in response.headers
 
 
-def test_only_entries_of_many_say_that_they_are_right() -> None:
+def test_only_entries_of_bulk_answers_have_status_200() -> None:
     assert to_json(answer(), bulk=False) == WHOLE
     assert to_json(answer(), bulk=True) == {"status": 200, **WHOLE}
     assert to_json(FAILURE, bulk=False) == to_json(FAILURE, bulk=True)
@@ -105,7 +105,7 @@ async def test_an_outlook_tells_latencies_for_powers_of_two_and_the_largest_batc
     assert row["outlook"]["forward_p95_ms"] == {str(size): 100.0 + size for size in sizes}
 
 
-async def test_what_is_here_is_mended_and_fetched_by_nothing(fakes: Fakes) -> None:
+async def test_only_a_checkpoint_without_weights_says_how_to_get_them(fakes: Fakes) -> None:
     async with fakes.client() as client:
         here, missing = [(await client.get(f"/models/{name}")).json() for name in ("lenet5", "alexnet")]
     assert (here["mend"], here["download_mb"], here["state"]) == (None, None, "ready")

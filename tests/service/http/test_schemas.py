@@ -21,7 +21,7 @@ def test_unknown_parameters_are_refused_and_queries_never_change(kind: type[Base
     assert kind.model_config["frozen"] is True
 
 
-def test_what_the_queries_mean_without_parameters() -> None:
+def test_defaults_and_values_of_the_queries() -> None:
     assert UnloadQuery().wait is False
     assert TargetsQuery().job == "topfive"
     assert [TargetsQuery(job=job).job for job in ("topfive", "ray", "haproxy")] == ["topfive", "ray", "haproxy"]
