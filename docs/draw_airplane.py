@@ -1,4 +1,7 @@
-"""Draws the photograph of the examples, ``docs/images/airplane.png``: an airliner. Run it from the repository's root."""
+"""Draws the photograph of the examples, ``docs/images/airplane.png``: an airliner.
+
+Run it from the repository's root.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Draws the digit of the examples, ``docs/images/digit.png``: a 3 in ink on paper. Run it from the repository's root."""
+"""Draws the digit of the examples, ``docs/images/digit.png``: a 3 in ink on paper.
+
+Run it from the repository's root.
+"""
 
 from __future__ import annotations
 

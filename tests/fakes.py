@@ -26,7 +26,7 @@ from tests.profiles import Measured
 
 
 class Fakes:
-    """A catalogue in which chosen checkpoints count as loadable, over fake engines that tests may adjust."""
+    """Makes services. Tests set the fields first: checkpoints that have weights, profiles, limits and settings."""
 
     def __init__(self, cache_dir: Path) -> None:
         self.engines: dict[str, FakeEngine] = {}
@@ -46,7 +46,11 @@ class Fakes:
 
     @asynccontextmanager
     async def client(self, *, warm: bool = True) -> AsyncIterator[httpx.AsyncClient]:
-        """HTTP straight into the app, without a socket."""
+        """A client of a new service, which it calls without a socket.
+
+        Args:
+            warm: whether the checkpoints are loaded first, as at a real start.
+        """
         catalogue = _Chosen(self.settings.cache_dir, self.loadable, self.top1)
         placement = LocalPlacement(
             self.load,
@@ -65,7 +69,7 @@ class Fakes:
 
     @asynccontextmanager
     async def busy(self, client: httpx.AsyncClient, name: str, query: str = "") -> AsyncIterator[None]:
-        """A request is on the device, and does not end before the block does."""
+        """Keeps the device busy with a request for a checkpoint, which is answered at the end of the block."""
         engine, began, release = self.engines[name], threading.Event(), threading.Event()
         run = engine.run
 
@@ -86,7 +90,7 @@ class Fakes:
 
 
 async def until_resident(client: httpx.AsyncClient, name: str) -> None:
-    """Waits for a load that goes on by itself."""
+    """Waits until a load in the background is over."""
     for _ in range(3_000):
         if (await client.get(f"/models/{name}")).json()["resident"]:
             return
@@ -95,6 +99,8 @@ async def until_resident(client: httpx.AsyncClient, name: str) -> None:
 
 
 class _Chosen(Catalogue):
+    """A catalogue in which the chosen checkpoints, and no others, have weights."""
+
     def __init__(self, cache_dir: Path, loadable: set[str], top1: dict[str, float | None]) -> None:
         super().__init__(cache_dir)
         self._loadable = loadable

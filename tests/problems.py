@@ -1,4 +1,4 @@
-"""Checking that an answer is a problem document, whole."""
+"""A check for problem documents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.domain.errors import PROBLEMS
 
 
 def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
-    """Checks that an answer is that problem, whole, and returns it."""
+    """Checks that an answer is a complete problem document of that status and kind, and returns it."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = answer.json()

@@ -1,7 +1,6 @@
-"""HTTP: paths, their documentation, and problems for everything that is no answer.
+"""The ASGI application: its paths, and their documentation for ``/docs``.
 
-Gets everything it needs as arguments, and knows neither Ray nor torch, so that all of HTTP runs in tests without
-either.
+It gets everything it needs as arguments and imports neither Ray nor torch, so that tests run all of HTTP without them.
 """
 
 from __future__ import annotations
@@ -10,21 +9,18 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.checkpoints.catalogue import Catalogue
 from service.config.settings import Settings
-from service.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE, Failure, known_failure
+from service.domain.errors import TABLE
 from service.domain.placement import Placement
 from service.domain.query import Query
-from service.http.callers import announces_body
 from service.http.classify import ClassifyPath
 from service.http.docs_pages import add_docs_pages
-from service.http.models import Paths
-from service.http.responses import PROBLEM_MEDIA_TYPE, problem
+from service.http.models import ModelPaths
+from service.http.problems import PROBLEM_MEDIA_TYPE, add_problems_paths, answer_errors_with_problems
 from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
 from service.inference.classifier import Classifier
 from service.routing.router import Router
@@ -41,14 +37,21 @@ def create_app(
     lifespan: Lifespan | None = None,
     targets: Targets | None = None,
 ) -> FastAPI:
-    """The whole HTTP contract over a catalogue of checkpoints and a placement of predictors. Without targets this
-    process is all there is to measure."""
+    """The whole HTTP contract.
+
+    Args:
+        catalogue: the checkpoints that requests may name.
+        placement: the predictors that serve them.
+        settings: limits, defaults, and whether accesses are logged.
+        lifespan: what runs while the application does; nothing by default.
+        targets: the processes whose metrics ``/metrics`` joins; this process alone by default.
+    """
     app = FastAPI(
         title="TopFive",
-        description="A picture in, the five most probable labels out.",
+        description="Send a picture, get its five most probable labels.",
         version="0.1.0",
         lifespan=lifespan,
-        # FastAPI's own take their scripts from the internet.
+        # FastAPI's own pages load their scripts from the internet.
         docs_url=None,
         redoc_url=None,
     )
@@ -67,45 +70,36 @@ def create_app(
         openapi_extra={"parameters": _parameters(), "requestBody": _REQUEST_BODY},
     )
 
-    paths = Paths(catalogue, placement, router, settings)
-    paths.add_to(app)
+    model_paths = ModelPaths(catalogue, placement, router, settings)
+    model_paths.add_to(app)
     app.add_api_route(
         "/route",
-        paths.route,
+        model_paths.route,
         methods=["POST"],
         response_model=RouteAnswer,
-        summary="Which checkpoint would answer now, and why",
+        summary="Say which checkpoint would answer now, and why",
         openapi_extra={"parameters": _parameters()},
     )
 
     add_metrics_paths(app, targets or OwnProcess())
 
-    @app.get("/healthz", summary="200 while the process lives")
+    @app.get("/healthz", summary="200 while the process runs")
     async def healthz() -> dict[str, str]:
         return {"status": "live"}
 
-    @app.get("/readyz", summary="200 once everything that is to be served is loaded, 503 before and while stopping")
+    @app.get("/readyz", summary="200 once the networks to serve are loaded; 503 before that, and while stopping")
     async def readyz() -> dict[str, str]:
         placement.check_ready()
         return {"status": "ready"}
 
-    @app.get("/problems", summary="Every kind of problem that answers may have")
-    async def list_problems() -> dict[str, list[dict[str, Any]]]:
-        return {"problems": [_kind(slug) for slug in PROBLEMS]}
-
-    @app.get("/problems/{slug}", summary="What a kind of problem means and what to do about it")
-    async def show_problem(slug: str) -> dict[str, Any]:
-        if slug not in PROBLEMS:
-            raise HTTPException(404)
-        return _kind(slug)
-
-    _answer_with_problems(app)
+    add_problems_paths(app)
+    answer_errors_with_problems(app)
     return app
 
 
 class _ClassifyFirst:
-    """Takes ``POST /classify`` before routing, dependencies and exit stacks do, which that path needs none of and
-    which cost it a third of its time. The route stays for the documentation, and for every other method."""
+    """Middleware that answers ``POST /classify`` itself. FastAPI's routing, dependencies and exit stacks cost that path
+    a third of its time, and it needs none of them. The route stays for the documentation and for other methods."""
 
     def __init__(self, app: ASGIApp, path: ClassifyPath) -> None:
         self._app = app
@@ -119,43 +113,9 @@ class _ClassifyFirst:
             await self._app(scope, receive, send)
 
 
-def _answer_with_problems(app: FastAPI) -> None:
-    """Everything that is raised in a handler, by Starlette or by us, leaves as a problem document."""
-
-    def unread(request: Request) -> dict[str, str]:
-        # None of these paths reads a body, however long it goes on.
-        return {"Connection": "close"} if announces_body(request) else {}
-
-    async def from_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(error.status_code)
-        if kind is None:
-            return problem(Failure("bad-body", str(error.detail)), unread(request))
-        headers = {**(error.headers or {}), **unread(request)}
-        return problem(Failure(kind.slug, f"{request.method} {request.url.path}"), headers)
-
-    async def from_validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        return problem(Failure("bad-parameter", f"{first['loc'][-1]}: {first['msg']}"), unread(request))
-
-    async def from_table(request: Request, error: Exception) -> Response:
-        return problem(known_failure(error), unread(request))
-
-    app.add_exception_handler(HTTPException, from_http)
-    app.add_exception_handler(RequestValidationError, from_validation)
-    for kind in (*TABLE, Exception):
-        app.add_exception_handler(kind, from_table)
-
-
-def _kind(slug: str) -> dict[str, Any]:
-    problem = PROBLEMS[slug]
-    return {"type": problem.type, "status": problem.status, "title": problem.title, "mend": problem.mend}
-
-
 _REQUEST_BODY: dict[str, Any] = {
-    "description": "The bytes of a JPEG, PNG, WebP, GIF or BMP file; or multipart, every part with a file name; or "
-    "JSON with base64. At most 64 pictures.",
+    "description": "The bytes of a JPEG, PNG, WebP, GIF or BMP file; or multipart/form-data, whose parts with a file "
+    "name are the pictures; or JSON with pictures in base64. At most 64 pictures.",
     "required": True,
     "content": {
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -166,7 +126,7 @@ _REQUEST_BODY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "properties": {
-                    "image": {"type": "string", "description": "base64, or a data: URL"},
+                    "image": {"type": "string", "description": "Base64, or a data: URL."},
                     "images": {"type": "array", "items": {"type": "string"}, "maxItems": 64},
                 },
             }
@@ -176,7 +136,7 @@ _REQUEST_BODY: dict[str, Any] = {
 
 
 def _parameters() -> list[dict[str, Any]]:
-    """The query parameters for /docs, out of the model that checks them."""
+    """OpenAPI's description of the query parameters, from the model that checks them."""
     return [
         {
             "name": name,
@@ -190,6 +150,7 @@ def _parameters() -> list[dict[str, Any]]:
 
 
 def _responses() -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of the answers: one for each status."""
     documented: dict[int | str, dict[str, Any]] = {200: {"model": Answer | BulkAnswer}}
     for row in TABLE.values():
         documented.setdefault(

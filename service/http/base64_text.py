@@ -1,29 +1,32 @@
-"""Base64 as clients write it: RFC 4648's alphabet or the one for URLs, with padding or without, with line breaks."""
+"""Base64 as clients write it: in RFC 4648's standard or URL-safe alphabet, padded or not, with or without line breaks.
+
+Python's own decoders take one alphabet and one form of padding, and a whole text at once.
+"""
 
 from __future__ import annotations
 
 import binascii
 from collections.abc import Callable
 
-#: Characters that are decoded at once: below a millisecond, after which other threads may run.
+#: Characters decoded at once. It takes less than a millisecond, after which other threads may run.
 _SLICE = 256 * 1024
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 _SPACES = b" \t\r\n\v\f"
 
 
 class Base64Error(ValueError):
-    """The text is no base64; says why."""
+    """A text is not base64. The message says why."""
 
 
 def decode(text: memoryview | bytes, pause: Callable[[], object] = lambda: None) -> bytes:
     """The bytes that a base64 text stands for.
 
     Args:
-        text: ASCII.
-        pause: called now and then, so that a long text need not keep other threads from running.
+        text: ASCII characters.
+        pause: called between slices of a long text, to let other threads run.
 
     Raises:
-        Base64Error: it has other characters, or an impossible length.
+        Base64Error: the text has other characters, or a length that no bytes encode to.
     """
     pieces: list[bytes] = []
     rest = b""
@@ -31,7 +34,7 @@ def decode(text: memoryview | bytes, pause: Callable[[], object] = lambda: None)
         if start:
             pause()
         rest += bytes(text[start : start + _SLICE]).translate(_TO_STANDARD, _SPACES)
-        # Padding, of two characters at most, stays for the end.
+        # The last three characters may be padding, which only the end may have.
         whole = (len(rest) - 3) // 4 * 4
         if whole > 0:
             pieces.append(_decoded(rest[:whole], padded=False))
@@ -41,21 +44,21 @@ def decode(text: memoryview | bytes, pause: Callable[[], object] = lambda: None)
 
 
 def _padded(end: bytes) -> bytes:
-    """The last few characters with the padding that belongs to them."""
+    """The last characters of a text, with the padding that their number requires."""
     digits = end.rstrip(b"=")
     padding = len(end) - len(digits)
     missing = -len(digits) % 4
     if missing == 3:
-        raise Base64Error("a character is missing or too many at its end")
+        raise Base64Error("it ends with one character too many, or lacks some")
     if padding not in (0, missing):
-        raise Base64Error("its padding with = is wrong")
+        raise Base64Error("its padding (=) has the wrong length")
     return digits + missing * b"="
 
 
 def _decoded(text: bytes, *, padded: bool = True) -> bytes:
     if b"=" in (text.rstrip(b"=") if padded else text):
-        raise Base64Error("there is an = before its end")
+        raise Base64Error("it has an = before its end")
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as error:
-        raise Base64Error("it has other characters than A-Z, a-z, 0-9, + and / (or - and _)") from error
+        raise Base64Error("it has characters other than A-Z, a-z, 0-9, + and / (or - and _)") from error

@@ -1,4 +1,4 @@
-"""Who may load and unload networks: callers on the service's own machine, and not web pages from elsewhere."""
+"""Who may load and unload networks: callers on the service's own machine, but no web pages of other sites."""
 
 from __future__ import annotations
 
@@ -9,60 +9,64 @@ from fastapi import Request
 
 from service.domain.errors import BadBodyError, ForbiddenError
 
-#: Headers in which a proxy says that it asks for somebody else, without an address that is read here.
+#: Headers in which proxies name the caller in forms that are not parsed here. Any of them means another caller.
 _OTHER_PROXIES = ("forwarded", "x-real-ip", "via")
 
 
 async def only_from_this_machine(request: Request) -> None:
-    """A dependency of paths that change what the service does for everybody.
+    """A FastAPI dependency for paths that change what the service does for everybody.
 
-    Behind HAProxy every request comes from this machine; HAProxy adds the address of its own caller to
-    ``X-Forwarded-For``. That header never makes a stranger local: the peer must be local, and everybody in the header
-    too. What browsers say is checked beside that, since any page that somebody on this machine opens can send a POST to
-    localhost; under a name that is no name of this machine (DNS rebinding) even as if from the same origin.
+    Behind HAProxy every request comes from this machine, and HAProxy adds its caller's address to
+    ``X-Forwarded-For``. So the peer must be local and every address in that header too; a remote caller gains nothing
+    by writing a local address into it.
+
+    Browsers need two more checks. Any page that is open on this machine can send a POST to localhost, so ``Origin``
+    or ``Sec-Fetch-Site`` must name a page of this machine. A page can also reach the service under its own host name
+    (DNS rebinding), which makes the request same-origin, so ``Host`` must be a name of this machine.
 
     Raises:
-        ForbiddenError: the caller is somewhere else, or is a web page from somewhere else.
+        ForbiddenError: the caller is on another machine, or is a web page of another site.
     """
     headers = request.headers
     peer = None if request.client is None else request.client.host
     forwarded = [part.strip() for value in headers.getlist("x-forwarded-for") for part in value.split(",")]
     for address in (peer, *forwarded):
         if address is None or not is_loopback(address):
-            raise ForbiddenError(f"only callers on the service's own machine may do this, and you come from {address}")
+            raise ForbiddenError(f"only callers on the service's own machine may do this; you call from {address}")
     for name in _OTHER_PROXIES:
         if name in headers:
             raise ForbiddenError(
-                f"only callers on the service's own machine may do this, and you come through a proxy ({name})"
+                f"only callers on the service's own machine may do this; you call through a proxy (header {name})"
             )
     origins = headers.getlist("origin")
     for origin in origins:
         if not _is_local_origin(origin):
-            raise ForbiddenError(f"only web pages of this machine may do this, and not one of {origin[:100]!r}")
+            raise ForbiddenError(f"only web pages of this machine may do this; this one is of {origin[:100]!r}")
     if not origins and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise ForbiddenError("only web pages of this machine may do this, and not one of another site")
+        raise ForbiddenError("only web pages of this machine may do this; this one is of another site")
     host = headers.get("host", "")
     if not _is_local_host(f"//{host}"):
-        raise ForbiddenError(f"ask for localhost: {host[:100]!r} may be anybody's name for this machine")
+        raise ForbiddenError(f"send this to localhost: anybody can point the name {host[:100]!r} at this machine")
 
 
 async def no_body(request: Request) -> None:
-    """A dependency of paths that take no body: one that is announced is refused, and not read.
+    """A FastAPI dependency for paths that take no body. It does not read the body that it refuses.
 
     Raises:
-        BadBodyError: there is one.
+        BadBodyError: the request announces a body.
     """
     if announces_body(request):
-        raise BadBodyError(f"{request.method} {request.url.path} takes no body; leave it away")
+        raise BadBodyError(f"{request.method} {request.url.path} takes no body; send it without one")
 
 
 def announces_body(request: Request) -> bool:
-    """Whether a request's headers say that a body comes."""
+    """Whether a request's headers say that a body follows."""
     return "transfer-encoding" in request.headers or request.headers.get("content-length", "0").strip("0") != ""
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an IP address means this machine."""
+    """Whether an address is a loopback IP address, which only this machine has. IPv4 addresses mapped into IPv6 count
+    too; names do not."""
     try:
         found = ipaddress.ip_address(address.strip("[]"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""A client that goes away frees its place: the request's task is cancelled, and with it its place in the queue."""
+"""Cancels the request of a client that disconnects, which frees the places of its pictures in the queue."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from types import TracebackType
 
 from starlette.types import Receive
 
-#: A request that is answered within so long is not watched: it frees its place anyway, and a watch would cost it
-#: as much as its answer.
+#: A request is watched once it is this old. Most are answered before, and a watch would cost as much as their answer.
 _AFTER_S = 0.03
 
 
 class Watch:
-    """Cancels the task in which it is used when the client disconnects. The body must have been read.
+    """A context manager that cancels the task inside it when the client disconnects.
 
-    ``gone`` tells that cancellation from others, which are not caught.
+    It ends that cancellation itself, so that the task goes on after the ``with`` block; ``gone`` says that it happened.
+    Cancellations by anybody else pass through.
+
+    Args:
+        receive: ASGI's; the request's body must have been read from it.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -39,7 +42,7 @@ class Watch:
             self._watching.cancel()
         if self.gone and isinstance(error, asyncio.CancelledError):
             assert self._task is not None
-            # Somebody else may have cancelled it too.
+            # The server may have cancelled the task too, and that cancellation must go on.
             return self._task.uncancel() <= self._cancelled_before
         return False
 

@@ -1,4 +1,4 @@
-"""``GET /docs`` and ``GET /redoc``, with everything they need: neither page asks anybody but the service."""
+"""``GET /docs`` and ``GET /redoc``, which load nothing from the internet."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 _ASSETS = "/docs/assets"
-#: Browsers hold the pages to it: Redoc shows a logo from its makers' server, and Swagger UI has a validator in the
-#: internet check documents.
+#: Keeps browsers from other servers: Redoc would load its makers' logo, and Swagger UI would send the document to a
+#: validator.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; worker-src 'self' blob:"
@@ -19,13 +19,13 @@ _POLICY = (
 
 
 def add_docs_pages(app: FastAPI) -> None:
-    """Registers the pages, and their scripts and styles out of the package ``fastapi_offline``."""
+    """Adds the two pages, and their scripts and styles from the package ``fastapi_offline``."""
     app.mount(_ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")), name="docs assets")
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         root = request.scope.get("root_path", "")
-        return _held_to_itself(
+        return _with_policy(
             get_swagger_ui_html(
                 openapi_url=f"{root}{app.openapi_url}",
                 title=app.title,
@@ -39,7 +39,7 @@ def add_docs_pages(app: FastAPI) -> None:
     @app.get("/redoc", include_in_schema=False)
     async def redoc(request: Request) -> HTMLResponse:
         root = request.scope.get("root_path", "")
-        return _held_to_itself(
+        return _with_policy(
             get_redoc_html(
                 openapi_url=f"{root}{app.openapi_url}",
                 title=app.title,
@@ -50,6 +50,6 @@ def add_docs_pages(app: FastAPI) -> None:
         )
 
 
-def _held_to_itself(page: HTMLResponse) -> HTMLResponse:
+def _with_policy(page: HTMLResponse) -> HTMLResponse:
     page.headers["Content-Security-Policy"] = _POLICY
     return page

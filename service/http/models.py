@@ -1,4 +1,4 @@
-"""The paths beside ``/classify``: what would answer (``/route``), what there is, and loading and unloading it."""
+"""``/models``: list checkpoints, load and unload them. And ``POST /route``: which of them would answer now."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from service.domain.errors import DEADLINE_MISSED, Failure
 from service.domain.placement import Placement
 from service.domain.query import Query
 from service.http.callers import no_body, only_from_this_machine
-from service.http.classify import read_query
-from service.http.responses import model_row, problem
+from service.http.problems import problem
+from service.http.requests import read_query
+from service.http.responses import model_row
 from service.http.schemas import MemoryRow, ModelList, ModelRow, NoQuery, RouteAnswer, UnloadQuery
 from service.routing.router import Router
 
-#: The picture that predictions without one are for: a photograph as phones and cameras' web versions make them.
+#: Predictions that are made without a picture assume a photograph of this size, as phones make them for the web.
 _PHOTOGRAPH_BYTES = 100_000
 
 
-class Paths:
-    """Handlers over a catalogue and a placement."""
+class ModelPaths:
+    """The handlers of these paths."""
 
     def __init__(self, catalogue: Catalogue, placement: Placement, router: Router, settings: Settings) -> None:
         self._catalogue = catalogue
@@ -33,9 +34,9 @@ class Paths:
         self._settings = settings
 
     def add_to(self, app: FastAPI) -> None:
-        """Registers the paths that need no documentation beyond their shapes."""
-        app.get("/models", summary="Every checkpoint, and every variant that has none")(self.list_models)
-        app.get("/models/{name}", summary="One checkpoint, by variant, alias or variant@label_set")(self.show_model)
+        """Adds the paths below ``/models``; ``/route`` needs the documentation that ``/classify`` has."""
+        app.get("/models", summary="List every checkpoint, and every variant that has none")(self.list_models)
+        app.get("/models/{name}", summary="Show one, by variant, alias or variant@label_set")(self.show_model)
         from_here = [Depends(only_from_this_machine), Depends(no_body)]
         app.post(
             "/models/{name}/load",
@@ -45,13 +46,13 @@ class Paths:
         )(self.load_model)
         app.post(
             "/models/{name}/unload",
-            summary="Give a checkpoint's memory back (wait=true: once idle; only from the service's own machine)",
+            summary="Unload a checkpoint from memory (wait=true: once it is idle; only from the service's own machine)",
             response_model=ModelRow,
             dependencies=from_here,
         )(self.unload_model)
 
     async def route(self, request: Request) -> RouteAnswer:
-        """The decision for a photograph that would come now, without one."""
+        """Decides as for a photograph that arrives now, and neither queues nor loads anything."""
         query = read_query(Query, request.scope["query_string"])
         now = time.monotonic()
         checkpoints = self._router.candidates(query, now)
@@ -76,27 +77,29 @@ class Paths:
         return self._row(self._catalogue.find(name))
 
     async def load_model(self, name: str, request: Request) -> Response:
-        """Loads a checkpoint, after which it is first in line to stay. 504 where that takes longer than a request
-        may; it goes on all the same."""
+        """Loads a checkpoint, which counts as a use of it. Answers 504 after the default latency; the load goes on."""
         read_query(NoQuery, request.scope["query_string"])
         checkpoint = self._loadable(name)
         try:
             async with asyncio.timeout(self._settings.default_latency_ms / 1000):
                 failure = await self._placement.load(checkpoint)
         except TimeoutError:
-            failure = Failure(DEADLINE_MISSED, f"{checkpoint.name} is still being loaded")
+            failure = Failure(DEADLINE_MISSED, f"{checkpoint.name} is still loading; GET /models says when it is ready")
         return self._answer(checkpoint, failure)
 
     async def unload_model(self, name: str, request: Request) -> Response:
-        """Unloads a checkpoint; it is loaded again when it is asked for. 504 where its requests in flight take longer
-        than a request may; it stays in memory then, and takes new ones again."""
+        """Unloads a checkpoint; the next request for it loads it again. Answers 504 if its requests in flight take
+        longer than the default latency; it then stays in memory and takes new requests again."""
         query = read_query(UnloadQuery, request.scope["query_string"])
         checkpoint = self._loadable(name)
         try:
             async with asyncio.timeout(self._settings.default_latency_ms / 1000):
                 failure = await self._placement.unload(checkpoint, wait=query.wait)
         except TimeoutError:
-            failure = Failure(DEADLINE_MISSED, f"{checkpoint.name} is still in use, and stays in memory")
+            failure = Failure(
+                DEADLINE_MISSED,
+                f"{checkpoint.name} is still in use, and stays in memory",
+            )
         return self._answer(checkpoint, failure)
 
     def _loadable(self, name: str) -> Checkpoint:

@@ -1,9 +1,14 @@
-"""``multipart/form-data`` (RFC 7578, in the form of RFC 2046): the files in a body that is in memory.
+"""``multipart/form-data`` (RFC 7578, in the syntax of RFC 2046): the files in a body that is in memory.
 
-Libraries for this parse a stream, for which they step through it in Python, keep every field as text and spool every
-file. Here the whole body is in memory: boundaries are searched for, and nothing but files is copied. What common
-clients make of the two documents is read: lines that end with LF alone, text before the first boundary and after the
-last, parts without a type, names in any encoding, base64 as a transfer encoding.
+The parser reads what clients send beyond the letter of the two documents: lines that end with LF alone, spaces after a
+boundary, text before the first boundary and after the last, parts without a Content-Disposition or Content-Type, file
+names in any encoding, and base64 or quoted-printable as transfer encodings.
+
+No library reads all of that: ``multipart`` 2.0 and ``python-multipart`` 0.0.34, which Starlette uses, refuse LF alone,
+spaces after the first boundary and parts without a Content-Disposition; Werkzeug 3.1 refuses the last too, and names
+that are not UTF-8. All three parse a stream, so they copy a file at least twice, where this parser searches the body in
+place and copies each file once. They bound the number and size of fields late or not at all, and 2 MB of almost
+boundaries keep ``python-multipart`` busy for seconds.
 """
 
 from __future__ import annotations
@@ -16,16 +21,17 @@ from typing import NamedTuple
 from service.domain.errors import BadBodyError
 from service.http import base64_text
 
-#: RFC 2046 allows 70 characters; some clients take more.
+#: RFC 2046 allows 70 characters; some clients use more.
 _LONGEST_BOUNDARY = 250
-#: Limits on a part's headers, and on the parts that are no files: their number, and the bytes of one.
+#: Limits: bytes of a part's headers, parts without a file name, and bytes of one of these.
 _MAX_HEADERS = 8 * 1024
 MAX_FIELDS = 1_000
 MAX_FIELD_BYTES = 1_000_000
-#: Bytes that are searched at once: below a millisecond in the worst case, after which other threads may run.
+#: Bytes searched at once. It takes less than a millisecond in the worst case, after which other threads may run.
 _WINDOW = 64 * 1024
-#: Spaces that may follow a boundary on its line, and lines that begin with the boundary and are none.
+#: Spaces and tabs that may follow a boundary on its line.
 _PADDING = 100
+#: Lines in the parts that may begin with the boundary and go on with other text.
 _MAX_FALSE = 1_000
 _LINE_ENDS = (b"\r\n", b"\n")
 
@@ -36,22 +42,26 @@ class _Delimiter(NamedTuple):
     """A boundary on a line of its own."""
 
     start: int
-    """Where the line break before it begins, which belongs to it."""
+    """Where it begins, with the line break before it, which belongs to it."""
     end: int
+    """Where its line ends, before the line break."""
     last: bool
+    """Whether it ends the body: it is followed by ``--``."""
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary in a Content-Type. Every other parameter is ignored, ``charset`` above all.
+    """The boundary in a Content-Type. Other parameters are ignored, ``charset`` too.
 
     Raises:
-        BadBodyError: there is none, or it cannot be one.
+        BadBodyError: there is no boundary, or it is longer than a boundary may be.
     """
     boundary = _parameters(content_type).get("boundary", "").rstrip().encode("latin-1", "replace")
     if not boundary:
-        raise BadBodyError("broken multipart body: its Content-Type has no boundary")
+        raise BadBodyError("broken multipart body: its Content-Type names no boundary")
     if len(boundary) > _LONGEST_BOUNDARY or b"\r" in boundary or b"\n" in boundary:
-        raise BadBodyError(f"broken multipart body: a boundary is one line of {_LONGEST_BOUNDARY} characters at most")
+        raise BadBodyError(
+            f"broken multipart body: its boundary must be one line of {_LONGEST_BOUNDARY} characters at most"
+        )
     return boundary
 
 
@@ -60,12 +70,12 @@ def files(content: bytes, boundary: bytes, max_files: int, pause: Callable[[], o
 
     Args:
         content: the body.
-        boundary: as ``boundary_of`` has it.
-        max_files: more are an error.
-        pause: called now and then, so that a large body need not keep other threads from running.
+        boundary: from ``boundary_of``.
+        max_files: more files than that are an error.
+        pause: called now and then while a large body is read, to let other threads run.
 
     Raises:
-        BadBodyError: the body is broken, or has more or larger parts than it may.
+        BadBodyError: the body is broken, or has too many or too large parts.
     """
     found: list[bytes] = []
     fields = 0
@@ -76,7 +86,7 @@ def files(content: bytes, boundary: bytes, max_files: int, pause: Callable[[], o
                 raise BadBodyError(f"the multipart body has more than {MAX_FIELDS:,} parts without a file name")
             if len(part) > MAX_FIELD_BYTES:
                 raise BadBodyError(
-                    f"a part without a file name has {len(part):,} bytes, and may have {MAX_FIELD_BYTES:,}; a picture "
+                    f"a part without a file name has {len(part):,} bytes; it may have {MAX_FIELD_BYTES:,}. A picture "
                     "needs a file name: curl sends one for -F image=@FILE"
                 )
             continue
@@ -86,8 +96,8 @@ def files(content: bytes, boundary: bytes, max_files: int, pause: Callable[[], o
     return found
 
 
-class _Lines:
-    """The boundaries of one body."""
+class _Delimiters:
+    """Finds the delimiters of one body."""
 
     def __init__(self, content: bytes, boundary: bytes, pause: Callable[[], object]) -> None:
         self._content = content
@@ -96,7 +106,11 @@ class _Lines:
         self._false = 0
 
     def first(self) -> tuple[_Delimiter, bytes]:
-        """The first boundary, and how lines end in this body."""
+        """The first delimiter, and how the lines of this body end.
+
+        Raises:
+            BadBodyError: there is no delimiter.
+        """
         first: tuple[_Delimiter, bytes] | None = None
         for line_end in _LINE_ENDS:
             found = self._at(0, 0, line_end) if self._content.startswith(self._text) else None
@@ -112,7 +126,11 @@ class _Lines:
         return first
 
     def next(self, start: int, line_end: bytes, stop: int | None = None) -> _Delimiter | None:
-        """The first boundary that begins at ``start`` or later, and before ``stop``."""
+        """The first delimiter that begins at ``start`` or later and before ``stop``; None if there is none.
+
+        Raises:
+            BadBodyError: too many other lines begin with the boundary.
+        """
         text = line_end + self._text
         stop = len(self._content) if stop is None else stop
         while start < stop:
@@ -127,11 +145,17 @@ class _Lines:
             start = found + len(text)
             self._false += 1
             if self._false > _MAX_FALSE:
-                raise BadBodyError("broken multipart body: its boundary occurs again and again in its parts")
+                raise BadBodyError("broken multipart body: too many lines of its parts begin with its boundary")
         return None
 
     def _at(self, start: int, line_break: int, line_end: bytes) -> _Delimiter | None:
-        """The delimiter that begins there, unless other text follows the boundary on its line."""
+        """The delimiter that begins at ``start``; None if other text follows the boundary on its line.
+
+        Args:
+            start: where the boundary, or the line break before it, begins.
+            line_break: length of that line break; 0 at the start of the body.
+            line_end: how lines end.
+        """
         end = start + line_break + len(self._text)
         if self._content.startswith(b"--", end):
             return _Delimiter(start, end, last=True)
@@ -141,14 +165,14 @@ class _Lines:
 
 
 def _parts(content: bytes, boundary: bytes, pause: Callable[[], object]) -> Iterator[tuple[memoryview, dict[str, str]]]:
-    """Each part: its content and its headers."""
-    view, lines = memoryview(content), _Lines(content, boundary, pause)
-    before, line_end = lines.first()
+    """The parts of a body: the content and the headers of each."""
+    view, delimiters = memoryview(content), _Delimiters(content, boundary, pause)
+    before, line_end = delimiters.first()
     while not before.last:
-        after = lines.next(before.end, line_end)
+        after = delimiters.next(before.end, line_end)
         if after is None:
             raise BadBodyError("broken multipart body: it ends without its last boundary; was it cut off?")
-        # Of an empty part, the line break that ends its headers may be the one that begins the next boundary.
+        # The empty line after the headers of an empty part may be the line break that begins the next delimiter.
         blank = content.find(2 * line_end, before.end, min(after.start + len(line_end), before.end + _MAX_HEADERS))
         if blank < 0:
             why = "are too long" if after.start - before.end > _MAX_HEADERS else "do not end with an empty line"
@@ -158,22 +182,22 @@ def _parts(content: bytes, boundary: bytes, pause: Callable[[], object]) -> Iter
 
 
 def _headers(block: bytes) -> dict[str, str]:
-    """A part's headers, by their names in lower case; a line that begins with a space goes on with the one before."""
+    """A part's headers, by their names in lower case. A line that begins with a space continues the line before."""
     text = re.sub(r"\r?\n[ \t]+", " ", block.decode("latin-1"))
     pairs = (line.partition(":") for line in text.splitlines())
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 def _file_name(headers: dict[str, str]) -> str:
-    """The part's file name; empty if it has none, as where no file was chosen in a form."""
+    """A part's file name. It is empty if the part has none, or if no file was chosen in a form."""
     parameters = _parameters(headers.get("content-disposition", ""))
-    # RFC 5987's form, and RFC 2231's of a name in pieces.
+    # RFC 5987 writes names with an encoding as filename*, RFC 2231 long ones in numbered pieces.
     names = (parameters.get(key, "") for key in ("filename", "filename*", "filename*0", "filename*0*"))
     return next((name for name in names if name), "")
 
 
 def _parameters(header: str) -> dict[str, str]:
-    """What follows a header's value, as in ``form-data; name="a"``, by names in lower case."""
+    """The parameters of a header, as in ``form-data; name="a"``, by their names in lower case."""
     found: dict[str, str] = {}
     for name, quoted, plain in _PARAMETER.findall(header):
         found.setdefault(name.lower(), quoted or plain.strip())
@@ -181,6 +205,7 @@ def _parameters(header: str) -> dict[str, str]:
 
 
 def _decoded(part: memoryview, encoding: str, pause: Callable[[], object]) -> bytes:
+    """A part's content without its transfer encoding."""
     match encoding.lower():
         case "" | "binary" | "8bit" | "7bit":
             return bytes(part)
@@ -188,7 +213,7 @@ def _decoded(part: memoryview, encoding: str, pause: Callable[[], object]) -> by
             try:
                 return base64_text.decode(part, pause)
             except base64_text.Base64Error as error:
-                raise BadBodyError(f"a part's Content-Transfer-Encoding is base64, and it is not: {error}") from error
+                raise BadBodyError(f"a part's Content-Transfer-Encoding is base64, but it is not: {error}") from error
         case "quoted-printable":
             return binascii.a2b_qp(bytes(part))
-    raise BadBodyError(f"a part's Content-Transfer-Encoding is {encoding[:40]!r}; send pictures as they are")
+    raise BadBodyError(f"a part's Content-Transfer-Encoding is {encoding[:40]!r}; send the picture's bytes without one")

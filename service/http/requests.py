@@ -1,59 +1,82 @@
-"""The three kinds of body: multipart, JSON, and everything else, which is the bytes of one picture.
+"""What a request asks for: its query parameters, and the pictures in its body.
 
-curl's ``--data-binary`` sends a form's content type with a picture's bytes, so that only multipart and JSON are taken
-at their word.
+A body is multipart, JSON, or else the bytes of one picture, whatever its Content-Type says: curl's ``--data-binary``
+sends a form's type with any bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import codecs
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
+from urllib.parse import parse_qsl
 
-import msgspec
+from pydantic import BaseModel, ValidationError
 
-from service.domain.errors import BadBodyError, Failure, NoPictureError, failure_of
-from service.http import base64_text, multipart
+from service.domain.errors import BadParameterError, Failure, NoPictureError
+from service.domain.validation import first_error
+from service.http import json_body, multipart
 from service.http.uploads import Upload
 
 T = TypeVar("T")
+Parameters = TypeVar("Parameters", bound=BaseModel)
 
-#: Pictures in one request at most.
+#: Most pictures in one request.
 MAX_PICTURES = 64
-#: What is larger, or has more parts, is read in a thread: on the event loop it would take more than a third of a
-#: millisecond from everybody.
+#: Bodies of at least so many bytes, or with more parts, are parsed in a thread. On the event loop they would delay
+#: every other request by more than a third of a millisecond.
 _LARGE = 64 * 1024
+#: A picture of at least so many bytes, if it came in several chunks, is joined in a thread.
 _LARGE_PICTURE = 256 * 1024
 _MANY_PARTS = 16
-#: Commas in a JSON body at most. 64 pictures have two each, as ``data:`` URLs; thousands are junk, which takes many
-#: times its size in memory once it is read.
-_MAX_COMMAS = 1_000
-#: Characters of an error's text that an answer repeats.
-_MAX_TEXT = 200
-_WINDOW = 1024 * 1024
-#: Of a data: URL, before its base64.
-_MAX_HEAD = 256
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="body")
-_DATA_URL = re.compile(rb"data:[^,]*?;base64,", re.IGNORECASE)
+
+
+@lru_cache(maxsize=1024)
+def read_query(kind: type[Parameters], raw: bytes) -> Parameters:
+    """The checked parameters in a query string. They are cached: clients send the same few again and again.
+
+    Args:
+        kind: the model of the parameters that the path takes.
+        raw: the query string, percent-encoded.
+
+    Raises:
+        BadParameterError: a parameter is unknown or given twice, or its value is not allowed.
+    """
+    pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True)
+    names = [name for name, _ in pairs]
+    for name in names:
+        if name not in kind.model_fields:
+            known = ", ".join(kind.model_fields) or "none"
+            raise BadParameterError(f"unknown parameter {name!r}; known: {known}")
+        if names.count(name) > 1:
+            raise BadParameterError(f"{name} is given {names.count(name)} times; give it once")
+    try:
+        return kind.model_validate(dict(pairs))
+    except ValidationError as error:
+        first = first_error(error)
+        raise BadParameterError(f"{first.field}={first.given}: {first.reason}") from error
 
 
 class Body(NamedTuple):
-    """The pictures of a request; an entry of a bulk request that cannot be read is the failure to answer with."""
+    """The pictures of a request."""
 
     pictures: list[bytes | Failure]
+    """The bytes of each; in a bulk request, a failure in the place of one that cannot be read."""
     bulk: bool
+    """Whether the answer lists results, which it does for several files and for ``images``."""
 
 
 async def read_body(upload: Upload, content_type: str) -> Body:
     """The pictures in a request's body.
 
     Raises:
-        BadBodyError, NoPictureError: as their names say.
+        BadBodyError: the multipart, JSON or base64 is broken, or has too many pictures or other parts.
+        NoPictureError: there is no picture in it.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -79,15 +102,15 @@ def _is_json(kind: str) -> bool:
 
 
 class _Breaks:
-    """Lets other threads run now and then. Without it the event loop gets the interpreter's lock once in five
-    milliseconds."""
+    """A ``pause`` that lets other threads run. Without it, the event loop would get the interpreter's lock once in five
+    milliseconds only."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
 
     def __call__(self) -> None:
         if time.perf_counter() - self._last > 0.0003:
-            # Whoever waits for the lock takes longer to wake up than a sleep of no length is.
+            # After time.sleep(0) this thread would have the lock again before another one is awake.
             time.sleep(0.0001)
             self._last = time.perf_counter()
 
@@ -107,97 +130,5 @@ def _multipart(upload: Upload, boundary: bytes, pause: Callable[[], None] = _no_
     return Body(list(files), bulk=len(files) > 1)
 
 
-class _Pictures(msgspec.Struct, forbid_unknown_fields=True):
-    """A JSON body. Its strings stay where they are, in the bytes of the body."""
-
-    image: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    images: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
-
-
-_decoder = msgspec.json.Decoder(_Pictures)
-
-
 def _json(upload: Upload, pause: Callable[[], None] = _no_break) -> Body:
-    content = upload.content()
-    body = _parsed(content, pause)
-    image = None if body.image is msgspec.UNSET or bytes(body.image) == b"null" else body.image
-    images = None if body.images is msgspec.UNSET else body.images
-    if (image is None) == (images is None):
-        raise BadBodyError('the JSON body needs either "image" or "images"')
-    escaped = b"\\" in content
-    if image is not None:
-        return Body([_from_base64(_text(image, "image", escaped), pause)], bulk=False)
-    assert images is not None
-    if not 1 <= len(images) <= MAX_PICTURES:
-        raise BadBodyError(f'"images" has {len(images)} entries; 1 to {MAX_PICTURES} are allowed')
-    texts = [_text(raw, f"images[{index}]", escaped) for index, raw in enumerate(images)]
-    return Body([_entry(text, pause) for text in texts], bulk=True)
-
-
-def _parsed(content: bytes, pause: Callable[[], None]) -> _Pictures:
-    if b"\0" in content[:4]:
-        raise BadBodyError("broken JSON body: it is in UTF-16 or UTF-32, and JSON is sent in UTF-8")
-    commas = 0
-    for start in range(0, len(content), _WINDOW):
-        commas += content.count(b",", start, start + _WINDOW)
-        if commas > _MAX_COMMAS:
-            raise BadBodyError(
-                f'broken JSON body: more than {_MAX_COMMAS:,} members; it takes "image", a string, or "images", an '
-                f"array of 1 to {MAX_PICTURES} strings"
-            )
-        pause()
-    # RFC 8259 lets a reader ignore a byte order mark, which PowerShell and .NET write.
-    text = memoryview(content)[3:] if content.startswith(codecs.BOM_UTF8) else content
-    try:
-        return _decoder.decode(text)
-    except RecursionError as error:
-        raise BadBodyError("broken JSON body: it is nested too deeply") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadBodyError(f"broken JSON body: {_shortened(str(error))}") from error
-
-
-def _text(raw: msgspec.Raw, where: str, escaped: bool) -> bytes | memoryview:
-    """A string's characters; most of the time the body's own bytes.
-
-    Args:
-        raw: as it stands in the body.
-        where: in the body.
-        escaped: whether there may be escapes in it.
-    """
-    view = memoryview(raw)
-    if view[0] != ord('"'):
-        found = bytes(view[:_MAX_TEXT]).decode("utf-8", "replace")
-        raise BadBodyError(f"broken JSON body: {where} must be a string, not {found}")
-    if not escaped:
-        return view[1:-1]
-    try:
-        return msgspec.json.decode(raw, type=str).encode()
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise BadBodyError(f"broken JSON body: {where}: {_shortened(str(error))}") from error
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
-
-
-def _entry(text: bytes | memoryview, pause: Callable[[], None]) -> bytes | Failure:
-    try:
-        return _from_base64(text, pause)
-    except (BadBodyError, NoPictureError) as error:
-        return failure_of(error)
-
-
-def _from_base64(text: bytes | memoryview, pause: Callable[[], None]) -> bytes:
-    head = bytes(text[:_MAX_HEAD])
-    if head[:5].lower() == b"data:":
-        url = _DATA_URL.match(head)
-        if url is None:
-            raise BadBodyError("the data: URL is not base64 (data:image/png;base64,...)")
-        text = text[url.end() :]
-    try:
-        content = base64_text.decode(text, pause)
-    except base64_text.Base64Error as error:
-        raise BadBodyError(f"bad base64: {error}") from error
-    if not content:
-        raise NoPictureError("the picture is empty")
-    return content
+    return Body(*json_body.pictures(upload.content(), MAX_PICTURES, pause))

@@ -1,8 +1,7 @@
-"""Predictions and failures -> HTTP responses."""
+"""What is answered with 200: predictions as JSON, and checkpoints as the rows of ``GET /models``."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +12,13 @@ from models.checkpoints.catalogue import Checkpoint
 from models.checkpoints.labels import labels
 from service.domain.decision import Decision
 from service.domain.ensemble import Ensemble, members_of
-from service.domain.errors import SLOW_BODY, Failure, problem_document
+from service.domain.errors import Failure, problem_document
 from service.domain.prediction import Prediction
 from service.domain.snapshot import Snapshot
+from service.http.problems import problem
 from service.http.schemas import Answer, CheckpointAnswer, LabelProbability, MemberAnswer, ModelRow, Outlook, Timings
 from service.inference.ensemble import Average
 from service.routing.safety import Safety
-
-PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 def answer(prediction: Prediction, decision: Decision, k: int, total_s: float) -> Answer:
@@ -82,7 +80,7 @@ def single(outcome: Answer | Failure) -> Response:
 
 
 def bulk(outcomes: Sequence[Answer | Failure]) -> Response:
-    """The response to a request with several: an entry each, in order, whole answers and whole problems."""
+    """The response to a bulk request: for each picture, in order, a whole answer or a whole problem document."""
     entries: list[dict[str, Any]] = []
     served: dict[str, None] = {}
     for outcome in outcomes:
@@ -94,27 +92,15 @@ def bulk(outcomes: Sequence[Answer | Failure]) -> Response:
 
 
 def to_json(outcome: Answer | Failure, *, bulk: bool) -> dict[str, Any]:
-    """An outcome as a JSON object; in a bulk answer an answer says its status, as a problem always does."""
+    """An outcome as a JSON object. Problem documents always have a ``status``; answers have one in bulk responses."""
     if isinstance(outcome, Failure):
         return problem_document(outcome)
     status = {"status": 200} if bulk else {}
     return {**status, **outcome.model_dump(exclude=_absent(outcome))}
 
 
-def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response:
-    """A problem document, with Retry-After in whole seconds where the failure knows when to come back."""
-    headers = dict(headers or {})
-    if failure.slug == SLOW_BODY:
-        # What is left of the body is not read any more.
-        headers["Connection"] = "close"
-    retry_after_ms = failure.extras.get("retry_after_ms")
-    if retry_after_ms is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(retry_after_ms / 1000)))
-    return JSONResponse(problem_document(failure), failure.status, headers, media_type=PROBLEM_MEDIA_TYPE)
-
-
 def outlook(snapshot: Snapshot, safety: Safety) -> Outlook:
-    """What a checkpoint takes, for the batch sizes that are powers of two, and the largest."""
+    """What a checkpoint takes, with latencies for batches of powers of two and for the largest batch."""
     largest, errors = len(snapshot.forward_s) - 1, safety.errors()
     sizes = sorted({1 << n for n in range(largest.bit_length())} | {largest})
     return Outlook(
@@ -135,7 +121,7 @@ def model_row(
     safety: Safety | None = None,
     failure: Exception | None = None,
 ) -> ModelRow:
-    """A checkpoint as ``GET /models`` and ``topfive models`` list it."""
+    """The row of ``GET /models`` and ``topfive models`` for a checkpoint."""
     variant, costs, here = checkpoint.variant, checkpoint.costs, checkpoint.state == "loadable"
     return ModelRow(
         name=checkpoint.name,

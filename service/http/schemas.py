@@ -1,4 +1,4 @@
-"""The shapes of HTTP: queries that come in, answers that go out. Field names are the contract."""
+"""The JSON that goes out, and the query parameters of the paths beside ``/classify``. Field names are the contract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class UnloadQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    wait: bool = Field(False, description="Whether to wait for the requests in flight.")
+    wait: bool = Field(False, description="Whether to wait until the requests in flight are answered.")
 
 
 class TargetsQuery(BaseModel):
@@ -22,23 +22,27 @@ class TargetsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    job: Literal["topfive", "ray", "haproxy"] = Field("topfive", description="Whose metrics.")
+    job: Literal["topfive", "ray", "haproxy"] = Field(
+        "topfive", description="Whose metrics: the service's, Ray's or HAProxy's."
+    )
 
 
 class NoQuery(BaseModel):
-    """No query parameters."""
+    """The query of paths that take no parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LabelProbability(BaseModel):
+    """One class, in words and by its number, and how probable it is."""
+
     label: str
     index: int
     probability: float
 
 
 class CheckpointAnswer(BaseModel):
-    """Which weights answered."""
+    """The checkpoint that answered."""
 
     name: str
     labels: str
@@ -48,7 +52,7 @@ class CheckpointAnswer(BaseModel):
 
 
 class Timings(BaseModel):
-    """Milliseconds. ``total`` is from the end of the request's body until the answer."""
+    """Milliseconds of each phase. ``total`` counts from the end of the request's body until the answer."""
 
     decode: float
     queue: float
@@ -56,25 +60,25 @@ class Timings(BaseModel):
     total: float
 
     def header(self) -> str:
-        """As Server-Timing, which browsers and load tests read."""
+        """The value of the ``Server-Timing`` header, which browsers and load tests read."""
         return f"decode;dur={self.decode}, queue;dur={self.queue}, forward;dur={self.forward}, total;dur={self.total}"
 
 
 class MemberAnswer(BaseModel):
-    """What one network did for an ensemble."""
+    """What one member of an ensemble took."""
 
     model: str
     checkpoint: CheckpointAnswer
     timings_ms: Timings
-    """``total`` until this network had its probabilities, from the moment in which all were asked."""
+    """``total`` counts from the moment when all members were asked until this one had its probabilities."""
     batch_size: int
 
 
 class Answer(BaseModel):
-    """What ``POST /classify`` says of one picture. ``top5`` keeps its name whatever ``k`` is.
+    """The answer of ``POST /classify`` for one picture. ``top5`` has ``k`` entries, and keeps its name.
 
-    Of an ensemble, ``decode``, ``queue`` and ``forward`` are those of the member that was last, and ``batch_size`` is
-    the smallest batch that a member was in.
+    For an ensemble, ``decode``, ``queue`` and ``forward`` are those of the member that finished last, and
+    ``batch_size`` is that of the smallest batch among its members'.
     """
 
     model: str
@@ -84,11 +88,11 @@ class Answer(BaseModel):
     batch_size: int
     routing: Routing | None = None
     members: list[MemberAnswer] | None = None
-    """Of an ensemble, in the caller's order."""
+    """Only for an ensemble; in the caller's order."""
 
 
 class RouteAnswer(BaseModel):
-    """What ``POST /route`` says: what would answer now."""
+    """The answer of ``POST /route``: the checkpoint that would answer now."""
 
     model: str
     predicted_ms: float | None
@@ -98,27 +102,29 @@ class RouteAnswer(BaseModel):
 
 
 class BulkAnswer(BaseModel):
-    """One entry a picture, in order: a whole answer with ``status`` 200, or a whole problem document."""
+    """The answer for several pictures: for each, in order, a whole answer with ``status`` 200 or a whole problem
+    document."""
 
     results: list[dict[str, Any]]
 
 
 class Outlook(BaseModel):
-    """What a checkpoint takes on this device: measured, and corrected while it serves."""
+    """What a checkpoint takes on this device: measured in advance, corrected by what its requests took."""
 
     forward_p95_ms: dict[int, float]
-    """By batch size."""
+    """By batch size: the latency that 95 % of forward passes stay below."""
     load_ms: float
-    """Until it is in memory; 0 if it is."""
+    """How long a load would take now; 0 if the checkpoint is in memory."""
     queued: int
+    """Pictures that wait for it."""
     safety: float
-    """By which predictions are multiplied before they are held against a budget."""
+    """The factor by which predicted times are multiplied before they are compared with a budget."""
     predictions: int
-    """The last ones, up to 256, that the medians are of."""
+    """How many predictions the medians below are of: the latest ones, at most 256."""
     median_ratio: float | None
-    """Of actual to predicted time."""
+    """Median of actual / predicted time."""
     median_error: float | None
-    """|predicted - actual| / actual."""
+    """Median of |predicted - actual| / actual time."""
 
 
 class ModelRow(BaseModel):
@@ -132,7 +138,7 @@ class ModelRow(BaseModel):
     paper: str
     params: int
     multiply_adds: int
-    """Of one picture."""
+    """For one picture."""
     top1: float | None
     top5: float | None
     analytic_mb: float
@@ -142,16 +148,16 @@ class ModelRow(BaseModel):
     origin: str
     preprocess: dict[str, Any]
     mend: str | None = None
-    """How to get the weights that are missing."""
+    """How to get weights that are missing."""
     failure: str | None = None
-    """Why it could not be loaded a moment ago."""
+    """Why the last load failed."""
     download_mb: float | None = None
-    """What getting them fetches."""
+    """How much a download of the missing weights fetches."""
     outlook: Outlook | None = None
 
 
 class MemoryRow(BaseModel):
-    """A device's memory for loaded networks."""
+    """The memory of one device that networks may take."""
 
     device: str
     limit_mb: float
@@ -159,12 +165,14 @@ class MemoryRow(BaseModel):
 
 
 class ModelList(BaseModel):
+    """The answer of ``GET /models``."""
+
     models: list[ModelRow]
     memory: list[MemoryRow] = []
 
 
 class ProblemDocument(BaseModel):
-    """RFC 9457. ``type`` is a path under ``/problems/``; kinds of problem add members of their own."""
+    """A problem document (RFC 9457). ``type`` is a path under ``/problems/``; some kinds add members of their own."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -1,4 +1,4 @@
-"""Reading a request's bytes: no more than the limit, and no more slowly than a least rate."""
+"""Reads a request's body: at most the limit, and at no less than the least rate."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from starlette.types import Message, Receive
 
 from service.domain.errors import BodyTooLargeError, BodyTooSlowError
 
-#: A body must arrive within ``GRACE_S`` seconds, and each ``LEAST_RATE`` bytes of it allow one second more: Apache's
-#: own default (mod_reqtimeout, ``RequestReadTimeout body=20,MinRate=500``).
+#: A body has ``GRACE_S`` seconds to arrive, and one more for each ``LEAST_RATE`` bytes that have come. Apache's default
+#: is the same (mod_reqtimeout, ``RequestReadTimeout body=20,MinRate=500``).
 GRACE_S = 20.0
 LEAST_RATE = 500
-#: How often the bodies that are still arriving are held against that.
-_LOOK_EVERY_S = 0.5
-#: A body that is too large is still read to its end, up to this many times the limit, before it is refused: a client
-#: that is cut off while it sends often never sees the answer.
+#: How often the bodies that are still arriving are checked.
+_CHECK_EVERY_S = 0.5
+#: A body that is too large is read until it has more than this many times the limit, or ends: a client that is cut off
+#: while it sends often never sees the answer.
 _READ_ON = 8
-#: Smaller chunks are gathered into larger ones: an object for every few bytes takes many times the body's memory.
+#: Chunks of fewer bytes than ``_SMALL`` are joined until they have ``_GATHERED``: an object for every few bytes would
+#: take many times the body's memory.
 _SMALL = 4 * 1024
 _GATHERED = 64 * 1024
 
 
 class Upload(NamedTuple):
-    """A body's bytes, in the order in which they came."""
+    """A body that has arrived."""
 
     chunks: list[bytes]
+    """Its bytes, in the order in which they came."""
     size: int
     ended: float
-    """When the last byte was here, on ``time.monotonic()``."""
+    """When the last byte arrived, on ``time.monotonic()``."""
 
     def content(self) -> bytes:
-        """The body in one piece, which takes milliseconds for megabytes."""
+        """The whole body. Joining its chunks takes milliseconds if they have megabytes."""
         return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
 
 
 class Uploads:
-    """The bodies that arrive at one event loop.
+    """The bodies that are arriving on one event loop.
 
-    One timer watches all of them, and runs only while there are any: a timer for each request would cost it several
-    microseconds.
+    One timer watches all of them while there are any. A timer for each would cost every request several microseconds.
     """
 
     def __init__(self) -> None:
@@ -54,16 +55,16 @@ class Uploads:
         """Reads a body to its end.
 
         Raises:
-            BodyTooLargeError: it has more than ``max_bytes``.
-            BodyTooSlowError: it comes more slowly than it must.
-            ClientDisconnect: the client has gone.
+            BodyTooLargeError: the body has more than ``max_bytes``.
+            BodyTooSlowError: the body takes longer than it may.
+            ClientDisconnect: the client disconnected before the body's end.
         """
         task, started = asyncio.current_task(), time.monotonic()
         assert task is not None
         cancelled_before = task.cancelling()
         self._due[task] = started + GRACE_S
         if self._timer is None:
-            self._look_again()
+            self._check_later()
         try:
             message = await receive()
             if message.get("more_body", False):
@@ -72,8 +73,8 @@ class Uploads:
             if task not in self._overdue or task.uncancel() > cancelled_before:
                 raise
             raise BodyTooSlowError(
-                f"the body did not end within {time.monotonic() - started:.0f} s; it has {GRACE_S:g} s, and one more "
-                f"for each {LEAST_RATE} bytes that have come"
+                f"the body had not arrived after {time.monotonic() - started:.0f} s; it may take {GRACE_S:g} s, and "
+                f"one more for each {LEAST_RATE} bytes of it; send it without pauses"
             ) from None
         finally:
             del self._due[task]
@@ -93,11 +94,11 @@ class Uploads:
             message = await receive()
         return _checked(chunks.upload(), max_bytes)
 
-    def _look_again(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+    def _check_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_CHECK_EVERY_S, self._check)
 
-    def _look(self) -> None:
-        """Ends the reads that are overdue."""
+    def _check(self) -> None:
+        """Cancels the reads that have taken too long."""
         now = time.monotonic()
         for task, due in self._due.items():
             if due < now and task not in self._overdue:
@@ -105,11 +106,11 @@ class Uploads:
                 task.cancel()
         self._timer = None
         if self._due:
-            self._look_again()
+            self._check_later()
 
 
 class _Chunks:
-    """What has come of a body; of one that is too large, only its size."""
+    """The part of a body that has arrived. Once it is too large, only its size is kept."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

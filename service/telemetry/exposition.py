@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from service.config.listening import authority
 from service.domain.errors import NotReadyError
-from service.http.classify import read_query
+from service.http.requests import read_query
 from service.http.schemas import TargetsQuery
 from service.telemetry.metrics import NOT_SUMMED, REGISTRY
 

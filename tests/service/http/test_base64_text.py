@@ -1,4 +1,4 @@
-"""Base64 in every form in which clients write it, against Python's own."""
+"""Base64 in every form that clients write, compared with Python's own encoder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_form_is_decoded(monkeypatch: pytest.MonkeyPatch, slice_bytes: int
             assert decode(memoryview(text)) == content
 
 
-def test_long_texts_let_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_texts_are_decoded_in_slices_with_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base64_text, "_SLICE", 64)
     pauses: list[None] = []
     decode(b"AAAA" * 160, lambda: pauses.append(None))
@@ -35,11 +35,11 @@ def test_long_texts_let_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("!!!!", "other characters"),
-        ("AAA\x00", "other characters"),
-        ("AA\\/", "other characters"),
-        ("A", "missing or too many"),
-        ("AAAAA", "missing or too many"),
+        ("!!!!", "characters other than"),
+        ("AAA\x00", "characters other than"),
+        ("AA\\/", "characters other than"),
+        ("A", "one character too many, or lacks some"),
+        ("AAAAA", "one character too many, or lacks some"),
         ("AA=", "padding"),
         ("AAA==", "padding"),
         ("AAAA=", "padding"),
@@ -48,7 +48,7 @@ def test_long_texts_let_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
         ("A=AA", "before its end"),
     ],
 )
-def test_what_is_no_base64_says_why(monkeypatch: pytest.MonkeyPatch, before: str, text: str, says: str) -> None:
+def test_broken_base64_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, before: str, text: str, says: str) -> None:
     monkeypatch.setattr(base64_text, "_SLICE", 64)
     with pytest.raises(Base64Error, match=says):
         decode((before + text).encode("latin-1"))

@@ -1,8 +1,7 @@
-"""Who may load and unload, and that nothing is read of a body there."""
+"""Who may load and unload networks, and that bodies are not read there."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import httpx
@@ -35,7 +34,9 @@ LOAD = "/models/lenet5/load"
         ("127.0.0.1", {"content-length": "0"}),
     ],
 )
-async def test_callers_on_this_machine_may(fakes: Fakes, what: str, peer: str, headers: dict[str, str]) -> None:
+async def test_callers_on_this_machine_may_load_and_unload(
+    fakes: Fakes, what: str, peer: str, headers: dict[str, str]
+) -> None:
     async with fakes.client() as client, asks_from(client, peer) as asking:
         answer = await asking.post(f"/models/lenet5/{what}", headers=headers)
         assert (answer.status_code, answer.json()["resident"]) == (200, what == "load"), answer.text
@@ -52,8 +53,8 @@ async def test_callers_on_this_machine_may(fakes: Fakes, what: str, peer: str, h
         ("2001:db8::1", {}, "2001:db8::1"),
         ("::ffff:192.0.2.7", {}, "192.0.2.7"),
         ("fe80::1%eth0", {}, "fe80::1"),
-        ("", {}, "come from"),
-        # What a stranger writes does not make him local, in front of a proxy of ours or not.
+        ("", {}, "call from"),
+        # Another machine cannot make itself local by what it writes, behind a proxy or not.
         ("192.0.2.7", {"x-forwarded-for": "127.0.0.1"}, "192.0.2.7"),
         ("127.0.0.1", {"x-forwarded-for": "192.0.2.7"}, "192.0.2.7"),
         ("127.0.0.1", {"x-forwarded-for": "127.0.0.1, 192.0.2.7"}, "192.0.2.7"),
@@ -63,7 +64,7 @@ async def test_callers_on_this_machine_may(fakes: Fakes, what: str, peer: str, h
         ("127.0.0.1", {"forwarded": "for=127.0.0.1"}, "proxy"),
         ("127.0.0.1", {"x-real-ip": "192.0.2.7"}, "proxy"),
         ("127.0.0.1", {"via": "1.1 cache"}, "proxy"),
-        # Web pages.
+        # Web pages of other sites.
         ("127.0.0.1", {"origin": "http://evil.example"}, "evil.example"),
         ("127.0.0.1", {"origin": "null"}, "null"),
         ("127.0.0.1", {"origin": ""}, "web pages"),
@@ -76,22 +77,22 @@ async def test_callers_on_this_machine_may(fakes: Fakes, what: str, peer: str, h
         ("127.0.0.1", {"origin": "http://192.0.2.7"}, "192.0.2.7"),
         ("127.0.0.1", {"sec-fetch-site": "cross-site"}, "another site"),
         ("127.0.0.1", {"sec-fetch-site": "same-site"}, "another site"),
-        # Somebody's name that leads here: to the browser, page and service are of one origin.
+        # A foreign name that resolves to this machine: the browser takes page and service for one origin.
         ("127.0.0.1", {"host": "evil.example"}, "evil.example"),
         ("127.0.0.1", {"host": "evil.example:8000", "origin": "http://evil.example:8000"}, "evil.example"),
         ("127.0.0.1", {"host": "evil.example", "sec-fetch-site": "same-origin"}, "evil.example"),
     ],
 )
-async def test_strangers_and_their_pages_may_not(
+async def test_other_machines_and_pages_of_other_sites_may_not(
     fakes: Fakes, what: str, peer: str, headers: dict[str, str], says: str
 ) -> None:
     async with fakes.client() as client, asks_from(client, peer) as asking:
         document = problem(await asking.post(f"/models/lenet5/{what}", headers=headers), 403, "forbidden")
         assert says in document["detail"]
-        # It says so of a network that nobody knows too, and has done nothing.
+        # The answer is the same for an unknown network, and nothing was done.
         problem(await asking.post(f"/models/resnet50/{what}?force=1", headers=headers), 403, "forbidden")
         assert (await client.get("/models/lenet5")).json()["resident"]
-        # Everything else is for everybody.
+        # Every other path is open to all.
         assert (await asking.post("/classify?model=lenet5", content=picture(), headers=headers)).status_code == 200
         assert (await asking.post("/route?model=lenet5", headers=headers)).status_code == 200
 
@@ -107,27 +108,27 @@ async def test_every_line_of_a_header_counts(fakes: Fakes) -> None:
             problem(answer, 403, "forbidden")
 
 
-async def test_a_caller_without_an_address_is_a_stranger(fakes: Fakes) -> None:
+async def test_a_caller_without_an_address_may_not(fakes: Fakes) -> None:
     async with fakes.client() as client:
         sent = await raw(client, LOAD, [(b"host", b"localhost")], None)
     assert sent[0]["status"] == 403
 
 
 @pytest.mark.parametrize("path", [LOAD, "/models/lenet5/unload?wait=true"])
-async def test_a_body_where_none_belongs_is_refused(fakes: Fakes, path: str) -> None:
+async def test_a_body_is_refused_without_reading_it(fakes: Fakes, path: str) -> None:
     async with fakes.client() as client:
         document = problem(await client.post(path, content=b"{}"), 400, "bad-body")
         assert path.partition("?")[0] in document["detail"]
         for header in ((b"content-length", b"5"), (b"transfer-encoding", b"chunked")):
             sent = await raw(client, path, [(b"host", b"localhost"), header])
             assert sent[0]["status"] == 400
-            # So that whoever has more to send stops.
+            # The client stops sending.
             assert (b"connection", b"close") in sent[0]["headers"]
         assert (await client.post(path, content=b"")).status_code == 200
 
 
-async def test_a_decision_without_a_picture_ignores_one(fakes: Fakes) -> None:
-    """Who asks /route as /classify is asked gets the decision at once, and nothing is read."""
+async def test_route_does_not_read_a_body(fakes: Fakes) -> None:
+    """A client may send a picture to ``/route`` as it would to ``/classify``; it gets the decision at once."""
     async with fakes.client() as client:
         sent = await raw(client, "/route?model=lenet5", [(b"transfer-encoding", b"chunked")])
     assert sent[0]["status"] == 200
@@ -139,7 +140,7 @@ async def raw(
     headers: list[tuple[bytes, bytes]],
     peer: tuple[str, int] | None = ("127.0.0.1", 1),
 ) -> list[dict[str, Any]]:
-    """A request whose body must not be read."""
+    """Sends a request whose body must not be read, and returns the messages of the response."""
     app = client._transport.app  # type: ignore[attr-defined]
     path, _, query = path.partition("?")
     sent: list[dict[str, Any]] = []
@@ -163,7 +164,7 @@ async def raw(
 
 
 def asks_from(client: httpx.AsyncClient, peer: str) -> httpx.AsyncClient:
-    """A client at another address."""
+    """A client of the same app whose requests come from another address."""
     transport = httpx.ASGITransport(client._transport.app, client=(peer, 1))  # type: ignore[attr-defined]
     return httpx.AsyncClient(transport=transport, base_url=client.base_url)
 
@@ -173,19 +174,5 @@ def asks_from(client: httpx.AsyncClient, peer: str) -> httpx.AsyncClient:
     [("127.0.0.1", True), ("127.255.255.254", True), ("::1", True), ("::ffff:127.0.0.1", True), ("[::1]", True)]
     + [(a, False) for a in ("126.255.255.255", "128.0.0.0", "::2", "::ffff:10.0.0.1", "localhost", "", "127.0.0.1.x")],
 )
-def test_which_addresses_are_this_machines(address: str, expected: bool) -> None:
+def test_loopback_addresses(address: str, expected: bool) -> None:
     assert is_loopback(address) is expected
-
-
-async def test_an_unload_waits_no_longer_than_a_request_may_and_the_network_serves_on(fakes: Fakes) -> None:
-    fakes.settings = fakes.settings.model_copy(update={"default_latency_ms": 200})
-    async with fakes.client() as client:
-        async with fakes.busy(client, "lenet5@mnist", "&latency_ms=30000"):
-            unload = asyncio.create_task(client.post("/models/lenet5/unload?wait=true"))
-            await asyncio.sleep(0.05)
-            # It comes while the network takes no new requests.
-            waits = asyncio.create_task(client.post("/classify?model=lenet5&latency_ms=20000", content=picture()))
-            document = problem(await asyncio.wait_for(unload, 20), 504, "deadline-missed")
-            assert "still in use" in document["detail"]
-        assert (await asyncio.wait_for(waits, 20)).status_code == 200
-        assert (await client.get("/models/lenet5")).json()["resident"]

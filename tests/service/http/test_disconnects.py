@@ -1,4 +1,4 @@
-"""Clients that go away while they wait, over raw ASGI."""
+"""Clients that disconnect while they wait for an answer, over raw ASGI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.pictures import picture
 
 
 class Client:
-    """One request, whose client stays until the test says that it goes."""
+    """A client that sends one request, and disconnects when the test says so."""
 
     def __init__(self, client: httpx.AsyncClient, body: bytes) -> None:
         self._app = client._transport.app  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ class Client:
 
 
 class Held:
-    """A forward pass that waits for the test."""
+    """Forward passes wait until the test opens them."""
 
     def __init__(self, fakes: Fakes) -> None:
         self._engine = fakes.engines["lenet5@mnist"]
@@ -72,7 +72,7 @@ class Held:
         return self._engine.batches
 
 
-async def test_a_client_that_goes_frees_its_place(fakes: Fakes) -> None:
+async def test_a_client_that_disconnects_frees_its_place_in_the_queue(fakes: Fakes) -> None:
     fakes.limits = Limits(max_batch_size=1, max_queue=1)
     async with fakes.client() as client:
         held = Held(fakes)
@@ -92,7 +92,7 @@ async def test_a_client_that_goes_frees_its_place(fakes: Fakes) -> None:
     assert held.batches == [1, 1]
 
 
-async def test_a_client_that_goes_while_its_picture_is_computed_disturbs_nobody(fakes: Fakes) -> None:
+async def test_a_client_that_disconnects_during_the_forward_pass_disturbs_no_other(fakes: Fakes) -> None:
     async with fakes.client() as client:
         held = Held(fakes)
         goes = Client(client, picture())
@@ -105,7 +105,7 @@ async def test_a_client_that_goes_while_its_picture_is_computed_disturbs_nobody(
     assert goes.status == 499
 
 
-async def test_what_is_answered_at_once_is_not_watched(fakes: Fakes) -> None:
+async def test_a_request_that_is_answered_at_once_is_not_watched(fakes: Fakes) -> None:
     async with fakes.client() as client:
         request = Client(client, picture())
         await request.task
@@ -142,3 +142,70 @@ async def test_errors_pass_the_watch_and_end_it() -> None:
         await fail()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("server_first", [False, True])
+async def test_the_servers_cancellation_goes_on_if_the_client_disconnects_too(server_first: bool) -> None:
+    """Both cancel the task before it runs again. The watch ends its own cancellation alone."""
+    gone = asyncio.Event()
+    reached = []
+
+    async def receive() -> dict[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def request() -> None:
+        with Watch(receive) as watch:
+            watch._begin()
+            reached.append("inside")
+            await asyncio.Event().wait()
+        reached.append("after")
+
+    task = asyncio.create_task(request())
+    await asyncio.sleep(0.01)
+    if server_first:
+        # Wakes the watch, which runs in the same turn of the event loop as the cancellation.
+        gone.set()
+        await asyncio.sleep(0)
+        task.cancel()
+    else:
+        gone.set()
+        asyncio.get_running_loop().call_soon(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 10)
+    assert (reached, task.cancelled()) == (["inside"], True)
+
+
+async def test_a_disconnect_ends_the_block_and_the_task_goes_on() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def request() -> tuple[bool, int]:
+        task = asyncio.current_task()
+        assert task is not None
+        with Watch(receive) as watch:
+            watch._begin()
+            await asyncio.Event().wait()
+        # The task goes on as if nobody had cancelled it.
+        await asyncio.sleep(0)
+        return watch.gone, task.cancelling()
+
+    assert await asyncio.wait_for(asyncio.create_task(request()), 10) == (True, 0)
+
+
+async def test_other_messages_are_not_a_disconnect() -> None:
+    messages = iter([{"type": "http.request"}, {"type": "http.request"}, {"type": "http.disconnect"}])
+    received = []
+
+    async def receive() -> dict[str, Any]:
+        received.append(next(messages))
+        return received[-1]
+
+    async def request() -> bool:
+        with Watch(receive) as watch:
+            watch._begin()
+            await asyncio.Event().wait()
+        return watch.gone
+
+    assert await asyncio.wait_for(asyncio.create_task(request()), 10)
+    assert len(received) == 3

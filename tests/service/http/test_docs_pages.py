@@ -1,4 +1,4 @@
-"""/docs and /redoc without internet."""
+"""``/docs`` and ``/redoc`` without the internet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TYPES = {"js": "javascript", "css": "text/css", "png": "image/png", "json": "app
 
 
 class Links(HTMLParser):
-    """What a page takes from elsewhere."""
+    """The links of a page to what it loads."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Links(HTMLParser):
 
 
 @pytest.mark.parametrize(("path", "script"), [("/docs", "swagger-ui-bundle.js"), ("/redoc", "redoc.standalone.js")])
-async def test_the_page_has_all_it_needs_from_the_service(fakes: Fakes, path: str, script: str) -> None:
+async def test_pages_load_everything_from_the_service(fakes: Fakes, path: str, script: str) -> None:
     async with fakes.client() as client:
         page = await client.get(path)
         assert page.headers["content-type"].startswith("text/html")
@@ -41,15 +41,15 @@ async def test_the_page_has_all_it_needs_from_the_service(fakes: Fakes, path: st
             assert answer.status_code == 200, link
             assert TYPES[link.rpartition(".")[2]] in answer.headers["content-type"], link
             assert answer.content, link
-        # Whatever the scripts try, the browser asks nobody else.
+        # The browser keeps the scripts from other servers.
         policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
     assert policy["default-src"] == "'self'"
     assert all("http" not in sources and "*" not in sources for sources in policy.values())
-    # Swagger UI has documents validated by a server of its makers otherwise.
+    # Without this, Swagger UI sends the document to a validator on the internet.
     assert path == "/redoc" or '"validatorUrl": null' in page.text
 
 
-async def test_a_script_that_is_not_there_is_a_problem_like_others(fakes: Fakes) -> None:
+async def test_a_missing_script_is_a_problem_document(fakes: Fakes) -> None:
     async with fakes.client() as client:
         answer = await client.get("/docs/assets/none.js")
     assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")

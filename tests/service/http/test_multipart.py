@@ -1,4 +1,4 @@
-"""Multipart bodies as clients write them, broken ones, and each limit from both sides."""
+"""Multipart bodies as clients write them, broken ones, and both sides of each limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.domain.errors import BadBodyError
 from service.http import multipart
 from service.http.multipart import MAX_FIELD_BYTES, MAX_FIELDS, boundary_of, files
 
-#: Bytes that a picture may have, and that could be taken for something else.
+#: Bytes that a picture may contain and a parser could mistake for a boundary.
 PICTURE = b"\x89PNG\r\n\x1a\n--b-\r\n\r\n--\n--\r\r\n-\x00\xff\r"
 
 
@@ -34,14 +34,14 @@ END = b"--b--\r\n"
     [
         part() + END,
         part() + b"--b--",
-        # Text before and after, which RFC 2046 calls preamble and epilogue.
+        # Text before the first boundary and after the last: RFC 2046's preamble and epilogue.
         b"\r\n" + part() + END,
         b"This is a message in MIME format.\r\n" + part() + END,
         part() + END + b"something else\r\n--b\r\nnot a part",
         part() + b"--b-- \t\r\n",
         # Spaces after a boundary.
         part().replace(b"--b\r\nContent", b"--b  \t\r\nContent") + END,
-        # How a file is named.
+        # Forms of a file's name.
         part(headers=b"content-disposition:form-data;name=a;filename=a.png") + END,
         part(headers=b'CONTENT-DISPOSITION: Form-Data; FileName="a.png"; Name="a"') + END,
         part(headers=b"Content-Disposition: form-data; name=\"a\"; filename*=UTF-8''a%20b.png") + END,
@@ -57,7 +57,7 @@ END = b"--b--\r\n"
         + END,
         part(headers=b'Content-Transfer-Encoding: binary\r\nContent-Disposition: form-data; name="a"; filename=a')
         + END,
-        # Fields beside it, empty ones and parts that say nothing of themselves.
+        # Fields beside the file, empty ones, and parts without headers.
         field() + part() + field(b"") + END,
         b"--b\r\n\r\nno headers\r\n" + part() + b"--b\r\nX: y\r\n\r\n" + END,
         part(b"no file was chosen", b'Content-Disposition: form-data; name="a"; filename=""') + part() + END,
@@ -86,7 +86,7 @@ def test_transfer_encodings_are_undone(encoding: str, text: bytes | None) -> Non
     assert found == (b"\x89PNG" if text else PICTURE)
 
 
-def test_every_file_comes_back_as_another_library_wrote_it() -> None:
+def test_files_that_httpx_wrote_are_read_back() -> None:
     chance = random.Random(5)
     for _ in range(100):
         pieces = (b"\r", b"\n", b"-", b"--", b"\r\n--", b"x", b"\0", b"=", b"b")
@@ -98,8 +98,8 @@ def test_every_file_comes_back_as_another_library_wrote_it() -> None:
 
 
 @pytest.mark.parametrize("shift", range(80))
-def test_a_boundary_may_lie_anywhere(monkeypatch: pytest.MonkeyPatch, shift: int) -> None:
-    """Bodies are searched in windows."""
+def test_a_boundary_may_lie_across_two_windows(monkeypatch: pytest.MonkeyPatch, shift: int) -> None:
+    """Bodies are searched one window after another."""
     monkeypatch.setattr(multipart, "_WINDOW", 40)
     pauses: list[None] = []
     pictures = [bytes(shift), b"y" * 333]
@@ -130,7 +130,7 @@ def test_a_boundary_may_lie_anywhere(monkeypatch: pytest.MonkeyPatch, shift: int
             "base64",
         ),
         (b"--b\r\n" * 2_000 + END, "empty line"),
-        (b"--b\r\n\r\n" + b"\r\n--bx" * 2_000 + b"\r\n" + END, "again and again"),
+        (b"--b\r\n\r\n" + b"\r\n--bx" * 2_000 + b"\r\n" + END, "too many lines"),
     ],
 )
 def test_broken_bodies_say_what_is_broken(body: bytes, says: str) -> None:
@@ -188,6 +188,6 @@ def test_boundaries(content_type: str, boundary: bytes) -> None:
         f"multipart/form-data; boundary={251 * 'x'}",
     ],
 )
-def test_what_is_no_boundary(content_type: str) -> None:
+def test_bad_boundaries_are_refused(content_type: str) -> None:
     with pytest.raises(BadBodyError, match="boundary"):
         boundary_of(content_type)

@@ -1,4 +1,4 @@
-"""The three kinds of body, whole and broken, over fake engines."""
+"""Queries, and the three kinds of body, whole and broken. Over fake engines."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import threading
 import time
 import tracemalloc
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from service.config.settings import Settings
-from service.domain.errors import BadBodyError, NoPictureError
+from service.domain.errors import BadBodyError, BadParameterError, NoPictureError
+from service.domain.query import Query
 from service.http import requests as bodies
-from service.http.requests import read_body
+from service.http.requests import read_body, read_query
+from service.http.schemas import NoQuery, UnloadQuery
 from service.http.uploads import Upload
 from tests.fakes import Fakes
 from tests.pictures import picture
@@ -31,17 +34,6 @@ async def test_multipart_parts_with_a_file_name_count(fakes: Fakes) -> None:
         assert one.json()["top5"][0]["label"] == "3"
         two = await client.post("/classify?model=lenet5", files=[("a", ("d.png", picture(d))) for d in (4, 5)])
     assert [entry["top5"][0]["label"] for entry in two.json()["results"]] == ["4", "5"]
-
-
-async def test_json_takes_base64_and_data_urls(fakes: Fakes) -> None:
-    text = base64.b64encode(picture(6)).decode()
-    folded = "\n".join(text[i : i + 20] for i in range(0, len(text), 20))
-    async with fakes.client() as client:
-        for image in (text, folded, f"data:image/png;base64,{text}"):
-            answer = await client.post("/classify?model=lenet5", json={"image": image})
-            assert answer.json()["top5"][0]["label"] == "6"
-        many = await client.post("/classify?model=lenet5", json={"images": [text]})
-    assert [entry["status"] for entry in many.json()["results"]] == [200]
 
 
 async def test_bulk_entries_are_whole_answers_and_whole_problems_in_order(fakes: Fakes) -> None:
@@ -59,32 +51,7 @@ async def test_bulk_entries_are_whole_answers_and_whole_problems_in_order(fakes:
     assert all("timings_ms" in entry for entry in results if entry["status"] == 200)
 
 
-@pytest.mark.parametrize(
-    ("content", "slug"),
-    [
-        ("{", "bad-body"),
-        ("[]", "bad-body"),
-        ("{}", "bad-body"),
-        ('{"image": 3}', "bad-body"),
-        ('{"image": "AAAA", "images": []}', "bad-body"),
-        ('{"picture": "AAAA"}', "bad-body"),
-        ('{"images": []}', "bad-body"),
-        (json.dumps({"images": ["AAAA"] * 65}), "bad-body"),
-        ('{"image": "%%%"}', "bad-body"),
-        ('{"image": "data:image/png,AAAA"}', "bad-body"),
-        ('{"image": ""}', "no-picture"),
-        ("\xff\xfe", "bad-body"),
-    ],
-)
-async def test_broken_json_is_told_apart(fakes: Fakes, content: str, slug: str) -> None:
-    async with fakes.client() as client:
-        answer = await client.post(
-            "/classify?model=lenet5", content=content.encode("latin-1"), headers={"content-type": "application/json"}
-        )
-    problem(answer, 400, slug)
-
-
-async def test_broken_multipart_is_told_apart(fakes: Fakes) -> None:
+async def test_broken_multipart_and_missing_pictures_are_told_apart(fakes: Fakes) -> None:
     form = "multipart/form-data; boundary=xyz"
     async with fakes.client() as client:
 
@@ -110,12 +77,14 @@ async def test_a_body_over_the_limit_is_refused_with_and_without_its_length(fake
             yield b"x" * 100
 
     async with fakes.client() as client:
+        # Exactly the limit: the bytes are read, and are not a picture.
+        problem(await client.post("/classify?model=lenet5", content=b"x" * 1000), 422, "undecodable")
         problem(await client.post("/classify?model=lenet5", content=b"x" * 1001), 413, "body-too-large")
         problem(await client.post("/classify?model=lenet5", content=chunks()), 413, "body-too-large")
         assert (await client.post("/classify?model=lenet5", content=picture())).status_code == 200
 
 
-async def test_an_empty_file_input_of_a_form_is_no_picture(fakes: Fakes) -> None:
+async def test_an_empty_file_input_of_a_form_is_ignored(fakes: Fakes) -> None:
     form = "multipart/form-data; boundary=xyz"
     part = b'--xyz\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n'
     content = part % (b"a", b"a.png", picture(4)) + part % (b"b", b"", b"") + b"--xyz--\r\n"
@@ -125,7 +94,6 @@ async def test_an_empty_file_input_of_a_form_is_no_picture(fakes: Fakes) -> None
 
 
 TEXT = base64.b64encode(picture(6)).decode()
-SLASH, EQUALS, NEW_LINE = "\\/", "\\u003d", "\\r\\n"
 
 
 @pytest.mark.parametrize(
@@ -146,79 +114,10 @@ async def test_json_has_several_names(fakes: Fakes, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["image/svg+json-not", "image/heif+json", "application/jsonp", "json", "text/plain"])
-async def test_everything_else_is_a_picture(fakes: Fakes, kind: str) -> None:
+async def test_bodies_of_every_other_type_are_read_as_a_picture(fakes: Fakes, kind: str) -> None:
     async with fakes.client() as client:
         answer = await client.post("/classify?model=lenet5", content=picture(6), headers={"content-type": kind})
     assert answer.json()["top5"][0]["label"] == "6"
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        # As PHP, Gson, PowerShell, JavaScript and Python's urlsafe_b64encode write it.
-        f'{{"image":"{TEXT.replace("/", SLASH)}"}}',
-        f'{{"image":"{TEXT.replace("=", EQUALS)}"}}',
-        f'{{"image":"data:image{SLASH}png;base64,{TEXT.replace("/", SLASH)}"}}',
-        f'\ufeff{{"image": "{TEXT}"}}',
-        f'{{\r\n\t"images": null, "image": "data:image/png;charset=utf-8;BASE64,{TEXT}"}}\r\n',
-        f'{{"image":"{TEXT.rstrip("=").replace("+", "-").replace("/", "_")}"}}',
-        f'{{"image":"{NEW_LINE.join(TEXT[i : i + 76] for i in range(0, len(TEXT), 76))}"}}',
-        f'{{"image":"AAAA","image":"{TEXT}"}}',
-    ],
-)
-async def test_json_as_clients_write_it(fakes: Fakes, content: str) -> None:
-    async with fakes.client() as client:
-        answer = await post_json(client, content.encode())
-    assert answer.json()["top5"][0]["label"] == "6"
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b'{"images": ["AAAA", 1]}', "images[1] must be a string, not 1"),
-        (b'{"images": [null]}', "images[0] must be a string, not null"),
-        (b'{"images": [["AAAA"]]}', "images[0] must be a string"),
-        (b'{"image": {"b64": "AAAA"}}', "image must be a string"),
-        (b'{"images": {"0": "AAAA"}}', "array"),
-        (b'{"images": "AAAA"}', "array"),
-        (b'{"image": true}', "not true"),
-        (b'{"image": 1' + 300 * b"0" + b"}", "not 100"),
-        (b'{"image": "AAAA", "top": 5}', "`top`"),
-        (b'{"' + 5_000 * b"x" + b'": 1}', "unknown field"),
-        (b'{"image": "AAAA"', "truncated"),
-        (b'{"image": "AAAA"} x', "malformed"),
-        (b"{'image': 'AAAA'}", "malformed"),
-        (b"", "truncated"),
-        (b" \n", "truncated"),
-        (b"null", "object"),
-        (b'"AAAA"', "object"),
-        (b'{"image": "\\ud800AAA"}', "JSON"),
-        (b'{"image": "\\ud800\\ud800"}', "JSON"),
-        (b'{"image": "\\x"}', "JSON"),
-        (b'{"image": "AA\xffA"}', "base64"),
-        (b'{"image": "A\x00AA"}', ""),
-        ('{"image": "äAAA"}'.encode(), "base64"),
-        ('{"image": "AAAA"}'.encode("utf-16"), "UTF-16"),
-        ('{"image": "AAAA"}'.encode("utf-16-le"), "UTF-16"),
-        ('{"image": "AAAA"}'.encode("utf-32-be"), "UTF-16 or UTF-32"),
-        (b'{"images": ' + 100_000 * b"[", "nested too deeply"),
-        (b'{"images": ' + 300 * b"[" + 300 * b"]" + b"}", "images[0] must be a string"),
-        (b'{"images": [' + 65 * b'"AAAA",' + b'"AAAA"]}', "66 entries"),
-        (b'{"images": [' + 100_000 * b"1," + b"1]}", "1,000 members"),
-        (b"{" + 100_000 * b'"a":"",' + b'"b":""}', "1,000 members"),
-        (b'{"image": "data:image/png,AAAA"}', "data: URL"),
-        (b'{"image": "data:' + 1_000 * b"x" + b';base64,AAAA"}', "data: URL"),
-    ],
-)
-async def test_broken_json_says_where_and_what(fakes: Fakes, content: bytes, says: str) -> None:
-    async with fakes.client() as client:
-        document = problem(await post_json(client, content), 400, "bad-body")
-    assert says in document["detail"]
-    assert len(document["detail"]) < 400
-
-
-async def post_json(client: httpx.AsyncClient, content: bytes) -> httpx.Response:
-    return await client.post("/classify?model=lenet5", content=content, headers={"content-type": "application/json"})
 
 
 async def test_64_pictures_may_come_in_every_form_and_65_in_none(fakes: Fakes) -> None:
@@ -275,13 +174,13 @@ async def test_no_body_takes_many_times_its_size_in_memory(name: str) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # Beside the body itself: a copy of what is in it, and what that stands for.
+    # Beside the body: a copy of its content, and the content decoded.
     assert peak < 2.5 * len(content)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_large_bodies_are_read_beside_the_event_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop has turns of its own while the body is read, however long that takes."""
+async def test_large_bodies_are_parsed_in_a_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop goes on with other requests meanwhile."""
     kind, content = HOSTILE[name]
     loop_thread, threads = threading.get_ident(), set()
     for function in ("_multipart", "_json"):
@@ -299,7 +198,9 @@ async def test_large_bodies_are_read_beside_the_event_loop(name: str, monkeypatc
 
 
 @pytest.mark.parametrize(("parts", "beside"), [(15, False), (17, True)])
-async def test_so_are_small_ones_of_many_parts(monkeypatch: pytest.MonkeyPatch, parts: int, beside: bool) -> None:
+async def test_small_bodies_of_many_parts_are_parsed_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, parts: int, beside: bool
+) -> None:
     content = b"".join([HEAD + b"x\r\n"] * parts) + b"--b--"
     ran: list[object] = []
     in_thread = bodies._in_thread
@@ -308,7 +209,7 @@ async def test_so_are_small_ones_of_many_parts(monkeypatch: pytest.MonkeyPatch, 
     assert bool(ran) is beside
 
 
-async def test_the_charset_of_a_form_is_nobodys_business(fakes: Fakes) -> None:
+async def test_the_charset_of_a_form_is_ignored(fakes: Fakes) -> None:
     """Python decodes punycode in quadratic time: 400 kB of it took seconds."""
     field = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
     content = field % (b"a" * 5_000, b"a" * 400_000) + HEAD + picture(4) + b"\r\n--b--\r\n"
@@ -324,7 +225,7 @@ async def test_the_charset_of_a_form_is_nobodys_business(fakes: Fakes) -> None:
 
 
 @pytest.mark.parametrize(("chunks", "beside"), [(1, False), (4, False), (5, True)])
-async def test_a_large_picture_is_put_together_beside_the_event_loop(
+async def test_a_large_picture_in_many_chunks_is_joined_in_a_thread(
     monkeypatch: pytest.MonkeyPatch, chunks: int, beside: bool
 ) -> None:
     ran: list[object] = []
@@ -334,3 +235,67 @@ async def test_a_large_picture_is_put_together_beside_the_event_loop(
     body = await read_body(Upload(parts, sum(map(len, parts)), 0.0), "image/png")
     assert body.pictures == [b"".join(parts)]
     assert bool(ran) is beside
+
+
+@pytest.mark.parametrize(("spare", "beside"), [(1, False), (0, True)])
+@pytest.mark.parametrize("kind", ["application/json", FORM])
+async def test_bodies_of_64_kib_or_more_are_parsed_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, kind: str, spare: int, beside: bool
+) -> None:
+    ran: list[object] = []
+    in_thread = bodies._in_thread
+    monkeypatch.setattr(bodies, "_in_thread", lambda *work: ran.append(work) or in_thread(*work))
+    before, after = (HEAD, b"\r\n--b--") if kind == FORM else (b'{"image": "', b'"}')
+    size = 64 * 1024 - spare
+    content = before + (size - len(before) - len(after)) // 4 * 4 * b"A" + after
+    content += (size - len(content)) * (b" " if kind != FORM else b"\n")
+    body = await read_body(Upload([content], len(content), 0.0), kind)
+    assert (len(content), len(body.pictures), body.bulk) == (size, 1, False)
+    assert bool(ran) is beside
+
+
+async def test_two_files_are_bulk_even_if_one_is_empty() -> None:
+    content = HEAD + b"x\r\n" + HEAD + b"\r\n--b--"
+    assert await read_body(Upload([content], len(content), 0.0), FORM) == ([b"x", b""], True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"k=0", "k=0: Input should be greater than or equal to 1"),
+        (b"labels=imagenet", "labels=imagenet: unknown label set; known: imagenet1k, cifar10, mnist"),
+        (b"latency_ms=nan", "latency_ms=nan: "),
+        (b"modle=a", "unknown parameter 'modle'; known: model, labels, latency_ms, memory_mb, min_top1, strict, k"),
+        (b"k=1&k=2&k=3", "k is given 3 times; give it once"),
+        (b"k=", "k=: "),
+        (b"model", "model=: "),
+    ],
+)
+def test_a_bad_query_names_the_parameter_and_its_value(raw: bytes, says: str) -> None:
+    with pytest.raises(BadParameterError) as raised:
+        read_query(Query, raw)
+    assert str(raised.value).startswith(says)
+
+
+def test_a_path_without_parameters_says_that_there_are_none() -> None:
+    assert read_query(NoQuery, b"") == NoQuery()
+    with pytest.raises(BadParameterError, match="unknown parameter 'k'; known: none"):
+        read_query(NoQuery, b"k=1")
+
+
+def test_queries_are_percent_decoded_and_those_of_different_paths_kept_apart() -> None:
+    query = read_query(Query, b"model=ensemble%3Aalexnet%2Czfnet&strict=false&latency_ms=1e3")
+    assert query == Query(model="ensemble:alexnet,zfnet", strict=False, latency_ms=1000)
+    assert read_query(Query, b"") == Query()
+    assert read_query(UnloadQuery, b"") == UnloadQuery()
+
+
+def test_a_pause_lets_other_threads_run_once_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    slept: list[float] = []
+    monkeypatch.setattr(bodies, "time", SimpleNamespace(perf_counter=lambda: now[0], sleep=slept.append))
+    pause = bodies._Breaks()
+    for now[0] in (0.0002, 0.0004, 0.0005, 0.0008):
+        pause()
+    assert len(slept) == 2
+    assert all(seconds > 0 for seconds in slept)

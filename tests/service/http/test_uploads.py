@@ -1,4 +1,4 @@
-"""How slowly a body may come, on a clock that the test moves."""
+"""Reading bodies: how large they may be, and how slow, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from service.domain.errors import BodyTooLargeError, BodyTooSlowError
 from service.http import uploads
-from service.http.uploads import Upload, Uploads
+from service.http.uploads import Upload, Uploads, _Chunks
 
 LIMIT = 1_000_000
 
@@ -27,12 +27,12 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(uploads, "time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr(uploads, "_LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(uploads, "_CHECK_EVERY_S", 0.001)
     return clock
 
 
 class Client:
-    """Sends chunks, each once the test has let it."""
+    """A client that sends these chunks, and then ends the body or falls silent."""
 
     def __init__(self, *chunks: bytes, ends: bool = True) -> None:
         self._chunks = list(chunks)
@@ -45,20 +45,18 @@ class Client:
         return {"type": "http.request", "body": chunk, "more_body": bool(self._chunks) or not self._ends}
 
 
-async def looked() -> None:
-    """The timer has looked at least once since."""
+async def checked() -> None:
+    """Waits until the timer has checked at least once."""
     await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("sent", [0, 1, 5_000])
-async def test_a_client_that_falls_silent_has_twenty_seconds_and_one_for_each_500_bytes(
-    clock: Clock, sent: int
-) -> None:
+async def test_a_client_that_stops_sending_has_20_seconds_and_one_for_each_500_bytes(clock: Clock, sent: int) -> None:
     client = Client(*([sent * b"x"] if sent else []), ends=False)
     reading = asyncio.create_task(Uploads().read(client.receive, LIMIT))
-    await looked()
+    await checked()
     clock.now += 19.9 + sent / 500
-    await looked()
+    await checked()
     assert not reading.done()
     clock.now += 0.2
     with pytest.raises(BodyTooSlowError, match=r"20 s, and one more for each 500 bytes"):
@@ -66,8 +64,8 @@ async def test_a_client_that_falls_silent_has_twenty_seconds_and_one_for_each_50
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(510, True), (490, False)])
-async def test_a_body_that_drips_is_read_at_the_least_rate_and_not_below(clock: Clock, rate: int, kept: bool) -> None:
-    """For long enough that the first 20 seconds do not matter."""
+async def test_a_slow_body_is_read_at_the_least_rate_and_not_below(clock: Clock, rate: int, kept: bool) -> None:
+    """For so long that the first 20 seconds do not matter."""
     left = 1_500
 
     async def receive() -> dict[str, Any]:
@@ -86,19 +84,19 @@ async def test_a_body_that_drips_is_read_at_the_least_rate_and_not_below(clock: 
             await reading
 
 
-async def test_one_slow_client_harms_no_other(clock: Clock) -> None:
+async def test_one_slow_client_does_not_affect_others(clock: Clock) -> None:
     readers = Uploads()
     slow = asyncio.create_task(readers.read(Client(ends=False).receive, LIMIT))
-    await looked()
+    await checked()
     clock.now += 15
     other = asyncio.create_task(readers.read(Client(b"x", ends=False).receive, LIMIT))
-    await looked()
+    await checked()
     clock.now += 10
     with pytest.raises(BodyTooSlowError):
         await asyncio.wait_for(slow, 10)
     assert not other.done()
     other.cancel()
-    # A cancellation of somebody else's is no slow body.
+    # A cancellation by the server stays a cancellation.
     with pytest.raises(asyncio.CancelledError):
         await other
 
@@ -106,7 +104,7 @@ async def test_one_slow_client_harms_no_other(clock: Clock) -> None:
 async def test_the_timer_runs_only_while_something_is_read(clock: Clock) -> None:
     readers = Uploads()
     assert (await readers.read(Client(b"x").receive, LIMIT)).content() == b"x"
-    await looked()
+    await checked()
     assert readers._timer is None
     assert not readers._due
 
@@ -114,9 +112,9 @@ async def test_the_timer_runs_only_while_something_is_read(clock: Clock) -> None
 async def test_both_a_slow_body_and_a_cancellation_end_as_a_cancellation(clock: Clock) -> None:
     readers = Uploads()
     reading = asyncio.create_task(readers.read(Client(ends=False).receive, LIMIT))
-    await looked()
+    await checked()
     clock.now += 30
-    readers._look()
+    readers._check()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
@@ -126,7 +124,7 @@ async def read(*chunks: bytes) -> Upload:
     return await Uploads().read(Client(*chunks).receive, LIMIT)
 
 
-async def test_bytes_come_back_in_order_and_crumbs_are_gathered() -> None:
+async def test_bytes_stay_in_order_and_small_chunks_are_joined() -> None:
     chunks = [bytes([number % 251]) * (5_000 if number % 1_000 == 500 else 3) for number in range(50_000)]
     upload = await read(*chunks)
     assert upload.content() == b"".join(chunks)
@@ -135,7 +133,7 @@ async def test_bytes_come_back_in_order_and_crumbs_are_gathered() -> None:
     assert (await read(b"", b"")).content() == b""
 
 
-async def test_the_limit_has_two_sides() -> None:
+async def test_a_body_of_exactly_the_limit_is_read_and_one_byte_more_is_refused() -> None:
     half = LIMIT // 2 * b"x"
     for chunks in ((half, half), (half + half,), (half, *(1_000 * [500 * b"x"]))):
         upload = await read(*chunks)
@@ -145,14 +143,25 @@ async def test_the_limit_has_two_sides() -> None:
             await read(*chunks)
 
 
-async def test_a_body_that_is_too_large_is_read_on_so_that_its_client_sees_the_answer_but_not_for_ever() -> None:
-    client = Client(*(12 * [LIMIT * b"x"]))
-    with pytest.raises(BodyTooLargeError):
-        await Uploads().read(client.receive, LIMIT)
-    assert len(client._chunks) == 3
+async def test_a_body_that_is_too_large_is_read_to_8_times_the_limit() -> None:
+    """The client then sees the answer. Reading goes on at exactly 8 times the limit, and stops one byte later."""
+    for first, unread in ((b"", 5), (b"x", 6)):
+        client = Client(LIMIT * b"x" + first, *(11 * [LIMIT * b"x"]), b"y", b"z")
+        with pytest.raises(BodyTooLargeError, match="more than 1 MB"):
+            await Uploads().read(client.receive, LIMIT)
+        assert len(client._chunks) == unread
 
 
-async def test_a_client_that_hangs_up_has_gone() -> None:
+async def test_nothing_is_kept_of_a_body_that_is_too_large() -> None:
+    chunks = _Chunks(LIMIT)
+    for _ in range(100):
+        chunks.add(20_000 * b"x")
+    chunks.add(b"y")
+    upload = chunks.upload()
+    assert (upload.size, sum(map(len, upload.chunks))) == (2_000_001, 0)
+
+
+async def test_a_disconnect_during_the_body_is_raised() -> None:
     messages = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
 
     async def receive() -> Any:
@@ -160,3 +169,21 @@ async def test_a_client_that_hangs_up_has_gone() -> None:
 
     with pytest.raises(ClientDisconnect):
         await Uploads().read(receive, LIMIT)
+
+
+async def test_a_single_chunk_is_not_copied_and_its_end_is_timed(clock: Clock) -> None:
+    content = 100_000 * b"x"
+    clock.now = 77.0
+    upload = await read(content)
+    assert upload.content() is content
+    assert upload.ended == 77.0
+
+
+async def test_a_disconnect_before_the_body_is_raised() -> None:
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    uploads_here = Uploads()
+    with pytest.raises(ClientDisconnect):
+        await uploads_here.read(receive, LIMIT)
+    assert not uploads_here._due

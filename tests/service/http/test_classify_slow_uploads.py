@@ -1,4 +1,4 @@
-"""The time that a client takes to send its body counts for nothing but the least rate."""
+"""``POST /classify`` with slow uploads: budgets and timings count from the end of the body."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def slowly(content: bytes) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("query", ["?model=lenet5&latency_ms=300", "?labels=mnist&latency_ms=300"])
-async def test_a_budget_shorter_than_the_upload_is_kept(fakes: Fakes, query: str) -> None:
+async def test_a_budget_shorter_than_the_upload_can_be_met(fakes: Fakes, query: str) -> None:
     fakes.profiles = [profile("lenet5@mnist", forward_ms=1)]
     with counted() as found:
         async with fakes.client() as client:
@@ -48,7 +48,7 @@ async def test_a_budget_shorter_than_the_upload_is_kept(fakes: Fakes, query: str
             took_ms = (time.monotonic() - began) * 1000
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    # All of them count from the end of the body.
+    # All of these count from the end of the body.
     assert took_ms > UPLOAD_S * 1000 > 300
     assert body["timings_ms"]["total"] < took_ms - UPLOAD_S * 900
     assert body["routing"]["predicted_ms"] < 300
@@ -56,7 +56,7 @@ async def test_a_budget_shorter_than_the_upload_is_kept(fakes: Fakes, query: str
     assert found.rise("topfive_budget_used_ratio_sum") < 1
 
 
-async def test_the_default_allowance_begins_there_too(fakes: Fakes) -> None:
+async def test_the_default_latency_counts_from_the_end_of_the_body(fakes: Fakes) -> None:
     fakes.settings = fakes.settings.model_copy(update={"default_latency_ms": 300})
     fakes.profiles = [profile("lenet5@mnist", forward_ms=1)]
     async with fakes.client() as client:
@@ -64,7 +64,7 @@ async def test_the_default_allowance_begins_there_too(fakes: Fakes) -> None:
     assert answer.status_code == 200, answer.text
 
 
-async def test_the_access_log_counts_from_there(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_access_log_counts_from_the_end_of_the_body(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = io.StringIO()
     monkeypatch.setattr(sys, "__stderr__", lines)
     configure_logging("text")
@@ -75,11 +75,11 @@ async def test_the_access_log_counts_from_there(fakes: Fakes, monkeypatch: pytes
     assert line["timings_ms"]["total"] < UPLOAD_S * 1000
 
 
-async def test_a_body_that_does_not_go_on_is_408_and_the_connection_is_closed(
+async def test_a_body_that_stops_arriving_is_408_and_closes_the_connection(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploads, "GRACE_S", 0.05)
-    monkeypatch.setattr(uploads, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(uploads, "_CHECK_EVERY_S", 0.01)
 
     async def silent() -> AsyncIterator[bytes]:
         yield b"x"
@@ -87,22 +87,22 @@ async def test_a_body_that_does_not_go_on_is_408_and_the_connection_is_closed(
 
     with counted() as found:
         async with fakes.client() as client:
-            # A body is nothing to wait for where the query is wrong.
+            # A wrong query is answered before the body is read.
             problem(await client.post("/classify?modle=lenet5", content=silent()), 400, "bad-parameter")
             answer = await asyncio.wait_for(client.post("/classify?model=lenet5", content=silent()), 30)
             document = problem(answer, 408, "slow-body")
             assert answer.headers["connection"] == "close"
             assert "500 bytes" in document["detail"]
-            # Who comes next finds the service as it was.
+            # The service goes on as before.
             assert (await client.post("/classify?model=lenet5", content=picture())).status_code == 200
     assert found.risen("topfive_requests_total")[("none", "slow-body", "408")] == 1
     assert found.rise("topfive_in_flight") == 0
 
 
-async def test_a_bulk_entry_whose_time_is_over_before_its_turn_is_504(
+async def test_a_bulk_entry_whose_deadline_passes_before_it_is_routed_is_504(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an upload, reading the body may take a while too."""
+    """Here the deadlines pass while the body is parsed."""
     fakes.profiles = [profile("lenet5@mnist", forward_ms=1)]
     read = classify.read_body
 
@@ -118,7 +118,7 @@ async def test_a_bulk_entry_whose_time_is_over_before_its_turn_is_504(
                 answer = await client.post(f"/classify?{query}", json={"images": images})
                 assert [entry["type"] for entry in answer.json()["results"]] == ["/problems/deadline-missed"] * 2
                 assert "of 200" in answer.json()["results"][0]["detail"]
-            # What no time would have been enough for is still told so.
+            # Budgets that no network could meet are still reported as such.
             late = await client.post("/classify?labels=mnist&latency_ms=200&min_top1=99.9", json={"images": images})
             assert [entry["type"] for entry in late.json()["results"]] == ["/problems/no-model-fits"] * 2
             never = await client.post("/classify?labels=mnist&latency_ms=0.5", json={"images": images})
@@ -131,14 +131,14 @@ async def test_a_bulk_entry_whose_time_is_over_before_its_turn_is_504(
     [
         (0, 5_000, None),
         (3_700, 5_000, None),
-        # A second is predicted, times a safety factor of at least 1.1.
+        # The prediction is one second, times a safety factor of at least 1.1.
         (4_000, 5_000, DeadlineMissedError),
         (6_000, 5_000, DeadlineMissedError),
         (0, 1_000, NoModelFitsError),
         (6_000, 1_000, NoModelFitsError),
     ],
 )
-async def test_late_and_never_are_told_apart_at_the_decision(
+async def test_the_router_tells_a_missed_deadline_from_an_impossible_one(
     tmp_path: Path, passed_ms: float, latency_ms: float, raised: type[Exception] | None
 ) -> None:
     fakes = Fakes(tmp_path)

@@ -1,4 +1,4 @@
-"""Loads that fail, over HTTP: who is told, who answers instead, and which label set is the default meanwhile."""
+"""``POST /classify`` while loads fail: what the caller gets, and which network answers instead."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIMIT = 950_000_000
 
 
 class Service:
-    """A service over a cache with vgg16 and googlenet of imagenet1k, whose loads may be made to fail."""
+    """A service with vgg16 and googlenet for imagenet1k. Tests can make their loads fail."""
 
     def __init__(self, cache: Path) -> None:
         self.cache, self.now, self.failing_takes_s = cache, 0.0, 0.0
@@ -51,7 +51,7 @@ class Service:
         )
 
     def clock(self) -> float:
-        """What a failed load takes is over once its failure has been noted."""
+        """The time that a failed load takes has passed at the second reading after it."""
         now, self.now, self.jumps = self.now, self.now + self.jumps, 0.0
         return now
 
@@ -79,14 +79,14 @@ class Service:
 
 
 class OnFile(Measured):
-    """Profiles that an earlier start has measured."""
+    """Profiles that an earlier start of the service has measured."""
 
     def nearest(self, checkpoint: Checkpoint) -> Profile | None:
         return self.ensure(checkpoint)
 
 
 class Unloading(FakeEngine):
-    """Says when it is unloaded."""
+    """An engine that notes when it is unloaded."""
 
     def __init__(self, checkpoint: Checkpoint, events: list[str]) -> None:
         super().__init__(checkpoint)
@@ -109,7 +109,7 @@ async def served(client: httpx.AsyncClient, query: str = "") -> str:
 
 @pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("error", [RuntimeError("std::bad_alloc"), OSError(28, "full"), WrongWeightsError("damaged")])
-async def test_who_names_nothing_is_answered_by_the_rest_after_one_load(
+async def test_without_a_model_another_network_answers_after_one_failed_load(
     service: Service, error: Exception, at_once: bool
 ) -> None:
     service.broken["vgg16@imagenet1k"] = error
@@ -122,7 +122,7 @@ async def test_who_names_nothing_is_answered_by_the_rest_after_one_load(
         assert service.events.count("load vgg16@imagenet1k") == 1
 
 
-async def test_nothing_is_unloaded_for_a_load_that_cannot_be_prepared(service: Service) -> None:
+async def test_a_load_that_cannot_be_prepared_unloads_nothing(service: Service) -> None:
     service.cannot_be_prepared["vgg16@imagenet1k"] = OSError(28, "full")
     async with service.client("googlenet@imagenet1k") as client:
         for _ in range(3):
@@ -131,7 +131,7 @@ async def test_nothing_is_unloaded_for_a_load_that_cannot_be_prepared(service: S
         assert service.events == ["prepare vgg16@imagenet1k"] * 3
 
 
-async def test_who_names_it_is_told_at_once_and_when_to_come_back(service: Service) -> None:
+async def test_a_named_network_that_failed_to_load_is_503_at_once_with_retry_after(service: Service) -> None:
     service.broken["vgg16@imagenet1k"] = OSError(28, "full")
     async with service.client("googlenet@imagenet1k") as client:
         for _ in range(3):
@@ -145,7 +145,7 @@ async def test_who_names_it_is_told_at_once_and_when_to_come_back(service: Servi
         assert (row["state"], "make room" in row["failure"]) == ("loadable", True)
 
 
-async def test_it_is_tried_again_after_the_pause_and_no_sooner(service: Service) -> None:
+async def test_a_failed_load_is_tried_again_after_the_pause_and_no_sooner(service: Service) -> None:
     service.broken["vgg16@imagenet1k"] = MemoryError()
     async with service.client("googlenet@imagenet1k") as client:
         await served(client)
@@ -163,7 +163,7 @@ async def test_it_is_tried_again_after_the_pause_and_no_sooner(service: Service)
         assert (await client.get("/models/vgg16")).json()["failure"] is None
 
 
-async def test_another_file_is_another_chance(service: Service) -> None:
+async def test_a_new_file_is_tried_at_once(service: Service) -> None:
     service.broken["vgg16@imagenet1k"] = WrongWeightsError("damaged")
     async with service.client("googlenet@imagenet1k") as client:
         assert await served(client) == "googlenet@imagenet1k"
@@ -172,7 +172,7 @@ async def test_another_file_is_another_chance(service: Service) -> None:
         assert await served(client) == "vgg16@imagenet1k"
 
 
-async def test_a_bulk_request_is_decided_again_picture_by_picture(service: Service) -> None:
+async def test_each_picture_of_a_bulk_request_is_routed_again_after_a_failed_load(service: Service) -> None:
     service.broken["vgg16@imagenet1k"] = MemoryError()
     async with service.client("googlenet@imagenet1k") as client:
         files = [("a", ("a.png", photo())), ("b", ("b.txt", b"text")), ("c", ("c.png", photo()))]
@@ -181,7 +181,7 @@ async def test_a_bulk_request_is_decided_again_picture_by_picture(service: Servi
         assert service.events.count("load vgg16@imagenet1k") == 1
 
 
-async def test_where_nobody_else_could_answer_the_failure_is_told(service: Service) -> None:
+async def test_a_failed_load_is_reported_if_no_other_network_could_answer(service: Service) -> None:
     service.broken["vgg16@imagenet1k"] = MemoryError()
     async with service.client("googlenet@imagenet1k") as client:
         for _ in range(2):
@@ -190,7 +190,7 @@ async def test_where_nobody_else_could_answer_the_failure_is_told(service: Servi
             assert service.events.count("load vgg16@imagenet1k") == 1
 
 
-async def test_of_several_that_fail_the_first_to_be_tried_again_says_when(service: Service) -> None:
+async def test_retry_after_is_that_of_the_load_that_is_tried_again_first(service: Service) -> None:
     for name in MEGABYTES:
         service.broken[name] = OSError(28, "full")
     async with service.client() as client:
@@ -202,7 +202,7 @@ async def test_of_several_that_fail_the_first_to_be_tried_again_says_when(servic
         assert problem(answer, 503, "load-failed")["retry_after_ms"] == 375.0
 
 
-async def test_each_is_tried_once_for_a_picture_however_long_the_loads_take(service: Service) -> None:
+async def test_each_network_is_tried_once_for_a_picture_however_long_loads_take(service: Service) -> None:
     names = ["vgg16@imagenet1k", "googlenet@imagenet1k"]
     service.broken = {name: OSError(28, "full") for name in names}
     service.failing_takes_s = 1000.0
@@ -212,8 +212,8 @@ async def test_each_is_tried_once_for_a_picture_however_long_the_loads_take(serv
 
 
 @pytest.mark.parametrize("asked", ["", "?labels=imagenet1k"])
-async def test_where_all_of_a_label_set_fail_the_next_to_be_tried_says_when(service: Service, asked: str) -> None:
-    """A label set that nobody asked for is not answered with where there is another."""
+async def test_a_label_set_whose_networks_all_fail_is_503_with_retry_after(service: Service, asked: str) -> None:
+    """Another label set is not used instead."""
     for name in MEGABYTES:
         service.broken[name] = OSError(28, "full")
     service.broken["inception_v2@cifar10"] = OSError(28, "full")
@@ -225,7 +225,7 @@ async def test_where_all_of_a_label_set_fail_the_next_to_be_tried_says_when(serv
         assert service.events.count("load googlenet@imagenet1k") == 1
 
 
-async def test_only_what_can_be_served_makes_the_default_label_set(service: Service) -> None:
+async def test_the_default_label_set_is_that_of_networks_that_can_be_loaded(service: Service) -> None:
     service.broken["vgg16@imagenet1k"] = service.broken["googlenet@imagenet1k"] = WrongWeightsError("damaged")
     async with service.client() as client:
         for _ in range(3):
@@ -234,10 +234,10 @@ async def test_only_what_can_be_served_makes_the_default_label_set(service: Serv
         problem(await client.post("/classify?labels=imagenet1k", content=photo()), 503, "weights-damaged")
 
 
-async def test_a_name_without_a_label_set_stands_for_what_can_be_served(service: Service) -> None:
+async def test_a_name_without_a_label_set_means_a_checkpoint_that_can_be_loaded(service: Service) -> None:
     service.broken["googlenet@imagenet1k"] = WrongWeightsError("damaged")
     async with service.client() as client:
-        # The damage is known only once it was tried.
+        # The damage is noticed by the first load.
         problem(await client.post("/classify?model=googlenet", content=photo()), 503, "weights-damaged")
         assert await served(client, "?model=googlenet") == "googlenet@cifar10"
         assert await served(client, "?model=inception_v1") == "googlenet@cifar10"
@@ -252,7 +252,7 @@ async def test_a_name_without_a_label_set_stands_for_what_can_be_served(service:
         assert await served(client, "?model=googlenet") == "googlenet@imagenet1k"
 
 
-async def test_a_file_that_is_removed_while_it_serves_counts_no_more(service: Service) -> None:
+async def test_a_file_that_is_removed_while_it_is_served_is_not_served_again(service: Service) -> None:
     async with service.client("vgg16@imagenet1k") as client:
         assert await served(client) == "vgg16@imagenet1k"
         for name in ("vgg16", "googlenet"):
@@ -260,7 +260,7 @@ async def test_a_file_that_is_removed_while_it_serves_counts_no_more(service: Se
         assert (await served(client)).endswith("@cifar10")
 
 
-async def test_a_service_that_can_load_nothing_is_not_ready_and_says_why(service: Service) -> None:
+async def test_a_service_that_can_load_no_network_is_not_ready_and_says_why(service: Service) -> None:
     names = ["vgg16@imagenet1k", "googlenet@imagenet1k"]
     service.broken = {name: OSError(28, "full") for name in names}
     async with service.client(*names) as client:
@@ -274,13 +274,15 @@ async def test_a_service_that_can_load_nothing_is_not_ready_and_says_why(service
         assert (await client.get("/readyz")).status_code == 200
 
 
-async def test_one_that_is_loaded_or_only_has_no_room_is_enough_to_be_ready(service: Service) -> None:
+async def test_one_loaded_network_is_enough_to_be_ready(service: Service) -> None:
     service.broken["vgg16@imagenet1k"] = OSError(28, "full")
     async with service.client("vgg16@imagenet1k", "googlenet@imagenet1k") as client:
         assert (await client.get("/readyz")).status_code == 200
 
 
-async def test_failures_at_the_start_are_a_line_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_failed_load_at_the_start_is_logged_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     service = Service(tmp_path)
     service.broken["vgg16@imagenet1k"] = RuntimeError("two\nlines")
     service.cannot_be_prepared["googlenet@imagenet1k"] = OSError(13, "denied")
@@ -291,7 +293,7 @@ async def test_failures_at_the_start_are_a_line_each(tmp_path: Path, caplog: pyt
     assert "Traceback" not in caplog.text
 
 
-async def test_an_ensemble_whose_member_cannot_be_loaded_says_so(service: Service) -> None:
+async def test_an_ensemble_whose_member_fails_to_load_is_503(service: Service) -> None:
     service.broken["vgg16@imagenet1k"] = MemoryError()
     async with service.client("googlenet@imagenet1k") as client:
         for _ in range(2):

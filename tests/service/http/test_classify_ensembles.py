@@ -1,4 +1,4 @@
-"""Ensembles by HTTP: what is answered, what is refused, and what is counted. Over fake engines."""
+"""``POST /classify`` with ensembles: answers, refusals and metrics. Over fake engines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.domain.query import Query
-from service.http.classify import read_query
+from service.http.requests import read_query
 from service.telemetry.logs import access_log
 from tests.cards import put
 from tests.counted import counted
@@ -45,7 +45,7 @@ async def ask(client: httpx.AsyncClient, query: str = f"model={PAIR}", **body: o
     return await client.post(f"/classify?{query}", **(body or {"content": picture(5)}))  # type: ignore[arg-type]
 
 
-async def test_the_answer_is_of_the_average_and_tells_what_each_member_took(fakes: Fakes) -> None:
+async def test_the_answer_has_the_average_and_what_each_member_took(fakes: Fakes) -> None:
     async with fakes.client() as client:
         answer = await ask(client, "model=ensemble:inception_v1,bn_inception@cifar10&k=3")
         alone = (await ask(client, "model=googlenet")).json()
@@ -73,7 +73,7 @@ async def test_the_answer_is_of_the_average_and_tells_what_each_member_took(fake
     assert "members" not in alone
 
 
-async def test_it_may_be_percent_encoded(fakes: Fakes) -> None:
+async def test_an_ensemble_may_be_percent_encoded(fakes: Fakes) -> None:
     assert read_query(Query, f"model={quote(PAIR, safe='')}".encode()).model == PAIR
     async with fakes.client() as client:
         assert (await ask(client, f"model={quote(PAIR, safe='')}")).json()["model"] == PAIR
@@ -89,19 +89,21 @@ async def test_it_may_be_percent_encoded(fakes: Fakes) -> None:
         ("model=ensemble:googlenet,vgg16", 503, "weights-missing", "topfive pull"),
         (f"model={PAIR}&labels=imagenet1k", 503, "weights-missing", "googlenet@imagenet1k"),
         (f"model={PAIR}&min_top1=1", 422, "no-model-fits", "how accurate an ensemble is"),
-        # The members need 20 and 30 MB, and take 0.1 and 0.3 s after decoding for 0.02.
+        # The members need 20 and 30 MB; decoding takes 0.02 s, then the members take 0.1 and 0.3 s.
         (f"model={PAIR}&memory_mb=49", 422, "no-model-fits", "50 MB"),
         (f"model={PAIR}&latency_ms=350", 422, "no-model-fits", "400 ms"),
     ],
 )
-async def test_a_refusal_says_why(fakes: Fakes, query: str, status: int, kind: str, says: str) -> None:
+async def test_an_ensemble_that_is_refused_says_why(
+    fakes: Fakes, query: str, status: int, kind: str, says: str
+) -> None:
     async with fakes.client() as client:
         for path in ("classify", "route"):
             answer = await client.post(f"/{path}?{query}", content=picture() if path == "classify" else b"")
             assert says in problem(answer, status, kind)["detail"]
 
 
-async def test_the_router_prices_it_as_the_sum(fakes: Fakes) -> None:
+async def test_the_router_predicts_the_sum_of_the_members(fakes: Fakes) -> None:
     async with fakes.client() as client:
         route = (await client.post(f"/route?model={PAIR}&latency_ms=5000")).json()
         answer = (await ask(client, f"model={PAIR}&latency_ms=5000")).json()
@@ -113,14 +115,14 @@ async def test_the_router_prices_it_as_the_sum(fakes: Fakes) -> None:
     assert (plain["model"], plain["footprint_mb"], plain["reason"]) == (PAIR, 50.0, "named, without a budget")
 
 
-async def test_strict_false_answers_all_the_same(fakes: Fakes) -> None:
+async def test_an_ensemble_with_strict_false_answers_all_the_same(fakes: Fakes) -> None:
     async with fakes.client() as client:
         answer = (await ask(client, f"model={PAIR}&min_top1=99&strict=false")).json()
     assert answer["model"] == PAIR
     assert "how accurate an ensemble is" in answer["routing"]["reason"]
 
 
-async def test_the_router_never_picks_one(fakes: Fakes) -> None:
+async def test_the_router_never_picks_an_ensemble(fakes: Fakes) -> None:
     fakes.top1 = {NAMES[0]: 80.0, NAMES[1]: 86.0}
     async with fakes.client() as client:
         assert (await ask(client, "labels=cifar10")).json()["model"] == "inception_v2"
@@ -128,7 +130,7 @@ async def test_the_router_never_picks_one(fakes: Fakes) -> None:
     assert not any("ensemble" in row["name"] for row in listed)
 
 
-async def test_each_picture_of_many_is_averaged(fakes: Fakes) -> None:
+async def test_each_picture_of_a_bulk_request_is_averaged(fakes: Fakes) -> None:
     files = [("a", ("a.png", picture(3))), ("b", ("b.txt", b"text")), ("c", ("c.png", picture(4)))]
     async with fakes.client() as client:
         answer = await ask(client, files=files)
@@ -140,8 +142,8 @@ async def test_each_picture_of_many_is_averaged(fakes: Fakes) -> None:
     assert answer.headers["X-Model-Served"] == PAIR
 
 
-async def test_each_picture_of_many_is_decided_on_with_those_before_it_in_the_queue(fakes: Fakes) -> None:
-    """As single networks' are: they take 0.42 s, and then 0.4 more for each that is ahead, in batches of one."""
+async def test_each_picture_for_an_ensemble_is_routed_with_the_ones_before_it_in_the_queue(fakes: Fakes) -> None:
+    """The first takes 0.42 s, and each later one 0.4 s more, since batches hold one picture."""
     fakes.limits = Limits(max_batch_size=1)
     files = [("a", (f"{n}.png", picture(3))) for n in range(8)]
     async with fakes.client() as client:
@@ -153,7 +155,7 @@ async def test_each_picture_of_many_is_decided_on_with_those_before_it_in_the_qu
     assert all(entry["retry_after_ms"] > 0 for entry in results if entry["status"] == 429)
 
 
-async def test_an_overload_of_one_member_is_said_with_its_retry_after(fakes: Fakes) -> None:
+async def test_an_overloaded_member_makes_it_429_with_retry_after(fakes: Fakes) -> None:
     fakes.limits = Limits(max_batch_size=1, max_queue=2)
     async with fakes.client() as client, fakes.busy(client, NAMES[0]):
         waiting = [asyncio.create_task(ask(client, "model=googlenet")) for _ in range(2)]
@@ -161,7 +163,7 @@ async def test_an_overload_of_one_member_is_said_with_its_retry_after(fakes: Fak
         refused = await ask(client)
         problem(refused, 429, "overloaded")
         assert int(refused.headers["Retry-After"]) >= 1
-        # Nobody is in the way of the other member.
+        # The other member is idle, but was not asked.
         engine = fakes.engines[NAMES[1]]
         assert engine.batches == []
         for task in waiting:
@@ -169,7 +171,7 @@ async def test_an_overload_of_one_member_is_said_with_its_retry_after(fakes: Fak
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_a_deadline_that_a_member_misses_is_missed(fakes: Fakes) -> None:
+async def test_a_deadline_that_one_member_misses_is_504(fakes: Fakes) -> None:
     fakes.profiles = [profile(name) for name in NAMES]
     async with fakes.client() as client:
         fakes.engines[NAMES[1]].seconds = 0.6
@@ -177,8 +179,8 @@ async def test_a_deadline_that_a_member_misses_is_missed(fakes: Fakes) -> None:
     problem(answer, 504, "deadline-missed")
 
 
-async def test_promises_are_kept_for_the_sum(fakes: Fakes) -> None:
-    """One who came first may be delayed by 3.5 s. A member would take one of them, or three; both take four."""
+async def test_promises_hold_for_the_sum_of_the_members(fakes: Fakes) -> None:
+    """The first request can be delayed by 3.5 s. The members take one second and three, which together is too long."""
     fakes.profiles = [profile(NAMES[0], forward_ms=1000), profile(NAMES[1], forward_ms=3000)]
     pair, single = f"/route?model={PAIR}&latency_ms=8000", "/route?model=inception_v2&latency_ms=8000"
     async with fakes.client() as client, fakes.busy(client, "lenet5@mnist"):
@@ -192,7 +194,7 @@ async def test_promises_are_kept_for_the_sum(fakes: Fakes) -> None:
         assert (await client.post(pair)).status_code == 200
 
 
-async def test_metrics_know_all_ensembles_by_one_name_and_the_log_by_its_own(
+async def test_metrics_count_all_ensembles_under_one_name_and_the_log_names_each(
     fakes: Fakes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_log, "propagate", True)
@@ -219,19 +221,19 @@ async def test_metrics_know_all_ensembles_by_one_name_and_the_log_by_its_own(
     assert found.risen("topfive_routed_total") == {("ensemble", "named"): 3}
     assert found.rise("topfive_request_seconds_count", model="ensemble") == 2
     assert found.rise("topfive_forward_seconds_count", model="ensemble") == 2
-    # The batches are its members'.
+    # Batches are counted for the members.
     assert {model for _cut, model in found.risen("topfive_batches_total")} == {"googlenet", "inception_v2"}
     lines = [record.__dict__["fields"]["model"] for record in caplog.records if record.name == "topfive.access"]
     assert lines == [PAIR, reverse, PAIR, "none"]
 
 
-async def test_its_series_begin_where_there_are_two_networks(fakes: Fakes) -> None:
+async def test_series_of_ensembles_exist_once_there_are_two_networks(fakes: Fakes) -> None:
     async with fakes.client() as client:
         text = (await client.get("/metrics")).text
     assert 'topfive_requests_total{model="ensemble",reason="ok",status="200"}' in text
 
 
-async def test_docs_tell_of_it(fakes: Fakes) -> None:
+async def test_docs_mention_ensembles(fakes: Fakes) -> None:
     async with fakes.client() as client:
         documented = (await client.get("/openapi.json")).json()
     parameters = {p["name"]: p for p in documented["paths"]["/classify"]["post"]["parameters"]}
@@ -239,7 +241,7 @@ async def test_docs_tell_of_it(fakes: Fakes) -> None:
     assert "members" in json.dumps(documented["components"]["schemas"]["Answer"])
 
 
-async def test_many_at_once_share_batches_with_whoever_asks_for_one(fakes: Fakes) -> None:
+async def test_ensembles_share_batches_with_requests_for_single_networks(fakes: Fakes) -> None:
     fakes.profiles = []
     async with fakes.client() as client, fakes.busy(client, "lenet5@mnist"):
         posts = [asyncio.create_task(ask(client, content=photo(100))) for _ in range(4)]

@@ -1,0 +1,92 @@
+"""Errors as HTTP: a problem document (RFC 9457) for each failure, and ``/problems``, which explains each kind."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from service.domain.errors import (
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    PROBLEMS,
+    SLOW_BODY,
+    TABLE,
+    BadBodyError,
+    BadParameterError,
+    Failure,
+    known_failure,
+    problem_document,
+)
+from service.domain.validation import first_error
+from service.http.callers import announces_body
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response:
+    """The response to a request that failed. ``Retry-After`` is in whole seconds, rounded up; ``retry_after_ms`` in the
+    document is exact."""
+    headers = dict(headers or {})
+    if failure.slug == SLOW_BODY:
+        # The rest of the body is not read, so the connection cannot be used again.
+        headers["Connection"] = "close"
+    retry_after_ms = failure.extras.get("retry_after_ms")
+    if retry_after_ms is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_ms / 1000)))
+    return JSONResponse(problem_document(failure), failure.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def add_problems_paths(app: FastAPI) -> None:
+    """Adds ``GET /problems`` and ``GET /problems/{slug}``, where the ``type`` of every problem document leads."""
+
+    @app.get("/problems", summary="Every kind of problem that an answer can report")
+    async def list_problems() -> dict[str, list[dict[str, Any]]]:
+        return {"problems": [_kind(slug) for slug in PROBLEMS]}
+
+    @app.get("/problems/{slug}", summary="What a kind of problem means and what to do about it")
+    async def show_problem(slug: str) -> dict[str, Any]:
+        if slug not in PROBLEMS:
+            raise HTTPException(404)
+        return _kind(slug)
+
+
+def answer_errors_with_problems(app: FastAPI) -> None:
+    """Makes the app answer every exception with a problem document, whether a handler, FastAPI or Starlette raised
+    it."""
+    app.add_exception_handler(HTTPException, _from_http)
+    app.add_exception_handler(RequestValidationError, _from_validation)
+    for kind in (*TABLE, Exception):
+        app.add_exception_handler(kind, _from_table)
+
+
+async def _from_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(error.status_code)
+    if kind is None:
+        return problem(Failure(TABLE[BadBodyError].slug, str(error.detail)), _unread(request))
+    headers = {**(error.headers or {}), **_unread(request)}
+    return problem(Failure(kind.slug, f"{request.method} {request.url.path}"), headers)
+
+
+async def _from_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem(Failure(TABLE[BadParameterError].slug, str(first_error(error))), _unread(request))
+
+
+async def _from_table(request: Request, error: Exception) -> Response:
+    return problem(known_failure(error), _unread(request))
+
+
+def _unread(request: Request) -> dict[str, str]:
+    """The headers of an answer to a request whose body, if it has one, was not read."""
+    return {"Connection": "close"} if announces_body(request) else {}
+
+
+def _kind(slug: str) -> dict[str, Any]:
+    problem = PROBLEMS[slug]
+    return {"type": problem.type, "status": problem.status, "title": problem.title, "mend": problem.mend}
