@@ -246,7 +246,7 @@ async def test_ensembles_share_batches_with_requests_for_single_networks(fakes: 
     async with fakes.client() as client, fakes.busy(client, "lenet5@mnist"):
         posts = [asyncio.create_task(ask(client, content=photo(100))) for _ in range(4)]
         posts.append(asyncio.create_task(ask(client, "model=googlenet", content=photo(100))))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1.0)  # all are decoded, on a busy machine too
     answers = [answer.json() for answer in await asyncio.gather(*posts)]
     assert fakes.engines[NAMES[0]].batches == [5]
     assert fakes.engines[NAMES[1]].batches == [4]
