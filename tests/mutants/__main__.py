@@ -8,28 +8,42 @@ change counts as noticed if one of its test files fails with it; all of them mus
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from typing import NoReturn
+
+import pytest
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
+PACKAGES = ("service", "models", "loadtest", "loadreport", "docs", "bench")
 #: Seconds for the test files of one change: one that makes a test hang is noticed too.
 WITHIN_S = 120.0
 #: The share of all changes that must be noticed.
 LEAST_NOTICED = 0.95
 #: What pytest returns when all tests passed, and when one failed or a file could not be imported.
 _PASSED, _FAILED = 0, (1, 2)
+#: Some plugins of pytest are among the libraries that are imported already.
+_OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not service"]
+_OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+#: Libraries that most tests import, and none of our own packages.
+_PRELOADED = (
+    "fastapi", "httpx", "matplotlib", "numpy", "onnxruntime", "PIL.Image", "prometheus_client", "psutil",
+    "pydantic_settings", "rich.table", "safetensors", "torch", "typer", "uvicorn",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,47 +116,118 @@ class Copy:
         moment = time.time() + next(self._moments)
         os.utime(path, (moment, moment))
 
-    def passes(self, tests: tuple[str, ...], within_s: float = WITHIN_S) -> bool:
-        """Whether the test files pass as the copy is now."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow and not service", "--no-header", *tests]
-        try:
-            done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=within_s)
-        except subprocess.TimeoutExpired:
+    @property
+    def output(self) -> str:
+        """What the tests that ran in it last have printed."""
+        return self.folder.with_suffix(".txt").read_text(encoding="utf-8", errors="replace")
+
+    def restore(self, name: str) -> None:
+        """Takes a change back."""
+        self.write(name, (ROOT / name).read_text(encoding="utf-8"))
+
+
+@dataclass(slots=True)
+class Run:
+    """Test files that run in a child process, in a copy of their own."""
+
+    copy: Copy
+    pid: int
+    give_up: float
+    tests: tuple[str, ...]
+    row: Mutant | None
+
+    @classmethod
+    def start(cls, copy: Copy, tests: tuple[str, ...], row: Mutant | None = None) -> Run:
+        """Forks, since this process has imported the libraries already: that is most of what a short test takes."""
+        sys.stdout.flush()
+        pid = os.fork()
+        if not pid:
+            _run_tests(copy.folder, tests)
+        return cls(copy, pid, time.monotonic() + WITHIN_S, tests, row)
+
+    def result(self) -> bool | None:
+        """Whether all tests passed; None as long as they run. Tests that take too long are ended and have failed."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if not pid and time.monotonic() < self.give_up:
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if not pid:
+            os.waitpid(self.pid, 0)
             return False
-        if done.returncode not in (_PASSED, *_FAILED):
-            raise SystemExit(f"pytest cannot run {' '.join(tests)}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        return done.returncode == _PASSED
+        code = os.waitstatus_to_exitcode(status)
+        if code not in (_PASSED, *_FAILED) and code >= 0:
+            raise SystemExit(f"pytest ended with status {code}:\n{self.copy.output[-3000:]}")
+        return code == _PASSED
+
+
+def _run_tests(folder: Path, tests: tuple[str, ...]) -> NoReturn:
+    """In the child: runs test files of a copy as a fresh process would, and ends."""
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(folder)
+        # The copy's modules, not those that this process was started with.
+        sys.path[:] = [str(folder), *(path for path in sys.path if path and Path(path).resolve() != ROOT)]
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", *PACKAGES)]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        output = os.open(folder.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        code = int(pytest.main([*_OPTIONS, *tests]))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run_all(jobs: Iterable[tuple[tuple[str, ...], Mutant | None]], copies: list[Copy]) -> Iterator[tuple[Run, bool]]:
+    """Runs test files with a change each, or without one, as many at once as there are copies."""
+    waiting, running, free = iter(jobs), list[Run](), list(copies)
+    try:
+        while True:
+            while free and (job := next(waiting, None)) is not None:
+                tests, row = job
+                copy = free.pop()
+                if row is not None:
+                    copy.write(row.file, row.changed())
+                running.append(Run.start(copy, tests, row))
+            if not running:
+                return
+            time.sleep(0.01)
+            for run in list(running):
+                passed = run.result()
+                if passed is not None:
+                    running.remove(run)
+                    if run.row is not None:
+                        run.copy.restore(run.row.file)
+                    free.append(run.copy)
+                    yield run, passed
+    finally:
+        for run in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
 
 
 def try_all(rows: list[Mutant], jobs: int) -> list[Mutant]:
     """Tries each change; returns those that no test noticed."""
-    survivors: list[Mutant] = []
-    copies: SimpleQueue[Copy] = SimpleQueue()
-    lock, done = threading.Lock(), itertools.count(1)
-
-    def attempt(row: Mutant) -> None:
-        copy = copies.get()
-        try:
-            copy.write(row.file, row.changed())
-            noticed = not copy.passes(row.tests)
-        finally:
-            copy.write(row.file, (ROOT / row.file).read_text(encoding="utf-8"))
-            copies.put(copy)
-        with lock:
-            if not noticed:
-                survivors.append(row)
-            word = "noticed" if noticed else "NOT NOTICED"
-            print(f"{next(done):4}/{len(rows)} {word:<12} {row.file}: {row.what}", flush=True)
-
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        for number in range(jobs):
-            copies.put(Copy(Path(folder) / str(number)))
+    survivors = []
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [Copy(Path(folder) / str(number)) for number in range(jobs)]
         files = sorted({test for row in rows for test in row.tests})
-        copy = copies.get()
-        if not copy.passes(tuple(files), within_s=600):
-            raise SystemExit("the test files of the tables do not pass without any change: run make test")
-        copies.put(copy)
-        list(pool.map(attempt, rows))
+        for run, passed in run_all([((test,), None) for test in files], copies):
+            if not passed:
+                raise SystemExit(f"{run.tests} fails without any change:\n{run.copy.output[-3000:]}")
+        print(f"{len(files)} test files pass without any change", flush=True)
+        for number, (run, passed) in enumerate(run_all([(row.tests, row) for row in rows], copies), 1):
+            assert run.row is not None
+            if passed:
+                survivors.append(run.row)
+            word = "NOT NOTICED" if passed else "noticed"
+            print(f"{number:4}/{len(rows)} {word:<12} {run.row.file}: {run.row.what}", flush=True)
     return survivors
 
 
@@ -158,6 +243,8 @@ def main() -> None:
         raise SystemExit("\n".join(wrong))
     if options.check:
         return
+    for name in _PRELOADED:
+        importlib.import_module(name)
     began = time.monotonic()
     survivors = try_all(rows, options.jobs)
     share = 1 - len(survivors) / max(1, len(rows))
