@@ -7,8 +7,7 @@ names in any encoding, and base64 or quoted-printable as transfer encodings.
 No library reads all of that: ``multipart`` 2.0 and ``python-multipart`` 0.0.34, which Starlette uses, refuse LF alone,
 spaces after the first boundary and parts without a Content-Disposition; Werkzeug 3.1 refuses the last too, and names
 that are not UTF-8. All three parse a stream, so they copy a file at least twice, where this parser searches the body in
-place and copies each file once. They bound the number and size of fields late or not at all, and 2 MB of almost
-boundaries keep ``python-multipart`` busy for seconds.
+place and copies each file once; and two megabytes of near-boundaries keep ``python-multipart`` busy for a second.
 """
 
 from __future__ import annotations

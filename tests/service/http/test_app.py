@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import pytest
+
+from service.telemetry.recorder import RequestMetrics
 from tests.fakes import Fakes
 from tests.pictures import picture
 from tests.problems import problem
@@ -52,3 +57,16 @@ async def test_only_posts_to_classify_itself_are_classified(fakes: Fakes) -> Non
         assert (await client.post("/classify?model=lenet5", content=picture())).status_code == 200
         problem(await client.put("/classify?model=lenet5", content=picture()), 405, "method-not-allowed")
         problem(await client.post("/classify/more?model=lenet5", content=picture()), 404, "not-found")
+
+
+async def test_series_begin_for_networks_that_can_be_served(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def noted(variants: Iterable[str]) -> RequestMetrics:
+        begun.extend(variants)
+        return RequestMetrics(begun)
+
+    monkeypatch.setattr("service.http.app.RequestMetrics", noted)
+    fakes.loadable |= {"vgg16@imagenet1k"}
+    async with fakes.client():
+        assert sorted(begun) == ["lenet5", "vgg16"]

@@ -69,6 +69,10 @@ async def test_the_answer_has_the_average_and_what_each_member_took(fakes: Fakes
     last = max(body["members"], key=lambda member: float(member["timings_ms"]["total"]))
     assert {**last["timings_ms"], "total": None} == {**body["timings_ms"], "total": None}
     assert body["timings_ms"]["total"] >= last["timings_ms"]["total"]
+    for member in (first, second):
+        timings = member["timings_ms"]
+        # Each is rounded to a microsecond.
+        assert timings["total"] > timings["decode"] + timings["queue"] + timings["forward"] - 0.01
     assert f"total;dur={body['timings_ms']['total']}" in answer.headers["Server-Timing"]
     assert "members" not in alone
 

@@ -129,6 +129,9 @@ async def test_models_lists_checkpoints_and_states(fakes: Fakes) -> None:
         assert (rows["googlenet@imagenet1k"]["state"], rows["googlenet@imagenet1k"]["resident"]) == ("loadable", False)
         vgg = rows["vgg16@imagenet1k"]
         assert (vgg["state"], vgg["analytic_mb"], vgg["params"]) == ("weights missing", 614.4, 138_357_544)
+        # torchvision's VGG16_Weights.IMAGENET1K_V1; the year and the multiply-adds of the paper.
+        assert (vgg["top1"], vgg["top5"], vgg["year"]) == (71.592, 90.382, 2014)
+        assert vgg["multiply_adds"] == pytest.approx(15.5e9, rel=0.01)
         assert (await client.get("/models/vgg")).json() == vgg
         assert (await client.get("/models/vgg16@imagenet1k")).json() == vgg
         problem(await client.get("/models/resnet50"), 404, "unknown-model")

@@ -153,6 +153,13 @@ def test_fields_are_limited_in_number_and_size() -> None:
         files(field((MAX_FIELD_BYTES + 1) * b"x") + part() + END, b"b", 64)
 
 
+def test_lines_that_begin_with_the_boundary_are_limited() -> None:
+    lines = b"\r\n--bx"
+    assert files(part(1_000 * lines) + END, b"b", 64) == [1_000 * lines]
+    with pytest.raises(BadBodyError, match="too many lines"):
+        files(part(1_001 * lines) + END, b"b", 64)
+
+
 def test_headers_are_limited() -> None:
     name = b'Content-Disposition: form-data; name="a"; filename="%s"'
     assert files(part(headers=name % (8_000 * b"x")) + END, b"b", 64) == [PICTURE]
