@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from models.checkpoints.catalogue import Checkpoint
-from service.profiling.profiles import Fingerprint, Latency, Profile
+from service.engines.fingerprint import Fingerprint
+from service.profiling.profiles import Latency, Profile
 
 FINGERPRINT = Fingerprint(
     device="a CPU",

@@ -19,10 +19,7 @@ import numpy.typing as npt
 
 from models.checkpoints.catalogue import Checkpoint
 from models.images.preprocess import Preprocess
-from service.profiling.profiles import Fingerprint
-
-#: Classes that an engine gives for each picture: the most that a caller may ask for.
-MAX_K = 10
+from service.engines.fingerprint import Fingerprint
 
 
 class DeviceError(ValueError):

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from models.checkpoints.catalogue import Checkpoint
 from models.checkpoints.labels import labels
-from service.engines import MAX_K, TopK
+from service.domain.prediction import MAX_K
+from service.engines import TopK
 
 
 @dataclass

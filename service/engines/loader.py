@@ -12,7 +12,7 @@ from typing import Literal
 
 from models.checkpoints.catalogue import Checkpoint
 from service.engines import DeviceError, Engine
-from service.profiling.profiles import Fingerprint, weights_digest
+from service.engines.fingerprint import Fingerprint, weights_digest
 
 EngineName = Literal["onnx_cpu", "torch_cpu", "torch_cuda"]
 

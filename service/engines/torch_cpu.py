@@ -10,7 +10,8 @@ from models.checkpoints.building import build_checkpoint
 from models.checkpoints.catalogue import Checkpoint
 from models.networks.postprocess import top_k
 from models.onnx.export import normalised
-from service.engines import MAX_K, TopK, blank, give_memory_back
+from service.domain.prediction import MAX_K
+from service.engines import TopK, blank, give_memory_back
 
 
 class TorchCpu:

@@ -22,7 +22,8 @@ from models.networks.layers import ConvBNReLU
 from models.networks.lenet import TableConv2d
 from models.networks.postprocess import top_k
 from service.domain.errors import OutOfDeviceMemoryError
-from service.engines import MAX_K, TopK, blank
+from service.domain.prediction import MAX_K
+from service.engines import TopK, blank
 from service.engines.buckets import Buckets
 from service.engines.overlap import Device, Event, Overlap, Submitted, Work, is_out_of_memory
 

@@ -23,11 +23,12 @@ from service.domain.query import Query
 from service.http.callers import announces_body
 from service.http.classify import Classifier
 from service.http.docs_pages import add_docs_pages
+from service.http.metrics import add_metrics_paths
 from service.http.models import Paths
 from service.http.responses import PROBLEM_MEDIA_TYPE, problem
 from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
 from service.routing.router import Router
-from service.telemetry.exposition import OwnProcess, Targets, add_metrics_paths
+from service.telemetry.exposition import OwnProcess, Targets
 from service.telemetry.recorder import RequestMetrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

@@ -1,6 +1,6 @@
 """Measures one checkpoint on a device, for its profile. Run as a process of its own, whose memory is nobody else's.
 
-python -m service.measuring googlenet --cache-dir DIR ...   prints a profile as JSON
+python -m service.profiling.measure googlenet --cache-dir DIR ...   prints a profile as JSON
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class DeviceMemory:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures what the command line names, and prints the profile."""
-    parser = argparse.ArgumentParser(prog="python -m service.measuring")
+    parser = argparse.ArgumentParser(prog="python -m service.profiling.measure")
     parser.add_argument("model")
     parser.add_argument("--labels")
     parser.add_argument("--untrained", action="store_true")

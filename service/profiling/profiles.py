@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -23,7 +22,9 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from models.checkpoints.catalogue import Checkpoint, WeightsMissingError
+from models.checkpoints.catalogue import Checkpoint
+from service.domain.quantile import quantile
+from service.engines.fingerprint import Fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -58,34 +59,6 @@ class Latency(BaseModel):
             for value in (statistics.fmean(seconds), *(quantile(seconds, q) for q in (0.5, 0.95, 0.99)))
         )
         return cls(mean_ms=mean, p50_ms=p50, p95_ms=p95, p99_ms=p99, runs=len(seconds))
-
-
-class Fingerprint(BaseModel):
-    """What a profile was measured with."""
-
-    model_config = ConfigDict(frozen=True)
-
-    device: str
-    """``AMD EPYC, 2 cores``, or the name of a GPU."""
-    engine: str
-    precision: str
-    threads: int
-    max_batch_size: int
-    libraries: dict[str, str]
-    """Versions of what the engine computes with."""
-    weights: str
-    """The first 16 hexadecimal digits of the weight file's SHA-256; ``seeded`` for random weights."""
-
-    @property
-    def settings(self) -> str:
-        """A name for all of it but the weights, in eight hexadecimal digits."""
-        told = self.model_dump_json(exclude={"weights"})
-        return hashlib.sha256(told.encode()).hexdigest()[:8]
-
-    def differences(self, other: Fingerprint) -> list[str]:
-        """In words, what ``other`` was measured with instead."""
-        pairs = [(name, getattr(self, name), getattr(other, name)) for name in type(self).model_fields]
-        return [f"{name} {theirs} instead of {ours}" for name, ours, theirs in pairs if ours != theirs]
 
 
 class Profile(BaseModel):
@@ -232,30 +205,6 @@ def shipped_folder() -> Path:
     return Path(str(resources.files("weights"))) / "profiles"
 
 
-def weights_digest(checkpoint: Checkpoint) -> str:
-    """What the fingerprint says of the weights. Reads the whole file.
-
-    Raises:
-        WeightsMissingError: they have gone.
-    """
-    if checkpoint.path is None:
-        return "seeded"
-    try:
-        with checkpoint.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except FileNotFoundError as error:
-        raise WeightsMissingError(checkpoint) from error
-
-
 def size_class(encoded_bytes: int) -> str:
     """The size class of an encoded picture."""
     return next((name for name, most in SIZE_CLASSES.items() if encoded_bytes <= most), "huge")
-
-
-def quantile(values: Sequence[float], q: float) -> float:
-    """By linear interpolation between the ordered values."""
-    ordered = sorted(values)
-    place = q * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

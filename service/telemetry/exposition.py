@@ -13,17 +13,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import httpx
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from service.config.listening import authority
-from service.domain.errors import NotReadyError
-from service.http.classify import read_query
-from service.http.schemas import TargetsQuery
 from service.telemetry.metrics import NOT_SUMMED, REGISTRY
 
 log = logging.getLogger(__name__)
@@ -68,29 +63,7 @@ def serve_metrics(host: str) -> str:
     return authority(host, server.server_port)
 
 
-def add_metrics_paths(app: FastAPI, targets: Targets) -> None:
-    """``GET /metrics`` and ``GET /metrics/targets``."""
-
-    @app.get("/metrics", summary="All processes' metrics, added up", response_class=Response)
-    async def metrics() -> Response:
-        try:
-            found = await targets.find("topfive")
-        except NotReadyError:
-            found = []
-        texts = await _read(found)
-        # It takes milliseconds; requests go on meanwhile.
-        text = await (asyncio.to_thread(added_up, texts) if texts else asyncio.to_thread(generate_latest, REGISTRY))
-        headers = {"X-Processes": f"{len(texts)} of {len(found)}"} if found else {}
-        return Response(text, media_type=CONTENT_TYPE_LATEST, headers=headers)
-
-    @app.get("/metrics/targets", summary="Where Prometheus finds each process (http_sd)")
-    async def metrics_targets(request: Request) -> JSONResponse:
-        query = read_query(TargetsQuery, request.scope["query_string"])
-        found = await targets.find(query.job)
-        return JSONResponse([{"targets": [target.address], "labels": target.labels} for target in found])
-
-
-async def _read(targets: Sequence[Target]) -> list[str]:
+async def read_all(targets: Sequence[Target]) -> list[str]:
     """What the processes answer; one that does not is left out, and said in the log."""
     # Not through a proxy of the environment: they are the service's own.
     async with httpx.AsyncClient(timeout=_ANSWER_WITHIN_S, trust_env=False, verify=_NO_CERTIFICATES) as client:

@@ -13,7 +13,7 @@ from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.checkpoints.labels import labels
 from models.onnx import graph_cache
 from models.onnx.graph_cache import cached_graph, graph_path
-from service.engines import MAX_K
+from service.domain.prediction import MAX_K
 from service.engines.onnx_cpu import DamagedGraphError, OnnxCpu
 from service.engines.torch_cpu import TorchCpu
 

@@ -138,7 +138,8 @@ def test_the_child_is_told_what_to_measure(loader: Loader, untrained: bool, quic
     checkpoint = Catalogue(loader.cache_dir, untrained=untrained).find("lenet5")
     measure_apart(checkpoint, loader, seconds=1.5, quick=quick, run=run)
     (command,) = commands
-    assert "-m service.measuring lenet5 --seconds 1.5 --device cpu --engine onnx_cpu --precision float32" in command
+    assert "-m service.profiling.measure lenet5 --seconds 1.5" in command
+    assert "--device cpu --engine onnx_cpu --precision float32" in command
     assert f"--threads 1 --max-batch-size 4 --cache-dir {loader.cache_dir}" in command
     assert ("--untrained" in command, "--labels mnist" in command) == (untrained, not untrained)
     assert ("--quick" in command) == quick

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +21,6 @@ from service.profiling.profiles import (
     ProfileFile,
     Profiles,
     add_profiles,
-    quantile,
     read_profiles,
     size_class,
 )
@@ -227,11 +225,6 @@ def test_a_cache_that_cannot_be_written_to_costs_no_more_than_a_warning(
 
 
 SECONDS = st.floats(1e-5, 1e3)
-
-
-@given(st.lists(SECONDS, min_size=1, max_size=50), st.floats(0, 1))
-def test_quantiles_are_numpys(values: list[float], q: float) -> None:
-    assert quantile(values, q) == pytest.approx(np.percentile(values, 100 * q), rel=1e-6)
 
 
 @given(st.lists(SECONDS, min_size=1, max_size=50))
