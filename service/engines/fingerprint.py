@@ -1,4 +1,4 @@
-"""A fingerprint: device, engine, versions and weights that a checkpoint runs with."""
+"""A fingerprint: what a checkpoint runs with. A profile measured with another fingerprint does not quite apply."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.checkpoints.catalogue import Checkpoint, WeightsMissingError
 
 
 class Fingerprint(BaseModel):
-    """What a profile was measured with."""
+    """What decides how fast a checkpoint runs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -19,29 +19,30 @@ class Fingerprint(BaseModel):
     engine: str
     precision: str
     threads: int
+    """Threads of one forward pass on a CPU; 0 on a GPU."""
     max_batch_size: int
     libraries: dict[str, str]
-    """Versions of what the engine computes with."""
+    """Version by name, of the libraries that the engine computes with."""
     weights: str
-    """The first 16 hexadecimal digits of the weight file's SHA-256; ``seeded`` for random weights."""
+    """The first 16 hexadecimal digits of the weight file's SHA-256, or ``seeded`` for random weights."""
 
     @property
     def settings(self) -> str:
-        """A name for all of it but the weights, in eight hexadecimal digits."""
+        """A digest of everything but the weights, in eight hexadecimal digits."""
         told = self.model_dump_json(exclude={"weights"})
         return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """In words, what ``other`` was measured with instead."""
+        """Lists the fields in which ``other`` differs, as in "threads 1 instead of 2"."""
         pairs = [(name, getattr(self, name), getattr(other, name)) for name in type(self).model_fields]
         return [f"{name} {theirs} instead of {ours}" for name, ours, theirs in pairs if ours != theirs]
 
 
 def weights_digest(checkpoint: Checkpoint) -> str:
-    """What the fingerprint says of the weights. Reads the whole file.
+    """Computes ``Fingerprint.weights``. Reads the whole file.
 
     Raises:
-        WeightsMissingError: they have gone.
+        WeightsMissingError: the file is gone.
     """
     if checkpoint.path is None:
         return "seeded"

@@ -1,4 +1,4 @@
-"""``GET /metrics`` and ``GET /metrics/targets``."""
+"""``GET /metrics``, the sum over all processes, and ``GET /metrics/targets``, the list of them for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.telemetry.metrics import REGISTRY
 
 
 def add_metrics_paths(app: FastAPI, targets: Targets) -> None:
-    """``GET /metrics`` and ``GET /metrics/targets``."""
+    """Adds both paths to the app."""
 
     @app.get("/metrics", summary="All processes' metrics, added up", response_class=Response)
     async def metrics() -> Response:
@@ -25,7 +25,7 @@ def add_metrics_paths(app: FastAPI, targets: Targets) -> None:
         except NotReadyError:
             found = []
         texts = await read_all(found)
-        # It takes milliseconds; requests go on meanwhile.
+        # In a thread: it takes milliseconds, in which requests must go on.
         text = await (asyncio.to_thread(added_up, texts) if texts else asyncio.to_thread(generate_latest, REGISTRY))
         headers = {"X-Processes": f"{len(texts)} of {len(found)}"} if found else {}
         return Response(text, media_type=CONTENT_TYPE_LATEST, headers=headers)

@@ -18,9 +18,9 @@ from models.checkpoints.building import build_checkpoint
 from models.checkpoints.catalogue import Catalogue
 from service.domain.errors import OutOfDeviceMemoryError
 from service.engines import TopK
+from service.engines.buckets import Buckets
 from service.engines.overlap import Event, is_out_of_memory
 from service.engines.torch_cuda import TorchCuda
-from tests.counted import counted
 
 Work = Callable[[], object]
 LENET = Catalogue().find("lenet5@mnist")
@@ -213,10 +213,10 @@ def test_memory_that_runs_out_halves_the_batch_for_good(expected: npt.NDArray[np
     device = FakeDevice()
     device.fits = 5
     engine = _engine(device)
-    with counted() as found:
-        _check(engine.run(CROPS[:15]), expected[:15])
+    before = Buckets.halvings
+    _check(engine.run(CROPS[:15]), expected[:15])
     assert (engine.max_batch_size, engine.out_of_memory) == (4, 2)
-    assert found.rise("topfive_oom_splits_total") == 2
+    assert Buckets.halvings - before == 2
     assert device.captured == [16, 8, 4]
     device.fits = 100
     _check(engine.run(CROPS[:16]), expected[:16])

@@ -87,7 +87,7 @@ def test_a_foreign_profile_is_better_than_none(
     assert Profiler(loader).ensure(LENET, measure=measure) == foreign
     assert measuring.count == measure
     assert ("no luck" in caplog.text) == measure
-    assert "lenet5@mnist is predicted by a foreign profile: " in caplog.text
+    assert "times of lenet5@mnist are predicted by a foreign profile: " in caplog.text
 
 
 @pytest.mark.parametrize("measure", [True, False])
