@@ -1,5 +1,5 @@
-"""Buckets, overlap and running out of memory, on a device that is pretended: streams that run as late, or as early, as
-their events allow, and memory for as many pictures as a test says."""
+"""Overlap and running out of memory, on a fake device: its streams run as late, or as early, as their events allow, and
+it has memory for as many pictures as a test says."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ LENET = Catalogue().find("lenet5@mnist")
 class FakeStream:
     def __init__(self, name: str, log: list[str], *, eager: bool) -> None:
         self.name, self.log, self.eager = name, log, eager
+        self.refused = 0
+        """How many of the next launches find no memory."""
         self.queue: deque[Work] = deque()
         self.queued = self.done = 0
 
     def run(self, work: Work) -> None:
         self.log.append(self.name)
+        if self.refused:
+            self.refused -= 1
+            _need(False)
         self._put(work)
 
     def record(self) -> FakeEvent:
@@ -66,7 +71,7 @@ class FakeEvent:
 
 
 class FakeDevice:
-    """Args: eager: the streams that do not put off what they are given."""
+    """Args: eager: the streams that do their work at once, not as late as they may."""
 
     where = torch.device("cpu")
 
@@ -230,6 +235,15 @@ def test_memory_that_runs_out_elsewhere(what: str, expected: npt.NDArray[np.floa
     engine = _engine(device, 12)
     _check(engine.run(CROPS[:20]), expected[:20])
     assert (engine.max_batch_size, engine.out_of_memory) == (3, 2)
+
+
+def test_a_copy_that_is_pending_is_done_before_its_memory_is_freed(expected: npt.NDArray[np.float32]) -> None:
+    """A launch that fails leaves the copy before it in its stream. ``FakeDevice.reclaim`` finds it there."""
+    device = FakeDevice()
+    engine = _engine(device)
+    device.computing.refused = 1
+    _check(engine.run(CROPS[:12]), expected[:12])
+    assert (engine.max_batch_size, device.log.count("reclaim")) == (8, 1)
 
 
 def test_a_batch_under_way_keeps_its_answers_when_memory_runs_out(expected: npt.NDArray[np.float32]) -> None:
