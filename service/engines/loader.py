@@ -193,7 +193,7 @@ def pick_device(wanted: str) -> str:
         return "cuda:0" if count else "cpu"
     number = int(wanted.partition(":")[2] or 0)
     if number >= count:
-        raise DeviceError(f"there is no device {wanted}: this machine has {count} CUDA devices")
+        raise DeviceError(f"device {wanted} is not here: this machine has {count} CUDA devices")
     return f"cuda:{number}"
 
 

@@ -93,7 +93,7 @@ def test_a_driver_without_a_gpu_that_works_is_a_cpu(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(loader, "_has_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto") == "cpu"
-    with pytest.raises(DeviceError, match="there is no device cuda: this machine has 0 CUDA devices"):
+    with pytest.raises(DeviceError, match="device cuda is not here: this machine has 0 CUDA devices"):
         pick_device("cuda")
 
 
@@ -105,7 +105,7 @@ def test_gpus_are_counted_from_zero() -> None:
         "cuda:0",
         "cuda:1",
     ]
-    with pytest.raises(DeviceError, match="there is no device cuda:2: this machine has 2 CUDA devices"):
+    with pytest.raises(DeviceError, match="device cuda:2 is not here: this machine has 2 CUDA devices"):
         pick_device("cuda:2")
 
 

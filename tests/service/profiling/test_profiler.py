@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,22 @@ def test_what_has_no_matching_profile_is_measured_once_and_kept(
     assert Profiler(loader).ensure(LENET) == matching
     assert measuring.count == 1
     assert ("threads 64 instead of 1" in caplog.text) == foreign
+
+
+def test_a_profile_of_other_weights_is_foreign(
+    loader: Loader, matching: Profile, measuring: Measurements, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One byte of the file is enough."""
+    keep(loader, matching)
+    path = loader.cache_dir / "other.safetensors"
+    assert LENET.path is not None
+    content = bytearray(LENET.path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    measuring.outcome = measured = profile(forward_ms=5, fingerprint=loader.fingerprint(replace(LENET, path=path)))
+    assert Profiler(loader).ensure(replace(LENET, path=path)) == measured
+    assert measuring.count == 1
+    assert f"weights {matching.fingerprint.weights} instead of {measured.fingerprint.weights}" in caplog.text
 
 
 @pytest.mark.parametrize("measure", [True, False])
