@@ -21,26 +21,6 @@ from tests.profiles import FINGERPRINT
 LENET = Catalogue().find("lenet5@mnist")
 
 
-def test_a_network_is_measured(tmp_path: Path) -> None:
-    loader = Loader("onnx_cpu", "cpu", "float32", 1, tmp_path, 8)
-    profile = measure_apart(LENET, loader, seconds=0, quick=True)
-    assert (profile.checkpoint, profile.quick) == ("lenet5@mnist", True)
-    assert profile.fingerprint == loader.fingerprint(LENET)
-    assert list(profile.forward) == [1, 4]
-    assert list(profile.decode) == list(SIZE_CLASSES)
-    assert {latency.runs for latency in profile.decode.values()} == {5}
-    for latency in (*profile.forward.values(), *profile.decode.values()):
-        assert latency.p50_ms <= latency.p95_ms <= latency.p99_ms
-    assert profile.decode["thumbnail"].p50_ms < profile.decode["huge"].p50_ms
-    # The cache was empty: the graph had to be exported first.
-    assert profile.load_cold_ms is not None
-    assert profile.load_cold_ms > profile.load_cached_ms > profile.forward[1].p50_ms
-    # What is measured is the network, not the libraries, which take more than a hundred of it.
-    weights = 4 * LENET.variant.params
-    assert 0 < weights < profile.footprint_bytes < 100 * weights
-    assert profile.load_peak_bytes > 0
-
-
 class Clock:
     """Advances only when something takes time."""
 
@@ -223,3 +203,23 @@ def test_batch_sizes() -> None:
     assert measuring._batch_sizes(16, quick=False) == [1, 2, 4, 8, 16]
     assert measuring._batch_sizes(12, quick=True) == [1, 4]
     assert measuring._batch_sizes(1, quick=True) == measuring._batch_sizes(1, quick=False) == [1]
+
+
+def test_a_network_is_measured(tmp_path: Path) -> None:
+    loader = Loader("onnx_cpu", "cpu", "float32", 1, tmp_path, 8)
+    profile = measure_apart(LENET, loader, seconds=0, quick=True)
+    assert (profile.checkpoint, profile.quick) == ("lenet5@mnist", True)
+    assert profile.fingerprint == loader.fingerprint(LENET)
+    assert list(profile.forward) == [1, 4]
+    assert list(profile.decode) == list(SIZE_CLASSES)
+    assert {latency.runs for latency in profile.decode.values()} == {5}
+    for latency in (*profile.forward.values(), *profile.decode.values()):
+        assert latency.p50_ms <= latency.p95_ms <= latency.p99_ms
+    assert profile.decode["thumbnail"].p50_ms < profile.decode["huge"].p50_ms
+    # The cache was empty: the graph had to be exported first.
+    assert profile.load_cold_ms is not None
+    assert profile.load_cold_ms > profile.load_cached_ms > profile.forward[1].p50_ms
+    # What is measured is the network, not the libraries, which take more than a hundred of it.
+    weights = 4 * LENET.variant.params
+    assert 0 < weights < profile.footprint_bytes < 100 * weights
+    assert profile.load_peak_bytes > 0
