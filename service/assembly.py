@@ -19,10 +19,12 @@ from service.config.capacity import memory_limit
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.prediction import Limits
+from service.engines.buckets import Buckets
 from service.engines.loader import device_name, engine_loader
 from service.http.app import create_app
 from service.profiling.profiler import Profiler
 from service.runtime.placement import LocalPlacement
+from service.telemetry import gauges
 from service.telemetry.exposition import Targets
 from service.telemetry.logs import log_left_out
 from service.telemetry.tracing import start_tracing
@@ -46,6 +48,7 @@ def local_placement(
         cache_dir=settings.cache_dir,
         max_batch_size=max_batch_size,
     )
+    gauges.count("topfive_oom_splits_total", lambda: Buckets.halvings)
     return LocalPlacement(
         loader,
         Limits(max_batch_size, deployment.max_queue, deployment.max_queue_bytes, settings.max_pixels),

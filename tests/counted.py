@@ -1,4 +1,4 @@
-"""What the metrics of this process have counted during a block."""
+"""How much the metrics of this process rise during a block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Series = tuple[str, frozenset[tuple[str, str]]]
 
 
 class Counted:
-    """Rises of series."""
+    """By how much each series has risen."""
 
     def __init__(self) -> None:
         self._before = _read()
@@ -21,7 +21,7 @@ class Counted:
         self._after = _read()
 
     def rise(self, name: str, **labels: str) -> float:
-        """Of all series of that name that have these labels, together."""
+        """The rise of all series of that name that have these labels, added up."""
         return sum(
             value - self._before.get((found, having), 0.0)
             for (found, having), value in self._after.items()
@@ -29,7 +29,7 @@ class Counted:
         )
 
     def risen(self, name: str) -> dict[tuple[str, ...], float]:
-        """The series of that name that rose, by their labels' values in the labels' order."""
+        """The rises of the series of that name that rose, by the labels' values in the order of the labels' names."""
         rises = {}
         for (found, having), value in self._after.items():
             rise = value - self._before.get((found, having), 0.0)
@@ -40,7 +40,7 @@ class Counted:
 
 @contextmanager
 def counted() -> Iterator[Counted]:
-    """Its rises are known once the block is over."""
+    """Counts during a block; the rises are known at its end."""
     found = Counted()
     yield found
     found.end()

@@ -1,4 +1,4 @@
-"""The spans of this process, kept instead of sent."""
+"""Keeps the spans of this process instead of sending them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.telemetry.tracing import trace_to, tracing
 
 
 class Spans:
-    """What was traced, by who belongs to whom."""
+    """The finished spans, and how they belong together."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -28,13 +28,13 @@ class Spans:
         return self.named("POST /classify")
 
     def below(self, parent: ReadableSpan) -> list[ReadableSpan]:
-        """Its children, in their order in time."""
+        """The children of a span, in the order of time."""
         spans = self._exporter.get_finished_spans()
         found = [span for span in spans if span.parent is not None and span.parent.span_id == parent.context.span_id]
         return sorted(found, key=lambda span: (span.start_time, span.end_time))
 
     def tree(self, parent: ReadableSpan) -> list[tuple[str, str | None]]:
-        """Its children's names, and what went wrong with them."""
+        """The names of a span's children, each with the reason that it failed for, if it did."""
         return [(span.name, span.attributes.get("topfive.reason")) for span in self.below(parent)]
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class Spans:
 
 @contextmanager
 def traced() -> Iterator[Spans]:
-    """Tracing is on during the block."""
+    """Turns tracing on during the block."""
     found = Spans()
     stop = trace_to(found.provider)
     yield found

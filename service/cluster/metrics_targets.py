@@ -17,7 +17,7 @@ from service.cluster.target_book import BEAT_EVERY_S, TargetBook
 from service.config.listening import authority, is_wildcard
 from service.domain.errors import NotReadyError
 from service.telemetry.exposition import Target, serve_metrics
-from service.telemetry.recorder import say_what_this_is
+from service.telemetry.recorder import set_build_info
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def expose(host: str) -> RayTargets:
     Args:
         host: what the service listens on. Our metrics are as public as the service is, and no more.
     """
-    say_what_this_is()
+    set_build_info()
     context = serve.get_replica_context()
     address = serve_metrics(host)
     if is_wildcard(host):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Classes that an engine gives for each picture: the most that a caller may ask for.
+MAX_K = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:

@@ -1,4 +1,4 @@
-"""An engine without a network: answers are computed from the pixels alone, so that tests know them beforehand."""
+"""An engine without a network: its answers follow from the pixels, so that tests know them beforehand."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import numpy.typing as npt
 
 from models.checkpoints.catalogue import Checkpoint
 from models.checkpoints.labels import labels
-from service.engines import MAX_K, TopK
+from service.domain.prediction import MAX_K
+from service.engines import TopK
 
 
 @dataclass
 class FakeEngine:
-    """The class of a picture is its brightest byte modulo the number of classes; the rest follow in order, each half as
-    probable as the one before it, and those beyond the most that are answered with not at all.
+    """Answers with the brightest byte of a picture, modulo the number of classes, and with the classes that follow it.
+    The first has probability 1/2 and each following one half of the one before; classes beyond ``MAX_K`` have 0.
 
     Args:
         checkpoint: whose label set to answer with.
         seconds: how long a forward pass takes, whatever the batch.
-        poison: a picture with this byte first makes the whole batch fail, as a defect of an engine would.
+        poison: a picture whose first byte is this makes the whole batch fail, as a defect of an engine would.
     """
 
     checkpoint: Checkpoint

@@ -1,82 +1,70 @@
-"""Which engine runs a checkpoint, and on which device."""
+"""The engines there are, and which of them runs a checkpoint on which device.
+
+A new engine is a file in this folder and a row of ``ENGINES``; ``config/fleet.py`` lists the names that a fleet may
+choose.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from models.checkpoints.catalogue import Checkpoint
 from service.engines import DeviceError, Engine
-from service.profiling.profiles import Fingerprint, weights_digest
-
-EngineName = Literal["onnx_cpu", "torch_cpu", "torch_cuda"]
+from service.engines.fingerprint import Fingerprint, weights_digest
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
     """Loads checkpoints, each into an engine of one kind on one device."""
 
-    engine: EngineName
+    engine: str
+    """A key of ``ENGINES``."""
     device: str
     """``cpu`` or ``cuda:N``."""
     precision: str
+    """``float32``, ``bfloat16`` or ``float16``."""
     threads: int
-    """Of one forward pass on a CPU."""
+    """Threads of one forward pass on a CPU."""
     cache_dir: Path
-    """Where exported graphs are kept."""
+    """The folder of exported graphs."""
     max_batch_size: int
-    """Pictures in one forward pass at most: what a GPU prepares for, and what a footprint is measured at."""
+    """Most pictures in one forward pass: a GPU prepares for it, and footprints are measured at it."""
+
+    @property
+    def row(self) -> EngineRow:
+        """The engine's row of the table."""
+        return ENGINES[self.engine]
 
     def __call__(self, checkpoint: Checkpoint) -> Engine:
-        # Each engine's library takes hundreds of megabytes, so that only what runs is imported.
-        match self.engine:
-            case "onnx_cpu":
-                from service.engines.onnx_cpu import OnnxCpu
-
-                return OnnxCpu(checkpoint, threads=self.threads, cache_dir=self.cache_dir)
-            case "torch_cpu":
-                from service.engines.torch_cpu import TorchCpu
-
-                return TorchCpu(checkpoint, precision=self.precision, threads=self.threads)
-            case "torch_cuda":
-                from service.engines.torch_cuda import TorchCuda
-
-                return TorchCuda(
-                    checkpoint, device=self.device, precision=self.precision, max_batch_size=self.max_batch_size
-                )
+        """Loads a checkpoint. Blocks; the engine is not warm yet."""
+        return self.row.load(checkpoint, self)
 
     def prepare(self, checkpoint: Checkpoint) -> None:
-        """Makes what later loads will find in the cache, or looks whether the weights are the network's, as far as that
-        takes no memory worth mentioning. Blocks; raises what loading would."""
-        if self.engine == "onnx_cpu":
-            from models.onnx.graph_cache import cached_graph
-
-            cached_graph(checkpoint, self.cache_dir)
-        elif checkpoint.path is not None:
-            from models.checkpoints.building import check_weights
-
-            check_weights(checkpoint)
+        """Does the part of a load that needs no memory worth mentioning: it exports the graph into the cache, or checks
+        that the weights fit the network. Blocks; raises what loading would."""
+        self.row.prepare(checkpoint, self)
 
     def fingerprint(self, checkpoint: Checkpoint) -> Fingerprint:
-        """What a profile that is measured now would be measured with. Reads the whole weight file.
+        """The fingerprint of a profile that would be measured now. Reads the whole weight file.
 
         Raises:
-            WeightsMissingError: the weights have gone.
+            WeightsMissingError: the weights are gone.
         """
         return self._fingerprint(weights_digest(checkpoint))
 
     @property
     def settings(self) -> str:
-        """What fingerprints of all checkpoints have in common, as ``Fingerprint.settings`` names it."""
+        """The part that fingerprints of all checkpoints have in common, as in ``Fingerprint.settings``."""
         return self._fingerprint("").settings
 
     def _fingerprint(self, weights: str) -> Fingerprint:
-        library = "onnxruntime" if self.engine == "onnx_cpu" else "torch"
+        library = self.row.library
         return Fingerprint(
             device=device_name(self.device),
             engine=self.engine,
@@ -88,44 +76,113 @@ class Loader:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class EngineRow:
+    """One engine."""
+
+    name: str
+    devices: frozenset[str]
+    """The kinds of devices that it runs on: ``cpu``, ``cuda``."""
+    precisions: frozenset[str]
+    library: str
+    """The package that it computes with. Importing it takes seconds and hundreds of megabytes."""
+    load: Callable[[Checkpoint, Loader], Engine]
+    prepare: Callable[[Checkpoint, Loader], None]
+    """The part of a load that needs no device memory; see ``Loader.prepare``."""
+    runs_graph: bool = False
+    """Whether it runs a graph that is exported into the cache first."""
+
+
+# Engines are imported only when they are loaded, for their libraries' sake.
+def _load_onnx_cpu(checkpoint: Checkpoint, loader: Loader) -> Engine:
+    from service.engines.onnx_cpu import OnnxCpu
+
+    return OnnxCpu(checkpoint, threads=loader.threads, cache_dir=loader.cache_dir)
+
+
+def _load_torch_cpu(checkpoint: Checkpoint, loader: Loader) -> Engine:
+    from service.engines.torch_cpu import TorchCpu
+
+    return TorchCpu(checkpoint, precision=loader.precision, threads=loader.threads)
+
+
+def _load_torch_cuda(checkpoint: Checkpoint, loader: Loader) -> Engine:
+    from service.engines.torch_cuda import TorchCuda
+
+    return TorchCuda(checkpoint, device=loader.device, precision=loader.precision, max_batch_size=loader.max_batch_size)
+
+
+def _export_graph(checkpoint: Checkpoint, loader: Loader) -> None:
+    from models.onnx.graph_cache import cached_graph
+
+    cached_graph(checkpoint, loader.cache_dir)
+
+
+def _check_weights(checkpoint: Checkpoint, _loader: Loader) -> None:
+    if checkpoint.path is not None:
+        from models.checkpoints.building import check_weights
+
+        check_weights(checkpoint)
+
+
+_CPU, _CUDA = frozenset({"cpu"}), frozenset({"cuda"})
+_FLOAT32, _ANY_PRECISION = frozenset({"float32"}), frozenset({"float32", "bfloat16", "float16"})
+#: By name. The first engine that runs on a device in a precision is the default there.
+ENGINES = {
+    row.name: row
+    for row in (
+        EngineRow("onnx_cpu", _CPU, _FLOAT32, "onnxruntime", _load_onnx_cpu, _export_graph, runs_graph=True),
+        EngineRow("torch_cpu", _CPU, _ANY_PRECISION, "torch", _load_torch_cpu, _check_weights),
+        EngineRow("torch_cuda", _CUDA, _ANY_PRECISION, "torch", _load_torch_cuda, _check_weights),
+    )
+}
+
+
 def engine_loader(
     *,
     device: str,
-    engine: EngineName | None,
+    engine: str | None,
     precision: str,
     threads: int,
     cache_dir: Path,
     max_batch_size: int = 16,
 ) -> Loader:
-    """What loads checkpoints.
+    """Chooses the engine and the device.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        engine: None for the fastest on that device: ONNX Runtime on a CPU in float32, torch on a GPU.
+        engine: a key of ``ENGINES``; None for the fastest on the device.
         precision: ``float32``, ``bfloat16`` or ``float16``.
-        threads: of one forward pass on a CPU.
-        cache_dir: where exported graphs are kept.
+        threads: threads of one forward pass on a CPU.
+        cache_dir: the folder of exported graphs.
         max_batch_size: the largest batch that a GPU prepares for.
 
     Raises:
-        DeviceError: the device is not on this machine, or the engine does not run on it.
+        DeviceError: this machine does not have the device, or the engine does not run on it in that precision.
     """
-    # An engine that runs on one kind of device only says which is meant.
-    picked = "cpu" if device == "auto" and engine in ("onnx_cpu", "torch_cpu") else pick_device(device)
-    if engine is None:
-        engine = "torch_cuda" if picked != "cpu" else "onnx_cpu" if precision == "float32" else "torch_cpu"
-    if (engine == "torch_cuda") != (picked != "cpu"):
-        raise DeviceError(f"engine {engine} does not run on {picked}")
-    if engine == "onnx_cpu" and precision != "float32":
-        raise DeviceError(f"engine onnx_cpu computes in float32; {precision} on a CPU is torch_cpu's")
-    return Loader(engine, picked, precision, threads, cache_dir, max_batch_size)
+    row = None if engine is None else ENGINES.get(engine)
+    if engine is not None and row is None:
+        raise DeviceError(f"there is no engine {engine!r}; known: {', '.join(ENGINES)}")
+    # An engine that runs on CPUs alone implies the device, even on a machine with a GPU.
+    picked = "cpu" if device == "auto" and row is not None and row.devices == _CPU else pick_device(device)
+    kind = picked.partition(":")[0]
+    default = next((r for r in ENGINES.values() if kind in r.devices and precision in r.precisions), None)
+    if default is None:
+        raise DeviceError(f"no engine computes in {precision} on {picked}")
+    row = row or default
+    if kind not in row.devices:
+        raise DeviceError(f"engine {row.name} does not run on {picked}; engine {default.name} does")
+    if precision not in row.precisions:
+        only = ", ".join(sorted(row.precisions))
+        raise DeviceError(f"engine {row.name} computes in {only} only; engine {default.name} computes in {precision}")
+    return Loader(row.name, picked, precision, threads, cache_dir, max_batch_size)
 
 
 def pick_device(wanted: str) -> str:
-    """``auto`` -> ``cuda:0`` where there is one, else ``cpu``.
+    """Resolves ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` to ``cpu`` or ``cuda:N``; ``auto`` is a GPU if there is one.
 
     Raises:
-        DeviceError: that device is not on this machine.
+        DeviceError: this machine does not have the device.
     """
     if wanted == "cpu" or (wanted == "auto" and not _has_driver()):
         return "cpu"
@@ -155,14 +212,13 @@ def device_name(device: str) -> str:
 
 
 def device_slug(device: str) -> str:
-    """The name of a device's file of profiles: ``cpu-2-cores``, or the GPU's name in small letters."""
+    """The name of a device's file of profiles: ``cpu-2-cores``, or a GPU's name in lower case with hyphens."""
     if device == "cpu":
         return f"cpu-{len(os.sched_getaffinity(0))}-cores"
     return re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
 
 
 def _has_driver() -> bool:
-    """Whether torch is worth asking for a GPU: importing it takes seconds, and memory that a CPU's engine can do
-    without."""
+    """Whether a GPU is likely. Asking torch takes seconds and memory that a CPU engine does not need."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
     return not hidden and any(Path("/proc/driver/nvidia/gpus").glob("*"))

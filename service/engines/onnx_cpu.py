@@ -16,23 +16,23 @@ from service.engines import TopK, blank, give_memory_back
 
 log = logging.getLogger(__name__)
 
-#: A batch is computed in parts whose activations (by the analytic count, several times what is alive at once) take no
-#: more than the weights do, or than this where the weights are small. Larger parts are no faster on a CPU.
+#: A batch is computed in parts, since large parts are no faster on a CPU. The activations of a part, by the analytic
+#: count (several times what is alive at once), take at most as many bytes as the weights, or this many if that is more.
 _LEAST_BYTES = 160_000_000
 
 
 class OnnxCpu:
-    """Loads a checkpoint's graph, which is exported first where the cache does not have it.
+    """Loads a checkpoint's graph; the graph is exported first if the cache does not have it.
 
     Args:
         checkpoint: what to run.
         threads: threads of one forward pass.
-        cache_dir: where graphs are kept.
+        cache_dir: the folder of exported graphs.
 
     Raises:
         WeightsMissingError, WrongWeightsError, ExportError: see ``graph_cache.cached_graph``.
         MemoryError, OSError: it cannot be loaded now.
-        DamagedGraphError: the graph does not parse, nor does the one that was exported in its place.
+        DamagedGraphError: the graph does not parse, and neither does the one that was exported in its place.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int, cache_dir: Path) -> None:
@@ -41,7 +41,7 @@ class OnnxCpu:
         try:
             session = _session(path, threads)
         except DamagedGraphError as error:
-            # A crash cut it short. A new one takes its place; whatever else is wrong is none of the file's fault.
+            # A crash may have cut the file short. Other errors are not the file's fault and do not replace it.
             log.warning("%s is damaged and is exported again: %s", path, error)
             path = cached_graph(checkpoint, cache_dir, damaged=found)
             session = _session(path, threads)
@@ -50,10 +50,10 @@ class OnnxCpu:
         self._at_once = max(1, max(_LEAST_BYTES, 4 * costs.params) // (4 * costs.activations))
         self._session: onnxruntime.InferenceSession | None = session
         self.bytes_held = path.stat().st_size
-        """The file is little more than the weights."""
+        """The file's size, which is little more than the weights'."""
 
     def warm_up(self, largest: int) -> None:
-        # Nothing is prepared for a batch size here, and a large batch would hold up the device for seconds.
+        # This engine prepares nothing for a batch size, and a large batch would block the device for seconds.
         self.run(blank(self._preprocess, min(1, largest)))
 
     def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
@@ -77,11 +77,11 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
     Raises:
         DamagedGraphError: the file does not parse.
-        MemoryError, OSError: memory, a thread or the file was not to be had.
+        MemoryError, OSError: there was no memory or thread for it, or the file could not be read.
         Exception: whatever else ONNX Runtime raises.
     """
     try:
-        # Without its "fallback", which tries the same once more and prints banners.
+        # ONNX Runtime's "fallback" would try the same once more and print banners.
         return onnxruntime.InferenceSession(
             str(path), session_options(threads), providers=["CPUExecutionProvider"], enable_fallback=0
         )
@@ -90,8 +90,10 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _meaning(error: Exception) -> Exception:
-    """An exception of ONNX Runtime as Python has it. Its classes are those of its statuses, which tell a graph that is
-    damaged, but not why else a load fails; that is in the text."""
+    """Translates an exception of ONNX Runtime into one of Python's or ours.
+
+    Its exception classes identify a damaged graph, but not other causes of a failed load; those are only in the text.
+    """
     text = " ".join(str(error).split())
     if "bad_alloc" in text or isinstance(error, MemoryError):
         return MemoryError(text)
@@ -103,18 +105,18 @@ def _meaning(error: Exception) -> Exception:
     return error
 
 
-#: Statuses of ONNX Runtime for a file that does not parse, or whose operators do not go together.
+#: ONNX Runtime's exceptions for a file that does not parse or whose operators do not fit together.
 _DAMAGED = {"InvalidProtobuf", "InvalidGraph", "InvalidArgument", "Fail", "NotImplemented"}
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Threads and spinning said outright."""
+    """Options for a session with that many threads, which do not spin."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # A spinning thread would burn the cores that decode pictures and answer HTTP.
+    # A spinning thread would take the cores that decode pictures and answer HTTP.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A pattern a batch size would be kept, and never given back: at 16 sizes hundreds of megabytes.
+    # ONNX Runtime keeps a memory pattern for each batch size and never frees it: hundreds of megabytes for 16 sizes.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     return options

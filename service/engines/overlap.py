@@ -1,14 +1,14 @@
-"""Batches on their way through a device: the next one is copied while the one before it is computed.
+"""Moves batches through a device so that the next batch is copied while the one before it is computed.
 
     crops ─host─▶ pinned ─copying stream─▶ staged ─computing stream─▶ input, graph, output, pinned ─host─▶ TopK
 
-There are two places of pinned and staged memory, so that one batch can be under way to the device while the other is
-computed. The graphs all read the one input and write the one output, which only the computing stream touches, and so
-in order. A place is taken until the host has seen its answers: by then both streams are through with it.
+There are two places, each with pinned and staged memory: one batch can be on its way to the device while the other is
+computed. All graphs read the same input and write the same output; only the computing stream touches these, so they are
+used in order. A place is occupied until the host has read its answers; by then both streams have finished with it.
 
-``submit`` queues work and comes back at once; ``collect`` waits. A caller that submits a batch before it collects the
-one before overlaps the two; ``run`` of a batch beyond the largest bucket overlaps the chunks of that batch. Nothing
-here knows CUDA: ``Device`` is what is needed of it.
+``submit`` queues work and returns at once; ``collect`` waits. A caller that submits a batch before it collects the
+previous one overlaps the two. A batch larger than the largest bucket is split into chunks, which overlap likewise.
+This file does not know CUDA: ``Device`` is what it needs of a GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import torch
 
 from service.engines import TopK
 from service.engines.buckets import Buckets
-from service.telemetry.metrics import OOM_SPLITS
 
 log = logging.getLogger(__name__)
 
@@ -39,23 +38,23 @@ class Event(Protocol):
     """A point in a stream."""
 
     def synchronize(self) -> None:
-        """Blocks until the stream has come this far."""
+        """Blocks until the stream has reached this point."""
         ...
 
 
 class Stream(Protocol):
-    """Work that is done in order, beside the host and other streams."""
+    """A queue of device work that is done in order, concurrently with the host and other streams."""
 
     def run(self, work: Work) -> None:
-        """Queues what ``work`` asks of the device, and comes back at once."""
+        """Queues the device operations that ``work`` launches, and returns at once."""
         ...
 
     def record(self) -> Event:
-        """The point after all that is queued by now."""
+        """The point after everything that has been queued."""
         ...
 
     def wait(self, event: Event) -> None:
-        """Lets what is queued from now on begin after ``event``, of another stream."""
+        """Makes everything that is queued from now on start after ``event`` of another stream."""
         ...
 
 
@@ -72,31 +71,32 @@ class Device(Protocol):
     def computing(self) -> Stream: ...
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Memory on the device, with anything in it."""
+        """Uninitialised memory on the device."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Memory of the host that the device copies from and to by itself."""
+        """Page-locked host memory, which the device copies from and to without the CPU."""
         ...
 
     def capture(self, size: int, work: Work) -> Work:
-        """Runs ``work``, on ``size`` pictures, and makes a graph of it -> what replays it on the current stream."""
+        """Captures ``work``, for ``size`` pictures, as a graph; returns a function that replays it on the current
+        stream."""
         ...
 
     def reclaim(self) -> None:
-        """Gives the memory of graphs and tensors that are gone back to the device. No graph may be left."""
+        """Frees the device memory of graphs and tensors that are gone. No graph may be left."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class Submitted:
-    """A batch that is being answered. Its crops must stay as they are until it is collected."""
+    """A submitted batch. Its crops must not change until it is collected."""
 
     crops: npt.NDArray[np.uint8]
     whole: bool = False
-    """The probabilities of all classes are wanted too."""
+    """Whether the probabilities of all classes are wanted too."""
     begun: int = 0
-    """Pictures that are on their way, or answered."""
+    """Pictures that are on their way or answered."""
     answers: list[TopK] = field(default_factory=list)
     answered: int = 0
 
@@ -122,10 +122,10 @@ class _Chunk:
 
 
 class _Memory:
-    """What batches of up to ``rows`` pictures need beside the network."""
+    """The memory that batches of up to ``rows`` pictures need beside the network, and their graphs."""
 
     def __init__(self, device: Device, rows: int, crop: tuple[int, int, int], k: int, classes: int) -> None:
-        # Rows that no picture is in are computed too, whatever is in them, and belong to nobody: any byte is a pixel.
+        # Padding rows are computed too, and their answers ignored. They may hold anything: any byte is a valid pixel.
         self.input = device.empty((rows, *crop), torch.uint8)
         self.probabilities = device.empty((rows, k), torch.float32)
         self.indices = device.empty((rows, k), torch.int64)
@@ -144,15 +144,15 @@ class _Memory:
 
 
 class Overlap:
-    """Answers batches of one checkpoint. Memory and graphs are made when they are first needed.
+    """Answers batches of one checkpoint. Allocates memory and captures graphs when they are first needed.
 
     Args:
-        device: where.
+        device: where batches are computed.
         buckets: the batch sizes; they shrink when memory runs out.
-        forward: the network between its input and its answers.
+        forward: the network, from crops to probabilities and class numbers.
         crop: side, side, channels.
-        k: classes that ``forward`` answers with.
-        classes: that there are.
+        k: number of classes that ``forward`` answers with.
+        classes: number of classes in all.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Overlap:
 
     @torch.inference_mode()
     def submit(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> Submitted:
-        """Begins a batch, as far as there is a free place.
+        """Begins as much of a batch as there are free places for.
 
         Raises:
             OutOfDeviceMemoryError: not even one picture fits.
@@ -178,7 +178,7 @@ class Overlap:
 
     @torch.inference_mode()
     def collect(self, batch: Submitted) -> TopK:
-        """Waits for a batch; what was submitted before it is answered on the way, and kept.
+        """Waits for a batch. Batches submitted before it are answered on the way; their answers are kept.
 
         Raises:
             OutOfDeviceMemoryError: not even one picture fits.
@@ -194,10 +194,10 @@ class Overlap:
         )
 
     def close(self) -> None:
-        """Lets what is under way finish, answers it to nobody, and gives the memory back, the network's too.
+        """Waits for the batches that are under way, drops their answers, and frees all memory, the network's too.
 
-        It may come from another thread than the batches, while that captures a graph of another checkpoint: waiting
-        for anything but these events, for the whole device above all, would spoil it.
+        It may be called while another thread captures a graph of another checkpoint. Waiting for anything but these
+        events, above all for the whole device, would spoil that capture.
         """
         while self._under_way:
             self._under_way.popleft().done.synchronize()
@@ -220,8 +220,8 @@ class Overlap:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-            # Out here the error is gone, and with it the frames that held on to the activations.
-            # All of the memory is for the largest bucket, whichever one was being prepared.
+            # Outside the handler the error is gone, and with it the frames that kept the activations alive. The memory
+            # was allocated for the largest bucket, so that is the one to halve, whichever was being prepared.
             self._shrink(self._buckets.largest)
 
     def _start(self, batch: Submitted, size: int, bucket: int, memory: _Memory) -> None:
@@ -252,7 +252,7 @@ class Overlap:
     def _capture(self, bucket: int, memory: _Memory) -> Work:
         def work() -> None:
             probabilities, indices = self._forward(memory.input[:bucket], memory.distributions[:bucket])
-            # Into memory outside of the graphs', which they share: the next graph would write over the answers.
+            # Into memory outside the graphs' own, which they share: the next graph would overwrite the answers.
             memory.probabilities[:bucket].copy_(probabilities)
             memory.indices[:bucket].copy_(indices)
 
@@ -262,7 +262,7 @@ class Overlap:
         chunk = self._under_way.popleft()
         chunk.done.synchronize()
         place, batch = chunk.place, chunk.batch
-        # Copies, since the place goes on to the next batch.
+        # Copies, because the next batch reuses the place.
         answers = [place.probabilities, place.indices, *([place.distributions] if batch.whole else [])]
         batch.answers.append(TopK(*(answer[: chunk.size].numpy().copy() for answer in answers)))
         batch.answered += chunk.size
@@ -270,23 +270,25 @@ class Overlap:
             self._memory.free.append(place)
 
     def _shrink(self, bucket: int) -> None:
-        """Makes do with less memory: half the bucket that did not fit, and graphs and places made anew for it."""
+        """Halves the bucket that did not fit, and drops all memory and graphs; they are made again for the new size."""
         while self._under_way:
             self._finish_oldest()
-        # The attempt that failed may have left a copy in a stream.
+        # The failed attempt may have left a copy in a stream.
         for stream in (self._device.copying, self._device.computing):
             stream.record().synchronize()
         self._memory = None
         self._device.reclaim()
         self._buckets.halve(bucket)
-        OOM_SPLITS.inc()
         log.warning(
-            "out of memory with a batch of %d; %d pictures are the most from now on", bucket, self._buckets.largest
+            "out of memory with a batch of %d; batches hold at most %d pictures from now on",
+            bucket,
+            self._buckets.largest,
         )
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Looks behind the error too: ending the capture of a graph that ran out of memory raises one of its own."""
+    """Whether an error, or one that it hides, is a lack of memory: ending a capture that ran out of memory raises an
+    error of its own."""
     while error is not None:
         text = str(error)
         if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text or "ALLOC_FAILED" in text:

@@ -1,4 +1,4 @@
-"""The plain engine: the network as it is, in PyTorch, on a CPU. The reference that the others are tested against."""
+"""The plain engine: the unchanged network in PyTorch on a CPU, as a reference for the other engines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from models.checkpoints.building import build_checkpoint
 from models.checkpoints.catalogue import Checkpoint
 from models.networks.postprocess import top_k
 from models.onnx.export import normalised
-from service.engines import MAX_K, TopK, blank, give_memory_back
+from service.domain.prediction import MAX_K
+from service.engines import TopK, blank, give_memory_back
 
 
 class TorchCpu:
@@ -19,7 +20,7 @@ class TorchCpu:
     Args:
         checkpoint: what to run.
         precision: ``float32``, ``bfloat16`` or ``float16``; weights and activations alike.
-        threads: threads of one forward pass on a CPU. Set explicitly, since Ray limits OpenMP to one thread.
+        threads: threads of one forward pass. Set explicitly, because Ray limits OpenMP to one thread.
 
     Raises:
         WeightsMissingError, WrongWeightsError: see ``building.build_checkpoint``.
@@ -30,7 +31,7 @@ class TorchCpu:
         self._dtype: torch.dtype = getattr(torch, precision)
         self._threads = threads
         network = build_checkpoint(checkpoint).requires_grad_(False)
-        # Channels last is what a batch of pictures is in memory anyway, and is the faster layout.
+        # A batch of pictures is channels last in memory anyway, and that layout is faster.
         self._network = network.to(self._dtype).to(memory_format=torch.channels_last)
 
     @property
@@ -38,7 +39,7 @@ class TorchCpu:
         return sum(p.numel() * p.element_size() for p in self._network.parameters())
 
     def warm_up(self, largest: int) -> None:
-        # Nothing is prepared for a batch size here, and a large batch would hold up the device for seconds.
+        # This engine prepares nothing for a batch size, and a large batch would block the device for seconds.
         self.run(blank(self._preprocess, min(1, largest)))
 
     @torch.inference_mode()

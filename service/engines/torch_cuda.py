@@ -1,8 +1,8 @@
 """The GPU engine: PyTorch with a CUDA graph for each batch size, fed from pinned memory.
 
 A classic network is a few hundred small kernels, which a GPU finishes faster than Python can start them; a graph
-starts them all at once. ``overlap.py`` says how batches pass, ``buckets.py`` which sizes there are and what happens
-when memory runs out; here is the network that is captured, and CUDA behind the ``Device`` that they ask for.
+starts them all at once. ``overlap.py`` moves batches through the device, ``buckets.py`` has the batch sizes; this file
+has the network that is captured, and the ``Device`` of ``overlap.py`` for CUDA.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from models.networks.layers import ConvBNReLU
 from models.networks.lenet import TableConv2d
 from models.networks.postprocess import top_k
 from service.domain.errors import OutOfDeviceMemoryError
-from service.engines import MAX_K, TopK, blank
+from service.domain.prediction import MAX_K
+from service.engines import TopK, blank
 from service.engines.buckets import Buckets
 from service.engines.overlap import Device, Event, Overlap, Submitted, Work, is_out_of_memory
 
-#: Runs before a capture: libraries choose kernels, load them and make workspaces in the first; as many as torch makes.
+#: Runs before a capture, as many as torch's own helper makes. In the first one, libraries choose and load kernels and
+#: allocate workspaces.
 _RUNS_BEFORE_CAPTURE = 3
 
 
@@ -35,11 +37,10 @@ class TorchCuda:
 
     Args:
         checkpoint: what to run.
-        device: ``cuda:0``, or what takes its place in tests.
-        precision: ``float32``, ``bfloat16`` or ``float16``; weights and activations alike, but
-            for response normalisation. In ``float32`` the
-            convolutions use TF32 where torch does (``torch.backends.cudnn.allow_tf32``).
-        max_batch_size: the largest bucket to begin with; larger batches run as several, one copied while the one
+        device: ``cuda:0``, or a ``Device`` in tests.
+        precision: ``float32``, ``bfloat16`` or ``float16``, for weights and activations, except in response
+            normalisation. In ``float32`` convolutions use TF32 where torch does (``torch.backends.cudnn.allow_tf32``).
+        max_batch_size: the largest bucket at first. A larger batch runs in chunks; one chunk is copied while the one
             before it is computed.
 
     Raises:
@@ -57,8 +58,8 @@ class TorchCuda:
         try:
             on = CudaDevice(device) if isinstance(device, str) else device
             answers = _Answers(network, self._preprocess)
-            # On the stream that is never captured, and awaited there: while another checkpoint is captured, neither
-            # the default stream nor the whole device may be waited for.
+            # The copying stream is never captured. While another checkpoint is captured, waiting for the default
+            # stream or for the whole device would spoil the capture.
             on.copying.run(lambda: answers.to(on.where))
             on.copying.record().synchronize()
         except Exception as error:
@@ -71,24 +72,24 @@ class TorchCuda:
 
     @property
     def max_batch_size(self) -> int:
-        """The most pictures in one forward pass: what was asked for, until memory runs out."""
+        """The most pictures in one forward pass; lower than what was asked for once memory ran out."""
         return self._buckets.largest
 
     @property
     def out_of_memory(self) -> int:
-        """How often memory ran out, and ``max_batch_size`` was lowered."""
+        """How often memory ran out."""
         return self._buckets.out_of_memory
 
     def warm_up(self, largest: int) -> None:
-        """Captures every bucket up to the one that holds so many pictures."""
+        """Captures every bucket up to the one that holds ``largest`` pictures."""
         wanted = self._buckets.holding(min(largest, self._buckets.largest))
-        # Largest first: the graphs share their memory, and the largest makes it large enough for all.
+        # Largest first: the graphs share their memory, and the largest one allocates enough for all.
         for size in reversed(self._buckets.sizes):
             if size <= wanted:
                 self.run(blank(self._preprocess, size))
 
     def submit(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> Submitted:
-        """Begins a batch without waiting for it; its copy overlaps the computing of the batch before.
+        """Begins a batch without waiting for it. Its copy overlaps the computation of the batch before it.
 
         Raises:
             OutOfDeviceMemoryError: not even one picture fits.
@@ -96,7 +97,7 @@ class TorchCuda:
         return self._overlap.submit(crops, whole)
 
     def collect(self, batch: Submitted) -> TopK:
-        """Waits for the answers of a batch that was submitted.
+        """Waits for the answers of a submitted batch.
 
         Raises:
             OutOfDeviceMemoryError: not even one picture fits.
@@ -104,7 +105,7 @@ class TorchCuda:
         return self._overlap.collect(batch)
 
     def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
-        """(N, side, side, channels) as ``preprocess.crop`` makes them -> the most probable classes, and all of them.
+        """As ``Engine.run``.
 
         Raises:
             OutOfDeviceMemoryError: not even one picture fits.
@@ -116,8 +117,10 @@ class TorchCuda:
 
 
 class _Answers(nn.Module):
-    """uint8 (N, side, side, channels) -> probabilities and class numbers (N, k), all of it on the device; the
-    probabilities of all classes lie in ``whole``, into which softmax writes anyway."""
+    """uint8 (N, side, side, channels) -> probabilities and class numbers (N, k), all on the device.
+
+    The probabilities of all classes are written into ``whole``; that costs nothing, as softmax writes somewhere anyway.
+    """
 
     def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
@@ -125,14 +128,14 @@ class _Answers(nn.Module):
         self.dtype = next(network.parameters()).dtype
         self.scale = preprocess.scale
         self.bgr = preprocess.colour == "bgr"
-        # Buffers, since a constant that is made on the way would be a copy from the host, which no graph captures.
+        # Buffers, because a graph cannot capture the copy from the host that a constant in ``forward`` would need.
         self.mean: torch.Tensor
         self.std: torch.Tensor
         for name, numbers in (("mean", preprocess.mean), ("std", preprocess.std)):
             self.register_buffer(name, torch.tensor(numbers).expand(preprocess.channels).reshape(1, -1, 1, 1).clone())
 
     def forward(self, crops: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        # The crops are channels last in memory, and stay so.
+        # The crops are channels last in memory; ``permute`` keeps that.
         x = crops.permute(0, 3, 1, 2)
         x = x.flip(1) if self.bgr else x
         x = (x * self.scale - self.mean) / self.std
@@ -142,8 +145,8 @@ class _Answers(nn.Module):
 def for_capture(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Rebuilds a network in eval mode, in place, for a graph: the same answers with less work.
 
-    Batch norm is folded into the convolution before it; LeNet-5's table becomes a dense convolution, since laying the
-    table out copies from the host, which no graph captures.
+    Batch norm is folded into the convolution before it. LeNet-5's connection table becomes a dense convolution, because
+    laying out the table copies from the host, which a graph cannot capture.
     """
     for parent in list(network.modules()):
         if isinstance(parent, ConvBNReLU):
@@ -173,7 +176,7 @@ class CudaStream:
             work()
 
     def record(self) -> torch.cuda.Event:
-        # Blocking: a thread that spins until the event would take a core from decoding.
+        # A blocking event: a thread that spins while it waits would take a core from decoding.
         event: torch.cuda.Event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record(self.stream)
         return event
@@ -185,8 +188,8 @@ class CudaStream:
 
 @functools.cache
 def _streams(device: torch.device) -> tuple[CudaStream, CudaStream]:
-    """The same for all checkpoints, which take turns anyway: libraries keep a workspace for each stream they saw, of
-    32 MB on an H100."""
+    """The copying and the computing stream of a device. All checkpoints share them, as they take turns anyway:
+    libraries keep a workspace for each stream that they have seen, of 32 MB on an H100."""
     return CudaStream(device), CudaStream(device)
 
 
@@ -209,21 +212,22 @@ class CudaDevice:
         return torch.empty(shape, dtype=dtype, pin_memory=True)
 
     def capture(self, size: int, work: Work) -> Work:
-        # All on the stream of the later replays, whose workspaces are made in the first run.
+        # On the stream of the later replays: the first run allocates that stream's workspaces.
         stream = self.computing.stream
         with torch.cuda.device(self.where), torch.cuda.stream(stream):
-            # Memory mostly runs out here, where that does no harm, and not in the capture: entering it gives what
-            # these runs took back to the device, and the graph needs no more.
+            # If memory runs out, it mostly does so here, where that does no harm, and not in the capture: entering the
+            # capture frees what these runs took, and the graph needs no more.
             for _ in range(_RUNS_BEFORE_CAPTURE):
                 work()
             graph = torch.cuda.CUDAGraph()
-            # Other threads may load a checkpoint meanwhile; by default their allocations would spoil the capture.
+            # Other threads may load a checkpoint meanwhile. In the default mode their allocations would spoil the
+            # capture.
             with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
                 work()
         return graph.replay
 
     def reclaim(self) -> None:
-        # A pool whose graphs are all gone cannot be used again.
+        # A pool cannot be used again once all of its graphs are gone.
         self._pool = torch.cuda.graph_pool_handle()
         with torch.cuda.device(self.where):
             torch.cuda.empty_cache()

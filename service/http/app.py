@@ -19,12 +19,13 @@ from service.domain.placement import Placement
 from service.domain.query import Query
 from service.http.classify import ClassifyPath
 from service.http.docs_pages import add_docs_pages
+from service.http.metrics import add_metrics_paths
 from service.http.models import ModelPaths
 from service.http.problems import PROBLEM_MEDIA_TYPE, add_problems_paths, answer_errors_with_problems
 from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
 from service.inference.classifier import Classifier
 from service.routing.router import Router
-from service.telemetry.exposition import OwnProcess, Targets, add_metrics_paths
+from service.telemetry.exposition import OwnProcess, Targets
 from service.telemetry.recorder import RequestMetrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

@@ -20,8 +20,7 @@ from models.checkpoints.catalogue import Checkpoint
 from service.domain.ensemble import Ensemble
 from service.domain.errors import Failure
 from service.domain.placement import Placement, Predicts
-from service.domain.prediction import Prediction
-from service.engines import MAX_K
+from service.domain.prediction import MAX_K, Prediction
 
 
 class Member(NamedTuple):

@@ -1,11 +1,11 @@
-"""A forecast: what a checkpoint will take, by its profile, corrected by what it took.
+"""A forecast: what a checkpoint will take, by its profile, corrected by what its batches took.
 
 A profile is measured alone on a quiet machine. While serving, other work shares the device, so each forward pass is
-compared with the profile: a line is fitted through ratios of measured to profiled latency over the batch size, recent
-batches weighing more, and the profile's curve is stretched by it. Relative, so that the profile's steps (a GPU's
-buckets) stay and small batches count as much as large ones. Decoding is compared in the same way, by size class.
+compared with the profile: a line is fitted through the ratios of measured to profiled latency over the batch size,
+recent batches weighing more, and the profile's curve is multiplied by that line. Ratios keep the steps of the profile
+(a GPU's buckets) and make small batches count as much as large ones. Decoding is compared likewise, by size class.
 
-The corrections fade when nobody uses the checkpoint (``quiet.py``): a forecast on an idle service is the profile again.
+The corrections fade while nobody uses the checkpoint (``quiet.py``): on an idle service the forecast is the profile.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from models.checkpoints.catalogue import Checkpoint
 from service.domain.quiet import Quiet
 from service.profiling.profiles import Profile, size_class
 
-#: What a batch weighs after each one that follows it: the last twenty or so decide.
+#: Each batch multiplies the weight of all earlier ones by this: about the last twenty decide.
 _FADE = 0.95
-#: What the profile weighs, in batches, when nothing was measured since; it fades as they do.
+#: The weight of the profile at first, in batches; it fades like theirs.
 _PROFILE_WEIGHT = 8.0
-#: How strongly the line is held level, in batches at either end of the sizes: batches that are all of one size say
-#: nothing about the others but that they share the machine.
+#: How strongly the line is kept level, as a weight in batches at either end of the sizes: batches of one size say
+#: nothing about other sizes, except that all share the machine.
 _LEVEL_WEIGHT = 2.0
-#: No forward pass is taken to be this much faster than its profile, or than the guess that stands for one.
+#: The least ratio of a forward pass to its profile, or to the guess that replaces a profile.
 _LEAST_RATIO = 1e-3
-#: No decode is taken to be this many times slower than its profile: the wait for a thread is part of what is measured.
+#: The largest ratio of a decode to its profile: measured decodes include the wait for a thread, which may be long.
 _MOST_DECODE_RATIO = 10.0
-#: The curve is drawn anew at most so often; under load a batch would not change it visibly.
+#: The curve is computed at most once in this time; under load, one batch hardly changes it.
 _DRAW_EVERY_S = 0.05
-#: Of the best throughput: a larger batch than one that has this does not pay.
+#: A batch size with this share of the best throughput is large enough: larger batches do not pay.
 _NEARLY = 0.95
-#: For what was never measured: pessimistic multiply-adds a second of a CPU, and bytes of a process's own.
+#: Guesses for what was never measured, pessimistic: multiply-adds per second of a CPU, and seconds of a decode.
 _GUESSED_RATE, _GUESSED_DECODE_S = 2e10, 0.02
 
 
 class Forecast:
-    """What one checkpoint on one device will take.
+    """What one checkpoint will take on one device.
 
     Args:
-        checkpoint: whose.
-        profile: what was measured; without one it is guessed from the number of multiply-adds, until batches tell.
+        checkpoint: the checkpoint.
+        profile: its profile; without one, times are guessed from its multiply-adds until batches have been measured.
         max_batch_size: the largest batch.
         clock: seconds, monotonic.
-        quiet: of the checkpoint; by default it is quiet whenever nothing is learned.
+        quiet: the quiet time of the checkpoint; by default it is quiet whenever nothing is learned.
     """
 
     def __init__(
@@ -87,42 +87,42 @@ class Forecast:
 
     @property
     def forward_s(self) -> tuple[float, ...]:
-        """The 95th percentile of a forward pass by batch size; [0] is no batch."""
+        """The 95th percentile of a forward pass by batch size; [0] is unused."""
         if self._quiet.kept(self._learned_at) != self._drawn_kept:
             self._draw()
         return self._forward_s
 
     @property
     def profiled_forward_s(self) -> float:
-        """The 95th percentile of a forward pass of one picture by the profile alone; 0 without one."""
+        """The 95th percentile of a forward pass of one picture, by the profile alone; 0 without a profile."""
         return 0.0 if self.profile is None else self._curve[1] * self.spread
 
     @property
     def worthwhile(self) -> int:
-        """The smallest batch with nearly the best throughput by the profile; where there is none, the largest: what is
-        only guessed is no reason to make batches small."""
+        """The smallest batch with nearly the best throughput by the profile. Without a profile it is the largest batch:
+        a guess is no reason to make batches small."""
         return self._worthwhile
 
     def expected_s(self, batch_size: int) -> float:
-        """A forward pass on average."""
+        """The mean of a forward pass."""
         return self.forward_s[batch_size] / self.spread
 
     def profiled_s(self, batch_size: int) -> float | None:
-        """What the profile says of a forward pass; None without one."""
+        """The mean of a forward pass, by the profile alone; None without a profile."""
         return None if self.profile is None else self._curve[batch_size]
 
     def decode_s(self, encoded_bytes: int) -> float:
-        """For a picture of that size, at the median."""
+        """The median of decoding a picture of that size."""
         kind = size_class(encoded_bytes)
         profiled_s, ratio = self._decode.get(kind, _GUESSED_DECODE_S), self._decode_ratios.get(kind)
         return profiled_s if ratio is None else profiled_s * self._faded(ratio)
 
     def profiled_decode_s(self, encoded_bytes: int) -> float:
-        """Decoding a picture of that size, by the profile alone; 0 where the profile does not say."""
+        """The median of decoding a picture of that size, by the profile alone; 0 if the profile does not say."""
         return self._decode.get(size_class(encoded_bytes), 0.0)
 
     def learn(self, batch_size: int, forward_s: float) -> None:
-        """Takes a measured forward pass into account."""
+        """Corrects the forecast by a measured forward pass."""
         self._settle()
         ratio = forward_s / self._curve[batch_size]
         self._sums = self._sums.faded(_FADE).plus(batch_size, ratio, 1.0)
@@ -130,7 +130,7 @@ class Forecast:
             self._draw()
 
     def learn_decode(self, encoded_bytes: int, decode_s: float) -> None:
-        """Takes a measured decode, its wait for a thread among it, into account."""
+        """Corrects the forecast by a measured decode, which includes the wait for a thread."""
         self._settle()
         kind = size_class(encoded_bytes)
         ratio = min(_MOST_DECODE_RATIO, decode_s / self._decode.get(kind, _GUESSED_DECODE_S))
@@ -141,7 +141,7 @@ class Forecast:
         return 1.0 + (ratio - 1.0) * self._quiet.kept(self._learned_at)
 
     def _settle(self) -> None:
-        """Forgets for good as much as has faded in quiet time, before something new is learned."""
+        """Makes permanent what has faded in quiet time, before something new is learned."""
         if self._own_quiet:
             self._quiet.touch()
         kept = self._quiet.kept(self._learned_at)
@@ -161,7 +161,7 @@ class Forecast:
 
 
 class _Sums(NamedTuple):
-    """What a weighted least-squares line needs to remember."""
+    """The sums from which a weighted least-squares line is computed."""
 
     w: float = 0.0
     x: float = 0.0
@@ -173,7 +173,7 @@ class _Sums(NamedTuple):
         return _Sums(*(by * total for total in self))
 
     def towards(self, other: _Sums, kept: float) -> _Sums:
-        """``kept`` of these sums and the rest of others."""
+        """The mixture of these sums, with weight ``kept``, and others, with the remaining weight."""
         return _Sums(*(theirs + kept * (ours - theirs) for ours, theirs in zip(self, other, strict=True)))
 
     def plus(self, x: float, y: float, weight: float) -> _Sums:
@@ -186,15 +186,15 @@ class _Sums(NamedTuple):
         )
 
     def line(self, level: float) -> tuple[float, float]:
-        """Intercept and slope, the slope drawn towards 0 by ``level``."""
+        """Intercept and slope; ``level`` pulls the slope towards 0, as in ridge regression."""
         across = self.xx - self.x * self.x / self.w + level
         slope = (self.xy - self.x * self.y / self.w) / across if across > 0 else 0.0
         return (self.y - slope * self.x) / self.w, slope
 
 
 def _curve(points: Sequence[tuple[int, float]], largest: int) -> list[float]:
-    """Mean latency by batch size, [0] unused: straight lines between what was measured, and on from the last two. It
-    never falls: a larger batch that was measured as faster was lucky."""
+    """Mean latency by batch size, [0] unused: linear interpolation between the measured sizes, and extrapolation beyond
+    the last two. It never falls: a larger batch that was measured as faster was lucky."""
     (first, alone), *_ = points
     curve = [0.0]
     for size in range(1, largest + 1):
@@ -209,7 +209,7 @@ def _curve(points: Sequence[tuple[int, float]], largest: int) -> list[float]:
 
 
 def _worthwhile(forward_s: Sequence[float]) -> int:
-    """The smallest batch with nearly the best throughput. Where a picture takes as long in a batch as alone (most
-    networks on a CPU), a large batch would only keep the device from everybody else for long."""
+    """The smallest batch with nearly the best throughput. If a picture takes as long in a batch as alone (most networks
+    on a CPU), a large batch would only block the device for other checkpoints."""
     rates = [size / seconds for size, seconds in enumerate(forward_s) if size]
     return next(size for size, rate in enumerate(rates, 1) if rate >= _NEARLY * max(rates))

@@ -1,6 +1,6 @@
-"""Measures one checkpoint on a device, for its profile. Run as a process of its own, whose memory is nobody else's.
+"""Measures the profile of one checkpoint, in a process of its own, so that its memory can be measured.
 
-python -m service.measuring googlenet --cache-dir DIR ...   prints a profile as JSON
+python -m service.profiling.measure googlenet --cache-dir DIR ...    prints the profile as JSON
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from PIL import Image
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.images.preprocess import picture_to_crop
 from service.engines import Engine, blank
-from service.engines.loader import EngineName, Loader, engine_loader
+from service.engines.loader import ENGINES, Loader, engine_loader
 from service.profiling.profiles import Latency, Profile
 
 #: Seconds of forward passes, by batch size.
 Times: TypeAlias = dict[int, list[float]]
 
-#: Sides in pixels of the pictures that stand for the size classes of ``profiles.py``.
+#: Sides in pixels of the pictures that represent the size classes of ``profiles.py``.
 _SIDES = {"thumbnail": 48, "small": 256, "medium": 900, "large": 2600, "huge": 6400}
 _TILE = 800
-#: What a look of a quick measurement may take for its forward passes.
-_LOOK_S = 1.0
-#: A quick measurement looks again until two looks agree within this share at each batch size, so that a noisy moment
-#: does not decide what a service does until it is measured anew; and at most so many times.
-_AGREE_WITHIN, _MOST_LOOKS = 0.1, 8
-#: Decodes of each size class.
+#: Seconds of forward passes in one round of a quick measurement.
+_ROUND_S = 1.0
+#: A quick measurement repeats rounds until two of them agree within this share at each batch size, at most this many
+#: times: otherwise one noisy second would decide what the service predicts until the next measurement.
+_AGREE_WITHIN, _MOST_ROUNDS = 0.1, 8
+#: Decodes of each size class, in a quick measurement and in a thorough one.
 _QUICK_DECODES, _DECODES = 5, 9
 
 
 def measure(checkpoint: Checkpoint, loader: Loader, *, seconds: float, quick: bool) -> Profile:
-    """Loads a checkpoint and measures it. What this process has loaded before would be in the way.
+    """Loads a checkpoint and measures it. The process must not have loaded another one before.
 
     Args:
-        checkpoint: a loadable one.
-        loader: into which engine, on which device.
-        seconds: for forward passes; each batch size is run three times at least.
-        quick: a few batches only, as often as it takes for two looks to agree.
+        checkpoint: a loadable checkpoint.
+        loader: loads it into an engine on a device.
+        seconds: seconds of forward passes; each batch size runs at least three times.
+        quick: only one and four pictures in a batch, in rounds until two of them agree.
 
     Raises:
         WeightsMissingError, WrongWeightsError, RuntimeError, ArithmeticError: it cannot be loaded.
@@ -67,7 +67,7 @@ def measure(checkpoint: Checkpoint, loader: Loader, *, seconds: float, quick: bo
     footprint = memory.peak()
     sizes = _batch_sizes(loader.max_batch_size, quick)
     if quick:
-        times = agreed(lambda: _forward(engine, checkpoint, sizes, _LOOK_S))
+        times = agreed(lambda: _forward(engine, checkpoint, sizes, _ROUND_S))
     else:
         times = _forward(engine, checkpoint, sizes, seconds)
     engine.close()
@@ -86,12 +86,12 @@ def measure(checkpoint: Checkpoint, loader: Loader, *, seconds: float, quick: bo
 
 
 def _prepare(checkpoint: Checkpoint, loader: Loader, *, quick: bool) -> float | None:
-    """Fills the cache for the checkpoint, and says how long that takes with an empty one; None if it was full and that
-    is not worth the time."""
+    """Prepares the load, and returns the seconds that takes with an empty cache. Returns None in a quick measurement if
+    the cache has the graph already: exporting it again would take too long."""
     from models.onnx.graph_cache import export_apart, graph_path
 
     started = time.perf_counter()
-    if loader.engine != "onnx_cpu" or not graph_path(checkpoint, loader.cache_dir).is_file():
+    if not loader.row.runs_graph or not graph_path(checkpoint, loader.cache_dir).is_file():
         loader.prepare(checkpoint)
         return time.perf_counter() - started
     if quick:
@@ -108,21 +108,18 @@ def _batch_sizes(largest: int, quick: bool) -> list[int]:
     return sorted({1 << n for n in range(largest.bit_length())} | {largest})
 
 
-def agreed(look: Callable[[], Times]) -> Times:
-    """Looks until two looks agree, and gives both together; or the two that differ least, where none agree.
-
-    Args:
-        look: seconds of forward passes, by batch size.
-    """
-    looks = [look()]
+def agreed(measure_round: Callable[[], Times]) -> Times:
+    """Repeats rounds until two of them agree, and returns the times of both; if none agree, of the two that differ
+    least."""
+    rounds = [measure_round()]
     nearest: tuple[float, Times] | None = None
-    while len(looks) < _MOST_LOOKS:
-        latest = look()
-        for earlier in looks:
+    while len(rounds) < _MOST_ROUNDS:
+        latest = measure_round()
+        for earlier in rounds:
             apart = max(_apart(earlier[size], latest[size]) for size in latest)
             if nearest is None or apart < nearest[0]:
                 nearest = apart, {size: [*earlier[size], *latest[size]] for size in latest}
-        looks.append(latest)
+        rounds.append(latest)
         assert nearest is not None
         if nearest[0] <= _AGREE_WITHIN:
             break
@@ -131,13 +128,13 @@ def agreed(look: Callable[[], Times]) -> Times:
 
 
 def _apart(first: Sequence[float], second: Sequence[float]) -> float:
-    """How far the means of two looks are apart, as a share of the smaller."""
+    """How far the means of two rounds are apart, as a share of the smaller."""
     low, high = sorted((statistics.fmean(first), statistics.fmean(second)))
     return high / low - 1
 
 
 def _forward(engine: Engine, checkpoint: Checkpoint, sizes: Iterable[int], seconds: float) -> Times:
-    """Batch sizes in turn, so that a slow moment of the machine hits all of them."""
+    """Runs the batch sizes in turn, so that a slow moment of the machine affects all of them."""
     batches = {size: blank(checkpoint.preprocess, size) for size in sizes}
     random = np.random.default_rng(0)
     for batch in batches.values():
@@ -156,13 +153,13 @@ def _decode(checkpoint: Checkpoint, runs: int) -> dict[str, Latency]:
         picture = photograph(side)
         decode = partial(picture_to_crop, picture, checkpoint.preprocess, max_pixels=80_000_000)
         if name == "thumbnail":
-            decode()  # what Pillow and numpy do only the first time
+            decode()  # Pillow and numpy do some work only once
         decoded[name] = Latency.of([_timed(decode) for _ in range(runs)])
     return decoded
 
 
 def photograph(side: int) -> bytes:
-    """A JPEG about as rich in detail as a photograph: blurred shapes of all sizes, and a little noise."""
+    """A square JPEG about as rich in detail as a photograph: blurred shapes of all sizes, and a little noise."""
     random = np.random.default_rng(side)
     tile = min(side, _TILE)
     picture = np.zeros((tile, tile, 3), np.float32)
@@ -170,7 +167,7 @@ def photograph(side: int) -> bytes:
         shapes = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8))
         picture += np.asarray(shapes.resize((tile, tile), Image.Resampling.BICUBIC), np.float32) * (strength / 128)
     picture += random.normal(0, 3, picture.shape)
-    # The large ones are tiled: as dear to decode, and quickly made.
+    # Large pictures are tiled: they take as long to decode, and are made quickly.
     times = -(-side // tile)
     pixels = np.tile(np.clip(picture, 0, 255).astype(np.uint8), (times, times, 1))[:side, :side]
     encoded = io.BytesIO()
@@ -185,15 +182,15 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 class Memory(Protocol):
-    """Counts bytes from the moment in which it was made."""
+    """Measures the bytes that are held on a device beyond those at its creation."""
 
     def peak(self) -> int:
-        """The most that was held since then, or since the last call."""
+        """The most bytes that were held since the last call, or since the creation."""
         ...
 
 
 class HostMemory:
-    """Growth of this process's resident set, by the kernel's own high-water mark."""
+    """Measures the growth of this process's resident set, by the kernel's high-water mark."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -201,7 +198,7 @@ class HostMemory:
         self._reset()
 
     def peak(self) -> int:
-        # The mark may lag behind by what a thread has not accounted for yet.
+        # The mark may lag behind: threads account for their memory with a delay.
         peak = max(self._high_water(), self._process.memory_info().rss) - self._before
         self._reset()
         return int(peak)
@@ -215,13 +212,13 @@ class HostMemory:
 
     @staticmethod
     def _reset() -> None:
-        # Without the permission to reset it, the mark of the load counts for the footprint too: more, never less.
+        # Without the permission to reset the mark, the load's peak counts as the footprint: too much, never too little.
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
 
 
 class DeviceMemory:
-    """Peak bytes that torch has allocated on a GPU, and the context's share: what else this process takes there."""
+    """Measures the peak of bytes that torch allocates on a GPU, plus the CUDA context of this process."""
 
     def __init__(self, device: str) -> None:
         import torch
@@ -240,8 +237,8 @@ class DeviceMemory:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures what the command line names, and prints the profile."""
-    parser = argparse.ArgumentParser(prog="python -m service.measuring")
+    """Measures the checkpoint that the command line names, and prints its profile."""
+    parser = argparse.ArgumentParser(prog="python -m service.profiling.measure")
     parser.add_argument("model")
     parser.add_argument("--labels")
     parser.add_argument("--untrained", action="store_true")
@@ -249,30 +246,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--cache-dir", type=Path, required=True)
     parser.add_argument("--device", required=True)
-    parser.add_argument("--engine", required=True)
+    parser.add_argument("--engine", choices=ENGINES, required=True)
     parser.add_argument("--precision", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--max-batch-size", type=int, required=True)
     options = parser.parse_args(arguments)
-    engine: EngineName = options.engine
     loader = engine_loader(
         device=options.device,
-        engine=engine,
+        engine=options.engine,
         precision=options.precision,
         threads=options.threads,
         cache_dir=options.cache_dir,
         max_batch_size=options.max_batch_size,
     )
     checkpoint = Catalogue(options.cache_dir, untrained=options.untrained).find(options.model, options.labels)
-    _import_engine(engine)
+    # The memory of the engine's library belongs to the process, not to the network.
+    importlib.import_module(loader.row.library)
     profile = measure(checkpoint, loader, seconds=options.seconds, quick=options.quick)
     sys.stdout.write(profile.model_dump_json() + "\n")
     return 0
-
-
-def _import_engine(engine: EngineName) -> None:
-    """What the engine's library takes is the process's, not the network's."""
-    importlib.import_module("onnxruntime" if engine == "onnx_cpu" else "torch")
 
 
 if __name__ == "__main__":

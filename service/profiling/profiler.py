@@ -1,4 +1,4 @@
-"""Who measures a profile, and when: ``topfive profile`` when told to, a service at its start for what has none."""
+"""Measures profiles: for ``topfive profile``, and at the start of a service for checkpoints without one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from service.profiling.profiles import Profile, Profiles
 
 log = logging.getLogger(__name__)
 
-#: A bound on one measurement. VGG-19 with its export takes half a minute; a machine short of memory may swap.
+#: The longest that one measurement may take. VGG-19 with its export takes half a minute; a machine short of memory may
+#: swap.
 _WITHIN_S = 600.0
 
 
 class ProfilingError(RuntimeError):
-    """A checkpoint could not be measured; the text says why in one line."""
+    """A checkpoint could not be measured. The text says why, in one line."""
 
 
 def measure_apart(
@@ -29,10 +30,10 @@ def measure_apart(
     quick: bool,
     run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
 ) -> Profile:
-    """Measures a checkpoint in a process of its own, as ``measuring.measure``. Blocks.
+    """Measures a checkpoint in a process of its own; see ``measure.measure``. Blocks.
 
     Raises:
-        ProfilingError: it cannot be loaded, or took too long.
+        ProfilingError: the checkpoint cannot be loaded, or measuring took too long.
     """
     command = [sys.executable, "-m", "service.profiling.measure", checkpoint.variant.name, "--seconds", str(seconds)]
     command += ["--device", loader.device, "--engine", loader.engine, "--precision", loader.precision]
@@ -55,10 +56,10 @@ def measure_apart(
 
 
 class Profiler:
-    """The profiles of the checkpoints that a process serves.
+    """Finds or measures the profiles of the checkpoints that a process serves.
 
     Args:
-        loader: what loads them.
+        loader: loads the checkpoints.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -66,22 +67,22 @@ class Profiler:
         self._profiles = Profiles(loader.cache_dir, device_slug(loader.device))
 
     def nearest(self, checkpoint: Checkpoint) -> Profile | None:
-        """What is on file that was measured in the most similar way. Reads no weights."""
+        """The profile on file that was measured in the most similar way. Reads no weights."""
         return self._profiles.nearest(checkpoint, self._loader.settings)
 
     def ensure(self, checkpoint: Checkpoint, *, measure: bool = True) -> Profile | None:
-        """A profile with the fingerprint of what is served now: from a file, or else measured quickly. A foreign one
-        where that is not possible, with a warning, and None where there is none either. Blocks.
+        """Returns a profile with the fingerprint of what is served now, from a file or else from a quick measurement.
+        If that is not possible, it logs a warning and returns a foreign profile, or None if there is none. Blocks.
 
         Raises:
-            WeightsMissingError: the weights have gone.
+            WeightsMissingError: the weights are gone.
         """
         found = self._profiles.find(checkpoint, self._loader.fingerprint(checkpoint))
         if found is not None and not found.foreign:
             return found.profile
-        why = "; ".join(found.foreign) if found is not None else "it has none for this device"
+        why = "; ".join(found.foreign) if found is not None else "there is none for this device"
         if measure:
-            log.warning("the profile of %s is measured anew: %s", checkpoint.name, why)
+            log.warning("measuring the profile of %s: %s", checkpoint.name, why)
             try:
                 profile = measure_apart(checkpoint, self._loader, seconds=0, quick=True)
             except ProfilingError as error:
@@ -90,7 +91,7 @@ class Profiler:
                 self._profiles.keep(profile)
                 return profile
         if found is None:
-            log.warning("%s has no profile: what it takes is guessed until it is known", checkpoint.name)
+            log.warning("%s has no profile: its times are guessed until batches have been measured", checkpoint.name)
             return None
-        log.warning("%s is predicted by a foreign profile: %s", checkpoint.name, why)
+        log.warning("times of %s are predicted by a foreign profile: %s", checkpoint.name, why)
         return found.profile

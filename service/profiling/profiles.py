@@ -1,16 +1,16 @@
-"""Profiles: what each checkpoint was measured to take on a device, and the files that keep them.
+"""Profiles: what checkpoints take on a device, as measured, and the files that keep them.
 
-``topfive profile`` measures (``profiling.py``) and writes ``weights/profiles/<device>.json``; what a service measures
-at its start goes into the cache folder, under ``profiles/``, a file for each way of measuring: services with other
-threads or batches that share a cache do not overwrite each other's. A profile says by its fingerprint what it was
-measured with; one with another fingerprint is *foreign*: measured anew, or used with a warning.
+``topfive profile`` writes ``weights/profiles/<device>.json``. A service that measures at its start writes to
+``profiles/`` in the cache folder, one file for each combination of settings, so that services with other threads or
+batches that share a cache do not overwrite each other's profiles. The fingerprint of a profile says what it was
+measured with. A profile with another fingerprint than wanted is *foreign*: a new one replaces it, or it is used with a
+warning.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -23,13 +23,15 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from models.checkpoints.catalogue import Checkpoint, WeightsMissingError
+from models.checkpoints.catalogue import Checkpoint
+from service.domain.quantile import quantile
+from service.engines.fingerprint import Fingerprint
 
 log = logging.getLogger(__name__)
 
-#: Of the file format. A file of a later version is not guessed at.
+#: Version of the file format. Files of other versions are not read.
 VERSION = 1
-#: Size classes of encoded pictures: the most bytes of each. A larger file counts as huge too.
+#: Size classes of encoded pictures, with the most bytes of each. Even larger files count as huge too.
 SIZE_CLASSES: dict[str, int] = {
     "thumbnail": 4_096,
     "small": 65_536,
@@ -40,7 +42,7 @@ SIZE_CLASSES: dict[str, int] = {
 
 
 class Latency(BaseModel):
-    """Milliseconds of something that was done ``runs`` times."""
+    """Milliseconds of work that was done ``runs`` times."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,7 +54,7 @@ class Latency(BaseModel):
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Latency:
-        """Percentiles by linear interpolation between the runs."""
+        """Computes mean and percentiles; the latter by linear interpolation between runs."""
         mean, p50, p95, p99 = (
             round(1000 * value, 3)
             for value in (statistics.fmean(seconds), *(quantile(seconds, q) for q in (0.5, 0.95, 0.99)))
@@ -60,36 +62,8 @@ class Latency(BaseModel):
         return cls(mean_ms=mean, p50_ms=p50, p95_ms=p95, p99_ms=p99, runs=len(seconds))
 
 
-class Fingerprint(BaseModel):
-    """What a profile was measured with."""
-
-    model_config = ConfigDict(frozen=True)
-
-    device: str
-    """``AMD EPYC, 2 cores``, or the name of a GPU."""
-    engine: str
-    precision: str
-    threads: int
-    max_batch_size: int
-    libraries: dict[str, str]
-    """Versions of what the engine computes with."""
-    weights: str
-    """The first 16 hexadecimal digits of the weight file's SHA-256; ``seeded`` for random weights."""
-
-    @property
-    def settings(self) -> str:
-        """A name for all of it but the weights, in eight hexadecimal digits."""
-        told = self.model_dump_json(exclude={"weights"})
-        return hashlib.sha256(told.encode()).hexdigest()[:8]
-
-    def differences(self, other: Fingerprint) -> list[str]:
-        """In words, what ``other`` was measured with instead."""
-        pairs = [(name, getattr(self, name), getattr(other, name)) for name in type(self).model_fields]
-        return [f"{name} {theirs} instead of {ours}" for name, ours, theirs in pairs if ours != theirs]
-
-
 class Profile(BaseModel):
-    """Of one checkpoint on one device."""
+    """What one checkpoint takes on one device."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -98,68 +72,69 @@ class Profile(BaseModel):
     measured_at: str
     """ISO 8601, UTC."""
     quick: bool
-    """A few batches at a start, rather than ``topfive profile``."""
+    """Whether it was measured with a few batches at a service's start, rather than by ``topfive profile``."""
     forward: dict[PositiveInt, Latency] = Field(min_length=1)
-    """By batch size."""
+    """A forward pass, by batch size."""
     decode: dict[str, Latency]
-    """By size class of the encoded picture, the cut to the network's input among it."""
+    """Decoding a picture and cutting it to the network's input, by the picture's size class."""
     load_cold_ms: float | None = Field(gt=0, allow_inf_nan=False)
-    """With everything to be made first, as after an import; None where that was not measured."""
+    """Loading until warm with an empty cache, as after an import; None if that was not measured."""
     load_cached_ms: float = Field(gt=0, allow_inf_nan=False)
-    """Until it is warm, with its graph in the cache."""
+    """Loading until warm, with the graph in the cache."""
     footprint_bytes: int = Field(gt=0)
-    """Serving at the largest batch. CPU: growth of the resident set; GPU: peak allocated plus the context's share."""
+    """Memory at the largest batch. CPU: growth of the resident set; GPU: peak allocation plus the CUDA context."""
     load_peak_bytes: int = Field(gt=0)
-    """While it loads and warms up; most loaders hold the weights twice for a moment."""
+    """Peak memory while loading and warming up; most loaders hold the weights twice for a moment."""
 
 
 class ProfileFile(BaseModel):
-    """A whole file."""
+    """The content of a file of profiles."""
 
     version: Literal[1] = 1
     device: str
     profiles: dict[str, Profile] = {}
-    """By checkpoint."""
+    """By the checkpoint's name."""
 
 
 class Found(NamedTuple):
-    """A profile that may serve for a checkpoint."""
+    """A profile that can be used for a checkpoint."""
 
     profile: Profile
     foreign: list[str]
-    """What differs from the wanted fingerprint; empty if nothing does."""
+    """How its fingerprint differs from the wanted one; empty if it does not."""
 
 
 class Profiles:
-    """The profiles of a device: the shipped ones, and over them this machine's own.
+    """The profiles of a device: those that ship with the product and those that this machine has measured.
 
     Args:
-        cache_dir: below which this machine's own profiles are kept.
-        device: the file's name, as ``device_slug`` gives it.
+        cache_dir: the folder whose ``profiles/`` has this machine's own profiles.
+        device: the device's ``device_slug``, which names the files.
     """
 
     def __init__(self, cache_dir: Path, device: str) -> None:
         self._folder = cache_dir / "profiles"
         self._device = device
-        # With and without a name for the settings: ``topfive profile`` writes the latter.
+        # ``topfive profile`` writes the file without a digest of the settings in its name.
         own = sorted(self._folder.glob(f"{device}.????????.json"))
         paths = (shipped_folder() / f"{device}.json", self._folder / f"{device}.json", *own)
         self._files = [file for file in map(read_profiles, paths) if file is not None]
 
     def find(self, checkpoint: Checkpoint, wanted: Fingerprint) -> Found | None:
-        """The profile with the fingerprint, else the nearest foreign one; None if there is none."""
+        """The profile with the wanted fingerprint, or else the nearest foreign one; None if there is none."""
         near = self._near(checkpoint)
         found = [Found(profile, wanted.differences(profile.fingerprint)) for profile in near]
         return next((f for f in found if not f.foreign), found[0] if found else None)
 
     def nearest(self, checkpoint: Checkpoint, settings: str = "") -> Profile | None:
-        """The nearest one, whatever its fingerprint; of this checkpoint those with these settings first."""
+        """The nearest profile, whatever its fingerprint: this checkpoint's come first, and of those the ones with the
+        settings."""
         near = self._near(checkpoint)
         near.sort(key=lambda p: (p.checkpoint != checkpoint.name, p.fingerprint.settings != settings))
         return next(iter(near), None)
 
     def _near(self, checkpoint: Checkpoint) -> list[Profile]:
-        """Of this checkpoint before those of the same variant with other weights, and the newest first."""
+        """The profiles of the variant: first those of this checkpoint, then those with other weights, newest first."""
         same = [
             profile
             for file in self._files
@@ -170,8 +145,8 @@ class Profiles:
         return sorted(same, key=lambda p: p.checkpoint != checkpoint.name)
 
     def keep(self, profile: Profile) -> None:
-        """Adds a profile to this machine's own, for the next start too. A cache that cannot be written to costs
-        a measurement at each start, and no more."""
+        """Adds a profile to this machine's own, also for the next start. If the cache cannot be written to, it logs a
+        warning, and each start measures again."""
         self._files.append(ProfileFile(device=self._device, profiles={profile.checkpoint: profile}))
         path = self._folder / f"{self._device}.{profile.fingerprint.settings}.json"
         try:
@@ -181,7 +156,7 @@ class Profiles:
 
 
 def read_profiles(path: Path) -> ProfileFile | None:
-    """A file of profiles; None if there is none, and with one line in the log if it cannot be used."""
+    """Reads a file of profiles. Returns None if there is none, or, with a warning in the log, if it cannot be used."""
     try:
         text = path.read_text(encoding="utf-8")
         found = json.loads(text)
@@ -196,15 +171,16 @@ def read_profiles(path: Path) -> ProfileFile | None:
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error)
-    log.warning("profiles in %s cannot be used (%s); what they were for is measured anew", path, reason)
+    log.warning("profiles in %s cannot be used (%s); they are measured again", path, reason)
     return None
 
 
 def add_profiles(path: Path, device: str, profiles: Iterable[Profile]) -> None:
-    """Puts profiles into a file, beside those of other checkpoints, whole or not at all. Processes take turns.
+    """Adds profiles to a file; those of other checkpoints stay. The file is replaced as a whole, and processes that
+    write at the same time take turns.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
@@ -213,7 +189,7 @@ def add_profiles(path: Path, device: str, profiles: Iterable[Profile]) -> None:
         if before is None:
             before = ProfileFile(device=device)
             with contextlib.suppress(FileNotFoundError):
-                # Of a later version, perhaps: somebody may want it back.
+                # It may be of a later version, whose user will want it back.
                 path.replace(path.with_suffix(".json.old"))
         together = before.profiles | {profile.checkpoint: profile for profile in profiles}
         after = ProfileFile(device=device, profiles=dict(sorted(together.items())))
@@ -232,30 +208,6 @@ def shipped_folder() -> Path:
     return Path(str(resources.files("weights"))) / "profiles"
 
 
-def weights_digest(checkpoint: Checkpoint) -> str:
-    """What the fingerprint says of the weights. Reads the whole file.
-
-    Raises:
-        WeightsMissingError: they have gone.
-    """
-    if checkpoint.path is None:
-        return "seeded"
-    try:
-        with checkpoint.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except FileNotFoundError as error:
-        raise WeightsMissingError(checkpoint) from error
-
-
 def size_class(encoded_bytes: int) -> str:
     """The size class of an encoded picture."""
     return next((name for name, most in SIZE_CLASSES.items() if encoded_bytes <= most), "huge")
-
-
-def quantile(values: Sequence[float], q: float) -> float:
-    """By linear interpolation between the ordered values."""
-    ordered = sorted(values)
-    place = q * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

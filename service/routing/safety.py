@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from service.domain.decision import LEAST_SAFETY
+from service.domain.quantile import quantile
 from service.domain.quiet import Quiet
-from service.profiling.profiles import quantile
 
 #: A prediction that was missed draws the safety factor up by so much of the miss; it goes back to the least by itself,
 #: by two thirds in so many seconds of use. So a network that was too slow a moment ago is asked for less, and choices

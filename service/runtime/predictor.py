@@ -342,7 +342,7 @@ class Predictor:
             size = len(batch.tickets)
             self._series.batch(size, batch.cut, seconds, self.forecast.profiled_s(size))
             self.forecast.learn(size, seconds)
-        forward_over(batch.tickets, batch.cut, started, seconds, error)
+        forward_over([ticket.trace for ticket in batch.tickets], batch.cut, started, seconds, error)
 
     def _arrived(self, arrival: Arrival) -> None:
         self._arriving.end(arrival)

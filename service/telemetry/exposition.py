@@ -1,7 +1,7 @@
-"""Metrics by HTTP: each process of the service serves its own, and ``GET /metrics`` adds them up.
+"""Serves the metrics of this process, and adds up those of several.
 
-Prometheus asks every process by itself (``GET /metrics/targets`` tells it where they are), on a port and a thread that
-no request uses. The sum is for a look without Prometheus, and reads the same ports.
+Prometheus scrapes every process separately, on a port and a thread that no request uses. The sum reads the same ports;
+it is for a look at the metrics without Prometheus.
 """
 
 from __future__ import annotations
@@ -13,24 +13,19 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import httpx
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from service.config.listening import authority
-from service.domain.errors import NotReadyError
-from service.http.requests import read_query
-from service.http.schemas import TargetsQuery
 from service.telemetry.metrics import NOT_SUMMED, REGISTRY
 
 log = logging.getLogger(__name__)
-#: A process that does not answer for so long is left out of the sum.
+#: A process that has not answered within this time is left out of the sum.
 _ANSWER_WITHIN_S = 2.0
-#: Metrics go over plain HTTP. A client that is not given one reads all certificates of the machine, for tens of
-#: milliseconds in which no request is answered.
+#: Metrics go over plain HTTP. Without this, each client would load all certificates of the machine, which blocks the
+#: event loop for tens of milliseconds.
 _NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
@@ -43,60 +38,38 @@ class Target(NamedTuple):
 
 
 class Targets(Protocol):
-    """Who knows where the processes are."""
+    """The list of processes that serve metrics."""
 
     async def find(self, job: str) -> Sequence[Target]:
-        """The processes of a job: ``topfive`` itself, ``ray``'s nodes, ``haproxy``.
+        """The processes of a job: ``topfive`` itself, ``ray``'s nodes, or ``haproxy``.
 
         Raises:
-            NotReadyError: nobody knows at the moment. An empty list would say that there are none, and Prometheus
-                would forget them all; after a 503 it goes on with those it had.
+            NotReadyError: the list is not known at the moment. An empty list would make Prometheus forget all
+                processes; after an error it keeps those it had.
         """
         ...
 
 
 class OwnProcess:
-    """A service that is one process, without Ray: what it has is here."""
+    """The list of a service that is one process, without Ray: empty, since ``GET /metrics`` reads that process."""
 
     async def find(self, job: str) -> Sequence[Target]:
         return []
 
 
 def serve_metrics(host: str) -> str:
-    """Serves this process's metrics on a free port, for as long as it lives -> host:port."""
+    """Serves this process's metrics on a free port, for as long as the process lives. Returns host:port."""
     server, _thread = start_http_server(0, host, REGISTRY)
     return authority(host, server.server_port)
 
 
-def add_metrics_paths(app: FastAPI, targets: Targets) -> None:
-    """``GET /metrics`` and ``GET /metrics/targets``."""
-
-    @app.get("/metrics", summary="All processes' metrics, added up", response_class=Response)
-    async def metrics() -> Response:
-        try:
-            found = await targets.find("topfive")
-        except NotReadyError:
-            found = []
-        texts = await _read(found)
-        # It takes milliseconds; requests go on meanwhile.
-        text = await (asyncio.to_thread(added_up, texts) if texts else asyncio.to_thread(generate_latest, REGISTRY))
-        headers = {"X-Processes": f"{len(texts)} of {len(found)}"} if found else {}
-        return Response(text, media_type=CONTENT_TYPE_LATEST, headers=headers)
-
-    @app.get("/metrics/targets", summary="Where Prometheus finds each process (http_sd)")
-    async def metrics_targets(request: Request) -> JSONResponse:
-        query = read_query(TargetsQuery, request.scope["query_string"])
-        found = await targets.find(query.job)
-        return JSONResponse([{"targets": [target.address], "labels": target.labels} for target in found])
-
-
-async def _read(targets: Sequence[Target]) -> list[str]:
-    """What the processes answer; one that does not is left out, and said in the log."""
-    # Not through a proxy of the environment: they are the service's own.
+async def read_all(targets: Sequence[Target]) -> list[str]:
+    """Reads the metrics of several processes. A process that does not answer is left out, with a warning in the log."""
+    # A proxy from the environment must not be used: these are the service's own processes.
     async with httpx.AsyncClient(timeout=_ANSWER_WITHIN_S, trust_env=False, verify=_NO_CERTIFICATES) as client:
 
         async def ask(target: Target) -> httpx.Response:
-            # The client's own limit is one of each read.
+            # The client's own limit applies to each read, not to the whole answer.
             async with asyncio.timeout(_ANSWER_WITHIN_S):
                 return await client.get(f"http://{target.address}/metrics")
 
@@ -111,7 +84,7 @@ async def _read(targets: Sequence[Target]) -> list[str]:
 
 
 def added_up(texts: Iterable[str]) -> bytes:
-    """Several processes' metrics as one's: sums by name and labels, or the largest of what cannot be summed."""
+    """Adds up the metrics of several processes by name and labels; of ``NOT_SUMMED`` it takes the largest."""
     families: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for text in texts:
@@ -136,6 +109,8 @@ def added_up(texts: Iterable[str]) -> bytes:
 
 
 class _Collected(Collector):
+    """Metrics that have been collected already."""
+
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
 

@@ -1,5 +1,7 @@
-"""Our log lines to standard error, which Ray carries from every replica to the console of ``topfive serve``: as text
-for people, or as JSON for what collects them. The line of a request is always JSON."""
+"""Log lines: text for people, or JSON for log collectors. The access log, one line a request, is always JSON.
+
+They go to standard error; Ray carries it from every replica to the console of ``topfive serve``.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ access_log = logging.getLogger("topfive.access")
 
 
 def configure_logging(log_format: str) -> None:
-    """Sends our own loggers to standard error, as ``text`` or ``json``; other libraries' are left as they are."""
-    # The process's own: in a replica Serve puts a stream in its place that ends in Serve's log, at a level below ours.
+    """Sends our own loggers to standard error, as ``text`` or ``json``. Loggers of other libraries do not change."""
+    # Not ``sys.stderr``: in a replica Serve replaces it by a stream that ends in Serve's own log, at a lower level.
     handler = logging.StreamHandler(sys.__stderr__)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(_Json() if log_format == "json" else text)
@@ -37,16 +39,16 @@ def configure_logging(log_format: str) -> None:
 
 
 def log_left_out(path: Path, why: str) -> None:
-    """One line for a file in the cache that counts as no checkpoint."""
+    """Logs that a file in the cache is not a usable checkpoint."""
     log.warning("%s is left out: %s", path, why)
 
 
 def log_access(
     request: Request, response: Response, outcome: Outcome, pictures: int, took_s: float, trace_id: str | None = None
 ) -> None:
-    """One line a request: what its trace is looked up by, what became of it, and where its time went."""
+    """Logs one request: its identifiers, its outcome, and where its time went."""
     fields = {
-        # Serve gives every request one, and answers with it; another server may not.
+        # Serve gives every request an id and returns it to the client; another server may not.
         "request_id": request.headers.get("x-request-id") or uuid4().hex,
         **({} if trace_id is None else {"trace_id": trace_id}),
         "method": request.method,
@@ -61,16 +63,16 @@ def log_access(
 
 
 def _phases(response: Response) -> dict[str, float]:
-    """Of a lone picture, as the caller reads them."""
+    """The phases of a single picture in milliseconds, from the header that the caller gets."""
     phases = (part.split(";dur=") for part in response.headers.get("server-timing", "").split(", ") if part)
     return {name: float(milliseconds) for name, milliseconds in phases}
 
 
 class _Json(logging.Formatter):
-    """A line is a JSON object; a traceback is one of its strings."""
+    """Formats a record as one line of JSON, its traceback included."""
 
     def format(self, record: logging.LogRecord) -> str:
-        # UTC with milliseconds, by which lines of several machines sort.
+        # UTC with milliseconds, so that lines of several machines can be sorted.
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "time": f"{moment}.{int(record.msecs):03d}Z",

@@ -1,13 +1,13 @@
 """Every metric of the service, declared once.
 
-``model`` is a variant of the catalogue, as in an answer's ``model``; ``none`` where no checkpoint was decided on,
-``several`` for a bulk answer of more than one, and ``ensemble`` for every ensemble, whose members' batches are counted
-as theirs. Nothing that a client sends ever becomes a label's value. A process records what happens in it: the ingress
-requests and decisions, and the phases' times, which ride on the result; the process of a predictor its batches, loads
-and evictions. In the ``local`` fleet these are one process.
+``model`` is a variant's name, as in an answer; ``none`` where no checkpoint was chosen, ``several`` for a bulk answer
+of more than one, and ``ensemble`` for every ensemble, whose members' batches count under their own names. Nothing that
+a client sends becomes a label's value.
 
-What stands still until it is asked for (queues, memory) is not kept up to date here but read when Prometheus asks:
-``live.py``. ``recording.py`` is what the request path calls. ``exposition.py`` serves all of it.
+A process counts what happens in it. The ingress counts requests, decisions and the times of phases, which come with the
+result; the process of a predictor counts batches, loads and evictions. In the ``local`` fleet these are one process.
+
+``recorder.py`` updates these metrics; those in ``LIVE`` are read at a scrape instead, by ``gauges.py``.
 """
 
 from __future__ import annotations
@@ -16,64 +16,64 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
-#: The moment in which each series began: twice the size of every answer, for what Prometheus does not store.
+# The time at which each series began doubles the size of a scrape, and Prometheus does not store it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
-#: Of this process. Not the library's default one, in which Ray registers its own.
+#: The metrics of this process. Ray registers its own in the library's default registry.
 REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
-#: From half a millisecond, LeNet-5's forward pass, to the 30 seconds after which nobody waits any more.
+#: From half a millisecond, LeNet-5's forward pass, to 30 seconds, the default limit of a request.
 _SECONDS = (
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30,
 )  # fmt: skip
-#: Around 1, where a prediction is right; the service's own aim is to be within a fifth.
+#: Around 1, where a prediction is exact.
 _RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4)
 
 REQUESTS = Counter(
     "topfive_requests_total",
-    "Requests to /classify that were answered, by HTTP status and by the problem's name ('ok'; 'partial' for a bulk "
-    "answer with problems in it; 'gone' where the caller went first).",
+    "Requests to /classify, by HTTP status and by reason: 'ok', the problem's name, 'partial' for a bulk answer "
+    "that contains problems, or 'gone' if the caller disconnected first.",
     ["model", "status", "reason"],
     registry=REGISTRY,
 )
 PICTURES = Counter(
     "topfive_pictures_total",
-    "Pictures of those requests, up to 64 in a bulk request, each with a status and a reason of its own.",
+    "Pictures of those requests, of which a bulk request has up to 64, each with a status and a reason of its own.",
     ["model", "status", "reason"],
     registry=REGISTRY,
 )
 REQUEST_SECONDS = Histogram(
     "topfive_request_seconds",
-    "From the end of a request's body until its answer, of requests answered with 200.",
+    "From the end of a request's body to its answer, of requests answered with 200.",
     ["model"],
     buckets=_SECONDS,
     registry=REGISTRY,
 )
 DECODE_SECONDS = Histogram(
     "topfive_decode_seconds",
-    "Decoding, the wait for a thread among it, of each picture that was classified.",
+    "Decoding of each picture that was classified, including the wait for a thread.",
     ["model"],
     buckets=_SECONDS,
     registry=REGISTRY,
 )
 QUEUE_SECONDS = Histogram(
     "topfive_queue_seconds",
-    "Between decoding and the forward pass, of each picture that was classified.",
+    "Wait between decoding and the forward pass, of each picture that was classified.",
     ["model"],
     buckets=_SECONDS,
     registry=REGISTRY,
 )
 FORWARD_SECONDS = Histogram(
     "topfive_forward_seconds",
-    "The forward pass that a picture was in, of each picture that was classified.",
+    "Duration of the forward pass that a picture was in, of each picture that was classified.",
     ["model"],
     buckets=_SECONDS,
     registry=REGISTRY,
 )
 BUDGET_USED = Histogram(
     "topfive_budget_used_ratio",
-    "Time that a picture took over the time that it was allowed, of those let in: above 1 it was late, as is every "
-    "picture that was dropped for its deadline.",
+    "Time that a picture took over the time it was allowed, of pictures that were let in. Above 1 a picture was "
+    "late; one that was dropped for its deadline always counts as late.",
     ["model"],
     buckets=(0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.5, 2),
     registry=REGISTRY,
@@ -81,63 +81,58 @@ BUDGET_USED = Histogram(
 
 ROUTED = Counter(
     "topfive_routed_total",
-    "Decisions for a picture: 'named' by the caller, 'most accurate' of what there are weights for, or else what stood "
-    "in the way of a more accurate checkpoint: 'latency', 'memory', a queue ('overloaded'), or that it was 'not "
-    "loaded' and loading it would have taken too long.",
+    "Decisions for a picture: 'named' by the caller, 'most accurate' of the checkpoints with weights, or else "
+    "what ruled out a more accurate checkpoint: 'latency', 'memory', a queue ('overloaded'), or a load that would "
+    "have taken too long ('not loaded').",
     ["model", "reason"],
     registry=REGISTRY,
 )
 PREDICTED_RATIO = Histogram(
     "topfive_predicted_ratio",
-    "Actual over predicted time, from the decision until the answer, of each picture that was let in.",
+    "Actual over predicted time from the decision to the answer, of each picture that was let in.",
     ["model"],
     buckets=_RATIOS,
     registry=REGISTRY,
 )
 ACCURACY_DEBT = Histogram(
     "topfive_accuracy_debt",
-    "Top-1 percentage points that a picture lost to queues: the most accurate checkpoint in memory that would have "
-    "fitted its budget without them, less the one that the router picked.",
+    "Top-1 percentage points that a picture lost to queues: the most accurate checkpoint in memory that would "
+    "have fitted its budget without them, minus the one that the router picked.",
     buckets=(0, 0.5, 1, 2, 5, 10, 20),
     registry=REGISTRY,
 )
 SHED = Counter(
     "topfive_shed_total",
-    "Pictures that were not classified for the load's sake: refused by the 'router' (429), refused by a full 'queue' "
-    "(429), or dropped for a 'deadline' that could not be met any more (504).",
+    "Pictures that were not classified because of the load: refused by the 'router' (429), refused by a full "
+    "'queue' (429), or dropped for a 'deadline' that could no longer be met (504).",
     ["reason"],
     registry=REGISTRY,
 )
 
 BATCH_SIZE = Histogram(
     "topfive_batch_size",
-    "Pictures in a forward pass that gave answers; the sum is the pictures that went through the device.",
+    "Pictures in a forward pass that gave answers; the sum is the number of pictures that the device computed.",
     ["model"],
     buckets=(1, 2, 4, 8, 12, 16, 24, 32, 64),
     registry=REGISTRY,
 )
 BATCHES = Counter(
     "topfive_batches_total",
-    "Forward passes that gave answers, by what ended the batch: it was 'full', it had 'drained' the queue, another "
-    "picture would have broken a 'deadline' in it, or it is a half of one that failed, 'bisected'.",
+    "Forward passes that gave answers, by what ended the batch: it was 'full', it had 'drained' the queue, "
+    "another picture would have broken a 'deadline' in it, or it is a half of one that failed, 'bisected'.",
     ["model", "cut"],
     registry=REGISTRY,
 )
 DEVICE_SECONDS = Counter(
     "topfive_device_seconds_total",
-    "Seconds that these forward passes held the device.",
+    "Seconds for which these forward passes held the device.",
     ["model"],
     registry=REGISTRY,
 )
 PROFILED_SECONDS = Counter(
     "topfive_profiled_device_seconds_total",
-    "What the profile says that the same forward passes take, on a machine with nothing else to do.",
+    "Seconds that the same forward passes take by the profile, on a machine that does nothing else.",
     ["model"],
-    registry=REGISTRY,
-)
-OOM_SPLITS = Counter(
-    "topfive_oom_splits_total",
-    "Times that a batch did not fit into device memory, and the largest batch was halved.",
     registry=REGISTRY,
 )
 
@@ -148,17 +143,17 @@ LOAD_SECONDS = Histogram(
     buckets=_SECONDS,
     registry=REGISTRY,
 )
-LOADS = Counter("topfive_loads_total", "Loads, by whether they were 'ok'.", ["model", "result"], registry=REGISTRY)
+LOADS = Counter("topfive_loads_total", "Loads, by result: 'ok' or 'failed'.", ["model", "result"], registry=REGISTRY)
 EVICTIONS = Counter(
     "topfive_evictions_total",
-    "Checkpoints that left memory: another load needed the 'room', somebody 'asked', or its file was 'replaced'.",
+    "Checkpoints that left memory: another load needed the 'room', somebody 'asked', or the file was 'replaced'.",
     ["model", "reason"],
     registry=REGISTRY,
 )
 
 BUILD_INFO = Gauge(
     "topfive_build_info",
-    "1, with what this process is made of.",
+    "1; the labels are the versions in this process.",
     ["version", "python", "torch", "onnxruntime", "ray"],
     registry=REGISTRY,
 )
@@ -167,23 +162,30 @@ RESULTS: Final = ("ok", "failed")
 EVICTED_FOR: Final = ("room", "asked", "replaced")
 SHED_BY: Final = ("router", "queue", "deadline")
 ROUTED_FOR: Final = ("named", "most accurate", "latency", "memory", "overloaded", "not loaded")
-#: Where there are several, of checkpoints or of processes, the largest counts and not the sum.
+#: Of several checkpoints or processes, the largest value counts and not the sum.
 NOT_SUMMED: Final = frozenset({
     "topfive_queue_oldest_seconds", "topfive_footprint_bytes", "topfive_build_info", "topfive_checkpoint_info",
     "process_start_time_seconds", "process_max_fds",
 })  # fmt: skip
-#: Read when Prometheus asks: what it is, and its labels.
-LIVE: Final = {
+#: Read at a scrape: text and labels by name. Names that end in ``_total`` are counters, all others gauges.
+LIVE: Final[dict[str, tuple[str, list[str]]]] = {
+    "topfive_oom_splits_total": (
+        "Times that a batch did not fit into device memory, so that the largest batch was halved.",
+        [],
+    ),
     "topfive_in_flight": ("Requests to /classify that are being answered.", []),
-    "topfive_queue_length": ("Pictures that wait, or are being decoded.", ["model"]),
+    "topfive_queue_length": ("Pictures that wait or are being decoded.", ["model"]),
     "topfive_queue_oldest_seconds": (
-        "How long the first of them has been waiting, for a load too; 0 if none is.",
+        "How long the oldest of these pictures has been waiting, also for a load; 0 if none is.",
         ["model"],
     ),
-    "topfive_resident_bytes": ("Device memory that a loaded checkpoint is charged.", ["model"]),
-    "topfive_footprint_bytes": ("What a checkpoint needs at its largest batch, measured.", ["model"]),
-    "topfive_memory_limit_bytes": ("The most that loaded checkpoints may need together.", []),
-    "topfive_ready": ("1 once this process serves all that it is to serve; added up, how many do.", []),
+    "topfive_resident_bytes": ("Device memory that a loaded checkpoint is charged for.", ["model"]),
+    "topfive_footprint_bytes": ("Memory that a checkpoint needs at its largest batch, measured.", ["model"]),
+    "topfive_memory_limit_bytes": ("The most memory that loaded checkpoints may need together.", []),
+    "topfive_ready": (
+        "1 once this process serves everything that it is to serve; the sum is the number of ready processes.",
+        [],
+    ),
     "topfive_checkpoint_info": (
         "1 for each checkpoint that can be served here.",
         ["model", "checkpoint", "labels", "origin", "trained"],

@@ -1,12 +1,11 @@
-"""The spans of one picture where its predictor is: ``load`` if it had to wait for one, ``decode``, ``queue``,
-``forward``.
+"""The spans of one picture in its predictor: ``load`` if it had to wait for one, ``decode``, ``queue``, ``forward``.
 
-A forward pass is of many traces at once, and viewers (Jaeger, Tempo) show one. So each picture has a ``forward`` in its
-own trace, whose waterfall is whole therefore. One of a batch, the first traced picture's, is the batch's own: it has
-links to all of them, and every other ``forward`` has a link to it, so that any trace leads to the batch, and the batch
-to every trace. In a trace of its own it would be sampled by itself, and most links would lead nowhere.
+A forward pass belongs to many traces at once, but viewers (Jaeger, Tempo) show one trace. Therefore each picture has a
+``forward`` span in its own trace. The span of the first traced picture stands for the batch: it links to all traced
+pictures of the batch, and the ``forward`` spans of the others link to it. If the batch had a trace of its own, that
+would be sampled separately, and most links would lead nowhere.
 
-A pass that fails is an error in each trace; the halves that are run after it are ``forward`` again, cut ``bisected``.
+A forward pass that fails is an error in each trace; the passes that follow it are ``forward`` spans again.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from service.batching.queue import Ticket
 from service.domain.errors import Failure, failure_of
 from service.domain.outcome import GONE, OK
 from service.domain.prediction import Prediction
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def phases_here(model: str) -> Phases | None:
-    """For a picture that is about to be predicted; None unless its request is traced."""
+    """The phases of a picture that is about to be predicted; None unless its request is traced."""
     place = here()
     if place is None:
         return None
@@ -36,8 +34,8 @@ def phases_here(model: str) -> Phases | None:
 
 
 class Phases:
-    """What a picture has gone through. It is noted as it happens and told at the end, since a span costs more to make
-    than a batch that waits for the device should pay."""
+    """The phases of one picture. They are noted as they happen and become spans at the end: making a span costs more
+    time than a batch that waits for the device can spare."""
 
     def __init__(self, making: Tracing, place: SpanContext, model: str) -> None:
         self.making = making
@@ -46,31 +44,32 @@ class Phases:
         self._phases: list[_Phase] = []
 
     def begin(self, name: str, at: float) -> None:
-        """The phase before is over, unless that is known already."""
+        """Begins a phase, and ends the one before it unless that has ended."""
         if self._phases and self._phases[-1].ended is None:
             self._phases[-1].ended = at
         self._phases.append(_Phase(name, at))
 
     def over(self, at: float) -> None:
-        """The phase is over; the next may begin a little later."""
+        """Ends the phase; the next one may begin a little later."""
         self._phases[-1].ended = at
 
     def queued(self, at: float) -> None:
-        """It waits for the device."""
+        """The picture waits for the device."""
         self.begin("queue", at)
 
     def taken(self, at: float) -> None:
-        """Its forward pass begins."""
+        """The picture's forward pass begins."""
         self.begin("forward", at)
 
     def forwarded(self, at: float, batch: SpanContext | None, reason: str, attributes: Mapping[str, str | int]) -> None:
-        """Its forward pass is over, of which ``batch`` is the span; None if that is this picture's own."""
+        """The picture's forward pass is over. ``batch`` is the span that stands for it; None if that is this
+        picture's own."""
         phase = self._phases[-1]
         phase.ended, phase.reason, phase.attributes = at, reason, attributes
         phase.told, phase.links = batch is None, () if batch is None else (batch,)
 
     def end(self, outcome: Prediction | Failure | None) -> None:
-        """Nothing follows; None if its caller has gone. What is not over by then ends with it."""
+        """Makes the spans. A phase that has not ended gets the outcome; None means that the caller has gone."""
         last = outcome.slug if isinstance(outcome, Failure) else GONE if outcome is None else OK
         now = time.monotonic()
         for phase in self._phases:
@@ -94,16 +93,22 @@ class _Phase:
     told: bool = False
 
 
-def forward_over(
-    tickets: Sequence[Ticket[Any, Any]], cut: str, started: float, took_s: float, error: Exception | None
-) -> None:
-    """Tells the traced pictures of a batch, and their traces, of its forward pass."""
-    traced = [ticket.trace for ticket in tickets if isinstance(ticket.trace, Phases)]
+def forward_over(traces: Sequence[object], cut: str, started: float, took_s: float, error: Exception | None) -> None:
+    """Notes a forward pass at the traced pictures of its batch, and makes the span that stands for it.
+
+    Args:
+        traces: what each picture of the batch brought along: its ``Phases`` if it is traced.
+        cut: what ended the batch, one of ``metrics.CUTS``.
+        started: when the pass began, on ``time.monotonic()``.
+        took_s: how long it took.
+        error: why it failed; None if it did not.
+    """
+    traced = [trace for trace in traces if isinstance(trace, Phases)]
     if not traced:
         return
     first, ended = traced[0], started + took_s
     reason = OK if error is None else failure_of(error).slug
-    attributes: dict[str, str | int] = {"topfive.batch.size": len(tickets), "topfive.batch.cut": cut}
+    attributes: dict[str, str | int] = {"topfive.batch.size": len(traces), "topfive.batch.cut": cut}
     batch = first.making.told(
         "forward",
         first.place,

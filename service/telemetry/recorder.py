@@ -1,7 +1,7 @@
-"""What the request path tells the metrics: the edge of an ingress, and one checkpoint's predictor.
+"""Counts what happens: ``RequestMetrics`` in an ingress, ``PredictorMetrics`` for one checkpoint's predictor.
 
-Series are looked up once and kept, since ``labels()`` costs more than counting does; every combination of labels that
-can occur begins at 0, so that the first error is a rise and no new series, of which ``rate()`` would see nothing.
+Series are looked up once and kept, because ``labels()`` costs more than counting. Every combination of labels that can
+occur begins at 0: ``rate()`` would not see the first error of a series that begins with it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from service.domain.outcome import GONE, NO_MODEL, OK, PARTIAL, SEVERAL, Outcome
 from service.telemetry import metrics
 from service.telemetry.gauges import Reading, watch
 
-#: Whatever its members: callers make ensembles up, and a label has few values.
+#: The label of every ensemble: callers choose the members, and a label must have few values.
 ENSEMBLE = PREFIX.removesuffix(":")
-#: What can be wrong before a checkpoint is known, and after.
+#: Reasons that a request can have before its checkpoint is known, and after.
 _BEFORE = (
     "bad-parameter", "bad-body", "no-picture", "body-too-large", "slow-body", "unknown-model", "weights-missing",
     "no-model-fits", "overloaded", "deadline-missed", "load-failed", "weights-damaged", "out-of-memory", "not-ready",
@@ -32,7 +32,7 @@ _AFTER = (
     "no-model-fits", "overloaded", "weights-missing", "weights-damaged", "load-failed", "out-of-memory", "not-ready",
     "deadline-missed", "internal", GONE,
 )  # fmt: skip
-#: Of those that a picture alone may have.
+#: The reasons of ``_BEFORE`` that a picture can have too.
 _BEFORE_A_PICTURE = (
     "bad-body",
     "no-picture",
@@ -44,15 +44,15 @@ _BEFORE_A_PICTURE = (
     "internal",
     GONE,
 )
-#: A picture that was dropped for its deadline counts as later than it was allowed, however early that was known.
+#: A picture that was dropped for its deadline counts as late, even if it was dropped before the deadline.
 _LATE = 1.001
 
 
 class RequestMetrics:
-    """Of one ingress.
+    """The metrics of one ingress.
 
     Args:
-        variants: what may be decided on.
+        variants: names of the variants that may answer.
     """
 
     def __init__(self, variants: Iterable[str]) -> None:
@@ -67,18 +67,18 @@ class RequestMetrics:
             self._pictures.begin(NO_MODEL, reason)
         for model, reason in ((SEVERAL, OK), (SEVERAL, PARTIAL), (NO_MODEL, PARTIAL)):
             self._requests.begin(model, reason)
-        # Of no network in particular: bulk answers that are of several, or of nothing but problems.
+        # Bulk answers of several networks, or of problems only.
         self._mixed = {model: metrics.REQUEST_SECONDS.labels(model) for model in (NO_MODEL, SEVERAL)}
         names = list(variants)
         for name in (*names, ENSEMBLE) if len(names) >= LEAST_MEMBERS else names:
             self._series(name)
 
     def arrived(self) -> None:
-        """A request has come; ``left`` must follow."""
+        """Counts a request that has come; ``left`` must follow."""
         self._in_flight += 1
 
     def left(self, request: Outcome, pictures: Sequence[Outcome], took_s: float) -> None:
-        """A request is over, ``took_s`` after the end of its body."""
+        """Counts a request that is over, ``took_s`` after the end of its body."""
         self._in_flight -= 1
         self._requests.count(request)
         for picture in pictures:
@@ -88,32 +88,32 @@ class RequestMetrics:
             (mixed or self._series(request.model).request).observe(took_s)
 
     def routed(self, decision: Decision) -> None:
-        """A picture has its checkpoint."""
+        """Counts the decision for a picture."""
         self._series(decision.checkpoint.model).routed[decision.routed_for].inc()
         if decision.accuracy_debt is not None:
             metrics.ACCURACY_DEBT.observe(decision.accuracy_debt)
 
     def shed(self, by: str) -> None:
-        """A picture is not classified, for the load's sake: one of ``metrics.SHED_BY``."""
+        """Counts a picture that is not classified because of the load, by one of ``metrics.SHED_BY``."""
         self._shed[by].inc()
 
     def answered(self, model: str, decode_s: float, queue_s: float, forward_s: float) -> None:
-        """A picture was classified."""
+        """Counts a picture that was classified, and the times of its phases."""
         series = self._series(model)
         series.decode.observe(decode_s)
         series.queue.observe(queue_s)
         series.forward.observe(forward_s)
 
     def kept(self, model: str, used_ratio: float, *, late: bool) -> None:
-        """How much of the allowed time a picture took that was let in; ``late`` if it was dropped for its deadline."""
+        """Counts how much of its allowed time a picture took; ``late`` if it was dropped for its deadline."""
         self._series(model).budget.observe(max(used_ratio, _LATE) if late else used_ratio)
 
     def predicted(self, model: str, ratio: float) -> None:
-        """Actual over predicted time of a picture."""
+        """Counts the actual over the predicted time of a picture."""
         self._series(model).ratio.observe(ratio)
 
     def readings(self) -> Iterator[Reading]:
-        """For Prometheus. Another thread may ask."""
+        """See ``gauges.Source``."""
         yield Reading("topfive_in_flight", self._in_flight)
 
     def _series(self, model: str) -> _Answered:
@@ -130,7 +130,7 @@ class RequestMetrics:
 
 
 class PredictorMetrics:
-    """Of one checkpoint's predictor."""
+    """The metrics of one checkpoint's predictor."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         model = checkpoint.variant.name
@@ -143,7 +143,7 @@ class PredictorMetrics:
         self._evictions = {reason: metrics.EVICTIONS.labels(model, reason) for reason in metrics.EVICTED_FOR}
 
     def batch(self, size: int, cut: str, took_s: float, profiled_s: float | None) -> None:
-        """A forward pass is over; what the profile says of it, if there is one."""
+        """Counts a forward pass that gave answers; ``profiled_s`` is its duration by the profile, if there is one."""
         self._batch_size.observe(size)
         self._batches[cut].inc()
         self._device_s.inc(took_s)
@@ -151,21 +151,21 @@ class PredictorMetrics:
             self._profiled_s.inc(profiled_s)
 
     def loaded(self, took_s: float) -> None:
-        """A load is over, well."""
+        """Counts a load that succeeded."""
         self._load_s.observe(took_s)
         self._loads["ok"].inc()
 
     def not_loaded(self) -> None:
-        """A load has failed."""
+        """Counts a load that failed."""
         self._loads["failed"].inc()
 
     def evicted(self, reason: str) -> None:
-        """It has left memory: one of ``metrics.EVICTED_FOR``."""
+        """Counts that the checkpoint has left memory, by one of ``metrics.EVICTED_FOR``."""
         self._evictions[reason].inc()
 
 
 class _Answered:
-    """The edge's series of one model."""
+    """The series of one model in an ingress."""
 
     def __init__(self, model: str) -> None:
         self.request = metrics.REQUEST_SECONDS.labels(model)
@@ -178,7 +178,7 @@ class _Answered:
 
 
 class _Outcomes:
-    """A counter by model, status and reason."""
+    """A counter with the labels model, status and reason."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
@@ -198,8 +198,8 @@ class _Outcomes:
             (series or self.begin(*outcome)).inc()
 
 
-def say_what_this_is() -> None:
-    """Sets ``topfive_build_info``."""
+def set_build_info() -> None:
+    """Sets ``topfive_build_info`` to the versions in this process."""
     metrics.BUILD_INFO.labels(
         importlib.metadata.version("topfive"),
         platform.python_version(),

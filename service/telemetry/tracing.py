@@ -1,16 +1,16 @@
-"""OpenTelemetry spans, off unless they are asked for: ``--tracing``, and the extra ``tracing``.
+"""OpenTelemetry spans. Off by default: ``--tracing`` turns them on, and the extra ``tracing`` must be installed.
 
-A request is a trace, or a part of its caller's:
+A request is a trace, or a part of its caller's trace:
 
     POST /classify                      the request, in the ingress
-      picture                           one of several; a lone picture has no span of its own
-        load, decode, queue, forward    where its predictor is: ``phases.py``
+      picture                           each of several pictures; a single picture has no span of its own
+        load, decode, queue, forward    the picture in its predictor: ``picture_spans.py``
 
-Where spans go, which requests have them and what the service is called there is OpenTelemetry's own environment:
-``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``, ``OTEL_SERVICE_NAME``. Each process sends its own, in OTLP
-over HTTP. A request that is not sampled has no spans below it either, so that it costs next to nothing.
+OpenTelemetry's own environment variables say where spans go (``OTEL_EXPORTER_OTLP_ENDPOINT``), which requests have
+them (``OTEL_TRACES_SAMPLER``) and what the service is called there (``OTEL_SERVICE_NAME``). Each process sends its own
+spans, in OTLP over HTTP. A request that is not sampled has no spans below it either, so that it costs next to nothing.
 
-OpenTelemetry is imported here alone, and only where tracing is on.
+Only this file imports OpenTelemetry, and only where tracing is on.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: From ``time.monotonic()``, on which everything here is measured, to the time of day.
+#: Added to ``time.monotonic()``, on which everything here is measured, it gives the time of day.
 _EPOCH_NS = time.time_ns() - time.monotonic_ns()
-#: What a stop waits for the last spans, if nobody takes them.
+#: How long a stop waits for the last spans to be sent.
 _FLUSH_WITHIN_S = 2.0
-#: The span that the work at hand belongs to; None where it has none. A context variable, so that predictors, and all
-#: that stands in for one, take the same arguments whether or not somebody traces.
+#: The span that the current work belongs to, if there is one. A context variable, so that predictors take the same
+#: arguments with and without tracing.
 _here: ContextVar[SpanContext | None] = ContextVar("_here", default=None)
-#: A process has one, as it has one registry of metrics.
+#: The tracing of this process, if it is on.
 _active: Tracing | None = None
 
 
 class TracingError(RuntimeError):
-    """Spans are asked for, and cannot be made or sent."""
+    """Tracing is on, but spans cannot be made or sent."""
 
 
 def check_tracing() -> None:
-    """Raises TracingError if this installation cannot send spans, or is told nonsense about where to."""
+    """Raises TracingError if OpenTelemetry is not installed or its environment variables are invalid."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
@@ -61,9 +61,9 @@ def check_tracing() -> None:
 
 
 def start_tracing(settings: Settings) -> Callable[[], None]:
-    """Makes the spans of this process, if the settings say so.
+    """Turns tracing on in this process, if the settings say so.
 
-    Returns: what ends that, and sends what is left.
+    Returns: a function that turns it off and sends the remaining spans.
 
     Raises:
         TracingError: see ``check_tracing``.
@@ -72,7 +72,7 @@ def start_tracing(settings: Settings) -> Callable[[], None]:
 
 
 def trace_to(provider: TracerProvider) -> Callable[[], None]:
-    """Makes the spans of this process by a provider; returns what ends that."""
+    """Turns tracing on in this process, with a given provider. Returns a function that turns it off."""
     global _active
     mine = _active = Tracing(provider)
 
@@ -80,7 +80,7 @@ def trace_to(provider: TracerProvider) -> Callable[[], None]:
         global _active
         if _active is mine:
             _active = None
-        # It may wait for half a minute for a collector that is not there.
+        # In a thread: without a collector the shutdown may take half a minute.
         flushing = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
         flushing.start()
         flushing.join(_FLUSH_WITHIN_S)
@@ -89,24 +89,24 @@ def trace_to(provider: TracerProvider) -> Callable[[], None]:
 
 
 def tracing() -> Tracing | None:
-    """What makes the spans of this process; None if tracing is off."""
+    """The tracing of this process; None if it is off."""
     return _active
 
 
 def here() -> SpanContext | None:
-    """The span that the work at hand belongs to, if it is sampled."""
+    """The span that the current work belongs to, if it is sampled."""
     return _here.get()
 
 
 def traceparent() -> str | None:
-    """``here`` as W3C's header has it, for the way into another process."""
+    """``here`` as the W3C header ``traceparent``, for another process."""
     place = _here.get()
     return None if place is None else f"00-{place.trace_id:032x}-{place.span_id:016x}-{place.trace_flags:02x}"
 
 
 @contextmanager
 def continued(traceparent: str | None) -> Iterator[None]:
-    """Work for a span of another process, as ``traceparent`` there gave it."""
+    """Lets the work in the block belong to a span of another process, given as a W3C header ``traceparent``."""
     if traceparent is None or _active is None:
         yield
         return
@@ -127,7 +127,7 @@ class Tracing:
     """Makes the spans of a process.
 
     Args:
-        provider: OpenTelemetry's; it is shut down by whoever brought it.
+        provider: OpenTelemetry's; whoever made it shuts it down.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -139,7 +139,7 @@ class Tracing:
         self._tracer = provider.get_tracer("topfive", importlib.metadata.version("topfive"))
 
     def request(self, request: Request, arrived: float) -> RequestSpan:
-        """A ``POST /classify`` that has arrived. It goes on with the caller's trace."""
+        """Begins the span of a ``POST /classify``, as a part of the caller's trace if there is one."""
         attributes = {
             "http.request.method": request.method,
             "http.route": request.url.path,
@@ -166,7 +166,7 @@ class Tracing:
         attributes: Mapping[str, str | int],
         links: Sequence[SpanContext] = (),
     ) -> Span:
-        """A span that ``close`` ends."""
+        """Begins a span, which ``close`` must end."""
         return self._tracer.start_span(
             name,
             self._otel.set_span_in_context(self._otel.NonRecordingSpan(parent)),
@@ -186,16 +186,16 @@ class Tracing:
         links: Sequence[SpanContext] = (),
         error: Exception | None = None,
     ) -> SpanContext:
-        """A span that is over.
+        """Makes a span of work that is over.
 
         Args:
             name: what was done.
-            parent: what for.
-            times: of its beginning and end, on ``time.monotonic()``.
-            attributes: whatever else is known.
-            reason: what became of it, as in ``Outcome``.
-            links: other spans that it was for.
-            error: for its traceback; it goes to whoever reads the traces, who is not the client.
+            parent: the span that the work belongs to.
+            times: its beginning and end, on ``time.monotonic()``.
+            attributes: the span's attributes.
+            reason: its outcome, as in ``Outcome.reason``.
+            links: other spans that the work was done for.
+            error: an exception whose traceback the span gets; only operators see it, never the client.
         """
         span = self.begun(name, parent, times[0], attributes, links)
         if error is not None:
@@ -204,7 +204,8 @@ class Tracing:
         return span.get_span_context()
 
     def close(self, span: Span, reason: str, ended: float) -> None:
-        """Ends a span. What is a client's fault is no error of the service's, as OpenTelemetry wants it of servers."""
+        """Ends a span. Only statuses of 500 and above are errors: OpenTelemetry asks servers not to mark a client's
+        mistakes as such."""
         if reason != OK:
             span.set_attribute("topfive.reason", reason)
         if status_of(reason) >= 500:
@@ -213,13 +214,13 @@ class Tracing:
         span.end(epoch_ns(ended))
 
     def parsed(self, traceparent: str) -> SpanContext | None:
-        """The span that a W3C header names; None if that is not sampled."""
+        """The span that a W3C header ``traceparent`` names; None if it is invalid or not sampled."""
         place = self._otel.get_current_span(self._w3c.extract({"traceparent": traceparent})).get_span_context()
         return place if place.is_valid and place.trace_flags.sampled else None
 
 
 class RequestSpan:
-    """The span of one request; what is done between its making and its ``end``, in the same task, belongs to it."""
+    """The span of one request. What the same task does until ``end`` belongs to it."""
 
     def __init__(self, tracing: Tracing, span: Span) -> None:
         self._tracing = tracing
@@ -248,7 +249,7 @@ class RequestSpan:
             self._tracing.close(span, reason, time.monotonic())
 
     def end(self, outcome: Outcome) -> None:
-        """The request is over."""
+        """Ends the span with the request's outcome."""
         _here.reset(self._before)
         self._span.set_attribute("topfive.model", outcome.model)
         self._span.set_attribute("topfive.reason", outcome.reason)
@@ -257,7 +258,7 @@ class RequestSpan:
 
 
 def epoch_ns(seconds: float) -> int:
-    """A time on ``time.monotonic()`` as spans have it."""
+    """Converts a time on ``time.monotonic()`` to nanoseconds since 1970, as spans have it."""
     return int(seconds * 1e9) + _EPOCH_NS
 
 
@@ -269,7 +270,7 @@ def _over_otlp() -> TracerProvider:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     ours = {"service.name": "topfive", "service.version": importlib.metadata.version("topfive")}
-    # What is given to a resource wins over the environment, and here the environment is to win.
+    # Attributes given to ``create`` win over the environment; the last ones are the environment's, so that it wins.
     resource = Resource.create({**ours, **OTELResourceDetector().detect().attributes})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -97,7 +97,7 @@ async def test_a_file_that_has_gone_since_the_ingress_looked_is_missing_and_noth
 
 
 async def test_a_report_tells_decoding_by_size_as_it_was_measured_and_as_it_is_now(tmp_path: Path) -> None:
-    measured = profile(BOX, forward_ms=40).model_copy(update={"decode": {"thumbnail": latency(8)}})
+    measured = profile(BOX, forward_ms=40).model_copy(update={"decode": {"thumbnail": latency(10)}})
     deployment = Deployment(tmp_path, measured)
     await deployment.warm_up()
     predictor = deployment.host._placement.predictor(deployment.host._catalogue.find(BOX))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.config.listening import NotOurAddressError, addresses, authority, bind_arguments, url
+from service.config.listening import NotOurAddressError, addresses, authority, bind_arguments, is_wildcard, url
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -94,3 +94,11 @@ def test_a_url_is_one_that_answers_on_this_machine(host: str, expected: str) -> 
 
 def test_an_address_of_ipv6_has_brackets() -> None:
     assert (authority("::1", 80), authority("box", "80")) == ("[::1]:80", "box:80")
+
+
+@pytest.mark.parametrize(
+    ("host", "wildcard"),
+    [("0.0.0.0", True), ("::", True), ("0", True), ("127.0.0.1", False), ("::1", False), ("localhost", False)],
+)
+def test_a_wildcard_is_no_address(host: str, wildcard: bool) -> None:
+    assert is_wildcard(host) == wildcard

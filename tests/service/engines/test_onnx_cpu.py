@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.checkpoints.labels import labels
 from models.onnx import graph_cache
 from models.onnx.graph_cache import cached_graph, graph_path
-from service.engines import MAX_K
+from service.domain.prediction import MAX_K
+from service.engines import onnx_cpu
 from service.engines.onnx_cpu import DamagedGraphError, OnnxCpu
 from service.engines.torch_cpu import TorchCpu
 
 LENET = Catalogue().find("lenet5@mnist")
+ACTIVATIONS = LENET.costs.activations
 GOOGLENET = Catalogue(untrained=True).find("googlenet")
 
 
@@ -43,6 +46,43 @@ def test_it_answers_like_torch(checkpoint: Checkpoint, cache: str, request: pyte
         assert found.distributions.shape == (count, len(labels(checkpoint.labels)))
         np.testing.assert_allclose(found.distributions, expected.distributions, rtol=0, atol=1e-5)
     assert engine.run(crops).distributions is None
+
+
+@pytest.mark.parametrize(
+    ("least_bytes", "sizes"), [(8 * 4 * ACTIVATIONS, [8, 4]), (8 * 4 * ACTIVATIONS - 1, [7, 5]), (1, [6, 6])]
+)
+def test_a_batch_is_computed_in_parts_that_take_no_more_memory_than_they_should(
+    least_bytes: int, sizes: list[int], box_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights' bytes are always allowed: 60,850 parameters, and 6 pictures of 9,118 activations each."""
+    assert (LENET.costs.params, ACTIVATIONS) == (60_850, 9_118)
+    crops = np.random.default_rng(7).integers(0, 256, (12, 32, 32, 1), dtype=np.uint8)
+    whole = OnnxCpu(LENET, threads=1, cache_dir=box_cache).run(crops, True)
+    monkeypatch.setattr(onnx_cpu, "_LEAST_BYTES", least_bytes)
+    engine = OnnxCpu(LENET, threads=1, cache_dir=box_cache)
+    session, parts = engine._session, list[int]()
+    assert session is not None
+    run = session.run
+
+    def counting(wanted: list[str], inputs: dict[str, Any]) -> Any:
+        parts.append(len(inputs["crops"]))
+        return run(wanted, inputs)
+
+    engine._session = SimpleNamespace(run=counting)
+    found = engine.run(crops, True)
+    assert parts == sizes
+    for one, other in zip(found, whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+    parts.clear()
+    engine.warm_up(12)
+    assert parts == [1]
+
+
+def test_a_session_has_its_threads_and_gives_memory_back() -> None:
+    options = onnx_cpu.session_options(3)
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert not options.enable_mem_pattern
 
 
 def test_a_clear_digit_is_known(box_cache: Path) -> None:

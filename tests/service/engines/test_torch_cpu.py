@@ -8,7 +8,7 @@ import torch
 
 from models.checkpoints.building import build_checkpoint
 from models.checkpoints.catalogue import Catalogue
-from service.engines import MAX_K
+from service.domain.prediction import MAX_K
 from service.engines.torch_cpu import TorchCpu
 
 UNTRAINED = Catalogue(untrained=True)

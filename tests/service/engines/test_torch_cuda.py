@@ -20,7 +20,8 @@ from models.networks.layers import LRN_CAFFE, LocalResponseNorm
 from models.networks.lenet import TableConv2d
 from models.networks.variants import VARIANTS
 from service.domain.errors import OutOfDeviceMemoryError
-from service.engines import MAX_K, TopK, torch_cuda
+from service.domain.prediction import MAX_K
+from service.engines import TopK, torch_cuda
 from service.engines.torch_cuda import TorchCuda, for_capture
 
 UNTRAINED = Catalogue(untrained=True)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from service.domain import outcome
 from service.domain.errors import PROBLEMS
 from service.telemetry import metrics
-from service.telemetry import recorder as recording
 
 ROOT = Path(__file__).parents[3]
 OBSERVABILITY = ROOT / "service" / "observability"
@@ -162,10 +162,10 @@ def possible(series: str, label: str) -> set[str]:
         declared = metrics.REGISTRY._names_to_collectors[series.removesuffix("_bucket")]
         return {str(bound) for bound in declared._upper_bounds}
     if label == "reason" and series in {"topfive_requests_total", "topfive_pictures_total"}:
-        return {*PROBLEMS, recording.OK, recording.PARTIAL, recording.GONE}
+        return {*PROBLEMS, outcome.OK, outcome.PARTIAL, outcome.GONE}
     return {
         ("topfive_evictions_total", "reason"): set(metrics.EVICTED_FOR),
-        ("topfive_requests_total", "model"): {recording.NO_MODEL, recording.SEVERAL},
+        ("topfive_requests_total", "model"): {outcome.NO_MODEL, outcome.SEVERAL},
         ("topfive_requests_total", "status"): statuses(),
         ("topfive_pictures_total", "status"): statuses(),
         ("up", "job"): {job["job_name"] for job in read_yaml(OBSERVABILITY / "prometheus.yml")["scrape_configs"]},
@@ -174,7 +174,7 @@ def possible(series: str, label: str) -> set[str]:
 
 
 def statuses() -> set[str]:
-    return {str(problem.status) for problem in PROBLEMS.values()} | {"200", str(recording.GONE_STATUS)}
+    return {str(problem.status) for problem in PROBLEMS.values()} | {"200", str(outcome.GONE_STATUS)}
 
 
 EXPRESSIONS = [(rule.get("record") or rule["alert"], rule["expr"]) for rule in RECORDED + ALERTS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,22 @@ def test_what_has_no_matching_profile_is_measured_once_and_kept(
     assert ("threads 64 instead of 1" in caplog.text) == foreign
 
 
+def test_a_profile_of_other_weights_is_foreign(
+    loader: Loader, matching: Profile, measuring: Measurements, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One byte of the file is enough."""
+    keep(loader, matching)
+    path = loader.cache_dir / "other.safetensors"
+    assert LENET.path is not None
+    content = bytearray(LENET.path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    measuring.outcome = measured = profile(forward_ms=5, fingerprint=loader.fingerprint(replace(LENET, path=path)))
+    assert Profiler(loader).ensure(replace(LENET, path=path)) == measured
+    assert measuring.count == 1
+    assert f"weights {matching.fingerprint.weights} instead of {measured.fingerprint.weights}" in caplog.text
+
+
 @pytest.mark.parametrize("measure", [True, False])
 def test_a_foreign_profile_is_better_than_none(
     loader: Loader, measuring: Measurements, measure: bool, caplog: pytest.LogCaptureFixture
@@ -87,7 +104,7 @@ def test_a_foreign_profile_is_better_than_none(
     assert Profiler(loader).ensure(LENET, measure=measure) == foreign
     assert measuring.count == measure
     assert ("no luck" in caplog.text) == measure
-    assert "lenet5@mnist is predicted by a foreign profile: " in caplog.text
+    assert "times of lenet5@mnist are predicted by a foreign profile: " in caplog.text
 
 
 @pytest.mark.parametrize("measure", [True, False])
@@ -138,10 +155,8 @@ def test_the_child_is_told_what_to_measure(loader: Loader, untrained: bool, quic
     checkpoint = Catalogue(loader.cache_dir, untrained=untrained).find("lenet5")
     measure_apart(checkpoint, loader, seconds=1.5, quick=quick, run=run)
     (command,) = commands
-    assert (
-        "-m service.profiling.measure lenet5 --seconds 1.5 --device cpu --engine onnx_cpu --precision float32"
-        in command
-    )
+    assert "-m service.profiling.measure lenet5 --seconds 1.5" in command
+    assert "--device cpu --engine onnx_cpu --precision float32" in command
     assert f"--threads 1 --max-batch-size 4 --cache-dir {loader.cache_dir}" in command
     assert ("--untrained" in command, "--labels mnist" in command) == (untrained, not untrained)
     assert ("--quick" in command) == quick

@@ -1,48 +1,24 @@
-"""Several processes' metrics as one's, and where they are found."""
+"""Serving the metrics of a process, reading those of several, and adding them up."""
 
 from __future__ import annotations
 
-import gc
-import socket
-import ssl
+import asyncio
+import contextlib
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.checkpoints.catalogue import Catalogue
-from service.config.listening import is_wildcard
-from service.config.settings import Settings
-from service.domain.errors import NotReadyError
-from service.domain.prediction import Limits
-from service.http.app import create_app
-from service.runtime.placement import LocalPlacement
-from service.telemetry.exposition import Target, added_up, serve_metrics
-from tests.fakes import Fakes
+from service.telemetry import exposition
+from service.telemetry.exposition import OwnProcess, Target, added_up, read_all, serve_metrics
+from tests.exposing import Process, serving
 
 MODELS = ("lenet5", "vgg16")
-
-
-class Process:
-    """A registry with one metric of each kind."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter("requests", "How many.", ["model"], registry=self.registry)
-        self.seconds = Histogram("seconds", "How long.", ["model"], buckets=(0.1, 1), registry=self.registry)
-        self.oldest = Gauge("topfive_queue_oldest_seconds", "How old.", ["model"], registry=self.registry)
-        self.held = Gauge("held", "How much.", registry=self.registry)
-
-    @property
-    def text(self) -> str:
-        return generate_latest(self.registry).decode()
 
 
 processes = st.lists(
@@ -82,112 +58,98 @@ def test_the_sum_is_what_prometheus_reads() -> None:
     assert _samples(text)[("requests_total", (("model", 'a "quoted"\nname\\'),))] == 2
 
 
-class Found:
-    def __init__(self, *targets: Target) -> None:
-        self.targets = targets
-        self.asked: list[str] = []
+class Answering:
+    """A process that answers in a way of its own.
 
-    async def find(self, job: str) -> Sequence[Target]:
-        self.asked.append(job)
-        return self.targets
+    Args:
+        head: the beginning of the answer.
+        rest: bytes that follow one by one, with pauses, until the client hangs up.
+    """
 
+    def __init__(self, head: bytes, rest: bytes = b"") -> None:
+        self._head, self._rest = head, rest
+        self.sent = 0
+        self.over = asyncio.Event()
 
-@contextmanager
-def serving(process: Process) -> Iterator[str]:
-    server, thread = start_http_server(0, "127.0.0.1", process.registry)
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def client_of(targets: Found, cache_dir: Path) -> httpx.AsyncClient:
-    placement = LocalPlacement(lambda _checkpoint: pytest.fail("nothing is loaded here"), Limits())
-    app = create_app(Catalogue(cache_dir), placement, Settings(cache_dir=cache_dir), targets=targets)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://topfive")
-
-
-async def test_metrics_are_the_sum_over_the_targets(tmp_path: Path) -> None:
-    one, other = Process(), Process()
-    one.requests.labels("lenet5").inc(3)
-    other.requests.labels("lenet5").inc(4)
-    with serving(one) as first, serving(other) as second:
-        targets = Found(Target(first, {"replica": "a"}), Target(second, {"replica": "b"}))
-        async with client_of(targets, tmp_path) as client:
-            answer = await client.get("/metrics")
-    assert 'requests_total{model="lenet5"} 7.0' in answer.text
-    assert answer.headers["x-processes"] == "2 of 2"
-    assert answer.headers["content-type"].startswith("text/plain; version=")
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(self._head)
+            for byte in self._rest:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                self.sent += 1
+                await asyncio.sleep(0.01)
+        writer.close()
+        self.over.set()
 
 
-async def test_a_process_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
+@asynccontextmanager
+async def answering(process: Answering) -> AsyncIterator[Target]:
+    server = await asyncio.start_server(process, "127.0.0.1", 0)
+    async with server, asyncio.timeout(30):
+        yield Target(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", {"replica": "odd"})
+        await process.over.wait()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+BODY = b"# TYPE requests counter\nrequests_total 1.0\n"
+
+
+async def test_every_process_is_read_in_the_order_of_the_list() -> None:
+    processes = [Process() for _ in range(3)]
+    with ExitStack() as servers:
+        targets = []
+        for number, process in enumerate(processes):
+            process.held.set(number)
+            targets.append(Target(servers.enter_context(serving(process)), {}))
+        assert await read_all(targets) == [process.text for process in processes]
+    assert await read_all([]) == []
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        Answering(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY),
+        Answering(b"HTTP/1.1 204 No Content\r\n\r\n"),
+        Answering(b"SSH-2.0-OpenSSH_9.6\r\n"),
+        Answering(b""),
+        Answering(OK % 10_000, b"#" * 10_000),
+        Answering(b"", b"HTTP/1.1 200 OK\r\n" * 1_000),
+    ],
+    ids=["500", "204", "no HTTP", "hangs up", "drips a body", "drips a head"],
+)
+async def test_a_process_that_does_not_answer_well_and_in_time_is_left_out_of_the_sum(
+    process: Answering, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each byte of one that drips comes in time; the whole answer would take minutes."""
+    monkeypatch.setattr(exposition, "_ANSWER_WITHIN_S", 1.0)
+    good = Process()
+    with serving(good) as address:
+        async with answering(process) as odd:
+            assert await read_all([odd, Target(address, {})]) == [good.text]
+    assert process.sent < 1_000
+    (record,) = [record for record in caplog.records if record.name == exposition.__name__]
+    assert record.getMessage() == f"the metrics of {odd.address} {{'replica': 'odd'}} are not in the sum"
+
+
+async def test_a_slow_process_that_is_in_time_is_in_the_sum() -> None:
+    async with answering(Answering(OK % len(BODY), BODY)) as target:
+        assert await read_all([target]) == [BODY.decode()]
+
+
+async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     process = Process()
-    process.requests.labels("lenet5").inc(3)
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        nobody = f"127.0.0.1:{closed.getsockname()[1]}"
-        with serving(process) as address:
-            targets = Found(Target(nobody, {"replica": "dead"}), Target(address, {"replica": "b"}))
-            async with client_of(targets, tmp_path) as client:
-                answer = await client.get("/metrics")
-    assert 'requests_total{model="lenet5"} 3.0' in answer.text
-    assert answer.headers["x-processes"] == "1 of 2"
+    with serving(process) as address:
+        assert await read_all([Target(address, {})]) == [process.text]
 
 
-async def test_targets_are_in_the_form_of_http_sd(tmp_path: Path) -> None:
-    targets = Found(Target("127.0.0.1:1234", {"deployment": "googlenet", "replica": "x1"}))
-    async with client_of(targets, tmp_path) as client:
-        answer = await client.get("/metrics/targets")
-        await client.get("/metrics/targets?job=ray")
-        wrong = await client.get("/metrics/targets?job=jenkins")
-        unknown = await client.get("/metrics/targets?jobs=ray")
-    assert answer.json() == [
-        {"targets": ["127.0.0.1:1234"], "labels": {"deployment": "googlenet", "replica": "x1"}},
-    ]
-    # Prometheus takes nothing else.
-    assert answer.headers["content-type"] == "application/json"
-    assert targets.asked == ["topfive", "ray"]
-    assert wrong.status_code == unknown.status_code == 400
-    assert wrong.json()["type"] == "/problems/bad-parameter"
-
-
-async def test_no_certificates_are_read_for_plain_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would hold up all requests for tens of milliseconds."""
-    with serving(Process()) as address:
-        async with client_of(Found(Target(address, {})), tmp_path) as client:
-            monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("certificates are read"))
-            monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: pytest.fail("they are read"))
-            assert (await client.get("/metrics")).headers["x-processes"] == "1 of 1"
-
-
-async def test_while_nobody_knows_where_they_are_there_is_no_list(tmp_path: Path) -> None:
-    """An empty one would make Prometheus forget them all."""
-
-    class Lost(Found):
-        async def find(self, job: str) -> Sequence[Target]:
-            raise NotReadyError("the list of processes is being made anew")
-
-    async with client_of(Lost(), tmp_path) as client:
-        answer = await client.get("/metrics/targets")
-        own = await client.get("/metrics")
-    assert answer.status_code == 503
-    assert answer.json()["type"] == "/problems/not-ready"
-    # A look without Prometheus shows this process at least.
-    assert own.status_code == 200
-    assert "topfive_requests_total" in own.text
-
-
-async def test_a_service_without_ray_has_its_own_metrics(tmp_path: Path) -> None:
-    # Placements of other tests are seen for as long as they are in memory.
-    gc.collect()
-    async with Fakes(tmp_path).client() as client:
-        answer = await client.get("/metrics")
-        assert (await client.get("/metrics/targets")).json() == []
-    assert answer.status_code == 200
-    assert "topfive_ready 1.0" in answer.text
-    assert "x-processes" not in answer.headers
+async def test_a_process_on_its_own_lists_none() -> None:
+    assert await OwnProcess().find("topfive") == []
 
 
 def test_a_process_serves_its_metrics_on_a_port_of_its_own() -> None:
@@ -197,14 +159,6 @@ def test_a_process_serves_its_metrics_on_a_port_of_its_own() -> None:
     started = [t for t in threading.enumerate() if t.name not in before]
     # It must not keep a process from ending.
     assert all(thread.daemon for thread in started)
-
-
-@pytest.mark.parametrize(
-    ("host", "wildcard"),
-    [("0.0.0.0", True), ("::", True), ("0", True), ("127.0.0.1", False), ("::1", False), ("localhost", False)],
-)
-def test_a_wildcard_is_no_address(host: str, wildcard: bool) -> None:
-    assert is_wildcard(host) == wildcard
 
 
 def _samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -47,7 +47,7 @@ def declared() -> dict[str, tuple[str, list[str], str]]:
             name = f"{family.name}_total" if family.type == "counter" else family.name
             found[name] = family.type, list(metric._labelnames), family.documentation
     for name, (text, labels) in metrics.LIVE.items():
-        found[name] = "gauge", labels, text
+        found[name] = "counter" if name.endswith("_total") else "gauge", labels, text
     return found
 
 
@@ -78,4 +78,4 @@ def test_the_documentation_lists_every_metric() -> None:
         for name, (kind, labels, text) in declared().items()
     ]
     listed = [line for line in DOCS.read_text().splitlines() if line.startswith("| `topfive_")]
-    assert listed == rows
+    assert sorted(listed) == sorted(rows)

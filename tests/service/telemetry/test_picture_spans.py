@@ -1,4 +1,4 @@
-"""What the trace of a request looks like, whatever became of it."""
+"""The spans of pictures: one by one, and in the traces of requests, whatever became of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from service.domain.errors import Failure
 from service.domain.prediction import Limits
 from service.engines.fake import FakeEngine
 from service.runtime.predictor import Predictor
-from service.telemetry.tracing import continued
+from service.telemetry.picture_spans import Phases, forward_over, phases_here
+from service.telemetry.tracing import continued, epoch_ns, tracing
 from tests.fakes import Fakes
 from tests.pictures import picture
 from tests.spans import Spans, traced
@@ -37,6 +38,111 @@ def spans() -> Iterator[Spans]:
 @pytest.fixture
 def fakes(tmp_path: Path) -> Fakes:
     return Fakes(tmp_path)
+
+
+def phases(model: str = "lenet5") -> Phases:
+    """Those of a picture whose request has a span of its own."""
+    making = tracing()
+    assert making is not None
+    caller = making.parsed(CALLER)
+    assert caller is not None
+    return Phases(making, making.told("POST /classify", caller, (0.0, 9.0), {}), model)
+
+
+def test_a_picture_that_nobody_traces_has_no_phases() -> None:
+    with continued(CALLER):
+        assert phases_here("lenet5") is None
+    with traced():
+        assert phases_here("lenet5") is None
+        with continued(CALLER):
+            found = phases_here("lenet5")
+            assert found is not None
+            assert f"{found.place.span_id:016x}" == CALLER.split("-")[2]
+
+
+def test_phases_follow_each_other(spans: Spans) -> None:
+    picture = phases()
+    picture.begin("load", 1.0)
+    picture.begin("decode", 2.0)
+    picture.over(2.5)
+    picture.queued(3.0)
+    picture.taken(4.0)
+    picture.forwarded(6.0, None, "ok", {})
+    picture.end(None)
+    (request,) = spans.requests
+    told = [(s.name, s.start_time - epoch_ns(0.0), s.end_time - epoch_ns(0.0)) for s in spans.below(request)]
+    assert told == [
+        ("load", 1_000_000_000, 2_000_000_000),
+        ("decode", 2_000_000_000, 2_500_000_000),
+        ("queue", 3_000_000_000, 4_000_000_000),
+        # The forward pass's span is the batch's own, which exists already.
+    ]
+    assert {span.attributes["topfive.model"] for span in spans.below(request)} == {"lenet5"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "status"),
+    [
+        (None, "gone", StatusCode.UNSET),
+        (Failure("deadline-missed", "late"), "deadline-missed", StatusCode.ERROR),
+        (Failure("undecodable", "junk"), "undecodable", StatusCode.UNSET),
+    ],
+)
+def test_a_phase_that_has_not_ended_has_the_outcome(
+    spans: Spans, outcome: Failure | None, reason: str, status: StatusCode
+) -> None:
+    picture = phases()
+    picture.begin("decode", time.monotonic())
+    picture.queued(time.monotonic())
+    picture.end(outcome)
+    (request,) = spans.requests
+    assert spans.tree(request) == [("decode", None), ("queue", reason)]
+    decode, queue = spans.below(request)
+    assert decode.end_time == queue.start_time <= queue.end_time
+    assert (decode.status.status_code, queue.status.status_code) == (StatusCode.UNSET, status)
+
+
+def test_a_forward_pass_is_told_once_for_the_batch_and_once_for_each_other_picture(spans: Spans) -> None:
+    first, second = phases("googlenet"), phases("googlenet")
+    for each in (first, second):
+        each.taken(1.0)
+    forward_over([None, first, object(), second], "full", 1.0, 0.5, None)
+    (batch,) = spans.named("forward")
+    assert dict(batch.attributes) == {
+        "topfive.model": "googlenet",
+        "topfive.batch.size": 4,
+        "topfive.batch.cut": "full",
+    }
+    assert (batch.start_time, batch.end_time) == (epoch_ns(1.0), epoch_ns(1.5))
+    assert batch.parent.span_id == first.place.span_id
+    assert [link.context.span_id for link in batch.links] == [first.place.span_id, second.place.span_id]
+    for each in (first, second):
+        each.end(None)
+    _, other = spans.named("forward")
+    assert other.parent.span_id == second.place.span_id
+    assert [link.context for link in other.links] == [batch.context]
+    assert (other.start_time, other.end_time) == (batch.start_time, batch.end_time)
+    assert dict(other.attributes) == dict(batch.attributes)
+
+
+def test_a_forward_pass_that_fails_is_an_error_of_each_picture_with_one_traceback(spans: Spans) -> None:
+    pictures = [phases(), phases()]
+    for each in pictures:
+        each.taken(1.0)
+    forward_over(pictures, "drained", 1.0, 0.5, ValueError("no luck"))
+    for each in pictures:
+        each.end(None)
+    batch, other = spans.named("forward")
+    for span in (batch, other):
+        assert (span.attributes["topfive.reason"], span.status.status_code) == ("internal", StatusCode.ERROR)
+    (event,) = batch.events
+    assert event.attributes["exception.message"] == "no luck"
+    assert not other.events
+
+
+def test_a_batch_without_traced_pictures_makes_no_span(spans: Spans) -> None:
+    forward_over([None, object()], "full", 1.0, 0.5, None)
+    assert len(spans) == 0
 
 
 async def post(client: Any, headers: dict[str, str] | None = None, content: bytes | None = None) -> Any:

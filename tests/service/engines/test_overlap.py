@@ -1,0 +1,296 @@
+"""Overlap and running out of memory, on a fake device: its streams run as late, or as early, as their events allow, and
+it has memory for as many pictures as a test says."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.checkpoints.building import build_checkpoint
+from models.checkpoints.catalogue import Catalogue
+from service.domain.errors import OutOfDeviceMemoryError
+from service.engines import TopK
+from service.engines.buckets import Buckets
+from service.engines.overlap import Event, is_out_of_memory
+from service.engines.torch_cuda import TorchCuda
+
+Work = Callable[[], object]
+LENET = Catalogue().find("lenet5@mnist")
+
+
+class FakeStream:
+    def __init__(self, name: str, log: list[str], *, eager: bool) -> None:
+        self.name, self.log, self.eager = name, log, eager
+        self.refused = 0
+        """How many of the next launches find no memory."""
+        self.queue: deque[Work] = deque()
+        self.queued = self.done = 0
+
+    def run(self, work: Work) -> None:
+        self.log.append(self.name)
+        if self.refused:
+            self.refused -= 1
+            _need(False)
+        self._put(work)
+
+    def record(self) -> FakeEvent:
+        return FakeEvent(self, self.queued)
+
+    def wait(self, event: Event) -> None:
+        assert isinstance(event, FakeEvent)
+        self._put(lambda: event.stream.reach(event.position))
+
+    @torch.inference_mode()
+    def reach(self, position: int) -> None:
+        while self.done < position:
+            self.done += 1
+            self.queue.popleft()()
+
+    def _put(self, work: Work) -> None:
+        self.queue.append(work)
+        self.queued += 1
+        if self.eager:
+            self.reach(self.queued)
+
+
+class FakeEvent:
+    def __init__(self, stream: FakeStream, position: int) -> None:
+        self.stream, self.position = stream, position
+
+    def synchronize(self) -> None:
+        self.stream.log.append("await")
+        self.stream.reach(self.position)
+
+
+class FakeDevice:
+    """Args: eager: the streams that do their work at once, not as late as they may."""
+
+    where = torch.device("cpu")
+
+    def __init__(self, *eager: str) -> None:
+        self.log: list[str] = []
+        self.copying = FakeStream("copy", self.log, eager="copy" in eager)
+        self.computing = FakeStream("compute", self.log, eager="compute" in eager)
+        self.captured: list[int] = []
+        self.fits: float = float("inf")
+        """Pictures beyond which a capture fails."""
+        self.replays: float = float("inf")
+        """Pictures beyond which a replay does."""
+        self.rows: float = float("inf")
+        """Rows beyond which plain memory is refused."""
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        _need(shape[0] <= self.rows)
+        return torch.full(shape, 77, dtype=dtype)
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.full(shape, 78, dtype=dtype)
+
+    def capture(self, size: int, work: Work) -> Work:
+        self.captured.append(size)
+        _need(size <= self.fits)
+        work()
+
+        def replay() -> None:
+            _need(size <= self.replays)
+            work()
+
+        return replay
+
+    def reclaim(self) -> None:
+        assert not self.copying.queue, "memory is freed that a copy is still to use"
+        assert not self.computing.queue, "memory is freed that a graph is still to use"
+        self.log.append("reclaim")
+
+
+def _need(fits: bool) -> None:
+    if not fits:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 42 TiB.")
+
+
+def _engine(device: FakeDevice, max_batch_size: int = 16) -> TorchCuda:
+    return TorchCuda(LENET, device=device, precision="float32", max_batch_size=max_batch_size)
+
+
+SCHEDULES = st.sampled_from([(), ("copy",), ("compute",), ("copy", "compute")])
+CROPS = (np.random.default_rng(5).random((200, 32, 32, 1)) ** 3 * 255).astype(np.uint8)
+"""Different pictures, taken from the front."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two threads for so small a network mostly wait for each other where other tests want the cores too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def expected() -> npt.NDArray[np.float32]:
+    """(pictures, classes), by the plain network."""
+    p = LENET.preprocess
+    x = (torch.from_numpy(CROPS).permute(0, 3, 1, 2) * p.scale - p.mean[0]) / p.std[0]
+    with torch.inference_mode():
+        probabilities: npt.NDArray[np.float32] = torch.softmax(build_checkpoint(LENET)(x), 1).numpy()
+    return probabilities
+
+
+def _check(top: TopK, expected: npt.NDArray[np.float32]) -> None:
+    """LeNet-5 has ten classes and all of them are answered, so that ties in their order do not matter."""
+    assert top.probabilities.shape == top.indices.shape == expected.shape
+    dense = np.zeros_like(expected)
+    np.put_along_axis(dense, top.indices, top.probabilities, axis=1)
+    np.testing.assert_allclose(dense, expected, atol=1e-6)
+    assert (np.diff(top.probabilities, axis=1) <= 0).all()
+
+
+@settings(deadline=None, max_examples=20)
+@given(SCHEDULES, st.integers(1, 16), st.lists(st.integers(1, 40), min_size=1, max_size=4))
+def test_batches_of_any_size_are_answered_picture_by_picture(
+    expected: npt.NDArray[np.float32], schedule: tuple[str, ...], cap: int, sizes: list[int]
+) -> None:
+    engine = _engine(FakeDevice(*schedule), cap)
+    for start, size in enumerate(sizes):
+        _check(engine.run(CROPS[start : start + size]), expected[start : start + size])
+
+
+@settings(deadline=None, max_examples=20)
+@given(SCHEDULES, st.lists(st.integers(1, 20), min_size=2, max_size=5), st.data())
+def test_batches_under_way_together_do_not_mix(
+    expected: npt.NDArray[np.float32], schedule: tuple[str, ...], sizes: list[int], data: st.DataObject
+) -> None:
+    """Nor do those of which whole distributions are wanted and those of which they are not."""
+    engine = _engine(FakeDevice(*schedule), 8)
+    starts = np.cumsum([0, *sizes]).tolist()
+    wholes = data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes)))
+    batches = [engine.submit(CROPS[a:b], whole) for (a, b), whole in zip(pairwise(starts), wholes, strict=True)]
+    for number in data.draw(st.permutations(range(len(sizes)))):
+        top, wanted = engine.collect(batches[number]), expected[starts[number] : starts[number + 1]]
+        _check(top, wanted)
+        assert (top.distributions is not None) == wholes[number]
+        if top.distributions is not None:
+            np.testing.assert_allclose(top.distributions, wanted, atol=1e-6)
+
+
+def test_the_next_batch_is_copied_before_the_one_before_it_is_awaited() -> None:
+    device = FakeDevice()
+    engine = _engine(device)
+    device.log.clear()
+    first, second = engine.submit(CROPS[:5]), engine.submit(CROPS[5:9])
+    assert device.log == ["copy", "compute", "copy", "compute"]
+    engine.collect(first)
+    third = engine.submit(CROPS[9:10])
+    engine.collect(second)
+    engine.collect(third)
+    assert device.log[4:] == ["await", "copy", "compute", "await", "await"]
+
+
+def test_chunks_of_a_large_batch_overlap() -> None:
+    device = FakeDevice()
+    engine = _engine(device, 4)
+    device.log.clear()
+    engine.run(CROPS[:11])
+    one = ["copy", "compute"]
+    assert device.log == [*one, *one, "await", *one, "await", "await"]
+    assert device.captured == [4]  # 4 + 4 + 3
+
+
+def test_warming_captures_every_bucket_largest_first_and_running_none() -> None:
+    device = FakeDevice()
+    engine = _engine(device, 12)
+    engine.warm_up(12)
+    assert device.captured == [12, 8, 4, 2, 1]
+    for size in (1, 3, 12, 30):
+        engine.run(CROPS[:size])
+    assert len(device.captured) == 5
+
+
+def test_memory_that_runs_out_halves_the_batch_for_good(expected: npt.NDArray[np.float32]) -> None:
+    device = FakeDevice()
+    device.fits = 5
+    engine = _engine(device)
+    before = Buckets.halvings
+    _check(engine.run(CROPS[:15]), expected[:15])
+    assert (engine.max_batch_size, engine.out_of_memory) == (4, 2)
+    assert Buckets.halvings - before == 2
+    assert device.captured == [16, 8, 4]
+    device.fits = 100
+    _check(engine.run(CROPS[:16]), expected[:16])
+    assert (engine.max_batch_size, engine.out_of_memory) == (4, 2)
+
+
+@pytest.mark.parametrize("what", ["replays", "rows"])
+def test_memory_that_runs_out_elsewhere(what: str, expected: npt.NDArray[np.float32]) -> None:
+    device = FakeDevice("copy", "compute")
+    setattr(device, what, 3)
+    engine = _engine(device, 12)
+    _check(engine.run(CROPS[:20]), expected[:20])
+    assert (engine.max_batch_size, engine.out_of_memory) == (3, 2)
+
+
+def test_a_copy_that_is_pending_is_done_before_its_memory_is_freed(expected: npt.NDArray[np.float32]) -> None:
+    """A launch that fails leaves the copy before it in its stream. ``FakeDevice.reclaim`` finds it there."""
+    device = FakeDevice()
+    engine = _engine(device)
+    device.computing.refused = 1
+    _check(engine.run(CROPS[:12]), expected[:12])
+    assert (engine.max_batch_size, device.log.count("reclaim")) == (8, 1)
+
+
+def test_a_batch_under_way_keeps_its_answers_when_memory_runs_out(expected: npt.NDArray[np.float32]) -> None:
+    device = FakeDevice()
+    engine = _engine(device)
+    before = engine.submit(CROPS[:4])
+    device.fits = 2
+    after = engine.submit(CROPS[4:17])
+    assert engine.max_batch_size == 2
+    _check(engine.collect(after), expected[4:17])
+    _check(engine.collect(before), expected[:4])
+
+
+def test_a_picture_that_does_not_fit_says_what_to_do_and_harms_nothing(expected: npt.NDArray[np.float32]) -> None:
+    device = FakeDevice()
+    device.fits = 0
+    engine = _engine(device, 2)
+    for times in (2, 3):
+        with pytest.raises(OutOfDeviceMemoryError, match=r"a single picture does not fit .* TOPFIVE_PRECISION"):
+            engine.run(CROPS[:2])
+        assert (engine.max_batch_size, engine.out_of_memory) == (1, times)
+    device.fits = 1
+    _check(engine.run(CROPS[:3]), expected[:3])
+
+
+def test_other_errors_are_no_lack_of_memory(expected: npt.NDArray[np.float32]) -> None:
+    engine = _engine(FakeDevice("copy"))
+    for _ in range(3):  # as often as there are places, and once more
+        with pytest.raises(ValueError, match="broadcast"):
+            engine.run(CROPS[:2, :9])
+    assert (engine.max_batch_size, engine.out_of_memory) == (16, 0)
+    _check(engine.run(CROPS[:2]), expected[:2])
+
+
+def test_lack_of_memory_is_seen_behind_the_error_of_a_capture() -> None:
+    over = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    assert not is_out_of_memory(over)
+    over.__context__ = torch.cuda.OutOfMemoryError("CUDA out of memory.")
+    assert is_out_of_memory(over)
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+def test_closing_lets_the_device_finish_first() -> None:
+    device = FakeDevice()
+    engine = _engine(device)
+    engine.submit(CROPS[:3])
+    engine.close()
+    assert not device.computing.queue
+    assert device.log[-1] == "reclaim"
