@@ -21,7 +21,7 @@ from service.domain.errors import METHOD_NOT_ALLOWED, NOT_FOUND, PROBLEMS, TABLE
 from service.domain.placement import Placement
 from service.domain.query import Query
 from service.http.callers import announces_body
-from service.http.classify import ClassifyPath
+from service.http.classify import ClassifyHandler
 from service.http.docs_pages import add_docs_pages
 from service.http.models import Paths
 from service.http.responses import PROBLEM_MEDIA_TYPE, problem
@@ -55,7 +55,7 @@ def create_app(
     add_docs_pages(app)
     router = Router(catalogue, placement, settings)
     request_metrics = RequestMetrics(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
-    path = ClassifyPath(router, Classifier(router, placement, request_metrics), settings, request_metrics)
+    path = ClassifyHandler(router, Classifier(router, placement, request_metrics), settings, request_metrics)
     app.add_middleware(_ClassifyFirst, path=path)
     app.add_api_route(
         "/classify",
@@ -107,7 +107,7 @@ class _ClassifyFirst:
     """Takes ``POST /classify`` before routing, dependencies and exit stacks do, which that path needs none of and
     which cost it a third of its time. The route stays for the documentation, and for every other method."""
 
-    def __init__(self, app: ASGIApp, path: ClassifyPath) -> None:
+    def __init__(self, app: ASGIApp, path: ClassifyHandler) -> None:
         self._app = app
         self._path = path
 

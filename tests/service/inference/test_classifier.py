@@ -1,4 +1,4 @@
-"""Classification without HTTP: what is predicted, learned and counted, over predictors that are made up."""
+"""Classification without HTTP: what is predicted, learned and counted, over fake predictors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Clock:
 
 
 class Scene:
-    """A router, a placement and metrics in one, which remember what they are told."""
+    """A router, a placement and metrics in one, which remember their calls."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -53,8 +53,8 @@ class Scene:
     def allowed_s(self, _query: Query) -> float:
         return 4.0
 
-    def let_in(self, _decision: Decision, deadline: float) -> Any:
-        self.told.append(("let in", deadline))
+    def admit(self, _decision: Decision, deadline: float) -> Any:
+        self.told.append(("admitted", deadline))
         return nullcontext()
 
     def learn(self, _decision: Decision, took_s: float) -> None:
@@ -97,14 +97,14 @@ def scene() -> Scene:
     return Scene()
 
 
-async def test_an_answer_is_counted_from_the_arrival_and_learned_from_the_decision(scene: Scene) -> None:
+async def test_the_budget_is_counted_from_the_arrival_and_the_prediction_from_the_decision(scene: Scene) -> None:
     done = await scene.classify()
     assert isinstance(done, Classified)
     assert (done.prediction, done.decision.checkpoint, done.total_s) == (ANSWER, GOOGLENET, 2.0)
     assert scene.told == [
         ("decided", "googlenet", 4),
         ("routed", "googlenet"),
-        ("let in", 103.0),
+        ("admitted", 103.0),
         ("asked", b"four", 103.0),
         ("kept", "googlenet", 0.5, False),
         ("learned", 1.0),
@@ -122,7 +122,7 @@ async def test_an_answer_is_counted_from_the_arrival_and_learned_from_the_decisi
         ("undecodable", []),
     ],
 )  # fmt: skip
-async def test_a_failure_of_the_predictor_names_the_model_and_is_counted_by_its_kind(
+async def test_a_failure_of_the_predictor_names_the_model_and_is_counted_by_its_slug(
     scene: Scene, slug: str, told: list[tuple[Any, ...]]
 ) -> None:
     scene.outcomes["googlenet"] = Failure(slug, "text")
@@ -133,7 +133,7 @@ async def test_a_failure_of_the_predictor_names_the_model_and_is_counted_by_its_
     assert scene.told[4:] == told
 
 
-async def test_a_refusal_of_the_router_is_counted_as_its_own(scene: Scene) -> None:
+async def test_a_refusal_is_counted_as_the_routers(scene: Scene) -> None:
     scene.refusal = OverloadedError("full", 1.0)
     done = await scene.classify()
     assert isinstance(done, Failure)
@@ -141,7 +141,7 @@ async def test_a_refusal_of_the_router_is_counted_as_its_own(scene: Scene) -> No
     assert scene.told == [("shed", "router")]
 
 
-async def test_a_defect_is_a_failure_without_its_text(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_hides_its_text_from_the_client(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.refusal = KeyError("secret")
     done = await scene.classify()
     assert isinstance(done, Failure)
@@ -155,7 +155,7 @@ async def test_without_a_prediction_nothing_is_learned(scene: Scene) -> None:
     assert not [told for told in scene.told if told[0] in ("learned", "ratio")]
 
 
-async def test_a_network_that_cannot_be_loaded_is_left_for_the_next_best(scene: Scene) -> None:
+async def test_the_next_best_network_answers_for_one_that_cannot_be_loaded(scene: Scene) -> None:
     scene.outcomes["googlenet"] = BROKEN
     done = await scene.classify()
     assert isinstance(done, Classified)
@@ -163,7 +163,7 @@ async def test_a_network_that_cannot_be_loaded_is_left_for_the_next_best(scene: 
     assert [told[1] for told in scene.told if told[0] == "decided"] == ["googlenet", "vgg16"]
 
 
-async def test_where_no_network_can_be_loaded_the_first_failure_is_told(scene: Scene) -> None:
+async def test_where_no_network_can_be_loaded_the_first_failure_is_returned(scene: Scene) -> None:
     scene.outcomes = {"googlenet": BROKEN, "vgg16": Failure("load-failed", "another", {"retry_after_ms": 5.0})}
     assert await scene.classify() == BROKEN
     assert len([told for told in scene.told if told[0] == "decided"]) == 2

@@ -1,4 +1,4 @@
-"""The router: what it asks, books, loads and learns, over a placement that is made up and a clock that stands still."""
+"""The router: what it asks, books, loads and learns, over a fake placement and a clock that tests move."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUICK = Snapshot((0.0, 0.125, 0.25), 0.0, 20_000_000, "one", spread=2.0, profile
 
 
 class Clock:
-    """Goes only where it is put."""
+    """Stands still unless a test moves it."""
 
     now = 1000.0
 
@@ -35,7 +35,7 @@ class Clock:
 
 
 class Placed:
-    """As much of a placement as the router asks of it."""
+    """The part of a placement that the router uses."""
 
     def __init__(self) -> None:
         self.snapshots: dict[str, Snapshot | None] = {"googlenet": QUICK, "vgg16": QUICK, "vgg19": QUICK}
@@ -59,7 +59,7 @@ class Placed:
 
 
 class Rows(Catalogue):
-    """These checkpoints and no others; counts how often it is read."""
+    """A catalogue of these checkpoints alone, which counts how often it is read."""
 
     def __init__(self, cache: Path, *rows: Checkpoint) -> None:
         super().__init__(cache)
@@ -108,10 +108,10 @@ def decide(
 
 def booked(router: Router) -> list[tuple[Any, ...]]:
     """Everything that the router remembers of callers."""
-    return [tuple(sorted(vars(device).items())) for device in router._retry_after.values()]
+    return [tuple(sorted(vars(device).items())) for device in router._retries.values()]
 
 
-def test_supposing_a_picture_changes_nothing(router: Router, clock: Clock, placed: Placed) -> None:
+def test_a_supposed_picture_changes_nothing(router: Router, clock: Clock, placed: Placed) -> None:
     decide(router, clock)
     before = booked(router)
     for _ in range(5):
@@ -132,7 +132,7 @@ def test_time_that_has_passed_since_the_arrival_is_taken_off_the_budget(
 ) -> None:
     arrived = clock.now
     clock.now += 0.25
-    # 125 ms, times the least safety factor, fit into 400 ms; into the 150 that are left they do not just fit.
+    # 125 ms times the least safety factor just fit into the 150 ms that are left; 62.5 ms more do not.
     decision = decide(router, clock, arrived, model="googlenet", latency_ms=400)
     assert decision.predicted_s == 0.125
     assert decision.routing is not None
@@ -142,10 +142,10 @@ def test_time_that_has_passed_since_the_arrival_is_taken_off_the_budget(
         decide(router, clock, arrived, model="googlenet", latency_ms=400)
 
 
-def test_a_picture_whose_budget_ran_out_while_it_waited_is_late_and_not_refused(router: Router, clock: Clock) -> None:
+def test_a_picture_whose_budget_ran_out_before_the_decision_is_late_not_refused(router: Router, clock: Clock) -> None:
     arrived = clock.now
     clock.now += 0.3
-    with pytest.raises(DeadlineMissedError, match="300 ms of 400 had passed"):
+    with pytest.raises(DeadlineMissedError, match="300 of 400 ms had passed"):
         decide(router, clock, arrived, model="googlenet", latency_ms=400)
 
 
@@ -204,7 +204,7 @@ async def test_the_most_accurate_network_that_would_be_in_time_is_loaded(
     assert placed.loads == ["vgg16"]
 
 
-def test_a_refused_caller_is_booked_with_the_cheapest_network(
+def test_a_refused_caller_is_booked_with_the_device_time_of_the_cheapest_network(
     catalogue: Rows, placed: Placed, clock: Clock, tmp_path: Path
 ) -> None:
     cheap = QUICK._replace(queued=512)
@@ -223,7 +223,7 @@ def test_a_refused_caller_is_booked_with_the_cheapest_network(
     assert waits_s(dear, cheap, dear) == waits_s(cheap, cheap, cheap) < waits_s(dear, dear, dear)
 
 
-def test_missed_predictions_make_the_next_ones_of_that_checkpoint_careful(router: Router, clock: Clock) -> None:
+def test_missed_predictions_raise_the_safety_factor_of_that_checkpoint_alone(router: Router, clock: Clock) -> None:
     decision = decide(router, clock, model="googlenet")
     assert decision.safety == LEAST_SAFETY
     assert router.safety(decision.checkpoint).errors() == (0, None, None)  # type: ignore[arg-type]
@@ -244,7 +244,7 @@ def test_a_trial_that_missed_is_not_repeated_at_once(router: Router, clock: Cloc
     assert decide(router, clock, model="vgg16", latency_ms=200).trial_s is not None
 
 
-def test_another_file_of_the_same_name_begins_with_the_least_safety(
+def test_another_file_of_the_same_name_starts_with_the_least_safety_factor(
     router: Router, clock: Clock, catalogue: Rows
 ) -> None:
     router.learn(decide(router, clock, model="googlenet"), 0.25)
@@ -253,30 +253,30 @@ def test_another_file_of_the_same_name_begins_with_the_least_safety(
     assert decide(router, clock, model="googlenet").safety == LEAST_SAFETY
 
 
-def test_a_checkpoint_is_in_use_while_its_picture_is_let_in(router: Router, clock: Clock) -> None:
+def test_a_checkpoint_is_in_use_until_its_admitted_picture_is_answered(router: Router, clock: Clock) -> None:
     decision = decide(router, clock, model="googlenet", latency_ms=1000)
     quiet = router.safety(decision.checkpoint).quiet  # type: ignore[arg-type]
     assert not quiet.in_use
-    with suppress(ZeroDivisionError), router.let_in(decision, clock.now + 1):
+    with suppress(ZeroDivisionError), router.admit(decision, clock.now + 1):
         assert quiet.in_use
-        # A second, less by the safety factor, less what is predicted.
-        assert router._admission["one"].slack_s(0.0) == pytest.approx(1 / LEAST_SAFETY - 0.125)
-        assert router._admission["one"].slack_s(clock.now + 1) == float("inf")
+        # A second over the safety factor, less the predicted time.
+        assert router._admitted["one"].slack_s(0.0) == pytest.approx(1 / LEAST_SAFETY - 0.125)
+        assert router._admitted["one"].slack_s(clock.now + 1) == float("inf")
         raise ZeroDivisionError
     assert not quiet.in_use
-    assert router._admission["one"].slack_s(0.0) == float("inf")
+    assert router._admitted["one"].slack_s(0.0) == float("inf")
 
 
-def test_a_picture_that_would_make_another_late_is_not_let_in(router: Router, clock: Clock) -> None:
+def test_a_picture_that_would_make_another_late_is_not_admitted(router: Router, clock: Clock) -> None:
     first = decide(router, clock, model="googlenet", latency_ms=138)
-    with router.let_in(first, clock.now + 0.138):
-        # A picture with a later deadline goes after it; one with an earlier deadline would delay it.
+    with router.admit(first, clock.now + 0.138):
+        # A picture with a later deadline runs after it; one with an earlier deadline would delay it.
         assert decide(router, clock, model="vgg16", latency_ms=139).predicted_s == 0.125
-        with pytest.raises(OverloadedError, match="let in before"):
+        with pytest.raises(OverloadedError, match="admitted before"):
             decide(router, clock, clock.now - 0.0001, model="vgg16", latency_ms=138)
 
 
-def test_what_could_not_be_loaded_is_told_by_the_error_that_is_tried_again_first(
+def test_where_no_network_could_be_loaded_the_error_has_the_earliest_next_attempt(
     router: Router, clock: Clock, placed: Placed
 ) -> None:
     placed.failures = {
@@ -288,12 +288,12 @@ def test_what_could_not_be_loaded_is_told_by_the_error_that_is_tried_again_first
         router.candidates(Query(), clock.now)
 
 
-def test_a_label_set_without_checkpoints_is_said(router: Router, clock: Clock) -> None:
+def test_a_label_set_without_checkpoints_is_an_error(router: Router, clock: Clock) -> None:
     with pytest.raises(NoModelFitsError, match="no checkpoint for cifar10; GET /models"):
         router.candidates(Query(labels="cifar10"), clock.now)
 
 
-def test_without_strict_a_budget_is_a_wish(router: Router, clock: Clock) -> None:
+def test_without_strict_a_named_model_answers_beyond_the_budget(router: Router, clock: Clock) -> None:
     decision = decide(router, clock, model="googlenet", latency_ms=10, strict=False)
     assert decision.routing is not None
     assert decision.routing.reason.startswith("named, and not held to the budget (strict=false): none answers within")

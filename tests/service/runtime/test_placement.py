@@ -1,4 +1,4 @@
-"""Predictors in one process: which one serves a checkpoint, and what a re-import does."""
+"""The placement in this process: which predictor serves a checkpoint, and what a re-import does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_a_checkpoint_has_one_predictor() -> None:
     await placement.close()
 
 
-async def test_a_replaced_file_is_loaded_beside_the_old_one_which_answers_until_then() -> None:
+async def test_a_new_file_is_loaded_beside_the_old_one_which_answers_until_then() -> None:
     release = threading.Event()
     release.set()
 
@@ -47,7 +47,7 @@ async def test_a_replaced_file_is_loaded_beside_the_old_one_which_answers_until_
     imported = replace(LENET, modified_ns=1, origin="imported")
     assert placement.predictor(imported) is old
     assert placement.resident(imported)
-    # What answers is what is named.
+    # The survey names the file that answers.
     assert placement.survey([imported], 0).snapshots[0][0] is LENET
     assert isinstance(await placement.predictor(imported).predict(picture(), time.monotonic() + 30), Prediction)
     release.set()
@@ -60,7 +60,7 @@ async def test_a_replaced_file_is_loaded_beside_the_old_one_which_answers_until_
     await placement.close()
 
 
-async def test_what_is_not_in_memory_is_replaced_at_once() -> None:
+async def test_a_file_that_is_not_in_memory_is_replaced_at_once() -> None:
     placement = LocalPlacement(FakeEngine, Limits())
     old = placement.predictor(LENET)
     imported = replace(LENET, modified_ns=1)
@@ -79,7 +79,7 @@ async def until(done: Callable[[], bool]) -> None:
     raise TimeoutError
 
 
-async def test_not_ready_says_what_is_being_done() -> None:
+async def test_a_placement_that_is_not_ready_says_what_it_is_doing() -> None:
     placement = LocalPlacement(FakeEngine, Limits())
     with pytest.raises(NotReadyError, match="starting"):
         placement.check_ready()
@@ -92,7 +92,7 @@ async def test_not_ready_says_what_is_being_done() -> None:
 
 
 class Loads:
-    """What was loaded, and what was only prepared, in order."""
+    """Remembers which checkpoints were loaded, and which were prepared, in order."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
@@ -121,7 +121,7 @@ PROFILES = [profile(f"{name}@imagenet1k", footprint_mb=megabytes) for name, mega
         (50, ["googlenet"], [], ["googlenet", "alexnet", "vgg11", "vgg16"]),
     ],
 )
-async def test_what_fits_is_loaded_what_is_pinned_first_and_the_rest_prepared(
+async def test_networks_that_fit_are_loaded_pinned_ones_first_and_the_rest_prepared(
     limit_mb: int, pinned: list[str], loaded: list[str], prepared: list[str]
 ) -> None:
     loads = Loads()
@@ -135,7 +135,7 @@ async def test_what_fits_is_loaded_what_is_pinned_first_and_the_rest_prepared(
     )
     await placement.warm_up(FOUR)
     placement.check_ready()
-    # Before it is measured each is prepared: what cannot be says so once.
+    # Each is prepared once, before it is measured.
     assert (loads.loaded, [name for name in loads.prepared if name not in loaded]) == (loaded, prepared)
     assert len(loads.prepared) == len(FOUR)
     assert [c.variant.name for c in FOUR if placement.resident(c)] == sorted(loaded, key=list(MEGABYTES).index)
@@ -144,7 +144,7 @@ async def test_what_fits_is_loaded_what_is_pinned_first_and_the_rest_prepared(
     await placement.close()
 
 
-async def test_predictions_are_by_what_was_measured_at_the_start() -> None:
+async def test_predictions_use_the_profile_that_was_measured_at_the_start() -> None:
     placement = LocalPlacement(FakeEngine, Limits(), profiles=Measured(profile(footprint_mb=123)))
     await placement.warm_up([LENET])
     ((_, snapshot),) = placement.survey([LENET], 0).snapshots
@@ -153,7 +153,7 @@ async def test_predictions_are_by_what_was_measured_at_the_start() -> None:
     await placement.close()
 
 
-async def test_a_standing_tells_what_the_profile_says_alone_and_what_was_learned() -> None:
+async def test_a_snapshot_has_the_times_of_the_profile_and_the_learned_ones() -> None:
     measured = profile(forward_ms=40)
     placement = LocalPlacement(FakeEngine, Limits(max_batch_size=8), profiles=Measured(measured))
     await placement.warm_up([LENET])
@@ -170,7 +170,7 @@ async def test_a_standing_tells_what_the_profile_says_alone_and_what_was_learned
     predictor._quiet.begin()
     for _ in range(200):
         predictor.forecast.learn(1, 0.4)
-    await asyncio.sleep(0.06)  # it is drawn anew at most so often
+    await asyncio.sleep(0.06)  # the forecast is computed again at most this often
     predictor.forecast.learn(1, 0.4)
     assert snapshot().forward_s[1] == pytest.approx(0.4, rel=0.1)
     assert snapshot().profiled_forward_s == 0.04
@@ -178,7 +178,7 @@ async def test_a_standing_tells_what_the_profile_says_alone_and_what_was_learned
     await placement.close()
 
 
-async def test_a_picture_in_flight_keeps_what_was_learned() -> None:
+async def test_a_checkpoint_is_in_use_while_a_picture_is_in_flight() -> None:
     placement = LocalPlacement(lambda checkpoint: FakeEngine(checkpoint, seconds=0.1), Limits())
     predictor = placement.predictor(LENET)
     await predictor.load()
@@ -187,7 +187,7 @@ async def test_a_picture_in_flight_keeps_what_was_learned() -> None:
     assert predictor._quiet.in_use
     await running
     assert not predictor._quiet.in_use
-    # Nor does one that fails stay in flight.
+    # A picture that fails is not in flight either.
     await predictor.predict(b"no picture", time.monotonic() + 30)
     assert not predictor._quiet.in_use
     await placement.close()
