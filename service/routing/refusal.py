@@ -90,7 +90,7 @@ def _nearest(fits: Sequence[Fit], budget: Budget) -> str:
     if not accurate:
         rated = [f.candidate.checkpoint for f in fits if f.candidate.checkpoint.top1 is not None]
         if isinstance(fits[0].candidate.checkpoint, Ensemble):
-            return "the accuracy of an ensemble is unknown; name it without min_top1"
+            return "nobody measured how accurate an ensemble is; name it without min_top1"
         if not rated:
             return "no network of this label set has a known accuracy; name one with model=, and without min_top1"
         best = max(rated, key=lambda c: c.top1 or 0.0)
