@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.domain.decision import Decision
-from service.domain.errors import Failure, OverloadedError
+from service.domain.ensemble import Ensemble
+from service.domain.errors import DeadlineMissedError, Failure, OverloadedError
 from service.domain.prediction import Prediction
 from service.domain.query import Query
 from service.inference.classifier import Classified, Classifier
@@ -44,9 +48,14 @@ class Scene:
     def candidates(self, _query: Query, _arrived: float) -> list[Checkpoint]:
         return [GOOGLENET, VGG]
 
-    def decide(self, _query: Query, candidates: Sequence[Checkpoint], _arrived: float, size: int) -> Decision:
+    def decide(
+        self, _query: Query, candidates: Sequence[Checkpoint] | Ensemble, _arrived: float, size: int
+    ) -> Decision:
         if self.refusal is not None:
             raise self.refusal
+        if isinstance(candidates, Ensemble):
+            self.told.append(("decided", candidates.model, size))
+            return Decision(candidates, predicted_s=self.predicted_s)
         self.told.append(("decided", candidates[0].model, size))
         return Decision(candidates[0], predicted_s=self.predicted_s)
 
@@ -173,3 +182,41 @@ async def test_a_named_network_that_cannot_be_loaded_is_not_replaced(scene: Scen
     scene.outcomes["googlenet"] = BROKEN
     assert await scene.classify(Query(model="googlenet")) == BROKEN
     assert len([told for told in scene.told if told[0] == "decided"]) == 1
+
+
+async def test_a_router_that_finds_a_picture_late_is_counted_as_the_deadlines(scene: Scene) -> None:
+    scene.refusal = DeadlineMissedError("late")
+    done = await scene.classify()
+    assert isinstance(done, Failure)
+    assert (done.slug, scene.told) == ("deadline-missed", [("shed", "deadline")])
+
+
+async def test_after_two_failed_loads_the_second_network_is_not_asked_again(scene: Scene) -> None:
+    """The failed networks stay out, although the placement still counts them as loadable."""
+    scene.outcomes = {"googlenet": BROKEN, "vgg16": BROKEN}
+    await scene.classify()
+    assert [told[1] for told in scene.told if told[0] == "decided"] == ["googlenet", "vgg16"]
+
+
+async def test_a_failure_that_is_not_of_a_load_is_not_tried_elsewhere(scene: Scene) -> None:
+    scene.outcomes["googlenet"] = Failure("out-of-memory", "in the forward pass")
+    done = await scene.classify()
+    assert isinstance(done, Failure)
+    assert done.slug == "out-of-memory"
+    assert len([told for told in scene.told if told[0] == "decided"]) == 1
+
+
+async def test_an_ensemble_is_decided_on_after_the_members_of_the_one_before_have_joined_their_queues(
+    scene: Scene,
+) -> None:
+    ensemble = Ensemble((GOOGLENET, VGG))
+    whole = replace(ANSWER, distribution=np.array([0.75, 0.25], np.float32).tobytes())
+    scene.outcomes = {"googlenet": whole, "vgg16": whole}
+    calls = (scene.classifier.classify(b"four", Query(), ensemble, 99.0) for _ in range(2))
+    done = await asyncio.gather(*calls)
+    assert all(isinstance(one, Classified) for one in done)
+    # Both members of the first are asked before the second is decided on.
+    assert [told[0] for told in scene.told if told[0] in ("decided", "asked")] == [
+        *("decided", "asked", "asked"),
+        *("decided", "asked", "asked"),
+    ]

@@ -105,6 +105,24 @@ async def test_of_several_refusals_the_longest_retry_after_is_returned() -> None
     assert await Averaging([Scripted(refusal) for refusal in refusals]).predict(b"", 0.0) == refusals[1]
 
 
+async def test_each_members_time_is_counted_from_the_moment_in_which_all_were_asked() -> None:
+    now = 100.0
+
+    class Takes:
+        def __init__(self, until: float) -> None:
+            self.until = until
+
+        async def predict(self, _image: bytes, _deadline: float, _whole: bool = False) -> Prediction | Failure:
+            nonlocal now
+            await asyncio.sleep(0)
+            now = self.until
+            return prediction([1, 0])
+
+    found = await Averaging([Takes(101.0), Takes(104.0)], lambda: now).predict(b"", 0.0)
+    assert isinstance(found, Average)
+    assert [member.total_s for member in found.members] == [1.0, 4.0]
+
+
 async def test_a_defect_is_raised_and_not_averaged_away() -> None:
     with pytest.raises(AttributeError, match="a defect"):
         await Averaging([Scripted(AttributeError("a defect")), Scripted()]).predict(b"", 0.0)
