@@ -290,7 +290,7 @@ async def test_an_unload_in_the_replica_waits_no_longer_than_a_request_may(
     lenet = placement.predictor(LENET)
     await lenet.load()
     async with lenet._residency.using(lenet._resident):
-        failure = await asyncio.wait_for(replica.unload("lenet5@mnist", True), 30)
+        failure = await asyncio.wait_for(replica.unload("lenet5@mnist", True), 10)
         assert failure is not None
         assert (failure.slug, "still in use" in failure.detail) == ("deadline-missed", True)
     assert placement.resident(LENET)

@@ -98,7 +98,9 @@ async def test_a_file_that_was_removed_after_the_decision_is_missing_and_stays_i
 
 
 async def test_a_report_has_measured_and_learned_decoding_times_by_size(tmp_path: Path) -> None:
-    measured = profile(BOX, forward_ms=40).model_copy(update={"decode": {"thumbnail": latency(8)}})
+    measured = profile(BOX, forward_ms=40).model_copy(
+        update={"decode": {"thumbnail": latency(8), "medium": latency(30)}}
+    )
     deployment = Deployment(tmp_path, measured)
     await deployment.warm_up()
     predictor = deployment.replica._placement.predictor(deployment.replica._catalogue.find(BOX))
@@ -109,6 +111,7 @@ async def test_a_report_has_measured_and_learned_decoding_times_by_size(tmp_path
     assert set(report.decode_s[BOX]) == set(report.profiled_decode_s[BOX]) == set(SIZE_CLASSES)
     assert report.decode_s[BOX]["thumbnail"] == pytest.approx(0.016, rel=0.01)
     assert report.profiled_decode_s[BOX]["thumbnail"] == 0.008
+    assert report.decode_s[BOX]["medium"] == report.profiled_decode_s[BOX]["medium"] == 0.03
     assert report.profiled_decode_s[BOX]["huge"] == 0
     predictor._quiet.end()
     await deployment.replica._placement.close()

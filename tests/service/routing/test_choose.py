@@ -285,3 +285,67 @@ def test_the_default_label_set_is_the_largest_with_a_loadable_checkpoint(here: l
     missing = [replace(row, path=None) for row in ROWS]
     rows = [replace(row, labels=found, path=Path("weights")) for row, found in zip(ROWS, here, strict=False)]
     assert default_label_set([*missing, *rows]) == labels
+
+
+def rated(top1: float | None, own: Snapshot | None, path: Path | None = HERE) -> Candidate:
+    return Candidate(replace(ROWS[0], top1=top1, path=path), own)
+
+
+QUICK = Snapshot((0.0, 0.125), 0.0, 10, profiled_forward_s=0.125)
+FULL = QUICK._replace(queued=512)
+
+
+@pytest.mark.parametrize(
+    ("others", "budget", "routed_for", "debt"),
+    [
+        ([], Budget(1.0), "most accurate", 0.0),
+        ([rated(60.0, FULL)], Budget(1.0), "most accurate", 0.0),
+        ([rated(80.0, FULL)], Budget(1.0), "overloaded", 10.0),
+        ([rated(80.0, FULL), rated(75.0, FULL)], Budget(1.0), "overloaded", 10.0),
+        # The load cost 5 points; a faster device would have won 10.
+        ([rated(80.0, QUICK._replace(profiled_forward_s=9.0)), rated(75.0, FULL)], Budget(1.0), "latency", 5.0),
+        ([rated(80.0, QUICK._replace(footprint_bytes=99))], Budget(1.0, 50.0), "memory", 0.0),
+        ([rated(80.0, QUICK._replace(load_s=9.0))], Budget(1.0), "not loaded", 0.0),
+        ([rated(80.0, None)], Budget(1.0), "not loaded", 0.0),
+        ([rated(80.0, QUICK, None)], Budget(1.0), "most accurate", 0.0),
+        ([rated(None, QUICK)], Budget(1.0), "most accurate", 0.0),
+    ],
+)
+def test_metrics_say_what_is_in_the_way_of_a_more_accurate_network(
+    others: list[Candidate], budget: Budget, routed_for: str, debt: float
+) -> None:
+    decision = choose([rated(70.0, QUICK), *others], budget)
+    assert (decision.checkpoint.top1, decision.routed_for, decision.accuracy_debt) == (70.0, routed_for, debt)
+
+
+def test_a_named_network_has_no_accuracy_debt() -> None:
+    decision = choose([rated(70.0, QUICK)], Budget(1.0), named=True)
+    assert (decision.routed_for, decision.accuracy_debt) == ("named", None)
+
+
+def test_ties_go_to_the_lower_predicted_time_then_to_the_smaller_footprint() -> None:
+    slow, large = QUICK._replace(forward_s=(0.0, 0.25)), QUICK._replace(footprint_bytes=20)
+    candidates = [rated(70.0, slow), rated(70.0, large), rated(70.0, QUICK)]
+    for number, candidate in enumerate(candidates):
+        candidates[number] = candidate._replace(checkpoint=replace(candidate.checkpoint, origin=str(number)))
+    assert choose(candidates, Budget(1.0)).checkpoint.origin == "2"
+    assert choose(candidates[:2], Budget(1.0)).checkpoint.origin == "1"
+
+
+def test_exactly_the_limit_fits() -> None:
+    """A predicted time of exactly the budget, a footprint of exactly the memory, the least accuracy, the last place."""
+    own = QUICK._replace(forward_s=(0.0, 0.5), profiled_forward_s=0.25, queued=3, max_queue=4)
+    exactly = Candidate(replace(ROWS[0], top1=70.0, path=HERE), own, safety=2.0)
+    assert choose([exactly], Budget(1.0, 10.0, 70.0)).predicted_s == 0.5
+    for budget in (Budget(0.999, 10.0, 70.0), Budget(1.0, 9.99, 70.0), Budget(1.0, 10.0, 70.1)):
+        with pytest.raises((NoModelFitsError, OverloadedError)):
+            choose([exactly], budget)
+    with pytest.raises(OverloadedError):
+        choose([exactly._replace(snapshot=own._replace(queued=4))], Budget(1.0))
+    for slack_s, admitted in ((0.5, True), (0.499, False)):
+        load = DeviceLoad(slack_s={"": slack_s})
+        if admitted:
+            assert choose([exactly], Budget(1.0), load)
+        else:
+            with pytest.raises(OverloadedError):
+                choose([exactly], Budget(1.0), load)

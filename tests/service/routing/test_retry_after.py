@@ -110,3 +110,48 @@ def test_nine_of_ten_callers_who_come_back_after_a_wave_are_served() -> None:
             returned.append(served)
     assert len(returned) == refused > 100
     assert sum(returned) >= 0.9 * len(returned)
+
+
+def test_callers_who_come_back_are_assumed_to_need_what_admitted_pictures_took() -> None:
+    """Dear pictures are admitted, then a cheap one is refused: by then there may be room for a dear one again."""
+    clock = Clock()
+    queue = RetryQueue(clock)
+    for _ in range(200):
+        clock.now += 100.0
+        queue.admitted(2.0)
+    # One picture in twenty decides: one cheap picture changes the mean by a twentieth.
+    clock.now += 100.0
+    queue.admitted(1.0)
+    clock.now += 100.0
+    assert queue.book(0.0, 0.01) == pytest.approx(1.95, rel=0.01)
+    # A refused picture that takes longer counts for itself.
+    clock.now += 100.0
+    assert queue.book(0.0, 3.0) == pytest.approx(3.0, rel=0.01)
+
+
+def test_the_demand_of_a_burst_fades_in_a_pause() -> None:
+    clock = Clock()
+    queue = RetryQueue(clock)
+    for _ in range(100):
+        queue.arrived(PICTURE_S)  # two device seconds at once
+    assert queue.book(0.0, 1.0) == pytest.approx(10.0)  # a tenth of the device is left, at least
+    clock.now += 60.0
+    assert queue.book(0.0, 1.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("calm_s", "turn_s"), [(1.9, 2.0), (2.1, 1.0)])
+def test_a_wave_is_over_after_two_seconds_without_a_refusal(calm_s: float, turn_s: float) -> None:
+    clock = Clock()
+    queue = RetryQueue(clock)
+    queue.book(0.0, 1.0)
+    clock.now += calm_s
+    assert queue.book(0.0, 1.0) == pytest.approx(turn_s)
+
+
+def test_half_of_the_demand_is_of_the_last_third_of_a_second() -> None:
+    clock = Clock()
+    queue = RetryQueue(clock)
+    queue.arrived(0.25)  # half of what the device can compute in half a second
+    assert queue.book(0.0, 1.0) == pytest.approx(2.0)
+    clock.now += 0.5 * math.log(2)
+    assert RetryQueue._left(queue, clock.now) == pytest.approx(0.75)

@@ -14,6 +14,7 @@ import pytest
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.config.settings import Settings
 from service.domain.decision import LEAST_SAFETY, Decision
+from service.domain.ensemble import Ensemble
 from service.domain.errors import DeadlineMissedError, LoadFailedError, NoModelFitsError, OverloadedError
 from service.domain.placement import Survey
 from service.domain.query import Query
@@ -298,3 +299,60 @@ def test_without_strict_a_named_model_answers_beyond_the_budget(router: Router, 
     assert decision.routing is not None
     assert decision.routing.reason.startswith("named, and not held to the budget (strict=false): none answers within")
     assert decide(router, clock, model="googlenet", latency_ms=500, strict=False).predicted_s == 0.125
+
+
+def test_a_picture_is_late_if_what_is_left_is_too_little_by_the_profile_alone(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    arrived = clock.now
+    # 125 ms by the profile, times 1.1, are 137.5 ms. The queue refuses the picture in both cases.
+    placed.load_now = DeviceLoad({"one": 9.0})
+    clock.now += 0.262
+    with pytest.raises(OverloadedError):
+        decide(router, clock, arrived, model="googlenet", latency_ms=400)
+    clock.now += 0.001
+    with pytest.raises(DeadlineMissedError, match="263 of 400 ms had passed"):
+        decide(router, clock, arrived, model="googlenet", latency_ms=400)
+
+
+def test_the_last_moment_of_a_budget_is_not_before_its_end(router: Router, clock: Clock) -> None:
+    arrived = clock.now
+    clock.now += 5.0
+    with pytest.raises(DeadlineMissedError):
+        decide(router, clock, arrived, latency_ms=400)
+
+
+def test_only_networks_that_could_be_loaded_are_candidates(
+    router: Router, clock: Clock, catalogue: Rows, placed: Placed
+) -> None:
+    placed.failures["googlenet"] = LoadFailedError("broken", 3.0)
+    catalogue.rows[1] = replace(catalogue.rows[1], trained=True, path=None)
+    found = router.candidates(Query(), clock.now)
+    assert not isinstance(found, Ensemble)
+    # One without weights is listed, one that failed is not.
+    assert [row.variant.name for row in found] == ["vgg16", "vgg19"]
+
+
+def test_an_admitted_picture_counts_as_demand_and_a_refused_one_too(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    for _ in range(4):
+        decide(router, clock)
+    # The mean device time of a picture in the largest batch is 0.25 / 2 / 2 s; demand is counted over half a second.
+    assert router._retries["one"]._demand == pytest.approx(4 * 0.0625 / 0.5)
+    placed.snapshots = {name: QUICK._replace(queued=512) for name in placed.snapshots}
+    with pytest.raises(OverloadedError):
+        decide(router, clock)
+    assert router._retries["one"]._demand == pytest.approx(5 * 0.0625 / 0.5)
+
+
+def test_the_settings_decide_the_label_set_where_the_query_does_not(
+    catalogue: Rows, placed: Placed, clock: Clock, tmp_path: Path
+) -> None:
+    catalogue.rows[0] = replace(catalogue.rows[0], labels="cifar10")
+    settings = Settings(cache_dir=tmp_path, labels="cifar10")
+    router = Router(catalogue, placed, settings, clock)  # type: ignore[arg-type]
+    for query, names in ((Query(), ["googlenet"]), (Query(labels="imagenet1k"), ["vgg16", "vgg19"])):
+        found = router.candidates(query, clock.now)
+        assert not isinstance(found, Ensemble)
+        assert [row.variant.name for row in found] == names
