@@ -251,27 +251,6 @@ CHECKS = [
 ]
 
 
-@settings(max_examples=1_000, deadline=None)
-@given(case=situations, more=number)
-def test_choices_in_a_thousand_situations(case: Situation, more: int) -> None:
-    for check in CHECKS:
-        check(case, more)
-
-
-@pytest.mark.slow
-@settings(max_examples=200, deadline=None)
-@given(seed=number)
-def test_choices_in_ten_thousand_situations(seed: int) -> None:
-    """Fifty at a time, since drawing them one by one takes ten times as long as checking them."""
-    random = Random(seed)
-    for _ in range(50):
-        numbers = [random.getrandbits(80) for _ in range(random.randint(1, 6))]
-        foreign = [random.getrandbits(64) for _ in range(random.randint(0, 2))]
-        case, more = situation(numbers, foreign, random.getrandbits(80)), random.getrandbits(80)
-        for check in CHECKS:
-            check(case, more)
-
-
 @pytest.mark.parametrize(
     ("here", "labels"),
     [
@@ -349,3 +328,24 @@ def test_exactly_the_limit_fits() -> None:
         else:
             with pytest.raises(OverloadedError):
                 choose([exactly], Budget(1.0), load)
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(case=situations, more=number)
+def test_choices_in_a_thousand_situations(case: Situation, more: int) -> None:
+    for check in CHECKS:
+        check(case, more)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(seed=number)
+def test_choices_in_ten_thousand_situations(seed: int) -> None:
+    """Fifty at a time, since drawing them one by one takes ten times as long as checking them."""
+    random = Random(seed)
+    for _ in range(50):
+        numbers = [random.getrandbits(80) for _ in range(random.randint(1, 6))]
+        foreign = [random.getrandbits(64) for _ in range(random.randint(0, 2))]
+        case, more = situation(numbers, foreign, random.getrandbits(80)), random.getrandbits(80)
+        for check in CHECKS:
+            check(case, more)
