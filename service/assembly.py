@@ -1,7 +1,7 @@
-"""Everything in one process: HTTP, decoding and every network, without Ray.
+"""The whole service in one process, put together from settings: HTTP, decoding and every network, without Ray.
 
-This is what a replica of the ``local`` fleet runs, what ``topfive classify`` borrows its predictor from, and what any
-ASGI server can run by itself.
+A replica of the ``local`` fleet runs ``local_app``, and so can any ASGI server. ``topfive classify`` and the replicas
+of other fleets use ``local_placement`` alone.
 """
 
 from __future__ import annotations
@@ -29,15 +29,21 @@ from service.telemetry.exposition import Targets
 from service.telemetry.logs import log_left_out
 from service.telemetry.tracing import start_tracing
 
-#: Threads that decode, where there are cores for them: with two, a GPU waits (540 photographs a second on an H100,
-#: whatever the network). More than eight would wait for the interpreter's lock.
+#: Bounds for the number of decoding threads, which is otherwise the number of cores. Two threads keep a GPU waiting
+#: (540 photographs a second on an H100, with every network); more than eight wait for the interpreter's lock.
 _FEWEST_DECODERS, _MOST_DECODERS = 2, 8
 
 
 def local_placement(
     settings: Settings, deployment: Deployment, stopping: Callable[[], bool] = lambda: False
 ) -> LocalPlacement:
-    """Predictors in this process, on the device that the settings name."""
+    """A placement of predictors in this process, on the device that the settings name.
+
+    Args:
+        settings: the service's.
+        deployment: the part of the fleet that this process serves.
+        stopping: whether the service is stopping.
+    """
     max_batch_size = deployment.max_batch_size or settings.max_batch_size
     cores = len(os.sched_getaffinity(0))
     loader = engine_loader(
@@ -68,8 +74,14 @@ def local_app(
     stopping: Callable[[], bool] = lambda: False,
     targets: Targets | None = None,
 ) -> FastAPI:
-    """The whole service as one ASGI app. ``stopping`` says whether it is on its way down, for /readyz; ``targets``
-    where the metrics of all such processes are, if there are several."""
+    """The whole service as one ASGI application.
+
+    Args:
+        settings: the service's.
+        deployment: what is served.
+        stopping: whether the service is stopping; ``GET /readyz`` says so.
+        targets: finds the metrics of all processes of the service; by default this process is the only one.
+    """
     stop_tracing = start_tracing(settings)
     catalogue = Catalogue(
         settings.cache_dir, untrained=settings.untrained, variants=deployment.names(), left_out=log_left_out
@@ -79,7 +91,7 @@ def local_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         served = [c for c in catalogue.checkpoints() if c.state == "loadable"]
-        # In the background, so that /healthz and /readyz answer, and what is loaded serves, while the rest loads.
+        # In the background: /healthz and /readyz answer, and loaded networks serve, while the others load.
         warming = asyncio.create_task(serve(placement, served))
         yield
         warming.cancel()
@@ -92,6 +104,7 @@ def local_app(
 
 
 async def serve(placement: LocalPlacement, checkpoints: Sequence[Checkpoint]) -> None:
-    """Loads what is to be served, for as long as it takes until something is. Runs beside what is served meanwhile."""
+    """Loads the checkpoints that are to be served, and tries again while none of them could be loaded. Networks that
+    are loaded already serve meanwhile."""
     await placement.warm_up(checkpoints)
     await placement.keep_trying()

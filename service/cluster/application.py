@@ -14,7 +14,7 @@ from ray import serve
 from models.checkpoints.catalogue import Catalogue
 from service.cluster.metrics_targets import expose
 from service.cluster.remote import RemotePlacement
-from service.cluster.replica import Host
+from service.cluster.replica import Replica
 from service.config.capacity import hosted
 from service.config.fleet import Deployment, Fleet
 from service.config.settings import Settings
@@ -88,7 +88,7 @@ def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Applica
         handles: dict[str, Any] = {}
         for deployment in fleet.deployment:
             if deployment.name in loadable:
-                host = deploy(Host, **_options(deployment.name, deployment)).bind(settings, deployment, expose)
+                host = deploy(Replica, **_options(deployment.name, deployment)).bind(settings, deployment, expose)
                 handles |= dict.fromkeys(deployment.names(), host)
         gateway = deploy(
             serve.ingress()(Gateway),

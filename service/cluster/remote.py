@@ -1,9 +1,9 @@
-"""Predictors in Serve deployments of their own: the near end of the hop; ``host.py`` is the far one.
+"""Predictors in Serve deployments of their own, as the ingress sees them. ``replica.py`` is the other side.
 
-What crosses is the encoded picture, the checkpoint's name, the time that is left, its span if it is traced, and whether
-the probabilities of all classes are wanted; and a ``Prediction`` or a ``Failure`` back, over Serve's gRPC handles.
-Errors are values: an exception here means that the hop itself broke. Every second each deployment reports how its
-checkpoints stand; what the ingress has sent since, it knows itself.
+A request carries the encoded picture, the checkpoint's name, the time that is left, its span if it is traced, and
+whether the probabilities of all classes are wanted. A ``Prediction`` or a ``Failure`` comes back. Both cross over
+Serve's gRPC handles. Errors are values: an exception means that the connection to the replica broke. Once a second the
+ingress asks each deployment for a report of its checkpoints, and adds the pictures that it has sent since.
 """
 
 from __future__ import annotations
@@ -27,37 +27,44 @@ from service.telemetry.tracing import traceparent
 
 log = logging.getLogger(__name__)
 
-#: How often the ingress asks every deployment what it has loaded, and how long it waits for the answer.
+#: How often the ingress asks each deployment for a report, and how long it waits for one.
 _ASK_EVERY_S = 1.0
 _ASK_WITHIN_S = 2.0
-#: Questions in a row that a deployment may leave unanswered before it counts as down: under load it may be slow to
-#: answer, and a replica that died is back within as many.
-_SILENCES = 3
-#: Advice to a client while a replica comes back: about what starting one takes.
+#: A deployment is down after this many missing reports in a row. One may be slow under load, and a replica that died is
+#: usually back before the third.
+_MISSING_REPORTS = 3
+#: The Retry-After while a replica restarts: about the time that a start takes.
 _BACK_WITHIN_MS = 5000.0
 
 
 class RemotePredictor:
-    """The near end of one checkpoint."""
+    """One checkpoint that a deployment serves, on the ingress's side.
 
-    def __init__(self, checkpoint: Checkpoint, handle: Any) -> None:
+    Args:
+        checkpoint: what is served.
+        handle: the Serve handle of its deployment.
+        clock: seconds, monotonic, as deadlines are.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, handle: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.checkpoint = checkpoint
         self._name = checkpoint.name
         self._handle = handle
         self.sent: list[float] = []
-        """Deadlines of the pictures that are at the far end."""
+        """The deadlines of the pictures that were sent and not answered yet."""
         self.others = 0
-        """Pictures that are there from other ingress replicas, by the last report."""
+        """Pictures of other ingress replicas in the deployment's queue, by the last report."""
         self.failed: Failure | None = None
-        """Why it could not be loaded, if that came back since the last report."""
+        """Why a load failed, if one did since the last report."""
 
     async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
-        """As ``Predictor.predict``, from the ingress.
+        """Classifies one picture, as ``Predicts`` says.
 
-        While the deployment has no replica, Serve holds the request back until one is there again, at most until the
+        While the deployment has no replica, Serve holds the request back until one has started, but not beyond the
         deadline.
         """
-        remaining_s, span = deadline - time.monotonic(), traceparent()
+        remaining_s, span = deadline - self._clock(), traceparent()
         rest = (span, True) if whole else () if span is None else (span,)
         self.sent.append(deadline)
         try:
@@ -76,51 +83,61 @@ class RemotePredictor:
 
 
 def broken(name: str, error: Exception) -> Failure:
-    """What a hop that broke is to the client. Ray's and gRPC's errors for a replica that died hold addresses and
-    traces."""
-    log.warning("%s: the hop broke: %s", name, type(error).__name__)
+    """The failure that a client sees when the connection to a replica breaks. It leaves out the error's text, since
+    those of Ray and gRPC contain addresses and stack traces."""
+    log.warning("%s: the connection to its replica broke: %s", name, type(error).__name__)
     return Failure(
         "not-ready", f"{name} lost its replica; it comes back by itself", {"retry_after_ms": _BACK_WITHIN_MS}
     )
 
 
 def _raised(failure: Failure) -> LoadFailedError:
-    """A load's failure as the error that it was at the far end."""
+    """The failure of a load as the error that the replica raised."""
     retry_after_ms = failure.extras.get("retry_after_ms")
     return LoadFailedError(failure.detail, None if retry_after_ms is None else retry_after_ms / 1000, failure.slug)
 
 
 class RemotePlacement:
-    """Predictors by the handles of their deployments. Lives on one event loop.
+    """A placement of predictors in Serve deployments. Lives on one event loop.
 
     Args:
         handles: a Serve handle for each hosted variant.
-        stopping: whether the service is on its way down.
-        replicas: of the deployment of each variant; one where it is not said.
+        stopping: whether the service is stopping.
+        replicas: how many replicas the deployment of each variant has; one by default.
+        clock: seconds, monotonic, as deadlines are.
     """
 
     def __init__(
-        self, handles: Mapping[str, Any], stopping: Callable[[], bool], replicas: Mapping[str, int] | None = None
+        self,
+        handles: Mapping[str, Any],
+        stopping: Callable[[], bool],
+        replicas: Mapping[str, int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._handles = handles
         self._stopping = stopping
         self._replicas = replicas or {}
         self._reports: dict[str, Report | None] = dict.fromkeys(handles)
         self._known: dict[str, frozenset[str]] = {}
-        """The checkpoints that each deployment could serve when it last reported, whether or not it is up now."""
+        """The checkpoints in each deployment's last report, which are kept while it is down."""
         self._predictors: dict[str, RemotePredictor] = {}
-        self._silences = dict.fromkeys(handles, 0)
+        self._missing_reports = dict.fromkeys(handles, 0)
         self._was_ready = False
         watch(self)
 
     def predictor(self, checkpoint: Checkpoint) -> RemotePredictor:
-        """Raises NotReadyError if no deployment of this fleet hosts the checkpoint."""
+        """The predictor of a checkpoint.
+
+        Raises:
+            NotReadyError: no deployment of this fleet hosts the checkpoint.
+        """
         found = self._predictors.get(checkpoint.name)
         if found is None:
             variant = checkpoint.variant.name
             if variant not in self._handles:
-                raise NotReadyError(f"{checkpoint.name} came after the service was started; restart it to serve it")
-            found = RemotePredictor(checkpoint, self._handles[variant])
+                raise NotReadyError(f"no deployment hosts {checkpoint.name}: restart the service to serve it")
+            found = RemotePredictor(checkpoint, self._handles[variant], self._clock)
             self._predictors[checkpoint.name] = found
         return found
 
@@ -133,7 +150,7 @@ class RemotePlacement:
         predictor = self._predictors.get(checkpoint.name)
         if variant not in self._handles or (predictor is not None and predictor.failed is not None):
             return False
-        # Weights that came after the start are served once their deployment says so.
+        # Weights that were installed after the start are served once a report has them.
         known = self._known.get(variant)
         return known is None or checkpoint.name in known
 
@@ -150,17 +167,18 @@ class RemotePlacement:
             raise NotReadyError("the service is stopping")
         reports = self._reports.values()
         missing, ready = self._missing(), any(report is not None and report.ready for report in reports)
-        # Once everything has been up, one network that comes back is no reason to send nobody here any more.
+        # Once everything was ready, the service stays ready while a replica restarts, if another is up.
         if missing and not (self._was_ready and ready):
             raise NotReadyError(f"waiting for {', '.join(missing)}")
         nothing = [report.nothing for report in reports if report is not None and report.nothing is not None]
         if nothing and not ready:
-            # Of several deployments each says so of its own.
+            # Each deployment reports its own failure; one is enough.
             raise _raised(nothing[0])
         self._was_ready = True
 
     def _missing(self) -> list[str]:
-        """The deployments that are not up yet, or not any more; of one that can load nothing, more is not to come."""
+        """The variants whose deployments are starting or down. One that can load nothing is neither: it will not become
+        ready by waiting."""
         return [
             variant
             for variant, report in self._reports.items()
@@ -168,10 +186,11 @@ class RemotePlacement:
         ]
 
     def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
-        """Each deployment is a device of its own; what is queued there is what was sent and has not come back."""
+        """Takes snapshots from the last reports. Each deployment is a device of its own; its queue is the pictures that
+        were sent and are not answered."""
         kind = size_class(encoded_bytes)
         snapshots = [(c, self._snapshot(c, kind, deadline)) for c in checkpoints]
-        # Whatever else a deployment hosts is in the way of the candidates there.
+        # Queues of other checkpoints on the same deployment delay the candidates too.
         asked = {c.name for c in checkpoints}
         waiting = [snapshot for _, snapshot in snapshots if snapshot is not None and snapshot.queued]
         for name, predictor in self._predictors.items():
@@ -198,7 +217,7 @@ class RemotePlacement:
         )
 
     def readings(self) -> Iterator[Reading]:
-        """For Prometheus: the deployments tell the rest themselves."""
+        """Whether the service is ready, for Prometheus. The replicas expose all other gauges."""
         ready = sum(report is not None and report.ready for report in list(self._reports.values()))
         up = ready > 0 if self._was_ready else not self._missing() and (ready > 0 or not self._reports)
         yield Reading("topfive_ready", float(up and not self._stopping()))
@@ -224,7 +243,7 @@ class RemotePlacement:
         return failure
 
     async def watch(self) -> None:
-        """Keeps asking the deployments how they stand. Runs until it is cancelled."""
+        """Asks every deployment for its report, again and again. Runs until it is cancelled."""
         while True:
             await asyncio.gather(*(self._ask(variant, handle) for variant, handle in self._handles.items()))
             await asyncio.sleep(_ASK_EVERY_S if self._was_ready else _ASK_EVERY_S / 5)
@@ -235,11 +254,11 @@ class RemotePlacement:
                 report: Report = await handle.report.remote()
             self._reports[variant] = report
             self._known[variant] = frozenset(report.snapshots)
-            self._silences[variant] = 0
+            self._missing_reports[variant] = 0
         except Exception:
-            # A timeout, or Ray's and gRPC's errors for a replica that died.
-            self._silences[variant] += 1
-            if self._silences[variant] >= _SILENCES:
+            # A timeout, or one of many errors of Ray and gRPC for a replica that died.
+            self._missing_reports[variant] += 1
+            if self._missing_reports[variant] >= _MISSING_REPORTS:
                 self._reports[variant] = None
             return
         for predictor in self._predictors.values():

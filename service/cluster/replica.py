@@ -1,4 +1,4 @@
-"""The far end of the hop of ``remote.py``: predictors in a Serve deployment of their own."""
+"""The replica of a Serve deployment that hosts predictors. ``remote.py`` calls it from the ingress."""
 
 from __future__ import annotations
 
@@ -21,39 +21,45 @@ from service.telemetry.tracing import continued, start_tracing
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a deployment stands. Plain data that crosses processes."""
+    """The state of a replica, for the ingress. Plain data that crosses processes."""
 
     ready: bool
     loaded: frozenset[str]
     """Names of the checkpoints that are in memory and warm."""
     snapshots: dict[str, Snapshot]
-    """By checkpoint; the time for a picture of no size."""
+    """By checkpoint. Decoding times depend on the picture's size; those of ``decode_s`` replace them."""
     decode_s: dict[str, dict[str, float]]
-    """By checkpoint and size class."""
+    """Seconds by checkpoint and size class of the picture."""
     profiled_decode_s: dict[str, dict[str, float]]
     """The same by the profile alone."""
     memory: Memory
     failures: dict[str, Failure] = field(default_factory=dict)
-    """Why the last load of a checkpoint failed, of those of which it did; without a snapshot it is not tried yet."""
+    """Why the last load of a checkpoint failed, by checkpoint. One without a snapshot must not be tried again yet."""
     nothing: Failure | None = None
-    """Why nothing is served here, where nothing of what is hosted could be loaded."""
+    """Why nothing is served here, if no hosted checkpoint could be loaded."""
 
 
-class Host:
-    """A Serve deployment that hosts the variants of one ``[[deployment]]``.
+class Replica:
+    """A replica of the Serve deployment that hosts the variants of one ``[[deployment]]``.
 
     Args:
         settings: the service's.
-        deployment: what is hosted.
-        expose: called with the service's host, in the process of the replica.
+        deployment: what it hosts.
+        expose: called with the service's host, in the replica's process, to serve its metrics.
+        clock: seconds, monotonic.
     """
 
     def __init__(
-        self, settings: Settings, deployment: Deployment, expose: Callable[[str], object] = lambda _host: None
+        self,
+        settings: Settings,
+        deployment: Deployment,
+        expose: Callable[[str], object] = lambda _host: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._stop_tracing = start_tracing(settings)
         self._unload_within_s = settings.default_latency_ms / 1000
-        # Here and not above: the driver and the ingress need neither torch nor its 300 MB.
+        # Imported here, so that the driver and the ingress do not load torch, which takes 300 MB.
         from service.assembly import local_placement, serve
 
         configure_logging(settings.log_format)
@@ -67,9 +73,16 @@ class Host:
     async def predict(
         self, image: bytes, checkpoint: str, remaining_s: float, traceparent: str | None = None, whole: bool = False
     ) -> Prediction | Failure:
-        """Classifies one encoded picture with a checkpoint of this deployment, named as ``googlenet@imagenet1k``, for
-        a span of the ingress; ``whole`` as for ``Predictor.predict``."""
-        deadline = time.monotonic() + remaining_s
+        """Classifies one picture.
+
+        Args:
+            image: the bytes of an encoded picture.
+            checkpoint: the name of a checkpoint of this deployment, such as ``googlenet@imagenet1k``.
+            remaining_s: until the answer is due. Clocks of two processes may differ, so no deadline crosses.
+            traceparent: the span of the ingress that this belongs to, if it is traced.
+            whole: as for ``Predicts.predict``.
+        """
+        deadline = self._clock() + remaining_s
         try:
             found = self._loadable(checkpoint)
         except Exception as error:
@@ -78,19 +91,20 @@ class Host:
             return await self._placement.predictor(found).predict(image, deadline, whole)
 
     def __del__(self) -> None:
-        """Serve calls it before it ends the replica, which it does without letting Python clean up."""
+        """Sends the last spans. Serve calls this before it ends the replica's process, where Python does not clean
+        up."""
         self._stop_tracing()
 
     async def load(self, checkpoint: str) -> Failure | None:
-        """As ``Placement.load``."""
+        """Loads a checkpoint, as ``Placement.load`` says."""
         try:
             return await self._placement.load(self._loadable(checkpoint))
         except Exception as error:
             return failure_of(error)
 
     async def unload(self, checkpoint: str, wait: bool) -> Failure | None:
-        """As ``Placement.unload``. An ingress that does not wait any more does not end it here, so that the time it
-        may take is bounded here too."""
+        """Frees a checkpoint's memory, as ``Placement.unload`` says. The call goes on if the ingress stops waiting, so
+        the wait is bounded here too."""
         try:
             async with asyncio.timeout(self._unload_within_s):
                 return await self._placement.unload(self._loadable(checkpoint), wait=wait)
@@ -100,7 +114,7 @@ class Host:
             return failure_of(error)
 
     async def report(self) -> Report:
-        """How the checkpoints of this deployment stand now."""
+        """The state of this deployment's checkpoints now."""
         ready, nothing = False, None
         try:
             self._placement.check_ready()
@@ -109,7 +123,7 @@ class Host:
             pass
         except LoadFailedError as error:
             nothing = failure_of(error)
-        # What must not be tried yet has no snapshot.
+        # A checkpoint that must not be tried again yet has no snapshot.
         checkpoints = [c for c in self._catalogue.checkpoints() if c.state == "loadable"]
         failed = [(c.name, self._placement.failure(c)) for c in checkpoints]
         snapshots = {c.name: s for c, s in self._placement.survey(checkpoints, 0).snapshots if s is not None}
@@ -132,7 +146,11 @@ class Host:
         )
 
     def _loadable(self, name: str) -> Checkpoint:
-        """Raises UnknownModelError, WeightsMissingError: the file may have gone since the ingress looked."""
+        """The checkpoint of that name.
+
+        Raises:
+            UnknownModelError, WeightsMissingError: its file was removed after the ingress had decided on it.
+        """
         found = self._catalogue.find(name)
         if found.state != "loadable":
             raise WeightsMissingError(found)

@@ -1,4 +1,4 @@
-"""A budget, and the router's decision under it."""
+"""What a caller allows (a budget), how each checkpoint does under it (a fit), and what the router decides."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from models.checkpoints.catalogue import Checkpoint
 from service.domain.ensemble import Ensemble
 from service.domain.snapshot import Candidate, Snapshot
 
-#: By which predictions are multiplied at least before they are held against a budget: room for what no clock of ours
-#: sees, the way from the caller and back.
+#: The least safety factor: predictions are multiplied by at least this before they are compared with a budget. It
+#: leaves room for the network between the caller and the service, which the service cannot measure.
 LEAST_SAFETY = 1.1
 
 Rejection = Literal["latency", "memory", "accuracy", "overloaded", "weights missing"]
@@ -21,22 +21,22 @@ class Budget(NamedTuple):
     """What the caller allows."""
 
     latency_s: float
-    """From now on until the answer."""
+    """The time that is left, from the decision until the answer."""
     memory_bytes: float | None = None
-    """For the footprint."""
+    """The largest footprint; None for any."""
     min_top1: float | None = None
-    """Percent."""
+    """The lowest top-1 accuracy in percent; None for any."""
     stated_s: float | None = None
-    """What the caller said: until the answer, from the end of the request's body on."""
+    """The time that the caller stated, from the end of the request's body until the answer; ``latency_s`` if None."""
 
     @property
     def whole_s(self) -> float:
-        """Until the answer, from the arrival on."""
+        """The whole time, from the end of the request's body until the answer."""
         return self.latency_s if self.stated_s is None else self.stated_s
 
     @property
     def gone_s(self) -> float:
-        """What has passed of it since the arrival."""
+        """The part of the whole time that had passed before the decision."""
         return self.whole_s - self.latency_s
 
     def __str__(self) -> str:
@@ -44,8 +44,8 @@ class Budget(NamedTuple):
 
 
 class Considered(BaseModel):
-    """A checkpoint that the router could not pick. ``latency``: too slow even with empty queues; ``overloaded``: fast
-    enough, but not now."""
+    """A checkpoint that the router could not pick, and why: ``latency`` is too slow even with empty queues,
+    ``overloaded`` is fast enough but not now."""
 
     model: str
     rejected: Literal["latency", "memory", "accuracy", "overloaded", "weights missing"]
@@ -54,7 +54,7 @@ class Considered(BaseModel):
 
     @model_serializer
     def _known(self) -> dict[str, Any]:
-        """What is not known of it is left out."""
+        """Leaves out the fields that are unknown."""
         return {name: value for name, value in self if value is not None}
 
 
@@ -65,24 +65,27 @@ class Routing(BaseModel):
     predicted_ms: float | None = None
     """From the end of the request's body until the answer."""
     considered: list[Considered]
+    """The checkpoints that were not picked because something is in the way."""
 
 
 class Decision(NamedTuple):
-    """The checkpoint to ask, or the ensemble, and why."""
+    """Which checkpoint or ensemble answers a picture, and why."""
 
     checkpoint: Checkpoint | Ensemble
     routing: Routing | None = None
+    """What the answer says about the choice; None where the caller named a model without a budget."""
     predicted_s: float | None = None
-    """From the decision until the answer."""
+    """The predicted time from the decision until the answer; None if nothing is known."""
     snapshot: Snapshot | None = None
+    """The state of the checkpoint that the prediction rests on."""
     safety: float = 1.0
-    """Of the prediction."""
+    """The safety factor of the prediction."""
     routed_for: str = "named"
-    """Named by the caller, the most accurate there is, or what is in the way of a more accurate one."""
+    """The metrics' label: ``named`` by the caller, ``most accurate``, or what is in the way of a more accurate one."""
     accuracy_debt: float | None = None
     """Top-1 percentage points that were lost to the load; None where there was no choice."""
     trial_s: float | None = None
-    """Of a picture that is let in on trial: what it may take, from the decision until the answer."""
+    """If the picture is admitted on trial: the time that it may take, from the decision until the answer."""
 
 
 class Fit(NamedTuple):
@@ -90,12 +93,15 @@ class Fit(NamedTuple):
 
     candidate: Candidate
     rejected: Rejection | None
+    """What is in the way; None if the candidate fits."""
     predicted_s: float | None
+    """From the decision until the answer; None if it was not predicted."""
     trial: bool = False
-    """It fits by its profile alone, and is let in on trial: ``predicted_s`` is the profile's."""
+    """Whether the candidate fits by its profile alone, so that a picture is admitted on trial; ``predicted_s`` is then
+    the profile's."""
 
 
 def milliseconds(seconds: float) -> str:
-    """For people."""
+    """Milliseconds as text for people: three digits below 10 ms, none after the point above."""
     number = seconds * 1000
     return f"{number:.0f} ms" if number >= 10 else f"{number:.3g} ms"

@@ -1,9 +1,8 @@
 """An ensemble: checkpoints of one label set, ``ensemble:googlenet,inception_v2``, whose probabilities are averaged.
 
-AlexNet's authors averaged seven networks (Krizhevsky et al. 2012, section 6), GoogLeNet's seven too (Szegedy et al.
-2014, section 7): networks that err on different pictures are right together more often than each alone. Here it is
-named by the caller, never picked by the router, and takes what its members take.
-``inference/ensemble.py`` predicts with one.
+The authors of AlexNet (Krizhevsky et al. 2012, section 6) and of GoogLeNet (Szegedy et al. 2014, section 7) averaged
+seven networks each: networks that err on different pictures are right more often together than alone. A caller names
+an ensemble; the router never picks one. ``inference/ensemble.py`` predicts with it.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ LEAST_MEMBERS, MOST_MEMBERS = 2, 8
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Loadable checkpoints of one label set, in the caller's order. What it has in common with a checkpoint has the
-    same name."""
+    """Loadable checkpoints of one label set, in the caller's order. Its properties have the names of a checkpoint's, so
+    that both can be decided on and answered with."""
 
     members: tuple[Checkpoint, ...]
 
@@ -43,12 +42,12 @@ class Ensemble:
 
     @property
     def trained(self) -> bool:
-        """Whether all are."""
+        """Whether all members are trained."""
         return all(member.trained for member in self.members)
 
     @property
     def top1(self) -> None:
-        """Unknown: the best member's promises nothing for an average, better as that mostly is."""
+        """Unknown: the members' accuracies do not tell the average's, which nobody measured."""
         return
 
     @property
@@ -57,5 +56,5 @@ class Ensemble:
 
 
 def members_of(checkpoint: Checkpoint | Ensemble) -> tuple[Checkpoint, ...]:
-    """What has to be loaded."""
+    """The checkpoints that have to be loaded: an ensemble's members, or the checkpoint itself."""
     return checkpoint.members if isinstance(checkpoint, Ensemble) else (checkpoint,)

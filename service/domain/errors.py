@@ -1,4 +1,4 @@
-"""What can go wrong, where it does, and the one table that turns it into an answer.
+"""The errors of the service, where they are raised, and the one table that turns each into a status and a problem.
 
     a request meets      raises                                        status
     its parameters       BadParameterError                             400
@@ -18,10 +18,10 @@
     the device           OutOfDeviceMemoryError, MemoryLimitError      503
     an unload            InUseError                                    409
     a service not ready  NotReadyError                                 503
-    a bug of ours        anything else                                 500
+    a defect             any other exception                           500
 
-Inside a process these are raised. Between processes, and in the entries of a bulk answer, they are values:
-``Failure``. Both end in ``problem_document``.
+Inside a process these are raised. Between processes, and in the entries of a bulk answer, an error is a value, a
+``Failure``. ``problem_document`` is the body of the answer for both.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ class BadParameterError(ValueError):
 
 
 class BadBodyError(ValueError):
-    """Broken JSON, base64 or multipart."""
+    """The body is broken JSON, base64 or multipart."""
 
 
 class NoPictureError(ValueError):
-    """An empty body, or a multipart body without a file."""
+    """The body is empty, or multipart without a file."""
 
 
 class BodyTooLargeError(ValueError):
-    """More bytes than the limit."""
+    """The body has more bytes than the limit."""
 
 
 class BodyTooSlowError(ValueError):
-    """A body that arrives more slowly than it must."""
+    """The body arrives more slowly than the service allows."""
 
 
 class ForbiddenError(PermissionError):
@@ -67,8 +67,8 @@ class NoModelFitsError(ValueError):
     """No checkpoint can meet what the caller asked for, whatever the load.
 
     Args:
-        text: for the caller; names what comes nearest.
-        considered: what is in the way of each.
+        text: for the caller; names the checkpoint that comes nearest.
+        considered: what is in the way of each checkpoint.
     """
 
     def __init__(self, text: str, considered: Sequence[Considered] = ()) -> None:
@@ -77,11 +77,11 @@ class NoModelFitsError(ValueError):
 
 
 class OverloadedError(RuntimeError):
-    """It could be done, but not now: the queue is full, or too long for the deadline.
+    """The request could be answered, but not now: the queue is full, or too long for the deadline.
 
     Args:
         text: for the caller.
-        retry_after_s: when there should be room, at the rate at which the queue drains now.
+        retry_after_s: seconds after which the caller should send the request again.
         considered: what is in the way of each checkpoint, if there was a choice.
     """
 
@@ -96,16 +96,16 @@ class MemoryLimitError(MemoryError):
 
 
 class OutOfDeviceMemoryError(MemoryError):
-    """A network, or one picture in it, does not fit into the device's memory. The text says what to do.
+    """A network, or a forward pass of one picture, does not fit into the device's memory. The text says what to do.
 
     Args:
-        what: subject and verb, as in "the weights do".
+        what: the text's subject and verb, such as "the weights do".
     """
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what} not fit into the device's memory beside what is there: serve fewer models on this device, end "
-            "what else runs on it, or set TOPFIVE_PRECISION=bfloat16 or TOPFIVE_DEVICE=cpu"
+            f"{what} not fit into the device's free memory: serve fewer models on this device, end other programs "
+            "that use it, or set TOPFIVE_PRECISION=bfloat16 or TOPFIVE_DEVICE=cpu"
         )
 
 
@@ -114,8 +114,8 @@ class LoadFailedError(RuntimeError):
 
     Args:
         text: for the caller.
-        retry_after_s: when the next try may be made; None if that takes another file.
-        slug: the kind of problem, where there is a more telling one than that of this class.
+        retry_after_s: seconds until the next attempt; None if no attempt can succeed with this file.
+        slug: the kind of problem, where one is more specific than ``load-failed``.
     """
 
     def __init__(self, text: str, retry_after_s: float | None, slug: str | None = None) -> None:
@@ -125,7 +125,7 @@ class LoadFailedError(RuntimeError):
 
 
 class InUseError(RuntimeError):
-    """A checkpoint that is to be unloaded has requests in flight, or is pinned."""
+    """A checkpoint cannot be unloaded because it has requests in flight or is pinned."""
 
 
 class DeadlineMissedError(RuntimeError):
@@ -138,7 +138,7 @@ class NotReadyError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One kind of problem: a row of the table. Its URI is ``/problems/<slug>``, which clients switch on."""
+    """One kind of problem, a row of the table. Clients switch on its URI, ``/problems/<slug>``."""
 
     slug: str
     status: int
@@ -247,7 +247,7 @@ class Failure:
     detail: str
     extras: dict[str, Any] = field(default_factory=dict)
     model: str | None = field(default=None, compare=False)
-    """What was asked for the prediction, if that was decided already."""
+    """The model that the router had decided on, if it had."""
 
     @property
     def problem(self) -> Problem:
@@ -259,7 +259,7 @@ class Failure:
 
 
 def failure_of(error: Exception) -> Failure:
-    """Looks an exception up in the table; one that is not there is a defect of ours, whose text stays here."""
+    """An exception as a value, by the table. One that is not in the table is a defect, whose text no client sees."""
     for kind in type(error).__mro__:
         row = TABLE.get(kind)
         if row is not None:
@@ -277,17 +277,17 @@ def known_failure(error: Exception) -> Failure:
 
 
 def of_a_load(outcome: object) -> bool:
-    """Whether it is the failure of a load: another checkpoint may answer instead."""
+    """Whether a load failed, so that another checkpoint may answer instead."""
     if not isinstance(outcome, Failure):
         return False
     if outcome.slug in (LOAD_FAILED, TABLE[WrongWeightsError].slug, TABLE[WeightsMissingError].slug):
         return True
-    # Of other ways to run out of memory nobody knows when to come back.
+    # Memory that runs out in a forward pass has the same slug, but no time to come back.
     return outcome.slug == OUT_OF_MEMORY.slug and "retry_after_ms" in outcome.extras
 
 
 def problem_document(failure: Failure) -> dict[str, Any]:
-    """RFC 9457's members, and what the kind of problem adds to them."""
+    """The members of RFC 9457's problem document, and those that the kind of problem adds."""
     problem = failure.problem
     return {
         "type": problem.type,

@@ -1,4 +1,4 @@
-"""What became of a request or a picture, in the words of metrics, logs and traces."""
+"""The outcome of a request or of a picture, in the labels of metrics, logs and traces."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from typing import NamedTuple
 
 from service.domain.errors import PROBLEMS
 
+#: Labels for the model: none was named or decided on; the pictures of one request had several.
 NO_MODEL, SEVERAL = "none", "several"
+#: Labels for the reason, beside the slugs of problems: answered; some pictures of the request failed; the caller left.
 OK, PARTIAL, GONE = "ok", "partial", "gone"
-#: Nobody is there to read the answer; the status is what proxies log for this.
+#: The status that proxies log for a caller who left before the answer.
 GONE_STATUS = 499
 _STATUS = {OK: 200, PARTIAL: 200, GONE: GONE_STATUS, **{slug: problem.status for slug, problem in PROBLEMS.items()}}
 
 
 class Outcome(NamedTuple):
-    """What became of a request, or of one of its pictures, in labels."""
+    """The labels for a request, or for one of its pictures."""
 
     model: str
-    """As an answer has it. An ensemble's members are for logs and traces; metrics count all ensembles as one."""
+    """The model as an answer names it: an ensemble with its members, although metrics count all ensembles as one."""
     reason: str
+    """``ok``, ``partial``, ``gone`` or the slug of a problem."""
 
 
 def status_of(reason: str) -> int:
-    """The HTTP status that an outcome is answered with."""
+    """The HTTP status of an outcome's reason."""
     return _STATUS[reason]
 
 
 def summary(pictures: Sequence[Outcome]) -> Outcome:
-    """Of a bulk request, which is answered with 200 whatever became of its pictures."""
+    """The outcome of a bulk request, whose status is 200 whatever the outcomes of its pictures."""
     models = {picture.model for picture in pictures}
     right = all(picture.reason == OK for picture in pictures)
     return Outcome(models.pop() if len(models) == 1 else SEVERAL, OK if right else PARTIAL)

@@ -1,5 +1,5 @@
-"""Where predictors live, as the router, the classifier and HTTP see it. ``runtime/placement.py`` has them in this
-process, ``cluster/remote.py`` in deployments of Ray Serve."""
+"""Placement: the protocol behind which predictors live, in this process (``runtime/placement.py``) or in deployments
+of Ray Serve (``cluster/remote.py``). The router, the classifier and HTTP know no more than this."""
 
 from __future__ import annotations
 
@@ -14,29 +14,39 @@ from service.domain.snapshot import DeviceLoad, Snapshot
 
 
 class Predicts(Protocol):
-    """What the HTTP layer needs of a predictor, wherever it is."""
+    """One checkpoint, or one ensemble, that can be asked for predictions."""
 
-    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure: ...
+    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
+        """Classifies one picture.
+
+        Args:
+            image: the bytes of an encoded picture.
+            deadline: when the answer is due, on the service's monotonic clock.
+            whole: whether the prediction has the probabilities of all classes (``distribution``).
+        """
+        ...
 
 
 class Memory(NamedTuple):
-    """A device's ledger: bytes."""
+    """The ledger of a device's memory, in bytes."""
 
     device: str
     limit: int
+    """What all loaded checkpoints may hold together."""
     held: int
+    """What they hold now."""
 
 
 class Survey(NamedTuple):
-    """Checkpoints and the load of their devices, as the router takes them."""
+    """The state of checkpoints and devices at one moment, on which the router decides."""
 
     snapshots: list[tuple[Checkpoint, Snapshot | None]]
-    """None where nothing is known of a checkpoint, or nobody is there to serve it."""
+    """Each checkpoint with its snapshot; None where nothing is known of it, or nothing serves it."""
     load: DeviceLoad
 
 
 class Placement(Protocol):
-    """What the HTTP layer needs of all of them."""
+    """Where the predictors of all checkpoints live."""
 
     def predictor(self, checkpoint: Checkpoint) -> Predicts:
         """The predictor that serves a loadable checkpoint."""
@@ -47,30 +57,35 @@ class Placement(Protocol):
         ...
 
     def serves(self, checkpoint: Checkpoint) -> bool:
-        """Whether the router may pick this loadable checkpoint: it has a place, and no failed load keeps it waiting."""
+        """Whether the router may pick this loadable checkpoint: something hosts it, and it is not waiting for another
+        attempt after a load that failed."""
         ...
 
     def failure(self, checkpoint: Checkpoint) -> LoadFailedError | None:
-        """Why the last load of this loadable checkpoint failed; None where it did not."""
+        """Why the last load of this loadable checkpoint failed; None if it succeeded, or there was none."""
         ...
 
     def check_ready(self) -> None:
-        """Raises NotReadyError, saying what is still being done, until the service is ready, and when it stops.
-        LoadFailedError where nothing of what is to be served could be loaded."""
+        """Returns if the service is ready.
+
+        Raises:
+            NotReadyError: it is starting, and the text says what it is doing; or it is stopping.
+            LoadFailedError: none of the checkpoints that it should serve could be loaded.
+        """
         ...
 
     def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
-        """How checkpoints stand now, for a picture of that size with that deadline."""
+        """Takes snapshots of checkpoints for a picture with this many encoded bytes and this deadline."""
         ...
 
     def memory(self) -> list[Memory]:
-        """The ledgers."""
+        """The memory ledger of each device."""
         ...
 
     async def load(self, checkpoint: Checkpoint) -> Failure | None:
-        """Loads a checkpoint, unless it is loaded. Errors are values, as a prediction's are."""
+        """Loads a checkpoint unless it is loaded. Returns an error as a value, as predictions do."""
         ...
 
     async def unload(self, checkpoint: Checkpoint, *, wait: bool) -> Failure | None:
-        """Gives a checkpoint's memory back, at once or once its requests are answered."""
+        """Frees a checkpoint's memory; with ``wait``, after the requests in flight, else only if there are none."""
         ...

@@ -1,4 +1,4 @@
-"""What a caller asks for with a picture: the query parameters of ``POST /classify`` and ``POST /route``."""
+"""The query: what a caller asks for with a picture, in whatever protocol."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.checkpoints.labels import LABEL_SETS
+from service.domain.prediction import MAX_K
 
 
 def _label_set(name: str) -> str:
@@ -26,7 +27,7 @@ Finite = Annotated[float, AfterValidator(_finite)]
 
 
 class Query(BaseModel):
-    """Query parameters of ``POST /classify`` and ``POST /route``. One that is not here is an error."""
+    """The query parameters of ``POST /classify`` and ``POST /route``. Any other parameter is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,8 +58,9 @@ class Query(BaseModel):
     strict: bool = Field(
         True, description="Whether a named model that cannot meet the budget is refused; false: it answers anyway."
     )
-    k: int = Field(5, ge=1, le=10, description="How many labels to answer with.")
+    k: int = Field(5, ge=1, le=MAX_K, description="How many labels to answer with.")
 
     @property
     def has_budget(self) -> bool:
+        """Whether the caller stated a budget of any kind."""
         return self.latency_ms is not None or self.memory_mb is not None or self.min_top1 is not None

@@ -1,8 +1,8 @@
-"""Quiet: for how long nobody has used a checkpoint, and how much of what was learned before still counts.
+"""Quiet: how long a checkpoint has been unused, and how much of what was learned before still counts.
 
-What forward passes and decoding take is learned while a checkpoint is used, under the load of that time. When the load
-has gone it is no longer true, and where it keeps every picture away nobody would find that out. So it counts in full
-while pictures are in flight, and less and less, down to nothing, once there are none.
+The service learns how long forward passes and decoding take while a checkpoint is in use, under the load of that time.
+Once the load has gone, what was learned is wrong; and if it makes the router refuse every picture, nothing corrects it.
+So it counts in full while pictures are in flight, and fades to nothing once there are none.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-#: A pause this long between two pictures is no sign that the load has gone.
+#: A pause of up to this many seconds between two pictures does not count as quiet.
 _PAUSE_S = 1.0
-#: After so many more seconds without a picture, nothing that was learned counts any more.
+#: After this many further seconds without a picture, what was learned no longer counts.
 _FORGOTTEN_AFTER_S = 3.0
-#: What was learned fades in so many steps, since each step makes a new forecast necessary.
+#: What was learned fades in this many steps, because each step costs a new forecast.
 _STEPS = 16
 
 
@@ -38,27 +38,27 @@ class Quiet:
 
     @property
     def seconds(self) -> float:
-        """All quiet time so far, the short pauses left out. It stands still while pictures are in flight."""
+        """All quiet time so far, without short pauses. It does not grow while pictures are in flight."""
         if self._in_flight:
             return self._before_s
         return self._before_s + max(0.0, self._clock() - self._since - _PAUSE_S)
 
     def begin(self) -> None:
-        """Notes that a picture has come; ``end`` must follow."""
+        """Notes that a picture has arrived; ``end`` must follow."""
         self._before_s = self.seconds
         self._in_flight += 1
 
     def end(self) -> None:
-        """Notes that a picture has been answered, refused or given up."""
+        """Notes that a picture was answered, refused or given up."""
         self._in_flight -= 1
         self._since = self._clock()
 
     def touch(self) -> None:
-        """Notes a use that is over already, for whoever learns without following pictures."""
+        """Notes a use that is already over, for a learner that does not follow each picture."""
         self.begin()
         self.end()
 
     def kept(self, seconds: float) -> float:
-        """How much still counts, from 1 down to 0, of what was learned when ``self.seconds`` was ``seconds``."""
+        """The share, from 1 down to 0, that still counts of what was learned when ``self.seconds`` was ``seconds``."""
         left = 1.0 - (self.seconds - seconds) / _FORGOTTEN_AFTER_S
         return 0.0 if left <= 0 else -(-left * _STEPS // 1) / _STEPS

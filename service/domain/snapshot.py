@@ -1,4 +1,4 @@
-"""What the router is given and what it gives: budgets, how checkpoints stand, the load, a decision. Plain data."""
+"""The state of checkpoints and devices at the moment of a decision. Plain data."""
 
 from __future__ import annotations
 
@@ -11,73 +11,76 @@ from service.domain.ensemble import Ensemble
 
 
 class Snapshot(NamedTuple):
-    """What a checkpoint takes, by its profile, and what it has to do now."""
+    """How long a checkpoint, or an ensemble, takes for one picture, and what it has to do now."""
 
     forward_s: tuple[float, ...]
-    """A forward pass by batch size, at the 95th percentile; [0] is unused and the last is the largest batch."""
+    """The 95th percentile of a forward pass by batch size; [0] is unused, and the last is the largest batch."""
     decode_s: float
+    """Decoding the picture."""
     footprint_bytes: int
     device: str = ""
-    """Checkpoints of one device take turns."""
+    """Checkpoints on one device take turns."""
     ahead: int = 0
-    """Pictures that wait or are being decoded, and would go before the one that is to be decided on."""
+    """Pictures that wait or are being decoded and have an earlier deadline than the one that is decided on."""
     queued: int = 0
-    """All that wait or are being decoded."""
+    """All pictures that wait or are being decoded."""
     max_queue: int = 512
     load_s: float = 0.0
-    """Until it is in memory, the loads before its own among it; 0 if it is."""
+    """Until the checkpoint is in memory, including the loads before its own; 0 if it is in memory."""
     spread: float = 1.0
     """The 95th percentile of a forward pass over its mean."""
     profiled_decode_s: float = 0.0
-    """Decoding by the profile alone, whatever was learned since; 0 where it does not tell."""
+    """Decoding the picture by the profile alone, without what was learned since; 0 if it was not measured."""
     profiled_forward_s: float = 0.0
-    """The 95th percentile of a forward pass of one picture by the profile alone; 0 where there is none."""
+    """The 95th percentile of a forward pass of one picture by the profile alone; 0 if there is no profile."""
     fits: bool = True
-    """Whether the device's memory limit has room for it, whatever else is unloaded."""
+    """Whether the device's memory limit has room for it once everything else is unloaded."""
     members: tuple[Snapshot, ...] = ()
-    """Of an ensemble; the rest is theirs together."""
+    """The members' snapshots, if this is an ensemble's; the other fields are theirs combined."""
 
     @property
     def parts(self) -> tuple[Snapshot, ...]:
-        """The members of an ensemble, or itself."""
+        """An ensemble's members, or this snapshot alone."""
         return self.members or (self,)
 
     @property
     def by_device(self) -> dict[str, list[Snapshot]]:
-        """The members, or itself, by their devices: who takes turns with whom."""
+        """The parts by device: those of one device take turns."""
         return _by_device(self.parts)
 
     @property
     def alone_s(self) -> float:
-        """One picture with empty queues, the network in memory, by the profile alone: what no load changes. 0 where
-        nothing was measured."""
+        """The time for one picture by the profile alone, with empty queues and the network in memory, whatever the
+        load; 0 if nothing was measured."""
         return self.profiled_decode_s + self.profiled_forward_s
 
     @property
     def per_picture_s(self) -> float:
-        """Device time of a picture in the largest batch, on average."""
+        """The mean device time of a picture in the largest batch."""
         return self.mean_s(len(self.forward_s) - 1) / (len(self.forward_s) - 1)
 
     def batches_s(self, pictures: int) -> float:
-        """Device time of so many in batches as large as possible, on average."""
+        """The mean device time of this many pictures, in batches as large as possible."""
         largest = len(self.forward_s) - 1
         full, rest = divmod(pictures, largest)
         return full * self.mean_s(largest) + self.mean_s(rest)
 
     @property
     def takes_s(self) -> float:
-        """By how much one more picture delays those who go after it."""
+        """How many seconds one more picture delays the pictures behind it."""
         return self.batches_s(self.ahead + 1) - self.batches_s(self.ahead)
 
     def mean_s(self, batch_size: int) -> float:
-        """Of a forward pass: what counts where many follow each other."""
+        """The mean of a forward pass, which counts where many follow each other."""
         return self.forward_s[batch_size] / self.spread
 
 
 def combined(members: Sequence[Snapshot]) -> Snapshot:
-    """How an ensemble stands. Its members decode at once and compute in turn: on one device it takes the sum of what
-    they take; on several, what the slowest device takes. Memory is the sum, whether or not all must be there at once:
-    where there is no room for that, they are loaded one after the other.
+    """The snapshot of an ensemble.
+
+    The members decode at the same time and compute in turn: on one device an ensemble takes the sum of their times, on
+    several the time of the slowest device. Its footprint is the sum, although the members are loaded one after the
+    other where there is no room for all at once.
 
     Args:
         members: at least one.
@@ -111,23 +114,23 @@ def _by_device(members: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:
 
 
 class Candidate(NamedTuple):
-    """What may answer with the label set that is asked for."""
+    """A checkpoint or an ensemble that may answer with the label set that is asked for."""
 
     checkpoint: Checkpoint | Ensemble
     snapshot: Snapshot | None
-    """None where nothing is known, or nobody is there to serve it."""
+    """None where nothing is known of it, or nothing serves it."""
     safety: float = 1.0
-    """By which its predictions are multiplied before they are held against a budget."""
+    """The factor by which its predictions are multiplied before they are compared with a budget."""
     trial: bool = False
-    """Whether a picture may be let in on trial, against predictions that nobody has tried of late."""
+    """Whether a picture may be admitted on trial, although predictions that were not tested of late refuse it."""
 
 
 class DeviceLoad(NamedTuple):
-    """What the devices have to do now."""
+    """The work that the devices have now."""
 
     busy: Mapping[str, float] = MappingProxyType({})
-    """Seconds until each is through with the batch that it computes."""
+    """Seconds until each device finishes the batch that it computes."""
     waiting: Sequence[Snapshot] = ()
-    """Every checkpoint with a queue, of whatever label set: the candidates' own objects, where they are among them."""
+    """Every checkpoint that has a queue, of any label set. A candidate with a queue is here as the same object."""
     slack_s: Mapping[str, float] = MappingProxyType({})
-    """By how much those may be delayed, on each device, who were let in and would go after the picture."""
+    """How many seconds the admitted pictures with later deadlines may be delayed, by device."""

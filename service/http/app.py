@@ -17,7 +17,7 @@ from service.config.settings import Settings
 from service.domain.errors import TABLE
 from service.domain.placement import Placement
 from service.domain.query import Query
-from service.http.classify import ClassifyPath
+from service.http.classify import ClassifyEndpoint
 from service.http.docs_pages import add_docs_pages
 from service.http.metrics import add_metrics_paths
 from service.http.models import ModelPaths
@@ -59,7 +59,7 @@ def create_app(
     add_docs_pages(app)
     router = Router(catalogue, placement, settings)
     request_metrics = RequestMetrics(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
-    path = ClassifyPath(router, Classifier(router, placement, request_metrics), settings, request_metrics)
+    path = ClassifyEndpoint(router, Classifier(router, placement, request_metrics), settings, request_metrics)
     app.add_middleware(_ClassifyFirst, path=path)
     app.add_api_route(
         "/classify",
@@ -102,7 +102,7 @@ class _ClassifyFirst:
     """Middleware that answers ``POST /classify`` itself. FastAPI's routing, dependencies and exit stacks cost that path
     a third of its time, and it needs none of them. The route stays for the documentation and for other methods."""
 
-    def __init__(self, app: ASGIApp, path: ClassifyPath) -> None:
+    def __init__(self, app: ASGIApp, path: ClassifyEndpoint) -> None:
         self._app = app
         self._path = path
 

@@ -30,14 +30,14 @@ from service.telemetry.recorder import RequestMetrics
 from service.telemetry.tracing import RequestSpan, tracing
 
 
-class ClassifyPath:
-    """``POST /classify``.
+class ClassifyEndpoint:
+    """Answers ``POST /classify``. Lives on one event loop.
 
     Args:
         router: finds the candidates of a query.
         classifier: classifies one picture.
-        settings: the service's.
-        metrics: count what becomes of each request.
+        settings: the limit on the body, and whether accesses are logged.
+        metrics: count the outcome of each request.
         clock: seconds, monotonic, as deadlines are.
     """
 
@@ -58,19 +58,19 @@ class ClassifyPath:
         self._uploads = Uploads()
 
     async def classify(self, request: Request) -> Response:
-        """Read the query, read the body, find the candidates, classify each picture, answer."""
+        """Reads query and body, finds the candidates, classifies each picture, answers."""
         arrived = self._clock()
         self._metrics.arrived()
         span = None if self._tracing is None else self._tracing.request(request, arrived)
-        # A request that does not come to an end was cancelled: by us or by the server, since its client has gone.
+        # The outcome of a request that is cancelled, by the watch below or by the server, because its caller left.
         outcome, pictures, response = Outcome(NO_MODEL, GONE), list[Outcome](), Response(status_code=GONE_STATUS)
         try:
             query = read_query(Query, request.scope["query_string"])
             upload = await self._uploads.read(request.receive, self._settings.max_body_bytes)
-            # Budgets and timings begin here: how long a client takes to send its body is not the service's doing.
+            # Budgets and timings begin here: the time that a client takes to send its body is not the service's.
             arrived = upload.ended
             body = await read_body(upload, request.headers.get("content-type", ""))
-            # What is wrong with the query is wrong for all of its pictures.
+            # An error in the query fails the request, not each of its pictures.
             candidates = self._router.candidates(query, arrived)
             outcome = Outcome(NO_MODEL if query.model is None else _named(candidates), GONE)
             pictures = [outcome] * len(body.pictures)
@@ -103,11 +103,11 @@ class ClassifyPath:
         arrived: float,
         span: RequestSpan | None,
     ) -> list[Classified | Failure]:
-        """What becomes of each picture, in the body's order."""
+        """The result for each picture, in the body's order."""
         ones: list[Callable[[], Coroutine[Any, Any, Classified | Failure]]]
         ones = [partial(self._one, picture, query, candidates, arrived) for picture in body.pictures]
         if not body.bulk:
-            # A task for a lone picture would be one more turn of the event loop.
+            # A task for a single picture would cost one more turn of the event loop.
             return [await ones[0]()]
         if span is not None:
             model = NO_MODEL if query.model is None else _named(candidates)
@@ -126,7 +126,7 @@ class ClassifyPath:
 
 
 def outcome_of(result: Classified | Failure, named: str) -> Outcome:
-    """What became of a picture, in labels; ``named`` is the model where none was decided on."""
+    """The outcome of a picture; ``named`` is its model if the router decided on none."""
     if isinstance(result, Failure):
         return Outcome(result.model or named, result.slug)
     return Outcome(result.decision.checkpoint.model, OK)

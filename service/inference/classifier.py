@@ -1,6 +1,6 @@
-"""Classification: one picture and what its caller asks for in, one prediction or failure out.
+"""Classification of one picture: a decision of the router, then a prediction of the checkpoint that it names.
 
-Knows no protocol: HTTP, the command line and whatever comes beside them call ``Classifier.classify``.
+``Classifier.classify`` knows no protocol. Every protocol calls it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Classified(NamedTuple):
 
     prediction: Prediction
     decision: Decision
-    """Which checkpoint it was, and why."""
+    """Which checkpoint answered, and why."""
     total_s: float
-    """From the arrival of the picture's last byte on."""
+    """From the arrival of the picture's last byte until the prediction."""
 
 
 class Classifier:
-    """Classifies pictures, one at a call. Lives on one event loop.
+    """Classifies pictures, one per call. Lives on one event loop.
 
     Args:
         router: decides which checkpoint answers.
         placement: where the checkpoints are served.
-        metrics: count what becomes of each picture.
+        metrics: count the outcome of each picture.
         clock: seconds, monotonic, as deadlines are.
     """
 
@@ -60,20 +60,21 @@ class Classifier:
     async def classify(
         self, picture: bytes, query: Query, candidates: Sequence[Checkpoint] | Ensemble, arrived: float
     ) -> Classified | Failure:
-        """Classifies one picture. Errors are values, since the neighbours of a picture have answers of their own.
+        """Classifies one picture. Returns errors as values, since each picture of a request has its own answer.
 
         Args:
             picture: the bytes of an encoded picture.
             query: what the caller asks for.
             candidates: what ``router.candidates`` found for the query.
-            arrived: when the picture's last byte came, on the clock; budgets begin here.
+            arrived: when the picture's last byte arrived, on the clock; the budget begins here.
         """
         try:
             if isinstance(candidates, Ensemble):
-                # The members queue up a turn of the event loop after the decision.
+                # The members join their queues one turn of the event loop after the decision. The next ensemble is
+                # decided on after that, so that it sees them there.
                 async with self._one_at_a_time:
                     await asyncio.sleep(0)
-            # Nothing is awaited between the decision and the picture's place in the queue: the next decision sees it.
+            # Nothing is awaited between the decision and joining the queue, so that the next decision sees the picture.
             decision = self._router.decide(query, candidates, arrived, len(picture))
             done = await self._predict(picture, query, decision, arrived)
             if query.model is None and of_a_load(done):
@@ -88,8 +89,8 @@ class Classifier:
     async def _decide_again(
         self, picture: bytes, query: Query, decision: Decision, arrived: float, first: Classified | Failure
     ) -> Classified | Failure:
-        """Decides again without the checkpoints that could not be loaded, once for each such failure. Returns the first
-        failure where no other checkpoint can answer."""
+        """Decides again without the checkpoints that could not be loaded, until one answers. Returns the first failure
+        if no other checkpoint can answer."""
         done, tried = first, {decision.checkpoint.name}
         while of_a_load(done):
             try:
@@ -108,10 +109,10 @@ class Classifier:
 
     async def _predict(self, picture: bytes, query: Query, decision: Decision, arrived: float) -> Classified | Failure:
         decided = self._clock()
-        serving = predictor(self._placement, decision.checkpoint)
+        serving = predictor(self._placement, decision.checkpoint, self._clock)
         self._metrics.routed(decision)
         allowed_s = self._router.allowed_s(query)
-        with self._router.let_in(decision, arrived + allowed_s):
+        with self._router.admit(decision, arrived + allowed_s):
             outcome = await serving.predict(picture, arrived + allowed_s)
         now = self._clock()
         reason = outcome.slug if isinstance(outcome, Failure) else OK

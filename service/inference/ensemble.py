@@ -1,15 +1,15 @@
-"""Predicting with an ensemble: its members are asked at once, and their probabilities averaged.
+"""Prediction with an ensemble: all members are asked at the same time, and their probabilities are averaged.
 
-Each member is its own predictor, with its own decoding (their crops differ), queue and batches, which it shares with
-whoever asks for it alone. They answer with whole distributions, since what is tenth for one may be first on average. If
-one fails, that is what became of the picture, and nobody waits for the others.
+Each member has its own predictor, with its own decoding (crops differ), queue and batches, which it shares with
+requests for that checkpoint alone. Members return whole distributions: a class that is tenth for one may be first on
+average. If one member fails, so does the ensemble, without waiting for the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,34 +24,37 @@ from service.domain.prediction import MAX_K, Prediction
 
 
 class Member(NamedTuple):
-    """What one network made of a picture."""
+    """The prediction of one member."""
 
     prediction: Prediction
     total_s: float
-    """Until it had, from the moment in which all were asked."""
+    """From the moment in which all members were asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Average(Prediction):
-    """The most probable classes by the average. Times are those of the member that was last, and ``batch_size`` is the
-    smallest that one of them was in."""
+    """The average of the members' predictions. The times are those of the slowest member, and ``batch_size`` is the
+    smallest of the members'."""
 
     members: tuple[Member, ...] = ()
 
 
 class Averaging:
-    """Serves an ensemble.
+    """Predicts with an ensemble.
 
     Args:
-        predictors: of its members.
+        predictors: one for each member.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, predictors: Sequence[Predicts]) -> None:
+    def __init__(self, predictors: Sequence[Predicts], clock: Callable[[], float] = time.monotonic) -> None:
         self._predictors = predictors
+        self._clock = clock
 
     async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
-        """As ``Predictor.predict``; a failure is a member's, of several the one with the longest ``Retry-After``."""
-        asked = [asyncio.create_task(_member(p, image, deadline)) for p in self._predictors]
+        """Classifies one picture, as ``Predicts`` says. A failure is a member's; of several, the one with the longest
+        time to come back."""
+        asked = [asyncio.create_task(self._ask(p, image, deadline)) for p in self._predictors]
         try:
             await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -66,16 +69,25 @@ class Averaging:
                 raise outcome
         return average([outcome for outcome in outcomes if isinstance(outcome, Member)])
 
+    async def _ask(self, predictor: Predicts, image: bytes, deadline: float) -> Member:
+        started = self._clock()
+        outcome = await predictor.predict(image, deadline, True)
+        if isinstance(outcome, Failure):
+            raise _MemberError(outcome)
+        return Member(outcome, self._clock() - started)
 
-def predictor(placement: Placement, checkpoint: Checkpoint | Ensemble) -> Predicts:
-    """What serves a checkpoint, or an ensemble."""
+
+def predictor(
+    placement: Placement, checkpoint: Checkpoint | Ensemble, clock: Callable[[], float] = time.monotonic
+) -> Predicts:
+    """The predictor that serves a checkpoint or an ensemble."""
     if isinstance(checkpoint, Ensemble):
-        return Averaging([placement.predictor(member) for member in checkpoint.members])
+        return Averaging([placement.predictor(member) for member in checkpoint.members], clock)
     return placement.predictor(checkpoint)
 
 
 def average(members: Sequence[Member]) -> Average:
-    """The mean of the members' distributions, in float64; of equals the lower class number comes first."""
+    """The mean of the members' distributions, in float64. Ties: the lower class number first."""
     distributions = np.stack([np.frombuffer(m.prediction.distribution or b"", np.float32) for m in members])
     mean: npt.NDArray[np.float64] = distributions.mean(axis=0, dtype=np.float64)
     order = np.argsort(-mean, kind="stable")[:MAX_K]
@@ -92,16 +104,8 @@ def average(members: Sequence[Member]) -> Average:
 
 
 class _MemberError(Exception):
-    """A member failed."""
+    """A member returned a failure. The exception ends the wait for the other members."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.slug)
         self.failure = failure
-
-
-async def _member(predicts: Predicts, image: bytes, deadline: float) -> Member:
-    started = time.monotonic()
-    outcome = await predicts.predict(image, deadline, True)
-    if isinstance(outcome, Failure):
-        raise _MemberError(outcome)
-    return Member(outcome, time.monotonic() - started)

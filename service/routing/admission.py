@@ -1,8 +1,9 @@
-"""Admission: how long a picture may be delayed that was let in, so that those who come later do not make it late.
+"""Admission: pictures that were admitted are not made late by pictures that arrive after them.
 
-The queues are earliest deadline first, so a picture that comes later may go first. Each picture that was let in has
-its slack: how much earlier than its deadline it is expected to be answered. A later picture with an earlier deadline
-takes its device time from the slack of everyone behind it; if one of them has less left than that, it is not let in.
+Queues run earliest deadline first, so a picture that arrives later may go first. Each admitted picture has its slack:
+how much earlier than its deadline it is expected to be answered. A later picture with an earlier deadline takes its
+device time from the slack of every picture behind it. If one of them has less slack than that, the later picture is
+not admitted.
 """
 
 from __future__ import annotations
@@ -13,38 +14,38 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True, order=True)
-class LetIn:
-    """A picture that was let in and is not answered yet."""
+class AdmittedPicture:
+    """A picture that was admitted and is not answered yet."""
 
     deadline: float
     slack_s: float = field(compare=False)
 
 
-class Admission:
-    """The pictures that were let in on one device. Lives on one event loop."""
+class AdmittedPictures:
+    """The admitted pictures of one device. Lives on one event loop."""
 
     def __init__(self) -> None:
-        self._let_in: list[LetIn] = []
+        self._pictures: list[AdmittedPicture] = []
 
     def slack_s(self, deadline: float) -> float:
         """The least slack of the pictures with later deadlines; infinite if there are none."""
-        return min((picture.slack_s for picture in self._let_in if picture.deadline > deadline), default=math.inf)
+        return min((picture.slack_s for picture in self._pictures if picture.deadline > deadline), default=math.inf)
 
-    def add(self, deadline: float, slack_s: float, device_s: float) -> LetIn:
-        """Lets a picture in; ``remove`` must follow.
+    def add(self, deadline: float, slack_s: float, device_s: float) -> AdmittedPicture:
+        """Admits a picture; ``remove`` must follow.
 
         Args:
             deadline: when it must be answered, on the clock of all deadlines.
             slack_s: how much earlier it is expected to be answered.
-            device_s: by how much it delays the pictures behind it.
+            device_s: how many seconds it delays the pictures behind it.
         """
-        for later in self._let_in:
+        for later in self._pictures:
             if later.deadline > deadline:
                 later.slack_s -= device_s
-        picture = LetIn(deadline, slack_s)
-        insort(self._let_in, picture)
+        picture = AdmittedPicture(deadline, slack_s)
+        insort(self._pictures, picture)
         return picture
 
-    def remove(self, picture: LetIn) -> None:
-        """Takes a picture out, whatever became of it."""
-        self._let_in = [other for other in self._let_in if other is not picture]
+    def remove(self, picture: AdmittedPicture) -> None:
+        """Removes a picture, whatever its outcome."""
+        self._pictures = [other for other in self._pictures if other is not picture]

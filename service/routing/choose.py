@@ -1,12 +1,12 @@
-"""Which checkpoint answers: a pure function of profiles, load and budget.
+"""Which checkpoint answers: a pure function of snapshots, load and budget.
 
-The caller says how long the answer may take, how much memory the network may need and how accurate it must be; the
-router picks the most accurate checkpoint of one label set that fits, as things stand. What is in the way of the others
-is said too. It has no memory: what keeps choices from flapping is the safety factor in the load, which
-``forecast.py`` raises when predictions were missed.
+A budget says how long the answer may take, how much memory the network may need and how accurate it must be. The most
+accurate checkpoint of one label set that fits answers, and the reasons against the others are listed. The function has
+no memory. What keeps its choices from flapping is each candidate's safety factor, which ``safety.py`` raises when
+predictions were missed.
 
-Predictions hold what was learned under load. Where they alone are in the way of a checkpoint whose device is idle, a
-picture is let in on trial: a prediction that keeps everybody away would never be found wrong.
+Predictions contain what was learned under load. If they alone refuse a checkpoint whose device is idle, a picture is
+admitted on trial: a prediction that refuses every picture would never be corrected.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ def choose(
     candidates: Sequence[Candidate], budget: Budget, load: DeviceLoad | None = None, *, named: bool = False
 ) -> Decision:
     """Picks the checkpoint with the highest top-1 accuracy whose predicted time and footprint are within the budget
-    and whose accuracy is at least ``min_top1``; of equals the faster, then the smaller.
+    and whose accuracy is at least ``min_top1``. Ties: the lower predicted time, then the smaller footprint.
 
     Args:
-        candidates: the checkpoints of one label set, or the one that was named.
+        candidates: the checkpoints of one label set, or the one candidate that the caller named.
         budget: what the caller allows.
-        load: what the devices have to do.
-        named: the caller named the one candidate, whose accuracy needs not be known then. An ensemble is always named.
+        load: the work that the devices have now.
+        named: whether the caller named the one candidate; its accuracy need not be known then. An ensemble is always
+            named.
 
     Raises:
         WeightsMissingError: none of the candidates is loadable.
-        NoModelFitsError: the profiles forbid it even with empty queues.
-        OverloadedError: it could, but not now.
+        NoModelFitsError: no candidate fits the budget, even with empty queues.
+        OverloadedError: a candidate could fit, but not now.
     """
-    predict = _Schedule(load or DeviceLoad())
-    fits = [_fit(candidate, budget, predict, named) for candidate in candidates]
+    queues = _DeviceQueues(load or DeviceLoad())
+    fits = [_fit(candidate, budget, queues, named) for candidate in candidates]
     fitting = [fit for fit in fits if fit.rejected is None]
     if not fitting:
         refuse(fits, budget)
@@ -50,26 +51,26 @@ def choose(
     answered_s = budget.gone_s + predicted_s
     reason = f"{why}, {milliseconds(answered_s)} predicted"
     if best.trial:
-        reason += " by the profile: on trial, since what was learned under load would refuse it"
+        reason += " by the profile (on trial: times that were learned under load would refuse it)"
     routing = Routing(reason=reason, predicted_ms=round(answered_s * 1000, 3), considered=considered(fits))
     trial_s = budget.latency_s if best.trial else None
     if named:
         return Decision(checkpoint, routing, predicted_s, trial_s=trial_s)
-    routed_for, accuracy_debt = _missed(fits, checkpoint.top1 or 0.0)
+    routed_for, accuracy_debt = _better(fits, checkpoint.top1 or 0.0)
     return Decision(
         checkpoint, routing, predicted_s, routed_for=routed_for, accuracy_debt=accuracy_debt, trial_s=trial_s
     )
 
 
 def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:
-    """Where the caller names neither model nor label set: imagenet1k if any such checkpoint is loadable, else cifar10;
-    mnist only when asked for, since nobody who posts a photograph wants to know which digit it is."""
+    """The label set for a query that names neither model nor labels: imagenet1k if such a checkpoint is loadable, else
+    cifar10 if one is. Never mnist: no caller who sends a photograph wants to know which digit it is."""
     loadable = {c.labels for c in checkpoints if c.state == "loadable"}
     return "cifar10" if "imagenet1k" not in loadable and "cifar10" in loadable else "imagenet1k"
 
 
-class _Schedule:
-    """Predicts when a picture that arrives now would be answered."""
+class _DeviceQueues:
+    """The queues of all devices, and when a picture that joins them now would be answered."""
 
     def __init__(self, load: DeviceLoad) -> None:
         self._busy = load.busy
@@ -82,26 +83,27 @@ class _Schedule:
         self._counted = {id(snapshot) for snapshot in load.waiting}
         self._slack_s = load.slack_s
 
-    def __call__(self, snapshot: Snapshot) -> float:
-        """The load of what is not in memory; decoding, or the wait for the device if that is longer: for the batch
-        that is being computed and all that goes before, on average; and its own batch at the 95th percentile."""
+    def predicted_s(self, snapshot: Snapshot) -> float:
+        """Seconds until the answer. The sum of three times: loading what is not in memory; decoding, or the wait for
+        the device if that is longer; and the picture's own batch at the 95th percentile. The wait is for the batch that
+        is being computed and for all pictures ahead, at their means."""
         if snapshot.members:
-            return max(self._in_turn(some) for some in snapshot.by_device.values())
+            return max(self._members_s(some) for some in snapshot.by_device.values())
         forward_s = snapshot.forward_s
-        # Those of its own queue that share its batch are computed with it.
+        # Pictures of the same queue that share its batch are computed with it.
         shared = snapshot.ahead % (len(forward_s) - 1)
         ahead_s = self._ahead.get(snapshot.device, 0.0) - snapshot.mean_s(shared)
         if id(snapshot) not in self._counted:
             ahead_s += snapshot.batches_s(snapshot.ahead)
         wait_s = self._busy.get(snapshot.device, 0.0) + ahead_s
         if wait_s < snapshot.decode_s:
-            # The device does not wait for it: a batch that should go after it begins while it is being decoded.
+            # The device does not wait for the decoding: a batch with a later deadline may begin meanwhile.
             wait_s += self._next.get(snapshot.device, 0.0)
         return snapshot.load_s + max(snapshot.decode_s, wait_s) + forward_s[shared + 1]
 
-    def _in_turn(self, members: Sequence[Snapshot]) -> float:
-        """The same of an ensemble's members on one device: they wait for what is ahead of them together, and each
-        computes a batch of its own after the other."""
+    def _members_s(self, members: Sequence[Snapshot]) -> float:
+        """The same for an ensemble's members on one device: they wait once for all pictures ahead of them, and compute
+        a batch each, one after the other."""
         device = members[0].device
         shared = [snapshot.ahead % (len(snapshot.forward_s) - 1) for snapshot in members]
         ahead_s = self._ahead.get(device, 0.0)
@@ -114,13 +116,13 @@ class _Schedule:
         return sum(s.load_s for s in members) + max(decode_s, wait_s) + own_s
 
     def idle(self, snapshot: Snapshot) -> bool:
-        """Whether nothing is in flight on its devices."""
+        """Whether no picture is in flight on the snapshot's devices."""
         devices = snapshot.by_device
         queued = any(self._ahead.get(device) or self._next.get(device) for device in devices)
         return not (snapshot.queued or queued or any(self._busy.get(device) for device in devices))
 
-    def can_be_spared(self, snapshot: Snapshot) -> bool:
-        """Whether those who go after it can wait so long."""
+    def can_wait(self, snapshot: Snapshot) -> bool:
+        """Whether the admitted pictures behind this one have enough slack for it."""
         if snapshot.members:
             takes_s = {device: sum(s.takes_s for s in some) for device, some in snapshot.by_device.items()}
             return all(took <= self._slack_s.get(device, math.inf) for device, took in takes_s.items())
@@ -128,7 +130,7 @@ class _Schedule:
         return slack_s == math.inf or snapshot.takes_s <= slack_s
 
 
-def _fit(candidate: Candidate, budget: Budget, predict: _Schedule, named: bool) -> Fit:
+def _fit(candidate: Candidate, budget: Budget, queues: _DeviceQueues, named: bool) -> Fit:
     checkpoint, snapshot = candidate.checkpoint, candidate.snapshot
     if checkpoint.state != "loadable":
         return Fit(candidate, "weights missing", None)
@@ -139,26 +141,26 @@ def _fit(candidate: Candidate, budget: Budget, predict: _Schedule, named: bool) 
         return Fit(candidate, "accuracy", None)
     if snapshot is None:
         return Fit(candidate, "overloaded", None)
-    predicted_s = predict(snapshot)
+    predicted_s = queues.predicted_s(snapshot)
     if not snapshot.fits or (budget.memory_bytes is not None and snapshot.footprint_bytes > budget.memory_bytes):
         return Fit(candidate, "memory", predicted_s)
-    # Only what the profile forbids is forbidden for good.
+    # "latency" means never, so it rests on the profile alone, and not on the load or what was learned.
     if snapshot.alone_s * LEAST_SAFETY > budget.whole_s:
         return Fit(candidate, "latency", snapshot.alone_s)
-    if snapshot.queued >= snapshot.max_queue or not predict.can_be_spared(snapshot):
+    if snapshot.queued >= snapshot.max_queue or not queues.can_wait(snapshot):
         return Fit(candidate, "overloaded", predicted_s)
     if predicted_s * candidate.safety <= budget.latency_s:
         return Fit(candidate, None, predicted_s)
     profiled_s = snapshot.load_s + snapshot.alone_s
-    if candidate.trial and predict.idle(snapshot) and profiled_s * LEAST_SAFETY <= budget.latency_s:
+    if candidate.trial and queues.idle(snapshot) and profiled_s * LEAST_SAFETY <= budget.latency_s:
         return Fit(candidate, None, profiled_s if snapshot.alone_s else predicted_s, trial=True)
     return Fit(candidate, "overloaded", predicted_s)
 
 
-def _missed(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
-    """What is in the way of the most accurate checkpoint, if that is not the one with this accuracy, and by how much
-    queues alone made the choice worse."""
-    # Of equals the faster answers, which costs nobody anything; and what nobody put here is in nobody's way.
+def _better(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
+    """Why no checkpoint with a higher accuracy than ``top1`` was picked, and how many percentage points the load cost:
+    the labels ``routed_for`` and ``accuracy_debt`` of a decision."""
+    # A checkpoint without weights is not counted: the operator did not install it.
     better = [
         (fit.candidate.checkpoint.top1 or 0.0, _in_the_way(fit))
         for fit in fits
@@ -171,7 +173,8 @@ def _missed(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
 
 
 def _in_the_way(fit: Fit) -> str:
-    """For the metrics: what would have to be loaded first, or has nobody to serve it, is not the queue's doing."""
+    """The metrics' label for what rejected a checkpoint. One that is not in memory, or that nothing serves, is
+    ``not loaded``: queues are not the reason."""
     snapshot = fit.candidate.snapshot
     absent = fit.rejected == "overloaded" and (snapshot is None or snapshot.load_s > 0)
     return "not loaded" if absent else str(fit.rejected)

@@ -1,4 +1,4 @@
-"""What ``model=`` names: a checkpoint or an ensemble, found in the catalogue."""
+"""Lookup of what ``model=`` names: a checkpoint or an ensemble of the catalogue."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from service.domain.errors import BadParameterError
 def find(
     catalogue: Catalogue, model: str, labels: str | None = None, serves: Callable[[Checkpoint], bool] | None = None
 ) -> Checkpoint | Ensemble:
-    """What ``model`` stands for: an ensemble, or else a checkpoint, as ``Catalogue.find`` has it.
+    """The ensemble or the checkpoint that ``model`` names.
+
+    Args:
+        catalogue: the checkpoints of this machine.
+        model: a variant, an alias, ``variant@label_set``, or ``ensemble:NAME,NAME``.
+        labels: the label set, if the caller states one.
+        serves: whether a checkpoint can be served now, as for ``Catalogue.find``.
 
     Raises:
-        UnknownModelError: no such variant, or it has no checkpoint for that label set.
-        BadParameterError: too few members or too many, one twice, or no label set that all of them have.
+        UnknownModelError: there is no such variant, or it has no checkpoint for that label set.
+        BadParameterError: an ensemble has too few or too many members, one twice, or no label set that all share.
         WeightsMissingError: weights are not on this machine.
     """
     if model.startswith(PREFIX):
@@ -32,12 +38,10 @@ def find(
 def find_ensemble(
     catalogue: Catalogue, model: str, labels: str | None = None, serves: Callable[[Checkpoint], bool] | None = None
 ) -> Ensemble:
-    """The ensemble that ``model`` names.
+    """The ensemble that ``model`` names. Arguments and errors are those of ``find``.
 
-    Its label set is ``labels``, or the one that a member is written with (``googlenet@cifar10``); else the first of
-    ``LABEL_SETS`` for which all members are loadable, and can be served.
-
-    Raises: as ``find``.
+    Its label set is ``labels``, or the one that is written after a member's name (``googlenet@cifar10``); else the
+    first of ``LABEL_SETS`` for which all members are loadable and can be served.
     """
     names = model.removeprefix(PREFIX).split(",")
     _check_names(model, names)
@@ -45,9 +49,7 @@ def find_ensemble(
         catalogue.find(name, labels)
     said = {catalogue.find(name, labels).labels for name in names if labels or "@" in name}
     if len(said) > 1:
-        raise BadParameterError(
-            f"model={model}: its members are to answer with one label set, not {_and(sorted(said))}"
-        )
+        raise BadParameterError(f"model={model}: its members must have one label set, not {_and(sorted(said))}")
     found = [rows for rows in (_members(catalogue, names, labels, s) for s in said or LABEL_SETS) if rows is not None]
     if not found:
         sets = "; ".join(f"{name} has {_and(_label_sets(catalogue, name))}" for name in names)
@@ -56,7 +58,7 @@ def find_ensemble(
     def failing(row: Checkpoint) -> bool:
         return serves is not None and not _lacks_weights(row) and not serves(row)
 
-    # If there is none that is whole: the one that least is missing from.
+    # Where no label set is complete, the one that lacks the fewest members: its error says how to complete it.
     members = min(found, key=lambda rows: [sum(lacks(row) for row in rows) for lacks in (_lacks_weights, failing)])
     for member in members:
         if member.state != "loadable":
@@ -76,13 +78,13 @@ def _check_names(model: str, names: Sequence[str]) -> None:
     variants = [find_variant(name.partition("@")[0]).name for name in names]
     for variant in variants:
         if variants.count(variant) > 1:
-            raise BadParameterError(f"model={model}: {variant} is in it {variants.count(variant)} times")
+            raise BadParameterError(f"model={model}: {variant} is named {variants.count(variant)} times")
 
 
 def _members(catalogue: Catalogue, names: Sequence[str], labels: str | None, said: str) -> list[Checkpoint] | None:
-    """The members for a label set; None if one has no checkpoint for it."""
+    """The members for a label set; None if one of them has no checkpoint for it."""
     try:
-        # Where a name says its label set itself, that is the one.
+        # A label set that is written after a name decides.
         return [catalogue.find(name, labels if "@" in name else said) for name in names]
     except UnknownModelError:
         return None

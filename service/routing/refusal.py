@@ -1,4 +1,4 @@
-"""Refusals: what they say, and when to come back."""
+"""Refusals: the error that a refused caller gets, with what is in the way of each checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.domain.errors import NoModelFitsError, OverloadedError
 
 
 def considered(fits: Iterable[Fit]) -> list[Considered]:
-    """The ones that were not picked because something is in the way."""
+    """The checkpoints that were not picked because something is in the way."""
     entries = []
     for fit in fits:
         checkpoint, snapshot = fit.candidate.checkpoint, fit.candidate.snapshot
@@ -29,7 +29,17 @@ def considered(fits: Iterable[Fit]) -> list[Considered]:
 
 
 def refuse(fits: Sequence[Fit], budget: Budget) -> NoReturn:
-    """Raises what says no, and why."""
+    """Raises the error that says why no candidate fits.
+
+    Args:
+        fits: how each candidate does under the budget; none fits.
+        budget: what the caller allows.
+
+    Raises:
+        WeightsMissingError: none of the candidates is loadable.
+        OverloadedError: a candidate would fit with empty queues; its time to come back is the earliest of theirs.
+        NoModelFitsError: no candidate would.
+    """
     loadable = [fit for fit in fits if fit.rejected != "weights missing"]
     if not loadable:
         missing = [fit.candidate.checkpoint for fit in fits if isinstance(fit.candidate.checkpoint, Checkpoint)]
@@ -48,42 +58,41 @@ def refuse(fits: Sequence[Fit], budget: Budget) -> NoReturn:
 
 
 def _in_the_way(fit: Fit, budget: Budget) -> str:
-    """Why the checkpoint cannot answer in time now, with the number that decided."""
+    """Why the checkpoint cannot answer in time now, with the number that decides."""
     snapshot = fit.candidate.snapshot
     if snapshot is None or fit.predicted_s is None:
-        return "is not there"
+        return "nothing serves it now"
     if snapshot.queued >= snapshot.max_queue:
-        return f"{snapshot.queued} pictures wait for it, and no more than {snapshot.max_queue} may"
+        return f"its queue is full: {snapshot.queued} pictures wait, and the limit is {snapshot.max_queue}"
     counted_s = budget.gone_s + fit.predicted_s * fit.candidate.safety
     if counted_s <= budget.whole_s:
-        return "would keep pictures from being answered in time that were let in before"
+        return "it would make pictures late that were admitted before"
     taken = milliseconds(budget.gone_s + fit.predicted_s)
-    return (
-        f"would take {taken} now, which counts as {milliseconds(counted_s)} (safety factor {fit.candidate.safety:.3g})"
-    )
+    counted = milliseconds(counted_s)
+    return f"it would take {taken} now, which counts as {counted} (safety factor {fit.candidate.safety:.3g})"
 
 
 def _room_in(fit: Fit, budget: Budget) -> float:
-    """Seconds until a checkpoint that is asked for too much could answer in time, if nothing else came."""
+    """Seconds until an overloaded checkpoint could answer in time, if no other picture arrived."""
     snapshot = fit.candidate.snapshot
     if snapshot is None or fit.predicted_s is None:
         return 1.0
     over_s = fit.predicted_s - budget.latency_s / fit.candidate.safety
-    # Where only others' slack is in the way, one picture fewer will do.
+    # Where only the slack of other pictures is in the way, one picture less is enough.
     return max(
         over_s, snapshot.takes_s, (snapshot.queued + 1 - snapshot.max_queue) * snapshot.per_picture_s, snapshot.load_s
     )
 
 
 def _nearest(fits: Sequence[Fit], budget: Budget) -> str:
-    """In a sentence: what is in the way of all of them, and what comes nearest."""
+    """A sentence that says what is in the way of all candidates, and which comes nearest."""
     accurate = [(f.candidate.checkpoint, f.candidate.snapshot, f.rejected) for f in fits if f.rejected != "accuracy"]
     if not accurate:
         rated = [f.candidate.checkpoint for f in fits if f.candidate.checkpoint.top1 is not None]
         if isinstance(fits[0].candidate.checkpoint, Ensemble):
-            return "how accurate an ensemble is was not measured, and its members do not tell; name it without min_top1"
+            return "nobody measured how accurate an ensemble is; name it without min_top1"
         if not rated:
-            return "nothing of these labels has a known accuracy; name one with model=, and without min_top1"
+            return "no network of this label set has a known accuracy; name one with model=, and without min_top1"
         best = max(rated, key=lambda c: c.top1 or 0.0)
         return f"none reaches top-1 {budget.min_top1:g} %; the nearest is {best.name} with {best.top1:g} %"
     large = [(c, s) for c, s, rejected in accurate if s is not None and rejected == "memory"]

@@ -1,7 +1,7 @@
 """The router: from a query to a decision.
 
-It finds the candidates, asks the placement how they stand, has ``choose.py`` pick one, tells refused callers when to
-come back, and learns from each answer how far its predictions can be trusted.
+It finds the candidates, asks the placement for their snapshots, has ``choose.py`` pick one, tells refused callers when
+to come back, and learns from each answer how far its predictions can be trusted.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from service.domain.placement import Placement
 from service.domain.query import Query
 from service.domain.quiet import Quiet
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot, combined
-from service.routing.admission import Admission
+from service.routing.admission import AdmittedPictures
 from service.routing.choose import choose, default_label_set
 from service.routing.lookup import find
-from service.routing.retry_after import RetryAfter
+from service.routing.retry_after import RetryQueue
 from service.routing.safety import Safety
 
-#: How long a named checkpoint that can be served is served without a look at the disk: each look gives the
-#: interpreter's lock away, and getting it back from busy threads costs more than the look.
+#: Seconds for which a named checkpoint is served without another look at the disk. Each look releases the interpreter's
+#: lock, and getting it back from busy threads costs more than the look.
 _TRUST_S = 1.0
-#: What is left of a budget that is used up.
+#: The time that counts as left when a budget is used up.
 _NOTHING_S = 1e-6
 
 
@@ -41,7 +41,7 @@ class Router:
     Args:
         catalogue: the checkpoints of this machine.
         placement: where they are served.
-        settings: the service's; the default latency and label set are read.
+        settings: the default latency and the default label set are read from them.
         clock: seconds, monotonic, as deadlines are.
     """
 
@@ -58,16 +58,16 @@ class Router:
         self._clock = clock
         self._named: dict[tuple[str, str | None], Checkpoint | Ensemble] = {}
         self._trusted_until = -math.inf
-        self._retry_after: dict[str, RetryAfter] = {}
-        self._admission: dict[str, Admission] = {}
+        self._retries: dict[str, RetryQueue] = {}
+        self._admitted: dict[str, AdmittedPictures] = {}
         self._loading: set[asyncio.Future[Any]] = set()
         self._safety: dict[str, tuple[Checkpoint, Safety]] = {}
-        # One for all ensembles, since callers make up their names.
+        # One for all ensembles: callers may name any combination.
         self._ensembles = Safety(clock)
 
     def allowed_s(self, query: Query) -> float:
-        """Seconds that the answer may take, from the end of the body on: the caller's ``latency_ms`` where it binds,
-        else the service's default."""
+        """Seconds from the end of the body until the answer is due: the caller's ``latency_ms`` where it binds, else
+        the service's default."""
         binding = query.strict or query.model is None
         return ((query.latency_ms if binding else None) or self._settings.default_latency_ms) / 1000
 
@@ -85,20 +85,20 @@ class Router:
         Args:
             query: what the caller asks for.
             candidates: what ``self.candidates`` returned.
-            arrived: when the picture's last byte came, on the clock.
+            arrived: when the picture's last byte arrived, on the clock.
             encoded_bytes: the size of the picture's file.
-            supposing: there is no picture; nothing is booked, counted or loaded.
+            supposing: whether there is no picture, so that nothing is booked, counted or loaded.
 
         Raises:
             WeightsMissingError: the weights of all candidates are missing.
             NoModelFitsError: no candidate fits the budget, even with empty queues.
-            OverloadedError: a candidate would fit, but not now.
+            OverloadedError: a candidate could fit, but not now.
             DeadlineMissedError: the picture waited too long for this decision.
         """
         deadline = arrived + self.allowed_s(query)
         found, load = self._survey(candidates, encoded_bytes, deadline)
         if query.model is not None and found[0].snapshot is None:
-            # Nothing is known of it. Its predictor says why.
+            # Nothing is known of the named model: its predictor will say why.
             return Decision(found[0].checkpoint)
         left_s = max(_NOTHING_S, deadline - self._clock())
         try:
@@ -106,36 +106,35 @@ class Router:
         except OverloadedError as error:
             self._check_late(error, found, query, left_s)
             if not supposing:
-                self._refused(error, found, left_s)
+                self._book(error, found, left_s)
             raise
         chosen = next(candidate for candidate in found if candidate.checkpoint is decision.checkpoint)
         if chosen.snapshot is not None and not supposing:
             for device, per_picture_s in _device_times(chosen.snapshot):
-                self._retry_after_on(device).let_in(per_picture_s)
+                self._retries_of(device).admitted(per_picture_s)
         return decision._replace(snapshot=chosen.snapshot, safety=chosen.safety)
 
     def _check_late(self, error: OverloadedError, candidates: Sequence[Candidate], query: Query, left_s: float) -> None:
-        """Raises DeadlineMissedError if so much of the budget has passed that the rest would not do even with empty
-        queues."""
+        """Raises DeadlineMissedError if too little of the budget is left, even with empty queues."""
         names = {entry.model for entry in error.considered if entry.rejected == "overloaded"}
         snapshots = [c.snapshot for c in candidates if c.checkpoint.model in names]
         if left_s <= _NOTHING_S or all(s is not None and s.alone_s * LEAST_SAFETY > left_s for s in snapshots):
             allowed_ms = self.allowed_s(query) * 1000
             raise DeadlineMissedError(
-                f"{allowed_ms - left_s * 1000:.0f} ms of {allowed_ms:g} had passed when it was the picture's turn, and "
-                "no network answers within the rest"
+                f"{allowed_ms - left_s * 1000:.0f} of {allowed_ms:g} ms had passed before the picture's turn, and no "
+                "network answers within the rest"
             )
 
-    def let_in(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
-        """Lets a picture in, until the block ends: it has its slack against later pictures, and its checkpoints are in
+    def admit(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
+        """Admits a picture until the block ends: later pictures may not use up its slack, and its checkpoints are in
         use."""
         snapshot, predicted_s = decision.snapshot, decision.predicted_s
         if snapshot is None or predicted_s is None:
             return nullcontext()
         slack_s = (deadline - self._clock()) / decision.safety - predicted_s
-        return _InFlight(
+        return _Admission(
             [
-                (self._admission.setdefault(part.device, Admission()), self.safety(member), part.takes_s)
+                (self._admitted.setdefault(part.device, AdmittedPictures()), self.safety(member), part.takes_s)
                 for member, part in zip(members_of(decision.checkpoint), snapshot.parts, strict=True)
             ],
             deadline,
@@ -147,12 +146,12 @@ class Router:
         assert decision.predicted_s is not None
         checkpoint = decision.checkpoint
         safety = self._ensembles if isinstance(checkpoint, Ensemble) else self.safety(checkpoint)
-        safety.judge(decision.predicted_s, took_s, decision.trial_s)
+        safety.learn(decision.predicted_s, took_s, decision.trial_s)
 
     def safety(self, checkpoint: Checkpoint) -> Safety:
-        """How far the predictions for a checkpoint can be trusted; another file of the same name begins anew."""
+        """How far the predictions for a checkpoint can be trusted. Another file of the same name starts again."""
         known = self._safety.get(checkpoint.name)
-        # Mostly it is the same object, which takes no time to see.
+        # It is usually the same object, which is faster to see than equality.
         if known is not None and (known[0] is checkpoint or known[0] == checkpoint):
             return known[1]
         safety = Safety(self._clock, Quiet(self._clock))
@@ -163,16 +162,16 @@ class Router:
         """Finds the checkpoint or the ensemble that the query names, or all checkpoints of its label set.
 
         Raises:
-            UnknownModelError, WeightsMissingError, BadParameterError: what is named is not there.
-            NoModelFitsError: there is no checkpoint of that label set.
-            LoadFailedError: there is, and none could be loaded.
+            UnknownModelError, WeightsMissingError, BadParameterError: the query names a model that cannot be found.
+            NoModelFitsError: there is no checkpoint of the label set.
+            LoadFailedError: there are checkpoints of the label set, and none could be loaded.
         """
         if query.model is not None:
             named = self._find(query.model, query.labels, arrived)
             return named if isinstance(named, Ensemble) else [named]
         rows = self._catalogue.checkpoints()
-        # A checkpoint that cannot be loaded or that no deployment hosts is no choice. One that lacks weights is listed
-        # among those that were considered.
+        # A checkpoint whose load failed, or that nothing hosts, is no candidate. One without weights is, so that the
+        # answer lists it.
         served = [r for r in rows if r.state != "loadable" or self._placement.serves(r)]
         labels = query.labels or self._settings.labels or default_label_set(served)
         found = [r for r in served if r.labels == labels]
@@ -183,7 +182,7 @@ class Router:
         return found
 
     def _check_not_failing(self, checkpoints: Iterable[Checkpoint]) -> None:
-        """Raises the LoadFailedError of the checkpoint that is tried again first, if a load of one of them failed."""
+        """If a load of one of the checkpoints failed, raises the LoadFailedError with the earliest next attempt."""
         failures = [error for error in map(self._placement.failure, checkpoints) if error is not None]
         if failures:
             raise min(failures, key=lambda e: math.inf if e.retry_after_s is None else e.retry_after_s)
@@ -191,14 +190,14 @@ class Router:
     def _survey(
         self, candidates: Sequence[Checkpoint] | Ensemble, encoded_bytes: int, deadline: float
     ) -> tuple[list[Candidate], DeviceLoad]:
-        """Asks the placement how the candidates stand, and adds what the router knows itself: how far predictions can
-        be trusted, and by how much pictures that were let in may be delayed."""
+        """Asks the placement for snapshots, and adds what the router itself knows: how far predictions can be trusted,
+        and how long admitted pictures may be delayed."""
         checkpoints = members_of(candidates) if isinstance(candidates, Ensemble) else candidates
         snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline)
-        if self._admission:
-            load = load._replace(slack_s={name: device.slack_s(deadline) for name, device in self._admission.items()})
+        if self._admitted:
+            load = load._replace(slack_s={name: device.slack_s(deadline) for name, device in self._admitted.items()})
         if isinstance(candidates, Ensemble):
-            return [self._together(candidates, snapshots)], load
+            return [self._ensemble(candidates, snapshots)], load
         return [self._candidate(checkpoint, snapshot) for checkpoint, snapshot in snapshots], load
 
     def _candidate(self, checkpoint: Checkpoint, snapshot: Snapshot | None) -> Candidate:
@@ -207,8 +206,8 @@ class Router:
         safety = self.safety(checkpoint)
         return Candidate(checkpoint, snapshot, safety.factor, safety.trial)
 
-    def _together(self, ensemble: Ensemble, snapshots: Sequence[tuple[Checkpoint, Snapshot | None]]) -> Candidate:
-        """The ensemble, of the members that are served: after a re-import those are other checkpoints than it named."""
+    def _ensemble(self, ensemble: Ensemble, snapshots: Sequence[tuple[Checkpoint, Snapshot | None]]) -> Candidate:
+        """The ensemble of the checkpoints that are served: after a re-import they differ from those that were found."""
         members = tuple(member for member, _ in snapshots)
         served = ensemble if members == ensemble.members else Ensemble(members)
         known = [snapshot for _, snapshot in snapshots if snapshot is not None]
@@ -250,8 +249,8 @@ class Router:
     def _serves(self, found: Checkpoint | Ensemble) -> bool:
         return all(map(self._placement.serves, members_of(found)))
 
-    def _refused(self, error: OverloadedError, candidates: Sequence[Candidate], left_s: float) -> None:
-        """Gives a caller who is refused a time to come back, and begins to load a checkpoint that is only not in
+    def _book(self, error: OverloadedError, candidates: Sequence[Candidate], left_s: float) -> None:
+        """Gives a refused caller a time to come back, and begins to load a checkpoint that would fit if it were in
         memory."""
         names = {entry.model for entry in error.considered if entry.rejected == "overloaded"}
         late = [c for c in candidates if c.snapshot is not None and c.checkpoint.model in names]
@@ -264,10 +263,10 @@ class Router:
             self._load_soon(max(absent, key=lambda checkpoint: checkpoint.top1 or 0.0))
         snapshots = [c.snapshot for c in late if c.snapshot is not None]
         if snapshots:
-            # The refusal saves the device from the cheapest answer that there would have been.
+            # The refusal saves the device the cheapest of the answers that were refused.
             cheapest = min(snapshots, key=lambda snapshot: snapshot.per_picture_s)
             for name, per_picture_s in _device_times(cheapest):
-                device = self._retry_after_on(name)
+                device = self._retries_of(name)
                 device.arrived(per_picture_s)
                 error.retry_after_s = device.book(error.retry_after_s, per_picture_s)
 
@@ -277,42 +276,44 @@ class Router:
             self._loading.add(loads)
             loads.add_done_callback(self._loading.discard)
 
-    def _retry_after_on(self, device: str) -> RetryAfter:
-        found = self._retry_after.get(device)
+    def _retries_of(self, device: str) -> RetryQueue:
+        found = self._retries.get(device)
         if found is None:
-            found = self._retry_after[device] = RetryAfter(self._clock)
+            found = self._retries[device] = RetryQueue(self._clock)
         return found
 
 
-class _InFlight:
-    """A picture between its admission and its answer.
+class _Admission:
+    """The time between a picture's admission and its answer.
 
     Args:
-        parts: for each checkpoint that computes it, the admission of its device, its safety, and by how many seconds
-            the picture delays those behind it.
-        deadline: when it must be answered.
-        slack_s: how much earlier it is expected to be.
+        parts: for each checkpoint that computes the picture: the admitted pictures of its device, its safety, and how
+            many seconds the picture delays those behind it.
+        deadline: when the picture must be answered.
+        slack_s: how much earlier it is expected to be answered.
     """
 
-    __slots__ = ("_deadline", "_let_in", "_parts", "_slack_s")
+    __slots__ = ("_deadline", "_parts", "_pictures", "_slack_s")
 
-    def __init__(self, parts: Sequence[tuple[Admission, Safety, float]], deadline: float, slack_s: float) -> None:
+    def __init__(
+        self, parts: Sequence[tuple[AdmittedPictures, Safety, float]], deadline: float, slack_s: float
+    ) -> None:
         self._parts, self._deadline, self._slack_s = parts, deadline, slack_s
 
     def __enter__(self) -> None:
-        self._let_in = []
-        for admission, safety, takes_s in self._parts:
+        self._pictures = []
+        for admitted, safety, takes_s in self._parts:
             safety.quiet.begin()
-            self._let_in.append(admission.add(self._deadline, self._slack_s, takes_s))
+            self._pictures.append(admitted.add(self._deadline, self._slack_s, takes_s))
 
     def __exit__(self, *_error: object) -> None:
-        for (admission, safety, _), picture in zip(self._parts, self._let_in, strict=True):
-            admission.remove(picture)
+        for (admitted, safety, _), picture in zip(self._parts, self._pictures, strict=True):
+            admitted.remove(picture)
             safety.quiet.end()
 
 
 def _device_times(snapshot: Snapshot) -> Sequence[tuple[str, float]]:
-    """The devices that a picture takes time of, and the seconds that it takes in the largest batches."""
+    """The devices that compute a picture, with the seconds that it takes on each in the largest batch."""
     if not snapshot.members:
         return ((snapshot.device, snapshot.per_picture_s),)
     return [(device, sum(s.per_picture_s for s in some)) for device, some in snapshot.by_device.items()]

@@ -1,42 +1,45 @@
-"""Safety: how far predictions of whole requests can be trusted."""
+"""Safety: how far the predictions of whole answers can be trusted."""
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from service.domain.decision import LEAST_SAFETY
-from service.domain.quantile import quantile
 from service.domain.quiet import Quiet
 
-#: A prediction that was missed draws the safety factor up by so much of the miss; it goes back to the least by itself,
-#: by two thirds in so many seconds of use. So a network that was too slow a moment ago is asked for less, and choices
-#: do not flap.
-_RAISE, _CALM_S = 0.5, 90.0
+#: A prediction that was missed raises the safety factor by this share of the miss.
+_RAISE = 0.5
+#: The factor falls back to the least one, by two thirds in this many seconds of use. So the router asks less of a
+#: checkpoint that was too slow a moment ago, and its choices do not flap.
+_CALM_S = 90.0
 _MOST_SAFETY = 4.0
-#: After a trial that missed its budget the next one waits so long, and twice as long after each further one.
+#: Seconds until the next trial after one that missed its budget. Each further miss doubles them.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 16.0
+#: How many predictions ``errors`` looks back on.
+_REMEMBERED = 256
 
 
 class PredictionErrors(NamedTuple):
-    """How far the last predictions were from what answers took."""
+    """How far the last predictions were from the times that answers took."""
 
     predictions: int
     median_ratio: float | None
-    """Of actual to predicted time."""
+    """Of the actual to the predicted time."""
     median_error: float | None
     """|predicted - actual| / actual."""
 
 
 class Safety:
-    """How far predictions of whole requests can be trusted.
+    """How far predictions can be trusted: those for one checkpoint, or for all ensembles. Lives on one event loop.
 
     Args:
         clock: seconds, monotonic.
-        quiet: of the checkpoint that is predicted; by default it is quiet whenever nothing is judged.
+        quiet: when the checkpoint is in use; by default only at the moments in which something is learned.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, quiet: Quiet | None = None) -> None:
@@ -45,11 +48,11 @@ class Safety:
         self.quiet = quiet or Quiet(clock)
         self._factor, self._raised_at, self._learned_at = LEAST_SAFETY, clock(), self.quiet.seconds
         self._wait_s, self._next_trial = 0.0, -math.inf
-        self._judged: deque[tuple[float, float]] = deque(maxlen=256)
+        self._learned: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
 
     @property
     def factor(self) -> float:
-        """By which predictions are multiplied before they are held against a budget."""
+        """The factor by which predictions are multiplied before they are compared with a budget."""
         if self._factor == LEAST_SAFETY:
             return LEAST_SAFETY
         faded = math.exp((self._raised_at - self._clock()) / _CALM_S) * self.quiet.kept(self._learned_at)
@@ -57,20 +60,20 @@ class Safety:
 
     @property
     def trial(self) -> bool:
-        """Whether a picture may be let in on trial: against the predictions, which nobody has tried of late."""
+        """Whether a picture may be admitted on trial, to test predictions that refuse it."""
         if self._next_trial == -math.inf or self._clock() >= self._next_trial:
             return True
         return not self.quiet.kept(self._learned_at)
 
-    def judge(self, predicted_s: float, actual_s: float, within_s: float | None = None) -> None:
-        """Compares a prediction with what became of it.
+    def learn(self, predicted_s: float, actual_s: float, within_s: float | None = None) -> None:
+        """Compares a prediction with the time that the answer took.
 
         Args:
             predicted_s: from the decision to the answer.
             actual_s: the same, measured.
-            within_s: what a picture that was let in on trial was allowed; None for any other.
+            within_s: the time that a picture on trial was allowed; None for any other picture.
         """
-        self._judged.append((predicted_s, actual_s))
+        self._learned.append((predicted_s, actual_s))
         factor, kept = self.factor, self.quiet.kept(self._learned_at)
         if self._own_quiet:
             self.quiet.touch()
@@ -88,9 +91,9 @@ class Safety:
         self._raised_at, self._learned_at = self._clock(), self.quiet.seconds
 
     def errors(self) -> PredictionErrors:
-        """Of the last 256 predictions."""
-        if not self._judged:
+        """The errors of the last 256 predictions."""
+        if not self._learned:
             return PredictionErrors(0, None, None)
-        ratios = [actual / predicted for predicted, actual in self._judged]
-        wrong = [abs(predicted - actual) / actual for predicted, actual in self._judged]
-        return PredictionErrors(len(ratios), quantile(ratios, 0.5), quantile(wrong, 0.5))
+        ratios = [actual / predicted for predicted, actual in self._learned]
+        relative = [abs(predicted - actual) / actual for predicted, actual in self._learned]
+        return PredictionErrors(len(ratios), statistics.median(ratios), statistics.median(relative))

@@ -1,4 +1,4 @@
-"""Predictors in this process: which one serves a checkpoint, and what a re-import does."""
+"""The placement of predictors in this process, and how a re-imported file replaces the one that is served."""
 
 from __future__ import annotations
 
@@ -25,32 +25,36 @@ from service.telemetry.gauges import Reading, unwatch, watch
 
 log = logging.getLogger(__name__)
 
-#: How often at least a placement that serves nothing looks whether it may try again.
+#: The longest time in seconds between two attempts to load something, while nothing could be loaded.
 _LOOK_EVERY_S = 5.0
 
 
 class Profiles(Protocol):
-    """Where profiles come from; ``profiling.Profiler``."""
+    """The source of profiles; ``profiling.profiler.Profiler`` is one."""
 
-    def nearest(self, checkpoint: Checkpoint) -> Profile | None: ...
+    def nearest(self, checkpoint: Checkpoint) -> Profile | None:
+        """The best profile on file, which may be of another device; measures nothing."""
+        ...
 
-    def ensure(self, checkpoint: Checkpoint, *, measure: bool = True) -> Profile | None: ...
+    def ensure(self, checkpoint: Checkpoint, *, measure: bool = True) -> Profile | None:
+        """The profile of this device, measured if need be."""
+        ...
 
 
 class LocalPlacement:
     """All predictors in this process, on one device slot and one ledger. Lives on one event loop.
 
     Args:
-        load_engine: how a checkpoint is loaded.
-        limits: of every predictor.
-        workers: threads that decode pictures.
-        stopping: whether the service is on its way down.
-        profiles: what checkpoints take; without them it is guessed.
-        memory_limit_bytes: for the loaded checkpoints together.
+        load_engine: loads a checkpoint; blocking.
+        limits: the limits of each predictor.
+        workers: the number of threads that decode pictures.
+        stopping: whether the service is stopping.
+        profiles: the source of profiles; without one, times are guessed.
+        memory_limit_bytes: for all loaded checkpoints together.
         pinned: variants that stay in memory.
-        prepare: makes what a later load of a checkpoint needs, where there is no room for it yet; blocking.
-        device: what the device is called.
-        clock: seconds, monotonic; by it loads that failed are tried again.
+        prepare: does the part of a load that needs no device memory; blocking.
+        device: the device's name, for people.
+        clock: seconds, monotonic; deadlines are on it.
     """
 
     def __init__(
@@ -78,13 +82,13 @@ class LocalPlacement:
         self._residency = Residency(memory_limit_bytes)
         self._slot = DeviceSlot()
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        # A thread of its own: pictures are decoded while a network is loaded.
+        # A thread of its own, so that pictures are decoded while a network is loaded.
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
-        # And another: a first start measures for minutes, in which others are asked for.
+        # Another one, since the first start measures for minutes, in which other networks are loaded.
         self._measuring = ThreadPoolExecutor(1, thread_name_prefix="measure")
         self._predictors: dict[str, Predictor] = {}
         self._coming: dict[str, Predictor] = {}
-        """Of files that came while those before them serve: they take over once they are loaded."""
+        """Predictors of re-imported files, by name: each takes over from the one that serves once it is loaded."""
         self._loading_coming: dict[str, asyncio.Task[None]] = {}
         self._to_serve: list[str] = []
         self._retiring: dict[asyncio.Task[None], Predictor] = {}
@@ -94,8 +98,8 @@ class LocalPlacement:
     def predictor(self, checkpoint: Checkpoint) -> Predictor:
         """The predictor that serves a loadable checkpoint.
 
-        While another file takes its place, that is the one of the file before, as long as it is in memory: the new one
-        is loaded beside it. Whoever still has a file in hand that was replaced gets what has replaced it.
+        After a re-import the new file is loaded beside the old one, whose predictor goes on serving until then if it is
+        in memory. For a checkpoint that was replaced already, this is the predictor of its replacement.
         """
         found = self._predictors.get(checkpoint.name)
         if found is None:
@@ -124,7 +128,7 @@ class LocalPlacement:
             predictor.pin()
 
     def _replaced(self, found: Predictor, checkpoint: Checkpoint) -> Predictor:
-        """What serves a checkpoint of whose name another one is served."""
+        """The predictor for a checkpoint, where ``found`` serves another file of the same name."""
         coming = self._coming.get(checkpoint.name)
         known = coming is not None and _same(coming.checkpoint, checkpoint)
         if not known and not (
@@ -136,7 +140,7 @@ class LocalPlacement:
             coming = self._coming[checkpoint.name] = self._new(checkpoint)
         assert coming is not None
         if not found.ready:
-            # Nothing is left of the file before: it is not in memory.
+            # The old file is not in memory, so nothing is gained by keeping it.
             self._take_over(coming)
             return coming
         if checkpoint.name not in self._loading_coming and coming.failure is None:
@@ -145,8 +149,8 @@ class LocalPlacement:
         return found
 
     async def _load_coming(self, coming: Predictor) -> None:
-        """Loads what is to take over, beside what is served where there is room for both. Where there is not, it is
-        checked as far as that needs no room, and takes over at once: what is queued keeps the old weights."""
+        """Loads a re-imported file, then lets it take over. Where memory has no room for both files, the new one is
+        prepared, takes over, and is loaded then; queued pictures are still answered with the old weights."""
         name = coming.checkpoint.name
         try:
             if coming.has_room:
@@ -156,7 +160,7 @@ class LocalPlacement:
         except Exception as error:
             if not isinstance(error, LoadFailedError):
                 log.error("%s cannot be loaded: %s", name, error)
-            log.warning("%s goes on with the weights before", name)
+            log.warning("%s goes on with the weights before the import", name)
         else:
             self._take_over(coming)
             if not coming.ready:
@@ -175,7 +179,7 @@ class LocalPlacement:
         self._pin(coming)
 
     def _give_up_coming(self, name: str) -> None:
-        """A file came while the one before it was still being loaded."""
+        """Drops a re-imported file that is still being loaded, because a newer one came."""
         task = self._loading_coming.pop(name, None)
         if task is not None:
             task.cancel()
@@ -197,8 +201,8 @@ class LocalPlacement:
         return None if loading is None else loading.last_failure
 
     def _not_in_memory(self, checkpoint: Checkpoint) -> Predictor | None:
-        """The predictor that would have to load a checkpoint; None if one that serves it is in memory, or there is
-        none yet."""
+        """The predictor that would have to load the checkpoint; None if a file of that name is in memory, or if no
+        predictor exists for the checkpoint yet."""
         found = self._predictors.get(checkpoint.name)
         if found is None or found.ready:
             return None
@@ -225,7 +229,7 @@ class LocalPlacement:
             raise LoadFailedError(f"{text}: {told}", told.retry_after_s, told.slug)
 
     def _failing(self) -> list[Predictor]:
-        """What was to be served, where no load of it has succeeded; nothing as soon as one has."""
+        """The predictors of all checkpoints that are to be served, if every one's last load failed; else none."""
         found = [self._predictors[name] for name in self._to_serve if name in self._predictors]
         return found if all(predictor.failing for predictor in found) else []
 
@@ -236,7 +240,7 @@ class LocalPlacement:
             if checkpoint.state == "loadable" and self.serves(checkpoint):
                 predictor = self.predictor(checkpoint)
                 asked.add(predictor)
-                # Of a file that is still being loaded, the one before is served, and is what the answer names.
+                # While a re-imported file is being loaded, the old one serves, and the answer must name it.
                 snapshots.append((predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline)))
             else:
                 snapshots.append((checkpoint, None))
@@ -251,7 +255,7 @@ class LocalPlacement:
         return [Memory(self._device, self._residency.limit_bytes, self._residency.held_bytes)]
 
     def readings(self) -> Iterator[Reading]:
-        """For Prometheus. Another thread may ask."""
+        """The gauges of this placement, for Prometheus. May be called from another thread."""
         yield Reading("topfive_ready", float(self._state is None and not self._stopping()))
         if self._residency.limit_bytes < sys.maxsize:
             yield Reading("topfive_memory_limit_bytes", self._residency.limit_bytes)
@@ -266,9 +270,9 @@ class LocalPlacement:
         return await self.predictor(checkpoint).try_unload(wait=wait)
 
     async def warm_up(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Measures what has no profile of this device, loads what is to be served as far as there is room for it, what
-        is pinned first, and then says that the service is ready. A checkpoint that cannot be loaded is logged in one
-        line and answers with its error; it does not keep the others from serving."""
+        """Measures each checkpoint that has no profile of this device, loads those that fit into memory, pinned ones
+        first, and then reports ready. A checkpoint that cannot be loaded is logged in one line and answers with its
+        error; the others serve."""
         for checkpoint in sorted(checkpoints, key=lambda c: c.variant.name not in self._pinned):
             self._state = f"loading {checkpoint.name}"
             self._to_serve.append(checkpoint.name)
@@ -276,8 +280,8 @@ class LocalPlacement:
         self._state = None
 
     async def keep_trying(self) -> None:
-        """Tries again, as often as is due, where nothing could be loaded: a service that is not ready is sent nobody
-        whose request would try. Ends as soon as something is loaded."""
+        """Tries to load the checkpoints again while none of them could be loaded: a service that is not ready gets no
+        requests that would cause a load. Ends as soon as one is loaded."""
         while failing := self._failing():
             await asyncio.sleep(min(_LOOK_EVERY_S, *(predictor.again_in_s for predictor in failing)))
             for predictor in failing:
@@ -288,14 +292,14 @@ class LocalPlacement:
         try:
             await self._warm_up(predictor)
         except LoadFailedError:
-            pass  # the predictor has said so
+            pass  # the predictor has logged it
         except Exception as error:
             log.error("%s cannot be loaded: %s", predictor.checkpoint.name, error)
 
     async def _warm_up(self, predictor: Predictor) -> None:
         loop = asyncio.get_running_loop()
         if self._profiles is not None:
-            # What cannot be loaded cannot be measured either, and says better why.
+            # A checkpoint that cannot be prepared cannot be measured either; this error explains it better.
             await predictor.prepare()
             predictor.expect(await loop.run_in_executor(self._measuring, self._profiles.ensure, predictor.checkpoint))
         if predictor.has_room:
@@ -304,7 +308,7 @@ class LocalPlacement:
             await predictor.prepare()
 
     async def close(self) -> None:
-        """Ends every predictor after its running batch."""
+        """Closes every predictor after its running batch, then the device and the threads."""
         self._state = "the service is stopping"
         unwatch(self)
         for task in self._loading_coming.values():
@@ -318,21 +322,22 @@ class LocalPlacement:
 
 
 def came_later(checkpoint: Checkpoint, than: Checkpoint) -> bool:
-    """Whether a checkpoint's file took the place of another's of the same name, and not the other way round: requests
-    that were decided before an import still have the older one in hand."""
+    """Whether a checkpoint's file replaced another file of the same name, and not the other way round. Requests that
+    were decided on before an import still name the older file."""
     if checkpoint.modified_ns is None:
-        # One of the box is back once what lay over it in the cache has gone.
+        # A checkpoint that ships with the service has no time. It is back once the imported file is removed.
         return than.modified_ns is None or than.path is None or not than.path.exists()
     if than.modified_ns is None:
-        # Unless it was taken away again meanwhile.
+        # An import replaced a shipped checkpoint, unless the import was removed meanwhile.
         return checkpoint.path is None or checkpoint.path.exists()
     if checkpoint.modified_ns > than.modified_ns:
         return True
-    # A clock that was set back makes a new file look old; it lies there all the same.
-    return checkpoint.modified_ns < than.modified_ns and _lies_there(checkpoint)
+    # After the system's clock was set back, a new file looks older; but it is the file that exists.
+    return checkpoint.modified_ns < than.modified_ns and _exists(checkpoint)
 
 
-def _lies_there(checkpoint: Checkpoint) -> bool:
+def _exists(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint's path still has the file that the checkpoint was read from."""
     try:
         return checkpoint.path is not None and checkpoint.path.stat().st_ctime_ns == checkpoint.modified_ns
     except OSError:
@@ -340,5 +345,5 @@ def _lies_there(checkpoint: Checkpoint) -> bool:
 
 
 def _same(one: Checkpoint, other: Checkpoint) -> bool:
-    # Mostly it is the same object, which takes no time to see.
+    # It is usually the same object, which is faster to see than equality.
     return one is other or one == other

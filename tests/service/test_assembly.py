@@ -1,20 +1,149 @@
-"""One process, put together from the rooms."""
+"""The assembly of one process: what the settings and the deployment become, and the application's start and stop."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from service.assembly import local_placement
+from models.checkpoints.catalogue import Checkpoint
+from service import assembly
 from service.config.fleet import Deployment
 from service.config.settings import Settings
+from service.domain.prediction import Limits
 from service.engines.buckets import Buckets
 from service.telemetry.metrics import REGISTRY
 
 
+class Parts:
+    """Stand-ins for the engine loader and the placement, which remember their arguments."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loader: dict[str, Any] = {}
+        self.limits: Limits | None = None
+        self.placement: dict[str, Any] = {}
+        self.cores = 4
+        self.made = SimpleNamespace(device="cpu", prepare=lambda _checkpoint: None)
+        monkeypatch.setattr(assembly, "engine_loader", self._load)
+        monkeypatch.setattr(assembly, "LocalPlacement", self._place)
+        monkeypatch.setattr(assembly, "Profiler", lambda loader: ("profiles", loader))
+        monkeypatch.setattr(assembly, "device_name", lambda device: f"a {device}")
+        monkeypatch.setattr(assembly.os, "sched_getaffinity", lambda _process: set(range(self.cores)))
+
+    def _load(self, **arguments: Any) -> Any:
+        self.loader = arguments
+        return self.made
+
+    def _place(self, loader: Any, limits: Limits, **arguments: Any) -> str:
+        assert loader is self.made
+        self.limits, self.placement = limits, arguments
+        return "placement"
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+    return Parts(monkeypatch)
+
+
+def test_settings_and_deployment_reach_the_engines_and_the_placement(parts: Parts, tmp_path: Path) -> None:
+    settings = Settings(cache_dir=tmp_path, memory_limit_mb=123, max_batch_size=8, max_pixels=1000, device="cpu")
+    deployment = Deployment(
+        variants=["googlenet", "bn_inception"], max_queue=7, max_queue_mb=2, pinned=["bn_inception"]
+    )
+    stopping = bool
+    assert assembly.local_placement(settings, deployment, stopping) == "placement"
+    assert parts.loader == {
+        "device": "cpu",
+        "engine": None,
+        "precision": "float32",
+        "threads": 4,
+        "cache_dir": tmp_path,
+        "max_batch_size": 8,
+    }
+    assert parts.limits == Limits(max_batch_size=8, max_queue=7, max_queue_bytes=2_000_000, max_pixels=1000)
+    assert parts.placement == {
+        "workers": 4,
+        "stopping": stopping,
+        "profiles": ("profiles", parts.made),
+        "memory_limit_bytes": 123_000_000,
+        "pinned": ["inception_v2"],
+        "prepare": parts.made.prepare,
+        "device": "googlenet+inception_v2: a cpu",
+    }
+
+
+def test_a_deployments_own_values_win(parts: Parts, tmp_path: Path) -> None:
+    deployment = Deployment(variants=["*"], engine="torch_cpu", threads=3, max_batch_size=5)
+    assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1, max_batch_size=8), deployment)
+    assert (parts.loader["engine"], parts.loader["threads"], parts.loader["max_batch_size"]) == ("torch_cpu", 3, 5)
+    assert parts.limits is not None
+    assert parts.limits.max_batch_size == 5
+    assert parts.placement["stopping"]() is False
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 2), (2, 2), (3, 3), (8, 8), (9, 8), (64, 8)])
+def test_two_to_eight_threads_decode(parts: Parts, tmp_path: Path, cores: int, workers: int) -> None:
+    parts.cores = cores
+    assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
+    assert parts.placement["workers"] == workers
+
+
+class Placed:
+    """A placement that remembers its calls in order; its warm-up ends when a test says so."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.warm, self.done = asyncio.Event(), asyncio.Event()
+
+    async def warm_up(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self.calls.append([checkpoint.name for checkpoint in checkpoints])
+        try:
+            await self.warm.wait()
+        except asyncio.CancelledError:
+            self.calls.append("cancelled")
+            raise
+
+    async def keep_trying(self) -> None:
+        self.calls.append("keep trying")
+        self.done.set()
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+
+@pytest.fixture
+def placed(monkeypatch: pytest.MonkeyPatch) -> Placed:
+    placed = Placed()
+
+    def start_tracing(_settings: Settings) -> Callable[[], None]:
+        return lambda: placed.calls.append("stop tracing")
+
+    monkeypatch.setattr(assembly, "local_placement", lambda *_arguments: placed)
+    monkeypatch.setattr(assembly, "start_tracing", start_tracing)
+    return placed
+
+
+@pytest.mark.parametrize("warm", [True, False])
+async def test_networks_load_in_the_background_and_a_stop_ends_that_before_the_placement_is_closed(
+    placed: Placed, tmp_path: Path, warm: bool
+) -> None:
+    app = assembly.local_app(Settings(cache_dir=tmp_path), Deployment(variants=["lenet5", "vgg16"]))
+    async with app.router.lifespan_context(app):
+        await asyncio.sleep(0)
+        # Those with weights alone: vgg16 has none on this machine.
+        assert placed.calls == [["lenet5@mnist"]]
+        if warm:
+            placed.warm.set()
+            await asyncio.wait_for(placed.done.wait(), 10)
+    assert placed.calls[1:] == ["keep trying" if warm else "cancelled", "close", "stop tracing"]
+
+
 async def test_halved_batches_are_counted_in_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    placement = local_placement(Settings(cache_dir=tmp_path, device="cpu"), Deployment(variants=["lenet5"]))
+    placement = assembly.local_placement(Settings(cache_dir=tmp_path, device="cpu"), Deployment(variants=["lenet5"]))
     monkeypatch.setattr(Buckets, "halvings", 7)
     assert REGISTRY.get_sample_value("topfive_oom_splits_total") == 7
     await placement.close()

@@ -1,4 +1,4 @@
-"""The near end of the hop, over handles that answer, fail, hang and come back."""
+"""Predictors in other processes, over fake Serve handles that answer, fail, hang and come back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from models.checkpoints.catalogue import Catalogue
 from service.cluster import remote
 from service.cluster.remote import RemotePlacement, RemotePredictor, Report
-from service.cluster.replica import Host
+from service.cluster.replica import Replica
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.errors import Failure, LoadFailedError, NotReadyError, failure_of
@@ -31,20 +31,20 @@ GOOGLENET = Catalogue().find("googlenet@imagenet1k")
 ANSWER = Prediction((1.0,), (3,), 1, 0.0, 0.0, 0.0)
 
 
-#: Of a deployment that hosts both.
-STANDING = Snapshot((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1_000_000, queued=7, load_s=2.0)
+#: In the report of a deployment that hosts both networks.
+SNAPSHOT = Snapshot((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1_000_000, queued=7, load_s=2.0)
 PROFILED_S = {kind: 0.0625 * n for n, kind in enumerate(SIZE_CLASSES)}
 MEMORY = Memory("both: a CPU", 2_000_000, 1_000_000)
 
 
 def report(*loaded: str, ready: bool = True, memory: Memory = MEMORY, lacks: Sequence[str] = (), **more: Any) -> Report:
-    """Of a deployment that may be asked for both, except for what it ``lacks``."""
+    """The report of a deployment that hosts both networks, without snapshots for those that it ``lacks``."""
     names = [name for name in (LENET.name, GOOGLENET.name) if name not in lacks]
     decode_s = {kind: 0.125 * n for n, kind in enumerate(SIZE_CLASSES)}
     return Report(
         ready,
         frozenset(loaded),
-        dict.fromkeys(names, STANDING),
+        dict.fromkeys(names, SNAPSHOT),
         dict.fromkeys(names, decode_s),
         dict.fromkeys(names, PROFILED_S),
         memory,
@@ -53,7 +53,7 @@ def report(*loaded: str, ready: bool = True, memory: Memory = MEMORY, lacks: Seq
 
 
 class Handle:
-    """As much of a Serve handle as is used. What it is given is returned, raised, or awaited."""
+    """The part of a Serve handle that is used. It returns, raises or awaits what it is given."""
 
     def __init__(self, outcome: Any = ANSWER, reported: Any = None) -> None:
         self.outcome, self.reported, self.calls = outcome, reported or report(LENET.name), []
@@ -83,52 +83,52 @@ def soon() -> float:
     return time.monotonic() + 30
 
 
-def near_end(handle: Handle) -> RemotePredictor:
+def sending(handle: Handle) -> RemotePredictor:
     return RemotePredictor(LENET, handle)
 
 
-async def test_bytes_name_and_the_time_left_cross() -> None:
+async def test_the_bytes_the_name_and_the_time_left_are_sent() -> None:
     handle = Handle()
-    assert await near_end(handle).predict(b"picture", soon()) == ANSWER
+    assert await sending(handle).predict(b"picture", soon()) == ANSWER
     ((image, name, remaining_s),) = handle.calls
     assert (image, name) == (b"picture", "lenet5@mnist")
     assert 0 < remaining_s <= 30
 
 
 @pytest.mark.parametrize("traced", [False, True])
-async def test_that_all_probabilities_are_wanted_crosses_only_where_they_are(
+async def test_span_and_whole_are_sent_only_where_they_are_needed(
     traced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     span = "00-1-2-01" if traced else None
     monkeypatch.setattr(remote, "traceparent", lambda: span)
     handle = Handle()
-    await near_end(handle).predict(b"picture", soon())
-    await near_end(handle).predict(b"picture", soon(), True)
+    await sending(handle).predict(b"picture", soon())
+    await sending(handle).predict(b"picture", soon(), True)
     (_, _, _, *plain), (_, _, _, *whole) = handle.calls
     assert (plain, whole) == ([span] if traced else [], [span, True])
 
 
-async def test_a_failure_comes_back_as_it_is() -> None:
+async def test_a_failure_comes_back_unchanged() -> None:
     failure = Failure("undecodable", "text")
-    assert await near_end(Handle(failure)).predict(b"", soon()) == failure
+    assert await sending(Handle(failure)).predict(b"", soon()) == failure
 
 
-async def test_a_broken_hop_is_503_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
-    outcome = await near_end(Handle(RuntimeError("secret address"))).predict(b"", soon())
+async def test_a_broken_connection_is_503_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    outcome = await sending(Handle(RuntimeError("secret address"))).predict(b"", soon())
     assert isinstance(outcome, Failure)
     assert outcome.status == 503
     assert outcome.extras["retry_after_ms"] > 0
     assert "secret" not in outcome.detail + caplog.text
 
 
-async def test_a_hop_that_hangs_is_504_at_the_deadline() -> None:
-    outcome = await near_end(Handle("hang")).predict(b"", time.monotonic() + 0.05)
+async def test_a_replica_that_hangs_is_504_at_the_deadline() -> None:
+    outcome = await sending(Handle("hang")).predict(b"", time.monotonic() + 0.05)
     assert isinstance(outcome, Failure)
     assert outcome.status == 504
 
 
 async def watched(placement: RemotePlacement) -> None:
-    """Lets the placement ask every deployment once."""
+    """Lets the placement ask every deployment for a report once."""
     task = asyncio.create_task(placement.watch())
     await asyncio.sleep(0.02)
     task.cancel()
@@ -142,7 +142,7 @@ def is_ready(placement: RemotePlacement) -> bool:
     return True
 
 
-async def test_ready_once_every_deployment_has_loaded_and_then_as_long_as_one_is_up() -> None:
+async def test_ready_once_every_deployment_was_ready_and_then_while_one_is() -> None:
     warming = report(ready=False)
     lenet, googlenet = Handle(reported=warming), Handle(reported=report(GOOGLENET.name))
     placement = RemotePlacement({"lenet5": lenet, "googlenet": googlenet}, stopping=lambda: False)
@@ -161,22 +161,27 @@ async def test_ready_once_every_deployment_has_loaded_and_then_as_long_as_one_is
 
 
 @pytest.mark.parametrize("trouble", ["hang", RuntimeError("died")])
-async def test_a_silence_is_no_death_until_there_are_several(trouble: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deployment_is_down_after_three_missing_reports_in_a_row(
+    trouble: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remote, "_ASK_WITHIN_S", 0.001)
     lenet = Handle()
     placement = RemotePlacement({"lenet5": lenet}, stopping=lambda: False)
     await watched(placement)
     lenet.reported = trouble
-    for silence in range(1, remote._SILENCES + 1):
+    for up in (True, True, False):
         await placement._ask("lenet5", lenet)
-        assert placement.resident(LENET) == (silence < remote._SILENCES)
-        assert is_ready(placement) == (silence < remote._SILENCES)
+        assert (placement.resident(LENET), is_ready(placement)) == (up, up)
     lenet.reported = report(LENET.name)
+    await placement._ask("lenet5", lenet)
+    assert placement.resident(LENET)
+    # The count starts again.
+    lenet.reported = trouble
     await placement._ask("lenet5", lenet)
     assert placement.resident(LENET)
 
 
-async def test_stopping_is_not_ready() -> None:
+async def test_a_service_that_stops_is_not_ready() -> None:
     stopping = False
     placement = RemotePlacement({"lenet5": Handle()}, stopping=lambda: stopping)
     await watched(placement)
@@ -185,31 +190,31 @@ async def test_stopping_is_not_ready() -> None:
     assert not is_ready(placement)
 
 
-async def test_what_no_deployment_hosts_says_restart() -> None:
+async def test_a_checkpoint_that_no_deployment_hosts_needs_a_restart() -> None:
     placement = RemotePlacement({"lenet5": Handle()}, stopping=lambda: False)
     with pytest.raises(NotReadyError, match="restart"):
         placement.predictor(GOOGLENET)
 
 
 async def surveyed(lenet: Handle, googlenet: Handle, **replicas: int) -> RemotePlacement:
-    """A placement that has heard of both."""
+    """A placement that has a report of each."""
     handles = {"lenet5": lenet, "googlenet": googlenet}
     placement = RemotePlacement(handles, stopping=lambda: False, replicas=replicas)
     await watched(placement)
     return placement
 
 
-async def test_a_deployment_that_has_not_reported_has_no_standing() -> None:
+async def test_without_a_report_there_is_no_snapshot() -> None:
     placement = RemotePlacement({"lenet5": Handle()}, stopping=lambda: False)
     assert placement.survey([LENET, GOOGLENET], 0) == ([(LENET, None), (GOOGLENET, None)], DeviceLoad({}, []))
     assert placement.memory() == []
     await watched(placement)
     snapshots = [snapshot for _, snapshot in placement.survey([LENET, GOOGLENET], 0).snapshots]
-    assert snapshots == [STANDING._replace(device=MEMORY.device, queued=0), None]
+    assert snapshots == [SNAPSHOT._replace(device=MEMORY.device, queued=0), None]
     assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (True, False)
 
 
-async def test_the_decoding_time_is_of_the_pictures_size() -> None:
+async def test_the_decoding_time_is_that_of_the_pictures_size() -> None:
     placement = await surveyed(Handle(), Handle())
     for kind, most in SIZE_CLASSES.items():
         ((_, snapshot),) = placement.survey([LENET], most).snapshots
@@ -219,7 +224,7 @@ async def test_the_decoding_time_is_of_the_pictures_size() -> None:
 
 
 @pytest.mark.parametrize(("replicas", "queued"), [(1, 3), (2, 2), (3, 1), (8, 1)])
-async def test_what_was_sent_is_queued_and_replicas_share_it(replicas: int, queued: int) -> None:
+async def test_sent_pictures_are_queued_and_shared_among_the_replicas(replicas: int, queued: int) -> None:
     release = asyncio.Event()
     placement = await surveyed(Handle(release), Handle(), lenet5=replicas)
     sent = [asyncio.create_task(placement.predictor(LENET).predict(b"", soon())) for _ in range(3)]
@@ -229,7 +234,7 @@ async def test_what_was_sent_is_queued_and_replicas_share_it(replicas: int, queu
     assert other is not None
     assert (own.queued, other.queued) == (queued, 0)
     assert [waiting is own for waiting in load.waiting] == [True]
-    # It is in the way of the other too, on the same device, when only that is asked for.
+    # It delays the other on the same device too, when only that is asked for.
     assert placement.survey([GOOGLENET], 0).load.waiting == [own]
     release.set()
     assert await asyncio.gather(*sent) == [ANSWER] * 3
@@ -237,7 +242,7 @@ async def test_what_was_sent_is_queued_and_replicas_share_it(replicas: int, queu
 
 
 @pytest.mark.parametrize("outcome", ["hang", RuntimeError("died"), Failure("undecodable", "text")])
-async def test_what_failed_is_queued_no_more(outcome: Any) -> None:
+async def test_a_picture_that_failed_is_no_longer_queued(outcome: Any) -> None:
     placement = await surveyed(Handle(outcome), Handle())
     assert isinstance(await placement.predictor(LENET).predict(b"", time.monotonic() + 0.01), Failure)
     assert not placement.survey([LENET, GOOGLENET], 0).load.waiting
@@ -249,7 +254,7 @@ async def test_each_device_has_one_ledger() -> None:
     assert (await surveyed(Handle(), Handle(reported=report(memory=other)))).memory() == [MEMORY, other]
 
 
-async def test_loads_and_unloads_cross_and_are_seen_at_once() -> None:
+async def test_loads_and_unloads_are_sent_and_seen_at_once() -> None:
     lenet = Handle(outcome=None, reported=report())
     placement = await surveyed(lenet, Handle())
     lenet.reported = report(LENET.name)
@@ -264,7 +269,7 @@ async def test_loads_and_unloads_cross_and_are_seen_at_once() -> None:
 
 
 @pytest.mark.parametrize("what", ["load", "unload"])
-async def test_a_load_over_a_broken_hop_is_503(what: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_load_over_a_broken_connection_is_503(what: str, caplog: pytest.LogCaptureFixture) -> None:
     placement = RemotePlacement({"lenet5": Handle(RuntimeError("secret address"))}, stopping=lambda: False)
     options = {"wait": True} if what == "unload" else {}
     for checkpoint, says in ((LENET, "lost its replica"), (GOOGLENET, "no deployment")):
@@ -274,22 +279,22 @@ async def test_a_load_over_a_broken_hop_is_503(what: str, caplog: pytest.LogCapt
         assert "secret" not in failure.detail + caplog.text
 
 
-async def test_an_unload_at_the_far_end_waits_no_longer_than_a_request_may(
+async def test_an_unload_in_the_replica_waits_no_longer_than_a_request_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     placement = LocalPlacement(FakeEngine, Limits())
     monkeypatch.setattr("service.assembly.local_placement", lambda *_: placement)
     monkeypatch.setattr("service.cluster.replica.configure_logging", lambda _format: None)
-    host = Host(Settings(cache_dir=tmp_path, default_latency_ms=100), Deployment(variants=["lenet5"]))
-    await host._warming
+    replica = Replica(Settings(cache_dir=tmp_path, default_latency_ms=100), Deployment(variants=["lenet5"]))
+    await replica._warming
     lenet = placement.predictor(LENET)
     await lenet.load()
     async with lenet._residency.using(lenet._resident):
-        failure = await asyncio.wait_for(host.unload("lenet5@mnist", True), 30)
+        failure = await asyncio.wait_for(replica.unload("lenet5@mnist", True), 10)
         assert failure is not None
         assert (failure.slug, "still in use" in failure.detail) == ("deadline-missed", True)
     assert placement.resident(LENET)
-    assert await host.unload("lenet5@mnist", True) is None
+    assert await replica.unload("lenet5@mnist", True) is None
     assert not placement.resident(LENET)
     await placement.close()
 
@@ -299,7 +304,7 @@ DAMAGED = Failure("weights-damaged", "lenet5@mnist.safetensors is damaged")
 IMPORTED = replace(LENET, labels="cifar10")
 
 
-async def test_what_a_deployment_cannot_load_is_no_choice_until_it_says_otherwise() -> None:
+async def test_a_checkpoint_that_a_deployment_cannot_load_is_not_served_until_it_reports_otherwise() -> None:
     lenet = Handle(reported=report(lacks=[LENET.name], failures={LENET.name: FULL}))
     placement = await surveyed(lenet, Handle())
     failure = placement.failure(LENET)
@@ -307,7 +312,7 @@ async def test_what_a_deployment_cannot_load_is_no_choice_until_it_says_otherwis
     assert failure_of(failure) == FULL
     assert (placement.serves(LENET), placement.serves(GOOGLENET)) == (False, True)
     assert placement.survey([LENET], 0).snapshots == [(LENET, None)]
-    # The next try is due: it may be chosen, and what it failed of is known all the same.
+    # The next attempt is due: it may be chosen, and the reason of the failure is still known.
     lenet.reported = report(failures={LENET.name: FULL})
     await placement._ask("lenet5", lenet)
     assert (placement.serves(LENET), placement.failure(LENET) is None) == (True, False)
@@ -317,7 +322,7 @@ async def test_what_a_deployment_cannot_load_is_no_choice_until_it_says_otherwis
 
 
 @pytest.mark.parametrize("told", [FULL, DAMAGED, Failure("out-of-memory", "none", {"retry_after_ms": 1000.0})])
-async def test_a_load_that_fails_is_known_before_the_next_report(told: Failure) -> None:
+async def test_a_failed_load_counts_before_the_next_report(told: Failure) -> None:
     lenet = Handle(told)
     placement = await surveyed(lenet, Handle())
     assert await placement.predictor(LENET).predict(b"", soon()) == told
@@ -327,33 +332,33 @@ async def test_a_load_that_fails_is_known_before_the_next_report(told: Failure) 
 
 
 @pytest.mark.parametrize("told", [Failure("undecodable", "text"), Failure("out-of-memory", "in a forward pass")])
-async def test_other_failures_say_nothing_of_loads(told: Failure) -> None:
+async def test_other_failures_do_not_count_as_failed_loads(told: Failure) -> None:
     placement = await surveyed(Handle(told), Handle())
     await placement.predictor(LENET).predict(b"", soon())
     assert placement.serves(LENET)
 
 
-async def test_weights_that_came_after_the_start_are_served_once_their_deployment_knows_of_them() -> None:
+async def test_weights_installed_after_the_start_are_served_once_a_report_has_them() -> None:
     lenet = Handle()
     placement = RemotePlacement({"lenet5": lenet}, stopping=lambda: False)
-    # Before the first report nobody knows better than the fleet.
+    # Before the first report the fleet decides.
     assert placement.serves(IMPORTED)
     await watched(placement)
     assert not placement.serves(IMPORTED)
     assert not placement.serves(GOOGLENET)
-    lenet.reported = replace_standings(report(), IMPORTED.name)
+    lenet.reported = with_snapshot_of(report(), IMPORTED.name)
     await placement._ask("lenet5", lenet)
     assert placement.serves(IMPORTED)
-    # A deployment that is down for a moment changes nothing of what is meant by default.
+    # The checkpoints of the last report count while the deployment is down.
     placement._reports["lenet5"] = None
     assert placement.serves(IMPORTED)
 
 
-def replace_standings(before: Report, name: str) -> Report:
-    return replace(before, snapshots={**before.snapshots, name: STANDING})
+def with_snapshot_of(before: Report, name: str) -> Report:
+    return replace(before, snapshots={**before.snapshots, name: SNAPSHOT})
 
 
-async def test_a_deployment_that_can_load_nothing_keeps_nobody_waiting_and_all_of_them_say_why() -> None:
+async def test_a_deployment_that_can_load_nothing_is_not_waited_for() -> None:
     nothing = report(ready=False, nothing=FULL)
     lenet, googlenet = Handle(reported=nothing), Handle(reported=report(ready=False))
     placement = RemotePlacement({"lenet5": lenet, "googlenet": googlenet}, stopping=lambda: False)

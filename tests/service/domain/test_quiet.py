@@ -1,4 +1,4 @@
-"""Quiet time, and how much of what was learned is left after it."""
+"""Quiet time, and how much of what was learned still counts after it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from service.domain.quiet import Quiet
 
 
 class Clock:
-    """Goes only where it is put."""
+    """Stands still unless a test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -22,7 +22,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_it_stands_still_while_pictures_are_in_flight_and_in_short_pauses(clock: Clock) -> None:
+def test_quiet_time_does_not_grow_while_pictures_are_in_flight_or_in_short_pauses(clock: Clock) -> None:
     quiet = Quiet(clock)
     quiet.begin()
     quiet.begin()
@@ -40,7 +40,7 @@ def test_it_stands_still_while_pictures_are_in_flight_and_in_short_pauses(clock:
     assert quiet.seconds == 1
 
 
-def test_quiet_times_add_up_each_without_its_first_second(clock: Clock) -> None:
+def test_quiet_times_add_up_without_the_first_second_of_each(clock: Clock) -> None:
     quiet = Quiet(clock)
     for pause_s, seconds in ((0.75, 0), (1.5, 0.5), (3, 2.5), (1, 2.5)):
         clock.now += pause_s
@@ -59,7 +59,7 @@ def test_what_was_learned_fades_to_nothing_in_three_seconds(clock: Clock) -> Non
     assert left == sorted(left, reverse=True)
     assert 0.4 < left[20] < 0.6  # after 2.5 seconds
     assert left[31] > 0 == left[32]  # before and after four
-    # In steps: each of them costs a new forecast.
+    # It fades in few steps, because each costs a new forecast.
     assert len(set(left)) <= 17
 
 

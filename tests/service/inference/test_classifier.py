@@ -1,17 +1,21 @@
-"""Classification without HTTP: what is predicted, learned and counted, over predictors that are made up."""
+"""Classification without HTTP: what is predicted, learned and counted, over fake predictors."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.domain.decision import Decision
-from service.domain.errors import Failure, OverloadedError
+from service.domain.ensemble import Ensemble
+from service.domain.errors import DeadlineMissedError, Failure, OverloadedError
 from service.domain.prediction import Prediction
 from service.domain.query import Query
 from service.inference.classifier import Classified, Classifier
@@ -30,7 +34,7 @@ class Clock:
 
 
 class Scene:
-    """A router, a placement and metrics in one, which remember what they are told."""
+    """A router, a placement and metrics in one, which remember their calls."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -44,17 +48,22 @@ class Scene:
     def candidates(self, _query: Query, _arrived: float) -> list[Checkpoint]:
         return [GOOGLENET, VGG]
 
-    def decide(self, _query: Query, candidates: Sequence[Checkpoint], _arrived: float, size: int) -> Decision:
+    def decide(
+        self, _query: Query, candidates: Sequence[Checkpoint] | Ensemble, _arrived: float, size: int
+    ) -> Decision:
         if self.refusal is not None:
             raise self.refusal
+        if isinstance(candidates, Ensemble):
+            self.told.append(("decided", candidates.model, size))
+            return Decision(candidates, predicted_s=self.predicted_s)
         self.told.append(("decided", candidates[0].model, size))
         return Decision(candidates[0], predicted_s=self.predicted_s)
 
     def allowed_s(self, _query: Query) -> float:
         return 4.0
 
-    def let_in(self, _decision: Decision, deadline: float) -> Any:
-        self.told.append(("let in", deadline))
+    def admit(self, _decision: Decision, deadline: float) -> Any:
+        self.told.append(("admitted", deadline))
         return nullcontext()
 
     def learn(self, _decision: Decision, took_s: float) -> None:
@@ -97,14 +106,14 @@ def scene() -> Scene:
     return Scene()
 
 
-async def test_an_answer_is_counted_from_the_arrival_and_learned_from_the_decision(scene: Scene) -> None:
+async def test_the_budget_is_counted_from_the_arrival_and_the_prediction_from_the_decision(scene: Scene) -> None:
     done = await scene.classify()
     assert isinstance(done, Classified)
     assert (done.prediction, done.decision.checkpoint, done.total_s) == (ANSWER, GOOGLENET, 2.0)
     assert scene.told == [
         ("decided", "googlenet", 4),
         ("routed", "googlenet"),
-        ("let in", 103.0),
+        ("admitted", 103.0),
         ("asked", b"four", 103.0),
         ("kept", "googlenet", 0.5, False),
         ("learned", 1.0),
@@ -122,7 +131,7 @@ async def test_an_answer_is_counted_from_the_arrival_and_learned_from_the_decisi
         ("undecodable", []),
     ],
 )  # fmt: skip
-async def test_a_failure_of_the_predictor_names_the_model_and_is_counted_by_its_kind(
+async def test_a_failure_of_the_predictor_names_the_model_and_is_counted_by_its_slug(
     scene: Scene, slug: str, told: list[tuple[Any, ...]]
 ) -> None:
     scene.outcomes["googlenet"] = Failure(slug, "text")
@@ -133,7 +142,7 @@ async def test_a_failure_of_the_predictor_names_the_model_and_is_counted_by_its_
     assert scene.told[4:] == told
 
 
-async def test_a_refusal_of_the_router_is_counted_as_its_own(scene: Scene) -> None:
+async def test_a_refusal_is_counted_as_the_routers(scene: Scene) -> None:
     scene.refusal = OverloadedError("full", 1.0)
     done = await scene.classify()
     assert isinstance(done, Failure)
@@ -141,7 +150,7 @@ async def test_a_refusal_of_the_router_is_counted_as_its_own(scene: Scene) -> No
     assert scene.told == [("shed", "router")]
 
 
-async def test_a_defect_is_a_failure_without_its_text(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_hides_its_text_from_the_client(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.refusal = KeyError("secret")
     done = await scene.classify()
     assert isinstance(done, Failure)
@@ -155,7 +164,7 @@ async def test_without_a_prediction_nothing_is_learned(scene: Scene) -> None:
     assert not [told for told in scene.told if told[0] in ("learned", "ratio")]
 
 
-async def test_a_network_that_cannot_be_loaded_is_left_for_the_next_best(scene: Scene) -> None:
+async def test_the_next_best_network_answers_for_one_that_cannot_be_loaded(scene: Scene) -> None:
     scene.outcomes["googlenet"] = BROKEN
     done = await scene.classify()
     assert isinstance(done, Classified)
@@ -163,7 +172,7 @@ async def test_a_network_that_cannot_be_loaded_is_left_for_the_next_best(scene: 
     assert [told[1] for told in scene.told if told[0] == "decided"] == ["googlenet", "vgg16"]
 
 
-async def test_where_no_network_can_be_loaded_the_first_failure_is_told(scene: Scene) -> None:
+async def test_where_no_network_can_be_loaded_the_first_failure_is_returned(scene: Scene) -> None:
     scene.outcomes = {"googlenet": BROKEN, "vgg16": Failure("load-failed", "another", {"retry_after_ms": 5.0})}
     assert await scene.classify() == BROKEN
     assert len([told for told in scene.told if told[0] == "decided"]) == 2
@@ -173,3 +182,41 @@ async def test_a_named_network_that_cannot_be_loaded_is_not_replaced(scene: Scen
     scene.outcomes["googlenet"] = BROKEN
     assert await scene.classify(Query(model="googlenet")) == BROKEN
     assert len([told for told in scene.told if told[0] == "decided"]) == 1
+
+
+async def test_a_router_that_finds_a_picture_late_is_counted_as_the_deadlines(scene: Scene) -> None:
+    scene.refusal = DeadlineMissedError("late")
+    done = await scene.classify()
+    assert isinstance(done, Failure)
+    assert (done.slug, scene.told) == ("deadline-missed", [("shed", "deadline")])
+
+
+async def test_after_two_failed_loads_the_second_network_is_not_asked_again(scene: Scene) -> None:
+    """The failed networks stay out, although the placement still counts them as loadable."""
+    scene.outcomes = {"googlenet": BROKEN, "vgg16": BROKEN}
+    await scene.classify()
+    assert [told[1] for told in scene.told if told[0] == "decided"] == ["googlenet", "vgg16"]
+
+
+async def test_a_failure_that_is_not_of_a_load_is_not_tried_elsewhere(scene: Scene) -> None:
+    scene.outcomes["googlenet"] = Failure("out-of-memory", "in the forward pass")
+    done = await scene.classify()
+    assert isinstance(done, Failure)
+    assert done.slug == "out-of-memory"
+    assert len([told for told in scene.told if told[0] == "decided"]) == 1
+
+
+async def test_an_ensemble_is_decided_on_after_the_members_of_the_one_before_have_joined_their_queues(
+    scene: Scene,
+) -> None:
+    ensemble = Ensemble((GOOGLENET, VGG))
+    whole = replace(ANSWER, distribution=np.array([0.75, 0.25], np.float32).tobytes())
+    scene.outcomes = {"googlenet": whole, "vgg16": whole}
+    calls = (scene.classifier.classify(b"four", Query(), ensemble, 99.0) for _ in range(2))
+    done = await asyncio.gather(*calls)
+    assert all(isinstance(one, Classified) for one in done)
+    # Both members of the first are asked before the second is decided on.
+    assert [told[0] for told in scene.told if told[0] in ("decided", "asked")] == [
+        *("decided", "asked", "asked"),
+        *("decided", "asked", "asked"),
+    ]

@@ -1,4 +1,4 @@
-"""Members are asked at once, their whole distributions averaged; what becomes of one becomes of all."""
+"""Ensembles: members are asked at the same time, their distributions averaged, and one failure fails all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.cluster.remote import RemotePlacement
-from service.cluster.replica import Host
+from service.cluster.replica import Replica
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.errors import Failure
@@ -35,12 +35,12 @@ CATALOGUE = Catalogue(untrained=True)
 
 
 def prediction(distribution: Any, batch_size: int = 1, seconds: float = 0.0) -> Prediction:
-    """Says nothing of its own top classes, which an average must not rest on."""
+    """A prediction without top classes of its own, which an average must not use."""
     return Prediction((), (), batch_size, seconds, seconds, seconds, np.asarray(distribution, np.float32).tobytes())
 
 
 @given(st.integers(2, 4), st.sampled_from([2, 10, 1000]), st.integers(0, 2**32 - 1))
-def test_it_is_the_mean_of_all_classes(count: int, classes: int, seed: int) -> None:
+def test_the_average_is_the_mean_over_all_classes(count: int, classes: int, seed: int) -> None:
     distributions = np.random.default_rng(seed).dirichlet(np.ones(classes), count).astype(np.float32)
     found = average([Member(prediction(row), 0.0) for row in distributions])
     expected = [sum(float(row[index]) for row in distributions) / count for index in range(classes)]
@@ -49,12 +49,12 @@ def test_it_is_the_mean_of_all_classes(count: int, classes: int, seed: int) -> N
     assert found.probabilities == pytest.approx([expected[index] for index in best], rel=1e-9)
 
 
-def test_times_are_of_the_member_that_was_last_and_the_batch_is_the_smallest() -> None:
+def test_times_are_those_of_the_slowest_member_and_the_batch_is_the_smallest() -> None:
     quick, slow = Member(prediction([1, 0], 5, 0.1), 0.3), Member(prediction([0, 1], 7, 0.2), 0.6)
     found = average([slow, quick])
     assert (found.decode_s, found.queue_s, found.forward_s, found.batch_size) == (0.2, 0.2, 0.2, 5)
     assert found.members == (slow, quick)
-    assert found.indices == (0, 1)  # of equals the lower number
+    assert found.indices == (0, 1)  # ties: the lower number first
 
 
 class Scripted:
@@ -78,7 +78,7 @@ class Scripted:
         return self.outcome
 
 
-async def test_members_are_asked_at_once() -> None:
+async def test_members_are_asked_at_the_same_time() -> None:
     waiting = [Scripted(), Scripted()]
     task = asyncio.create_task(Averaging(waiting).predict(b"", 0.0))
     async with asyncio.timeout(10):
@@ -87,12 +87,12 @@ async def test_members_are_asked_at_once() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    # Who goes leaves no member behind.
+    # A caller who leaves ends the members' work too.
     assert all(member.gone for member in waiting)
 
 
 @pytest.mark.parametrize("order", [1, -1])
-async def test_a_member_that_fails_is_the_answer_and_nobody_waits_for_the_others(order: int) -> None:
+async def test_the_first_failure_of_a_member_is_returned_without_waiting_for_the_others(order: int) -> None:
     failure, waits = Failure("undecodable", "text"), Scripted()
     members = [Scripted(prediction([1, 0])), Scripted(failure), waits][::order]
     async with asyncio.timeout(10):
@@ -100,9 +100,27 @@ async def test_a_member_that_fails_is_the_answer_and_nobody_waits_for_the_others
     assert waits.gone
 
 
-async def test_of_several_refusals_the_latest_to_come_back_counts() -> None:
+async def test_of_several_refusals_the_longest_retry_after_is_returned() -> None:
     refusals = [Failure("overloaded", "full", {"retry_after_ms": ms}) for ms in (100.0, 900.0, 300.0)]
     assert await Averaging([Scripted(refusal) for refusal in refusals]).predict(b"", 0.0) == refusals[1]
+
+
+async def test_each_members_time_is_counted_from_the_moment_in_which_all_were_asked() -> None:
+    now = 100.0
+
+    class Takes:
+        def __init__(self, until: float) -> None:
+            self.until = until
+
+        async def predict(self, _image: bytes, _deadline: float, _whole: bool = False) -> Prediction | Failure:
+            nonlocal now
+            await asyncio.sleep(0)
+            now = self.until
+            return prediction([1, 0])
+
+    found = await Averaging([Takes(101.0), Takes(104.0)], lambda: now).predict(b"", 0.0)
+    assert isinstance(found, Average)
+    assert [member.total_s for member in found.members] == [1.0, 4.0]
 
 
 async def test_a_defect_is_raised_and_not_averaged_away() -> None:
@@ -142,7 +160,7 @@ class Placed:
         return await serving.predict(image or photo(), time.monotonic() + within_s)
 
 
-async def test_each_member_batches_for_itself() -> None:
+async def test_each_member_has_batches_of_its_own() -> None:
     placed = Placed(seconds=0.02)
     await placed.ready()
     outcomes = await asyncio.gather(*(placed.ask(picture(5)) for _ in range(12)))
@@ -156,8 +174,8 @@ async def test_each_member_batches_for_itself() -> None:
     await placed.placement.close()
 
 
-async def test_members_that_do_not_fit_together_are_loaded_in_turn_however_many_ask() -> None:
-    """Each waits for its own place alone; if one kept the other's place until both had one, nobody would ever end."""
+async def test_members_that_do_not_fit_together_are_loaded_in_turn() -> None:
+    """Each member waits for its own memory; if it held the other's meanwhile, the requests would deadlock."""
     placed = Placed(limit_mb=15)
     await placed.ready()
     async with asyncio.timeout(30):
@@ -169,7 +187,7 @@ async def test_members_that_do_not_fit_together_are_loaded_in_turn_however_many_
     await placed.placement.close()
 
 
-async def test_a_member_that_can_never_fit_fails_the_picture() -> None:
+async def test_a_member_that_can_never_fit_into_memory_fails_the_picture() -> None:
     placed = Placed(limit_mb=5)
     await placed.ready()
     outcome = await placed.ask(picture())
@@ -181,7 +199,7 @@ async def test_a_member_that_can_never_fit_fails_the_picture() -> None:
 @pytest.mark.parametrize(
     ("image", "within_s", "slug"), [(b"text", 60.0, "undecodable"), (picture(), -1.0, "deadline-missed")]
 )
-async def test_bad_bytes_and_late_ones_fail_as_they_do_alone(image: bytes, within_s: float, slug: str) -> None:
+async def test_bad_and_late_pictures_fail_as_they_do_with_one_network(image: bytes, within_s: float, slug: str) -> None:
     placed = Placed()
     outcome = await placed.ask(image, within_s)
     assert isinstance(outcome, Failure)
@@ -189,7 +207,7 @@ async def test_bad_bytes_and_late_ones_fail_as_they_do_alone(image: bytes, withi
     await placed.placement.close()
 
 
-async def test_what_a_member_refuses_frees_the_others_place() -> None:
+async def test_a_refusal_of_one_member_removes_the_picture_from_the_others_queue() -> None:
     placed = Placed(limits=Limits(max_batch_size=1, max_queue=2))
     await placed.ready()
     googlenet, began, release = placed.engines["googlenet"], threading.Event(), threading.Event()
@@ -216,31 +234,29 @@ async def test_what_a_member_refuses_frees_the_others_place() -> None:
     await placed.placement.close()
 
 
-# Over the hop to other processes.
+# Across processes.
 
 
 class Crossing:
-    """A Serve handle of a host, to and from which everything is pickled."""
+    """A Serve handle of a replica: everything is pickled on its way there and back."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, replica: Replica) -> None:
         self.predict = SimpleNamespace(remote=self._predict)
         self.sizes: list[int] = []
-        self._host = host
+        self._replica = replica
 
     async def _predict(self, *arguments: Any) -> Any:
-        crossed = pickle.dumps(await self._host.predict(*pickle.loads(pickle.dumps(arguments))))
+        crossed = pickle.dumps(await self._replica.predict(*pickle.loads(pickle.dumps(arguments))))
         self.sizes.append(len(crossed))
         return pickle.loads(crossed)
 
 
-async def test_distributions_cross_the_hop_as_they_lie_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_distributions_cross_processes_as_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placed = Placed()
     monkeypatch.setattr("service.assembly.local_placement", lambda *_: placed.placement)
     monkeypatch.setattr("service.cluster.replica.configure_logging", lambda _format: None)
     names = ["googlenet", "inception_v2"]
-    handle = Crossing(Host(Settings(cache_dir=tmp_path, untrained=True), Deployment(variants=names)))
+    handle = Crossing(Replica(Settings(cache_dir=tmp_path, untrained=True), Deployment(variants=names)))
     remote = RemotePlacement(dict.fromkeys(names, handle), stopping=lambda: False)
     alone = await remote.predictor(placed.ensemble.members[0]).predict(photo(), time.monotonic() + 60)
     over = await predictor(remote, placed.ensemble).predict(photo(), time.monotonic() + 60)
@@ -249,7 +265,7 @@ async def test_distributions_cross_the_hop_as_they_lie_in_memory(
     assert isinstance(over, Average)
     assert isinstance(here, Average)
     assert (over.indices, over.probabilities) == (here.indices, here.probabilities)
-    # A thousand numbers of four bytes, and nothing more than before where nobody asked.
+    # A thousand numbers of four bytes; a request that did not ask for them gets none.
     plain, *whole = handle.sizes
     assert alone.distribution is None
     assert all(4000 < size - plain < 4050 for size in whole)

@@ -1,4 +1,4 @@
-"""The router's choice against exhaustive search, and what it says of what it does not choose."""
+"""The choice of a checkpoint against an exhaustive search, and the reasons against the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.checkpoints.catalogue import Catalogue, WeightsMissingError
 from service.domain.decision import LEAST_SAFETY, Budget, Considered
 from service.domain.errors import NoModelFitsError, OverloadedError
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
-from service.routing.choose import choose
+from service.routing.choose import choose, default_label_set
 
 ROWS = Catalogue(Path("/nonexistent")).checkpoints()
 HERE = Path("weights")
@@ -34,8 +34,8 @@ class Situation(NamedTuple):
 
 
 class Digits:
-    """Choices out of one drawn number: a draw a candidate rather than a field is ten times as fast, and still shrinks,
-    since 0 takes the first of everything."""
+    """Choices out of one drawn number. One draw per candidate is ten times as fast as one per field, and still shrinks:
+    0 takes the first of all values."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -88,7 +88,7 @@ def situation(numbers: list[int], foreign: list[int], number: int) -> Situation:
         digits.of(None, None, 60.0, 70.0, 75.0, 90.0),
     )
     if digits.below(4) == 3:
-        # Some of it has passed by the time of the decision.
+        # Some of it has passed before the decision.
         budget = budget._replace(stated_s=budget.latency_s + digits.below(16) * TICK)
     busy = {device: digits.of(0, 0, 4, 15) * TICK for device in ("", "gpu")}
     slack_s = {device: digits.of(math.inf, math.inf, digits.below(32) * TICK) for device in ("", "gpu")}
@@ -102,7 +102,8 @@ situations = st.builds(
 
 
 def predicted(own: Snapshot, load: DeviceLoad) -> float:
-    """Batch by batch, as the device would run them; those of its own queue that fill its own batch run with it."""
+    """Seconds until the answer, batch by batch as the device would run them; pictures of the same queue that fill the
+    picture's own batch run with it."""
     largest = len(own.forward_s) - 1
     waiting = [other for other in load.waiting if other.device == own.device]
     clock_s = load.busy.get(own.device, 0.0)
@@ -113,33 +114,33 @@ def predicted(own: Snapshot, load: DeviceLoad) -> float:
             clock_s += other.forward_s[batch] / other.spread
             left -= batch
     if clock_s < own.decode_s:
-        # Nobody keeps the device free for what is being decoded.
+        # The device does not wait for the picture to be decoded.
         later = [(other, min(other.queued - other.ahead, len(other.forward_s) - 1)) for other in waiting]
         clock_s += max((other.forward_s[batch] / other.spread for other, batch in later), default=0.0)
     return own.load_s + max(clock_s, own.decode_s) + own.forward_s[own.ahead % largest + 1]
 
 
 def delay(own: Snapshot) -> float:
-    """By how much those after it are later for it."""
+    """How many seconds the picture delays those behind it."""
     batch = own.ahead % (len(own.forward_s) - 1)
     return (own.forward_s[batch + 1] - own.forward_s[batch]) / own.spread
 
 
 def idle(own: Snapshot, load: DeviceLoad) -> bool:
-    """Whether nobody has anything to do on its device."""
+    """Whether its device has nothing to do."""
     everybody = [own, *(other for other in load.waiting if other.device == own.device)]
     return not any(other.queued for other in everybody) and load.busy.get(own.device, 0.0) == 0
 
 
 def found(candidate: Candidate, own: Snapshot, load: DeviceLoad, budget: Budget) -> tuple[float, float, int] | None:
-    """Accuracy, predicted time and footprint of what would be let in; None for what would not."""
+    """Accuracy, predicted time and footprint of a candidate that fits now; None for one that does not."""
     checkpoint = candidate.checkpoint
     assert checkpoint.top1 is not None
     if own.queued >= own.max_queue or delay(own) > load.slack_s.get(own.device, math.inf):
         return None
     took_s = predicted(own, load)
     if took_s * candidate.safety > budget.latency_s:
-        # What was learned is in the way. On an idle device the profile may say otherwise.
+        # Learned times refuse it. On an idle device the profile may admit it on trial.
         profiled_s = own.load_s + own.profiled_decode_s + own.profiled_forward_s
         if not (candidate.trial and idle(own, load)) or profiled_s * LEAST_SAFETY > budget.latency_s:
             return None
@@ -148,7 +149,7 @@ def found(candidate: Candidate, own: Snapshot, load: DeviceLoad, budget: Budget)
 
 
 def possible(candidate: Candidate, budget: Budget) -> bool:
-    """Whether it would do with empty queues. One that nobody can say anything of might."""
+    """Whether a candidate would fit with empty queues. One of which nothing is known counts as possible."""
     checkpoint, own, *_ = candidate
     least, whole_s = budget.min_top1, budget.stated_s or budget.latency_s
     return (
@@ -161,7 +162,7 @@ def possible(candidate: Candidate, budget: Budget) -> bool:
 
 
 def brute_force(case: Situation) -> type[Exception] | tuple[float, float, int]:
-    """What must be raised; else accuracy, predicted time and footprint of the best."""
+    """The error that must be raised, or else accuracy, predicted time and footprint of the best candidate."""
     candidates, load, budget = case
     if all(c.checkpoint.path is None for c in candidates):
         return WeightsMissingError
@@ -250,9 +251,88 @@ CHECKS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("here", "labels"),
+    [
+        ([], "imagenet1k"),
+        (["mnist"], "imagenet1k"),  # a photograph is not answered with a digit
+        (["mnist", "cifar10"], "cifar10"),
+        (["cifar10", "imagenet1k"], "imagenet1k"),
+    ],
+)
+def test_the_default_label_set_is_the_largest_with_a_loadable_checkpoint(here: list[str], labels: str) -> None:
+    missing = [replace(row, path=None) for row in ROWS]
+    rows = [replace(row, labels=found, path=Path("weights")) for row, found in zip(ROWS, here, strict=False)]
+    assert default_label_set([*missing, *rows]) == labels
+
+
+def rated(top1: float | None, own: Snapshot | None, path: Path | None = HERE) -> Candidate:
+    return Candidate(replace(ROWS[0], top1=top1, path=path), own)
+
+
+QUICK = Snapshot((0.0, 0.125), 0.0, 10, profiled_forward_s=0.125)
+FULL = QUICK._replace(queued=512)
+
+
+@pytest.mark.parametrize(
+    ("others", "budget", "routed_for", "debt"),
+    [
+        ([], Budget(1.0), "most accurate", 0.0),
+        ([rated(60.0, FULL)], Budget(1.0), "most accurate", 0.0),
+        ([rated(80.0, FULL)], Budget(1.0), "overloaded", 10.0),
+        ([rated(80.0, FULL), rated(75.0, FULL)], Budget(1.0), "overloaded", 10.0),
+        # The load cost 5 points; a faster device would have won 10.
+        ([rated(80.0, QUICK._replace(profiled_forward_s=9.0)), rated(75.0, FULL)], Budget(1.0), "latency", 5.0),
+        ([rated(80.0, QUICK._replace(footprint_bytes=99))], Budget(1.0, 50.0), "memory", 0.0),
+        ([rated(80.0, QUICK._replace(load_s=9.0))], Budget(1.0), "not loaded", 0.0),
+        ([rated(80.0, None)], Budget(1.0), "not loaded", 0.0),
+        ([rated(80.0, QUICK, None)], Budget(1.0), "most accurate", 0.0),
+        ([rated(None, QUICK)], Budget(1.0), "most accurate", 0.0),
+    ],
+)
+def test_metrics_say_what_is_in_the_way_of_a_more_accurate_network(
+    others: list[Candidate], budget: Budget, routed_for: str, debt: float
+) -> None:
+    decision = choose([rated(70.0, QUICK), *others], budget)
+    assert (decision.checkpoint.top1, decision.routed_for, decision.accuracy_debt) == (70.0, routed_for, debt)
+
+
+def test_a_named_network_has_no_accuracy_debt() -> None:
+    decision = choose([rated(70.0, QUICK)], Budget(1.0), named=True)
+    assert (decision.routed_for, decision.accuracy_debt) == ("named", None)
+
+
+def test_ties_go_to_the_lower_predicted_time_then_to_the_smaller_footprint() -> None:
+    slow, large = QUICK._replace(forward_s=(0.0, 0.25)), QUICK._replace(footprint_bytes=20)
+    candidates = [rated(70.0, slow), rated(70.0, large), rated(70.0, QUICK)]
+    for number, candidate in enumerate(candidates):
+        candidates[number] = candidate._replace(checkpoint=replace(candidate.checkpoint, origin=str(number)))
+    assert choose(candidates, Budget(1.0)).checkpoint.origin == "2"
+    assert choose(candidates[:2], Budget(1.0)).checkpoint.origin == "1"
+
+
+def test_exactly_the_limit_fits() -> None:
+    """A predicted time of exactly the budget, a footprint of exactly the memory, the least accuracy, the last place."""
+    own = QUICK._replace(forward_s=(0.0, 0.5), profiled_forward_s=0.25, queued=3, max_queue=4)
+    exactly = Candidate(replace(ROWS[0], top1=70.0, path=HERE), own, safety=2.0)
+    assert choose([exactly], Budget(1.0, 10.0, 70.0)).predicted_s == 0.5
+    for budget in (Budget(0.999, 10.0, 70.0), Budget(1.0, 9.99, 70.0), Budget(1.0, 10.0, 70.1)):
+        with pytest.raises((NoModelFitsError, OverloadedError)):
+            choose([exactly], budget)
+    with pytest.raises(OverloadedError):
+        choose([exactly._replace(snapshot=own._replace(queued=4))], Budget(1.0))
+    for slack_s, admitted in ((0.5, True), (0.499, False)):
+        load = DeviceLoad(slack_s={"": slack_s})
+        if admitted:
+            assert choose([exactly], Budget(1.0), load)
+        else:
+            with pytest.raises(OverloadedError):
+                choose([exactly], Budget(1.0), load)
+
+
 @settings(max_examples=1_000, deadline=None)
 @given(case=situations, more=number)
-def test_of_a_thousand_situations(case: Situation, more: int) -> None:
+def test_choices_in_a_thousand_situations(case: Situation, more: int) -> None:
     for check in CHECKS:
         check(case, more)
 
@@ -260,8 +340,8 @@ def test_of_a_thousand_situations(case: Situation, more: int) -> None:
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(seed=number)
-def test_of_ten_thousand_situations(seed: int) -> None:
-    """Fifty at a time: to draw them one by one takes ten times as long as to check them."""
+def test_choices_in_ten_thousand_situations(seed: int) -> None:
+    """Fifty at a time, since drawing them one by one takes ten times as long as checking them."""
     random = Random(seed)
     for _ in range(50):
         numbers = [random.getrandbits(80) for _ in range(random.randint(1, 6))]

@@ -1,4 +1,4 @@
-"""What ``model=`` names: checkpoints, and ensembles with the label set that their members share."""
+"""Lookup of what ``model=`` names: checkpoints, and ensembles with the label set that their members share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
         ("googlenet,inception_v2@cifar10", "cifar10", "ensemble:googlenet@cifar10,inception_v2@cifar10"),
     ],
 )
-def test_the_label_set_is_the_one_that_is_said_or_the_first_that_all_have_weights_for(
+def test_the_label_set_is_the_stated_one_or_the_first_for_which_all_have_weights(
     catalogue: Catalogue, model: str, labels: str | None, name: str
 ) -> None:
     found = find_ensemble(catalogue, f"ensemble:{model}", labels)
@@ -51,7 +51,7 @@ def test_the_label_set_is_the_one_that_is_said_or_the_first_that_all_have_weight
     assert (found.trained, found.top1, found.state) == (True, None, "loadable")
 
 
-def test_untrained_networks_average_too() -> None:
+def test_untrained_networks_make_an_ensemble() -> None:
     for name in ("ensemble:googlenet,vgg16", "ensemble:googlenet@untrained,vgg16"):
         found = find_ensemble(UNTRAINED, name)
         assert (found.name, found.labels) == ("ensemble:googlenet@untrained,vgg16@untrained", "imagenet1k")
@@ -67,8 +67,8 @@ def test_untrained_networks_average_too() -> None:
         ("", None, BadParameterError, "2 to 8"),
         ("googlenet,", None, BadParameterError, "2 to 8"),
         (",".join(["googlenet"] * 9), None, BadParameterError, "2 to 8"),
-        ("googlenet,alexnet,inception_v1", None, BadParameterError, "googlenet is in it 2 times"),
-        ("googlenet@cifar10,googlenet@imagenet1k", None, BadParameterError, "googlenet is in it 2 times"),
+        ("googlenet,alexnet,inception_v1", None, BadParameterError, "googlenet is named 2 times"),
+        ("googlenet@cifar10,googlenet@imagenet1k", None, BadParameterError, "googlenet is named 2 times"),
         ("googlenet@cifar10,alexnet@imagenet1k", None, BadParameterError, "cifar10 and imagenet1k"),
         ("googlenet,lenet5", None, BadParameterError, "googlenet has imagenet1k and cifar10; lenet5 has mnist"),
         ("googlenet@cifar10,alexnet", None, BadParameterError, "share no label set"),
@@ -83,7 +83,7 @@ def test_untrained_networks_average_too() -> None:
         ("vgg16,vgg19,inception_v3", None, WeightsMissingError, "vgg16@imagenet1k"),
     ],
 )
-def test_what_is_no_ensemble_says_why(
+def test_a_wrong_ensemble_says_what_is_wrong(
     catalogue: Catalogue, model: str, labels: str | None, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error) as raised:
@@ -92,7 +92,7 @@ def test_what_is_no_ensemble_says_why(
 
 
 class _Rows(Catalogue):
-    """These checkpoints and no others."""
+    """A catalogue of these checkpoints alone."""
 
     def __init__(self, cache: Path, *rows: Checkpoint) -> None:
         super().__init__(cache)
@@ -102,7 +102,7 @@ class _Rows(Catalogue):
         return self._given
 
 
-def test_where_no_label_set_is_whole_the_one_that_least_is_missing_from_is_told_of(tmp_path: Path) -> None:
+def test_where_no_label_set_is_complete_the_error_is_that_of_the_most_complete(tmp_path: Path) -> None:
     here = tmp_path / "weights"
     rows = [checkpoint(name, "imagenet1k") for name in ("googlenet", "inception_v2")]
     rows += [checkpoint("googlenet", "cifar10", path=here), checkpoint("inception_v2", "cifar10")]
@@ -110,7 +110,7 @@ def test_where_no_label_set_is_whole_the_one_that_least_is_missing_from_is_told_
         find(_Rows(tmp_path, *rows), "ensemble:googlenet,inception_v2")
 
 
-def test_a_single_one_is_found_as_ever(catalogue: Catalogue) -> None:
+def test_a_single_checkpoint_is_found(catalogue: Catalogue) -> None:
     found = find(catalogue, "googlenet")
     assert isinstance(found, Checkpoint)
     assert members_of(found) == (found,)

@@ -1,4 +1,4 @@
-"""The router: what it asks, books, loads and learns, over a placement that is made up and a clock that stands still."""
+"""The router: what it asks, books, loads and learns, over a fake placement and a clock that tests move."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.config.settings import Settings
 from service.domain.decision import LEAST_SAFETY, Decision
+from service.domain.ensemble import Ensemble
 from service.domain.errors import DeadlineMissedError, LoadFailedError, NoModelFitsError, OverloadedError
 from service.domain.placement import Survey
 from service.domain.query import Query
@@ -26,7 +27,7 @@ QUICK = Snapshot((0.0, 0.125, 0.25), 0.0, 20_000_000, "one", spread=2.0, profile
 
 
 class Clock:
-    """Goes only where it is put."""
+    """Stands still unless a test moves it."""
 
     now = 1000.0
 
@@ -35,7 +36,7 @@ class Clock:
 
 
 class Placed:
-    """As much of a placement as the router asks of it."""
+    """The part of a placement that the router uses."""
 
     def __init__(self) -> None:
         self.snapshots: dict[str, Snapshot | None] = {"googlenet": QUICK, "vgg16": QUICK, "vgg19": QUICK}
@@ -59,7 +60,7 @@ class Placed:
 
 
 class Rows(Catalogue):
-    """These checkpoints and no others; counts how often it is read."""
+    """A catalogue of these checkpoints alone, which counts how often it is read."""
 
     def __init__(self, cache: Path, *rows: Checkpoint) -> None:
         super().__init__(cache)
@@ -108,10 +109,10 @@ def decide(
 
 def booked(router: Router) -> list[tuple[Any, ...]]:
     """Everything that the router remembers of callers."""
-    return [tuple(sorted(vars(device).items())) for device in router._retry_after.values()]
+    return [tuple(sorted(vars(device).items())) for device in router._retries.values()]
 
 
-def test_supposing_a_picture_changes_nothing(router: Router, clock: Clock, placed: Placed) -> None:
+def test_a_supposed_picture_changes_nothing(router: Router, clock: Clock, placed: Placed) -> None:
     decide(router, clock)
     before = booked(router)
     for _ in range(5):
@@ -132,7 +133,7 @@ def test_time_that_has_passed_since_the_arrival_is_taken_off_the_budget(
 ) -> None:
     arrived = clock.now
     clock.now += 0.25
-    # 125 ms, times the least safety factor, fit into 400 ms; into the 150 that are left they do not just fit.
+    # 125 ms times the least safety factor just fit into the 150 ms that are left; 62.5 ms more do not.
     decision = decide(router, clock, arrived, model="googlenet", latency_ms=400)
     assert decision.predicted_s == 0.125
     assert decision.routing is not None
@@ -142,10 +143,10 @@ def test_time_that_has_passed_since_the_arrival_is_taken_off_the_budget(
         decide(router, clock, arrived, model="googlenet", latency_ms=400)
 
 
-def test_a_picture_whose_budget_ran_out_while_it_waited_is_late_and_not_refused(router: Router, clock: Clock) -> None:
+def test_a_picture_whose_budget_ran_out_before_the_decision_is_late_not_refused(router: Router, clock: Clock) -> None:
     arrived = clock.now
     clock.now += 0.3
-    with pytest.raises(DeadlineMissedError, match="300 ms of 400 had passed"):
+    with pytest.raises(DeadlineMissedError, match="300 of 400 ms had passed"):
         decide(router, clock, arrived, model="googlenet", latency_ms=400)
 
 
@@ -204,7 +205,7 @@ async def test_the_most_accurate_network_that_would_be_in_time_is_loaded(
     assert placed.loads == ["vgg16"]
 
 
-def test_a_refused_caller_is_booked_with_the_cheapest_network(
+def test_a_refused_caller_is_booked_with_the_device_time_of_the_cheapest_network(
     catalogue: Rows, placed: Placed, clock: Clock, tmp_path: Path
 ) -> None:
     cheap = QUICK._replace(queued=512)
@@ -223,7 +224,7 @@ def test_a_refused_caller_is_booked_with_the_cheapest_network(
     assert waits_s(dear, cheap, dear) == waits_s(cheap, cheap, cheap) < waits_s(dear, dear, dear)
 
 
-def test_missed_predictions_make_the_next_ones_of_that_checkpoint_careful(router: Router, clock: Clock) -> None:
+def test_missed_predictions_raise_the_safety_factor_of_that_checkpoint_alone(router: Router, clock: Clock) -> None:
     decision = decide(router, clock, model="googlenet")
     assert decision.safety == LEAST_SAFETY
     assert router.safety(decision.checkpoint).errors() == (0, None, None)  # type: ignore[arg-type]
@@ -244,7 +245,7 @@ def test_a_trial_that_missed_is_not_repeated_at_once(router: Router, clock: Cloc
     assert decide(router, clock, model="vgg16", latency_ms=200).trial_s is not None
 
 
-def test_another_file_of_the_same_name_begins_with_the_least_safety(
+def test_another_file_of_the_same_name_starts_with_the_least_safety_factor(
     router: Router, clock: Clock, catalogue: Rows
 ) -> None:
     router.learn(decide(router, clock, model="googlenet"), 0.25)
@@ -253,30 +254,30 @@ def test_another_file_of_the_same_name_begins_with_the_least_safety(
     assert decide(router, clock, model="googlenet").safety == LEAST_SAFETY
 
 
-def test_a_checkpoint_is_in_use_while_its_picture_is_let_in(router: Router, clock: Clock) -> None:
+def test_a_checkpoint_is_in_use_until_its_admitted_picture_is_answered(router: Router, clock: Clock) -> None:
     decision = decide(router, clock, model="googlenet", latency_ms=1000)
     quiet = router.safety(decision.checkpoint).quiet  # type: ignore[arg-type]
     assert not quiet.in_use
-    with suppress(ZeroDivisionError), router.let_in(decision, clock.now + 1):
+    with suppress(ZeroDivisionError), router.admit(decision, clock.now + 1):
         assert quiet.in_use
-        # A second, less by the safety factor, less what is predicted.
-        assert router._admission["one"].slack_s(0.0) == pytest.approx(1 / LEAST_SAFETY - 0.125)
-        assert router._admission["one"].slack_s(clock.now + 1) == float("inf")
+        # A second over the safety factor, less the predicted time.
+        assert router._admitted["one"].slack_s(0.0) == pytest.approx(1 / LEAST_SAFETY - 0.125)
+        assert router._admitted["one"].slack_s(clock.now + 1) == float("inf")
         raise ZeroDivisionError
     assert not quiet.in_use
-    assert router._admission["one"].slack_s(0.0) == float("inf")
+    assert router._admitted["one"].slack_s(0.0) == float("inf")
 
 
-def test_a_picture_that_would_make_another_late_is_not_let_in(router: Router, clock: Clock) -> None:
+def test_a_picture_that_would_make_another_late_is_not_admitted(router: Router, clock: Clock) -> None:
     first = decide(router, clock, model="googlenet", latency_ms=138)
-    with router.let_in(first, clock.now + 0.138):
-        # A picture with a later deadline goes after it; one with an earlier deadline would delay it.
+    with router.admit(first, clock.now + 0.138):
+        # A picture with a later deadline runs after it; one with an earlier deadline would delay it.
         assert decide(router, clock, model="vgg16", latency_ms=139).predicted_s == 0.125
-        with pytest.raises(OverloadedError, match="let in before"):
+        with pytest.raises(OverloadedError, match="admitted before"):
             decide(router, clock, clock.now - 0.0001, model="vgg16", latency_ms=138)
 
 
-def test_what_could_not_be_loaded_is_told_by_the_error_that_is_tried_again_first(
+def test_where_no_network_could_be_loaded_the_error_has_the_earliest_next_attempt(
     router: Router, clock: Clock, placed: Placed
 ) -> None:
     placed.failures = {
@@ -288,13 +289,70 @@ def test_what_could_not_be_loaded_is_told_by_the_error_that_is_tried_again_first
         router.candidates(Query(), clock.now)
 
 
-def test_a_label_set_without_checkpoints_is_said(router: Router, clock: Clock) -> None:
+def test_a_label_set_without_checkpoints_is_an_error(router: Router, clock: Clock) -> None:
     with pytest.raises(NoModelFitsError, match="no checkpoint for cifar10; GET /models"):
         router.candidates(Query(labels="cifar10"), clock.now)
 
 
-def test_without_strict_a_budget_is_a_wish(router: Router, clock: Clock) -> None:
+def test_without_strict_a_named_model_answers_beyond_the_budget(router: Router, clock: Clock) -> None:
     decision = decide(router, clock, model="googlenet", latency_ms=10, strict=False)
     assert decision.routing is not None
     assert decision.routing.reason.startswith("named, and not held to the budget (strict=false): none answers within")
     assert decide(router, clock, model="googlenet", latency_ms=500, strict=False).predicted_s == 0.125
+
+
+def test_a_picture_is_late_if_what_is_left_is_too_little_by_the_profile_alone(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    arrived = clock.now
+    # 125 ms by the profile, times 1.1, are 137.5 ms. The queue refuses the picture in both cases.
+    placed.load_now = DeviceLoad({"one": 9.0})
+    clock.now += 0.262
+    with pytest.raises(OverloadedError):
+        decide(router, clock, arrived, model="googlenet", latency_ms=400)
+    clock.now += 0.001
+    with pytest.raises(DeadlineMissedError, match="263 of 400 ms had passed"):
+        decide(router, clock, arrived, model="googlenet", latency_ms=400)
+
+
+def test_the_last_moment_of_a_budget_is_not_before_its_end(router: Router, clock: Clock) -> None:
+    arrived = clock.now
+    clock.now += 5.0
+    with pytest.raises(DeadlineMissedError):
+        decide(router, clock, arrived, latency_ms=400)
+
+
+def test_only_networks_that_could_be_loaded_are_candidates(
+    router: Router, clock: Clock, catalogue: Rows, placed: Placed
+) -> None:
+    placed.failures["googlenet"] = LoadFailedError("broken", 3.0)
+    catalogue.rows[1] = replace(catalogue.rows[1], trained=True, path=None)
+    found = router.candidates(Query(), clock.now)
+    assert not isinstance(found, Ensemble)
+    # One without weights is listed, one that failed is not.
+    assert [row.variant.name for row in found] == ["vgg16", "vgg19"]
+
+
+def test_an_admitted_picture_counts_as_demand_and_a_refused_one_too(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    for _ in range(4):
+        decide(router, clock)
+    # The mean device time of a picture in the largest batch is 0.25 / 2 / 2 s; demand is counted over half a second.
+    assert router._retries["one"]._demand == pytest.approx(4 * 0.0625 / 0.5)
+    placed.snapshots = {name: QUICK._replace(queued=512) for name in placed.snapshots}
+    with pytest.raises(OverloadedError):
+        decide(router, clock)
+    assert router._retries["one"]._demand == pytest.approx(5 * 0.0625 / 0.5)
+
+
+def test_the_settings_decide_the_label_set_where_the_query_does_not(
+    catalogue: Rows, placed: Placed, clock: Clock, tmp_path: Path
+) -> None:
+    catalogue.rows[0] = replace(catalogue.rows[0], labels="cifar10")
+    settings = Settings(cache_dir=tmp_path, labels="cifar10")
+    router = Router(catalogue, placed, settings, clock)  # type: ignore[arg-type]
+    for query, names in ((Query(), ["googlenet"]), (Query(labels="imagenet1k"), ["vgg16", "vgg19"])):
+        found = router.candidates(query, clock.now)
+        assert not isinstance(found, Ensemble)
+        assert [row.variant.name for row in found] == names

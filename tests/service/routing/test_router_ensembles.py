@@ -1,9 +1,8 @@
-"""What the router does about an ensemble: promises, bookings, loads and trust are its members' together."""
+"""The router and ensembles: admission, bookings, loads and safety factors are those of the members combined."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,30 @@ from service.domain.placement import Survey
 from service.domain.query import Query
 from service.domain.snapshot import DeviceLoad, Snapshot
 from service.routing import router as module
-from service.routing.retry_after import RetryAfter
+from service.routing.retry_after import RetryQueue
 from service.routing.router import Router
 
 CATALOGUE = Catalogue(untrained=True)
 MODEL = "ensemble:googlenet,inception_v2"
-GOOGLENET = Snapshot((0.0, 1.0), 0.0, 20_000_000, "one")
+#: The mean of a forward pass is half of its 95th percentile.
+GOOGLENET = Snapshot((0.0, 1.0), 0.0, 20_000_000, "one", spread=2.0)
 INCEPTION = GOOGLENET._replace(forward_s=(0.0, 3.0), footprint_bytes=30_000_000)
 
 
+class Clock:
+    """Stands still unless a test moves it."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+
+
 class Placed:
-    """As much of a placement as the router asks of it."""
+    """The part of a placement that the router uses."""
 
     def __init__(self) -> None:
         self.snapshots: dict[str, Snapshot | None] = {"googlenet": GOOGLENET, "inception_v2": INCEPTION}
@@ -45,8 +57,8 @@ class Placed:
         self.loaded.append(checkpoint.variant.name)
 
 
-class Booked(RetryAfter):
-    """Remembers what it was told."""
+class Booked(RetryQueue):
+    """Remembers its calls."""
 
     said: list[tuple[str, float]]
 
@@ -62,7 +74,7 @@ class Booked(RetryAfter):
 @pytest.fixture
 def booked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     Booked.said = []
-    monkeypatch.setattr(module, "RetryAfter", Booked)
+    monkeypatch.setattr(module, "RetryQueue", Booked)
     return Booked.said
 
 
@@ -73,47 +85,49 @@ def placed() -> Placed:
 
 @pytest.fixture
 def router(placed: Placed, tmp_path: Path) -> Router:
-    return Router(CATALOGUE, placed, Settings(cache_dir=tmp_path, default_latency_ms=60_000))  # type: ignore[arg-type]
+    return Router(CATALOGUE, placed, Settings(cache_dir=tmp_path, default_latency_ms=60_000), CLOCK)  # type: ignore[arg-type]
 
 
 def decide(router: Router, model: str = MODEL, **query: Any) -> Any:
-    asked, now = Query(model=model, **query), time.monotonic()
+    asked, now = Query(model=model, **query), CLOCK()
     return router.decide(asked, router.candidates(asked, now), now, 1000)
 
 
-def test_a_decision_is_for_the_ensemble_and_the_sum(router: Router, booked: list[tuple[str, float]]) -> None:
+def test_a_decision_names_the_ensemble_and_predicts_the_sum(router: Router, booked: list[tuple[str, float]]) -> None:
     decision = decide(router)
     assert isinstance(decision.checkpoint, Ensemble)
     assert decision.predicted_s == 4.0
     assert decision.routing is None
-    assert booked == [("arrived", 4.0)]
+    assert booked == [("arrived", 2.0)]
 
 
-def test_on_two_devices_each_has_its_own_share(router: Router, placed: Placed, booked: list[tuple[str, float]]) -> None:
+def test_each_of_two_devices_is_booked_with_its_own_member(
+    router: Router, placed: Placed, booked: list[tuple[str, float]]
+) -> None:
     placed.snapshots["inception_v2"] = INCEPTION._replace(device="two")
     decision = decide(router)
     assert decision.predicted_s == 3.0
-    assert booked == [("arrived", 1.0), ("arrived", 3.0)]
-    deadline = time.monotonic() + 20
-    with router.let_in(decision, deadline):
+    assert booked == [("arrived", 0.5), ("arrived", 1.5)]
+    deadline = CLOCK() + 20
+    with router.admit(decision, deadline):
         for device in ("one", "two"):
-            slack_s = router._admission[device].slack_s(deadline - 1)
-            assert slack_s == pytest.approx(20 / LEAST_SAFETY - 3, abs=0.5)
+            slack_s = router._admitted[device].slack_s(deadline - 1)
+            assert slack_s == pytest.approx(20 / LEAST_SAFETY - 3)
 
 
-def test_a_promise_is_kept_for_as_long_as_the_picture_is_there_and_delays_those_after_it_by_the_sum(
+def test_an_admitted_picture_delays_those_behind_it_by_the_sum_until_it_is_answered(
     router: Router,
 ) -> None:
-    deadline = time.monotonic() + 20
+    deadline = CLOCK() + 20
     later, sooner = decide(router), decide(router)
-    with router.let_in(later, deadline):
-        before = router._admission["one"].slack_s(deadline - 1)
-        with router.let_in(sooner, deadline - 2):
-            assert before - router._admission["one"].slack_s(deadline - 1) == pytest.approx(4.0)
-    assert router._admission["one"].slack_s(0.0) == float("inf")
+    with router.admit(later, deadline):
+        before = router._admitted["one"].slack_s(deadline - 1)
+        with router.admit(sooner, deadline - 2):
+            assert before - router._admitted["one"].slack_s(deadline - 1) == pytest.approx(2.0)
+    assert router._admitted["one"].slack_s(0.0) == float("inf")
 
 
-async def test_who_is_refused_is_booked_with_the_sum_and_what_lacks_is_loaded(
+async def test_a_refused_caller_is_booked_with_the_sum_and_absent_members_are_loaded(
     router: Router, placed: Placed, booked: list[tuple[str, float]]
 ) -> None:
     placed.snapshots |= {"googlenet": GOOGLENET._replace(load_s=8.0), "inception_v2": INCEPTION._replace(load_s=9.0)}
@@ -122,12 +136,12 @@ async def test_who_is_refused_is_booked_with_the_sum_and_what_lacks_is_loaded(
     assert raised.value.considered[0].model == MODEL
     assert raised.value.considered[0].predicted_ms == pytest.approx(21_000)
     assert raised.value.retry_after_s >= 8 + 9
-    assert booked == [("arrived", 4.0), ("book", 4.0)]
+    assert booked == [("arrived", 2.0), ("book", 2.0)]
     await asyncio.sleep(0)
     assert placed.loaded == ["googlenet", "inception_v2"]
 
 
-def test_missed_predictions_make_the_next_ensembles_careful_and_no_single_network(
+def test_missed_predictions_raise_the_safety_factor_of_ensembles_and_of_no_network(
     router: Router, placed: Placed
 ) -> None:
     decision = decide(router)
@@ -140,15 +154,43 @@ def test_missed_predictions_make_the_next_ensembles_careful_and_no_single_networ
     assert decide(router, "inception_v2").safety == LEAST_SAFETY
 
 
-def test_a_member_that_nobody_knows_how_it_stands_leaves_the_word_to_the_predictors(
-    router: Router, placed: Placed
-) -> None:
+def test_with_a_member_of_which_nothing_is_known_nothing_is_predicted(router: Router, placed: Placed) -> None:
     placed.snapshots["inception_v2"] = None
     decision = decide(router, latency_ms=1)
     assert (decision.checkpoint.model, decision.snapshot, decision.predicted_s) == (MODEL, None, None)
 
 
-def test_what_the_fleet_does_not_host_is_said(tmp_path: Path, placed: Placed) -> None:
+def test_a_member_that_the_fleet_does_not_host_is_unknown(tmp_path: Path, placed: Placed) -> None:
     hosting = Router(Catalogue(tmp_path, untrained=True, variants=["googlenet"]), placed, Settings(cache_dir=tmp_path))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown model 'inception_v2'; known: googlenet"):
         decide(hosting)
+
+
+def test_an_ensemble_is_trusted_no_more_than_its_least_trusted_member(router: Router) -> None:
+    single = decide(router, "googlenet")
+    router.learn(single, 2 * single.predicted_s)
+    factor = decide(router, "googlenet").safety
+    assert factor == pytest.approx(1.1 + 0.5 * 0.9)
+    assert decide(router).safety == factor
+
+
+def test_an_ensemble_is_tried_only_if_all_its_members_may_be(router: Router, placed: Placed) -> None:
+    # What was learned refuses both; by their profiles they would take 0.2 s each.
+    for name, snapshot in list(placed.snapshots.items()):
+        assert snapshot is not None
+        placed.snapshots[name] = snapshot._replace(profiled_forward_s=0.2)
+    assert decide(router, latency_ms=500).trial_s == pytest.approx(0.5)
+    alone = decide(router, "googlenet", latency_ms=500)
+    assert alone.trial_s == pytest.approx(0.5)
+    router.learn(alone, 1.0)
+    with pytest.raises(OverloadedError):
+        decide(router, latency_ms=500)
+    assert decide(router, "inception_v2", latency_ms=500).trial_s == pytest.approx(0.5)
+
+
+def test_both_members_are_in_use_until_the_picture_is_answered(router: Router) -> None:
+    decision = decide(router)
+    quiets = [router.safety(member).quiet for member in decision.checkpoint.members]
+    with router.admit(decision, CLOCK() + 20):
+        assert [quiet.in_use for quiet in quiets] == [True, True]
+    assert [quiet.in_use for quiet in quiets] == [False, False]

@@ -1,4 +1,4 @@
-"""Predictors in one process: which one serves a checkpoint, and what a re-import does."""
+"""The placement in this process: which predictor serves a checkpoint, and what a re-import does."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.batching.slot import DeviceSlot
-from service.domain.errors import NotReadyError
+from service.domain.decision import Budget
+from service.domain.errors import LoadFailedError, NotReadyError
 from service.domain.prediction import Limits, Prediction
-from service.domain.snapshot import Snapshot
+from service.domain.snapshot import Candidate, Snapshot
 from service.engines import Engine
 from service.engines.fake import FakeEngine
-from service.runtime.placement import LocalPlacement
+from service.routing.choose import choose
+from service.runtime.placement import LocalPlacement, came_later
 from tests.pictures import picture
 from tests.profiles import Measured, profile
 
@@ -31,7 +34,7 @@ async def test_a_checkpoint_has_one_predictor() -> None:
     await placement.close()
 
 
-async def test_a_replaced_file_is_loaded_beside_the_old_one_which_answers_until_then() -> None:
+async def test_a_new_file_is_loaded_beside_the_old_one_which_answers_until_then() -> None:
     release = threading.Event()
     release.set()
 
@@ -47,7 +50,7 @@ async def test_a_replaced_file_is_loaded_beside_the_old_one_which_answers_until_
     imported = replace(LENET, modified_ns=1, origin="imported")
     assert placement.predictor(imported) is old
     assert placement.resident(imported)
-    # What answers is what is named.
+    # The survey names the file that answers.
     assert placement.survey([imported], 0).snapshots[0][0] is LENET
     assert isinstance(await placement.predictor(imported).predict(picture(), time.monotonic() + 30), Prediction)
     release.set()
@@ -60,7 +63,7 @@ async def test_a_replaced_file_is_loaded_beside_the_old_one_which_answers_until_
     await placement.close()
 
 
-async def test_what_is_not_in_memory_is_replaced_at_once() -> None:
+async def test_a_file_that_is_not_in_memory_is_replaced_at_once() -> None:
     placement = LocalPlacement(FakeEngine, Limits())
     old = placement.predictor(LENET)
     imported = replace(LENET, modified_ns=1)
@@ -79,7 +82,7 @@ async def until(done: Callable[[], bool]) -> None:
     raise TimeoutError
 
 
-async def test_not_ready_says_what_is_being_done() -> None:
+async def test_a_placement_that_is_not_ready_says_what_it_is_doing() -> None:
     placement = LocalPlacement(FakeEngine, Limits())
     with pytest.raises(NotReadyError, match="starting"):
         placement.check_ready()
@@ -92,7 +95,7 @@ async def test_not_ready_says_what_is_being_done() -> None:
 
 
 class Loads:
-    """What was loaded, and what was only prepared, in order."""
+    """Remembers which checkpoints were loaded, and which were prepared, in order."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
@@ -121,7 +124,7 @@ PROFILES = [profile(f"{name}@imagenet1k", footprint_mb=megabytes) for name, mega
         (50, ["googlenet"], [], ["googlenet", "alexnet", "vgg11", "vgg16"]),
     ],
 )
-async def test_what_fits_is_loaded_what_is_pinned_first_and_the_rest_prepared(
+async def test_networks_that_fit_are_loaded_pinned_ones_first_and_the_rest_prepared(
     limit_mb: int, pinned: list[str], loaded: list[str], prepared: list[str]
 ) -> None:
     loads = Loads()
@@ -135,7 +138,7 @@ async def test_what_fits_is_loaded_what_is_pinned_first_and_the_rest_prepared(
     )
     await placement.warm_up(FOUR)
     placement.check_ready()
-    # Before it is measured each is prepared: what cannot be says so once.
+    # Each is prepared once, before it is measured.
     assert (loads.loaded, [name for name in loads.prepared if name not in loaded]) == (loaded, prepared)
     assert len(loads.prepared) == len(FOUR)
     assert [c.variant.name for c in FOUR if placement.resident(c)] == sorted(loaded, key=list(MEGABYTES).index)
@@ -144,7 +147,7 @@ async def test_what_fits_is_loaded_what_is_pinned_first_and_the_rest_prepared(
     await placement.close()
 
 
-async def test_predictions_are_by_what_was_measured_at_the_start() -> None:
+async def test_predictions_use_the_profile_that_was_measured_at_the_start() -> None:
     placement = LocalPlacement(FakeEngine, Limits(), profiles=Measured(profile(footprint_mb=123)))
     await placement.warm_up([LENET])
     ((_, snapshot),) = placement.survey([LENET], 0).snapshots
@@ -153,7 +156,7 @@ async def test_predictions_are_by_what_was_measured_at_the_start() -> None:
     await placement.close()
 
 
-async def test_a_standing_tells_what_the_profile_says_alone_and_what_was_learned() -> None:
+async def test_a_snapshot_has_the_times_of_the_profile_and_the_learned_ones() -> None:
     measured = profile(forward_ms=40)
     placement = LocalPlacement(FakeEngine, Limits(max_batch_size=8), profiles=Measured(measured))
     await placement.warm_up([LENET])
@@ -170,7 +173,7 @@ async def test_a_standing_tells_what_the_profile_says_alone_and_what_was_learned
     predictor._quiet.begin()
     for _ in range(200):
         predictor.forecast.learn(1, 0.4)
-    await asyncio.sleep(0.06)  # it is drawn anew at most so often
+    await asyncio.sleep(0.06)  # the forecast is computed again at most this often
     predictor.forecast.learn(1, 0.4)
     assert snapshot().forward_s[1] == pytest.approx(0.4, rel=0.1)
     assert snapshot().profiled_forward_s == 0.04
@@ -178,7 +181,131 @@ async def test_a_standing_tells_what_the_profile_says_alone_and_what_was_learned
     await placement.close()
 
 
-async def test_a_picture_in_flight_keeps_what_was_learned() -> None:
+async def test_a_queue_of_digits_delays_a_photograph() -> None:
+    """Networks of all label sets share the device, so the queue of one that is not asked for counts too."""
+    took = threading.Event()
+    photographs = replace(Catalogue().find("googlenet@imagenet1k"), path=Path("pretended"))
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        engine = FakeEngine(checkpoint)
+        run = engine.run
+
+        def held(*batch: Any) -> Any:
+            assert took.wait(30)
+            return run(*batch)
+
+        engine.run = held  # type: ignore[method-assign]
+        return engine
+
+    took.set()
+    placement = LocalPlacement(load, Limits(max_batch_size=1), profiles=Measured(profile(forward_ms=1000)))
+    await placement.warm_up([LENET, photographs])
+
+    def predicted_s() -> float:
+        snapshots, load = placement.survey([photographs], 1000)
+        decision = choose([Candidate(*snapshots[0])], Budget(1e6), load, named=True)
+        assert decision.predicted_s is not None
+        return decision.predicted_s
+
+    before_s = predicted_s()
+    assert placement.survey([photographs], 1000).load.waiting == []
+    took.clear()
+    digits = [asyncio.create_task(placement.predictor(LENET).predict(picture(), far())) for _ in range(4)]
+    await until(lambda: placement.predictor(LENET).queued == 3)
+    # Three wait for a second each, and one is on the device.
+    ((waiting,), busy_s) = placement.survey([photographs], 1000).load.waiting, placement._slot.busy_s
+    assert (waiting.queued, busy_s > 0) == (3, True)
+    assert predicted_s() >= before_s + 3.0 - 0.5
+    # Asked for itself, the same queue is in the load once.
+    ((_, own),), load = placement.survey([LENET], 1000)
+    assert [snapshot is own for snapshot in load.waiting] == [True]
+    took.set()
+    assert all(isinstance(outcome, Prediction) for outcome in await asyncio.gather(*digits))
+    assert placement.survey([photographs], 1000).load.waiting == []
+    await placement.close()
+
+
+def far() -> float:
+    """A deadline far away."""
+    return time.monotonic() + 60
+
+
+async def test_a_checkpoint_that_failed_has_no_snapshot_until_the_next_attempt_is_due() -> None:
+    now, broken = 500.0, True
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        if broken:
+            raise OSError(28, "full")
+        return FakeEngine(checkpoint)
+
+    placement = LocalPlacement(load, Limits(), clock=lambda: now)
+    await placement.warm_up([LENET])
+    assert (placement.serves(LENET), placement.failure(LENET) is None) == (False, False)
+    assert placement.survey([LENET], 1000).snapshots == [(LENET, None)]
+    with pytest.raises(LoadFailedError, match=r"^nothing is served: "):
+        placement.check_ready()
+    now += 1000
+    assert placement.serves(LENET)
+    assert placement.failure(LENET) is not None
+    ((_, snapshot),) = placement.survey([LENET], 1000).snapshots
+    assert snapshot is not None
+    broken = False
+    await asyncio.wait_for(placement.keep_trying(), 30)
+    assert placement.resident(LENET)
+    assert placement.failure(LENET) is None
+    placement.check_ready()
+    await placement.close()
+
+
+async def test_the_service_is_ready_for_prometheus_once_it_is_warm_and_until_it_stops() -> None:
+    stopping = False
+    placement = LocalPlacement(FakeEngine, Limits(), stopping=lambda: stopping, memory_limit_bytes=10**9)
+
+    def readings() -> dict[str, float]:
+        return {reading.name: reading.value for reading in placement.readings()}
+
+    assert readings()["topfive_ready"] == 0
+    await placement.warm_up([LENET])
+    assert (readings()["topfive_ready"], readings()["topfive_memory_limit_bytes"]) == (1, 10**9)
+    stopping = True
+    assert readings()["topfive_ready"] == 0
+    with pytest.raises(NotReadyError, match="stopping"):
+        placement.check_ready()
+    await placement.close()
+
+
+@pytest.mark.parametrize(
+    ("modified_ns", "than_ns", "later"),
+    [
+        (2, 1, True),
+        (1, 2, False),
+        (1, 1, False),
+        (1, None, False),  # the import was removed again
+        (None, 1, True),
+        (None, None, True),
+    ],
+)
+def test_of_two_files_of_one_name_the_newer_replaces_the_older(
+    modified_ns: int | None, than_ns: int | None, later: bool
+) -> None:
+    """A file without a time ships with the service: an import replaces it, and it is back once the import is gone."""
+    one, other = (
+        replace(LENET, modified_ns=ns, path=Path("pretended") if ns else LENET.path) for ns in (modified_ns, than_ns)
+    )
+    assert came_later(one, other) is later
+
+
+def test_an_older_file_replaces_a_newer_one_if_it_is_the_one_that_exists(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    changed_ns = path.stat().st_ctime_ns
+    newer = replace(LENET, modified_ns=changed_ns + 10**9, path=path)
+    assert came_later(replace(LENET, modified_ns=changed_ns, path=path), newer)
+    assert not came_later(replace(LENET, modified_ns=changed_ns - 1, path=path), newer)
+    assert came_later(replace(LENET, modified_ns=changed_ns, path=path), LENET)
+
+
+async def test_a_checkpoint_is_in_use_while_a_picture_is_in_flight() -> None:
     placement = LocalPlacement(lambda checkpoint: FakeEngine(checkpoint, seconds=0.1), Limits())
     predictor = placement.predictor(LENET)
     await predictor.load()
@@ -187,7 +314,7 @@ async def test_a_picture_in_flight_keeps_what_was_learned() -> None:
     assert predictor._quiet.in_use
     await running
     assert not predictor._quiet.in_use
-    # Nor does one that fails stay in flight.
+    # A picture that fails is not in flight either.
     await predictor.predict(b"no picture", time.monotonic() + 30)
     assert not predictor._quiet.in_use
     await placement.close()

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from models.checkpoints.catalogue import Catalogue
 from service.cluster.remote import RemotePredictor
-from service.cluster.replica import Host
+from service.cluster.replica import Replica
 from service.commands.main import app
 from service.config.fleet import Deployment
 from service.config.settings import Settings
@@ -100,7 +100,7 @@ async def test_the_log_line_of_a_request_leads_to_its_trace(tmp_path: Path, monk
 class Crossing:
     """A Serve handle of a host that is another process for all that its context knows."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Replica) -> None:
         self._host = host
         self.predict = SimpleNamespace(remote=self._predict)
         self.crossed: list[tuple[Any, ...]] = []
@@ -111,16 +111,16 @@ class Crossing:
 
 
 @pytest.fixture
-async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
+async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Replica]:
     """Of one network, over a fake engine."""
     placement = LocalPlacement(FakeEngine, Limits())
     monkeypatch.setattr("service.assembly.local_placement", lambda *_: placement)
     monkeypatch.setattr("service.cluster.replica.configure_logging", lambda _format: None)
-    yield Host(Settings(cache_dir=tmp_path, untrained=True), Deployment(variants=["lenet5"]))
+    yield Replica(Settings(cache_dir=tmp_path, untrained=True), Deployment(variants=["lenet5"]))
     await placement.close()
 
 
-async def test_a_trace_goes_on_over_the_hop(host: Host) -> None:
+async def test_a_trace_goes_on_over_the_hop(host: Replica) -> None:
     far = Crossing(host)
     near = RemotePredictor(Catalogue(untrained=True).find("lenet5"), far)
     with traced() as spans:
@@ -136,7 +136,7 @@ async def test_a_trace_goes_on_over_the_hop(host: Host) -> None:
         assert span.parent.is_remote
 
 
-async def test_a_far_end_that_does_not_trace_answers_all_the_same(host: Host) -> None:
+async def test_a_far_end_that_does_not_trace_answers_all_the_same(host: Replica) -> None:
     assert isinstance(await host.predict(picture(), "lenet5@untrained", 30.0, CALLER), Prediction)
     assert tracing() is None
 
