@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, NoReturn, TypeAlias, TypeVar
 
-from service.batching.cutting import Batch, cut
 from service.batching.limit import BatchLimit
-from service.batching.queue import DeadlineQueue, Ticket, Trace
+from service.batching.queue import Batch, DeadlineQueue, Ticket, Trace, cut
 from service.batching.slot import DeviceSlot
 from service.domain.errors import NotReadyError
 

@@ -12,8 +12,8 @@ from functools import partial
 
 from models.checkpoints.catalogue import Checkpoint
 from service.batching.batcher import Batched, Batcher
-from service.batching.cutting import Batch
 from service.batching.limit import BatchLimit
+from service.batching.queue import Batch
 from service.batching.slot import DeviceSlot
 from service.domain.errors import INTERNAL, DeadlineMissedError, Failure, LoadFailedError, failure_of
 from service.domain.prediction import Limits, Prediction
@@ -23,8 +23,7 @@ from service.engines import Engine
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
 from service.routing.safety import Safety
-from service.runtime.arriving import Arrival, Arriving
-from service.runtime.decoding import decode, decode_small
+from service.runtime.decoding import Arrival, Arriving, decode, decode_small
 from service.runtime.forward import Ask, Passes, Top, timed
 from service.runtime.load_failures import LoadFailures
 from service.runtime.residency import Residency
