@@ -51,7 +51,7 @@ class LocalPlacement:
         pinned: variants that stay in memory.
         prepare: makes what a later load of a checkpoint needs, where there is no room for it yet; blocking.
         device: what the device is called.
-        clock: seconds, monotonic; by it loads that failed are tried again.
+        clock: seconds, monotonic; deadlines are on it.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class LocalPlacement:
         self._profiles = profiles
         self._pinned = frozenset(pinned)
         self._prepare = prepare
-        self._residency = Residency(memory_limit_bytes)
-        self._slot = DeviceSlot()
+        self._residency = Residency(memory_limit_bytes, clock)
+        self._slot = DeviceSlot(clock=clock)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         # A thread of its own: pictures are decoded while a network is loaded.
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")

@@ -6,7 +6,7 @@ own trace, whose waterfall is whole therefore. One of a batch, the first traced 
 links to all of them, and every other ``forward`` has a link to it, so that any trace leads to the batch, and the batch
 to every trace. In a trace of its own it would be sampled by itself, and most links would lead nowhere.
 
-A pass that fails is an error in each trace; the halves that are run after it are ``forward`` again, cut ``bisected``.
+A pass that fails is an error in each trace; the pass that is run after it is ``forward`` again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from service.batching.queue import Ticket
 from service.domain.errors import Failure, failure_of
 from service.domain.outcome import GONE, OK
 from service.domain.prediction import Prediction
@@ -94,16 +93,14 @@ class _Phase:
     told: bool = False
 
 
-def forward_over(
-    tickets: Sequence[Ticket[Any, Any]], cut: str, started: float, took_s: float, error: Exception | None
-) -> None:
+def forward_over(traces: Sequence[object], cut: str, started: float, took_s: float, error: Exception | None) -> None:
     """Tells the traced pictures of a batch, and their traces, of its forward pass."""
-    traced = [ticket.trace for ticket in tickets if isinstance(ticket.trace, Phases)]
+    traced = [trace for trace in traces if isinstance(trace, Phases)]
     if not traced:
         return
     first, ended = traced[0], started + took_s
     reason = OK if error is None else failure_of(error).slug
-    attributes: dict[str, str | int] = {"topfive.batch.size": len(tickets), "topfive.batch.cut": cut}
+    attributes: dict[str, str | int] = {"topfive.batch.size": len(traces), "topfive.batch.cut": cut}
     batch = first.making.told(
         "forward",
         first.place,
