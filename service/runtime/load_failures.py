@@ -90,11 +90,7 @@ class LoadFailures:
         pause_s = min(LONGEST_S, FIRST_S * 2.0 ** min(self._count, 30))
         self._count += 1
         self._again_at = math.inf if isinstance(error, WrongWeightsError) else self._clock() + pause_s
-        then = (
-            "it is tried again when the file is replaced"
-            if self.final
-            else f"it is tried again in {pause_s:.0f} s"
-        )
+        then = "it is tried again when the file is replaced" if self.final else f"it is tried again in {pause_s:.0f} s"
         log.error("%s cannot be loaded: %s; %s", self._checkpoint.name, _one_line(error), then)
         log.debug("traceback of the failed load of %s", self._checkpoint.name, exc_info=error)
         return self.told(error)
