@@ -256,10 +256,10 @@ async def test_the_time_of_a_pass_that_failed_is_not_that_of_the_next() -> None:
 async def test_a_pass_with_a_wrong_number_of_outputs_is_an_error_and_the_next_request_is_served(wrong: object) -> None:
     runner = Runner(wrong)  # type: ignore[arg-type]
     served = batcher(runner)
-    answers = await asyncio.gather(*(served.submit(item, FAR) for item in range(3)), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [RuntimeError] * 3
-    runner._forward = tens
     async with asyncio.timeout(5):
+        answers = await asyncio.gather(*(served.submit(item, FAR) for item in range(3)), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [RuntimeError] * 3
+        runner._forward = tens
         assert (await served.submit(1, FAR)).output == 10
     await served.close()
 
@@ -367,7 +367,8 @@ async def test_closing_answers_everybody() -> None:
     await asyncio.sleep(0)
     closing = asyncio.create_task(served.close())
     with pytest.raises(NotReadyError):
-        await waiting
+        async with asyncio.timeout(5):
+            await waiting
     gate.open()
     assert (await running).output == 0
     await closing

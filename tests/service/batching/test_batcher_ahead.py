@@ -88,14 +88,20 @@ async def test_passes_that_overlap_do_not_count_the_same_time_twice() -> None:
 
 async def test_nothing_begins_early_while_another_checkpoint_waits() -> None:
     pipeline, slot = Pipeline(), DeviceSlot()
-    first, second = batcher(pipeline, slot, limit=2), batcher(tens, slot, limit=2)
-    tasks = [submit(first, item) for item in range(2)]
+
+    def other(items: Sequence[int]) -> list[int]:
+        pipeline.events.append(f"other {list(items)}")
+        return tens(items)
+
+    first, second = batcher(pipeline, slot, limit=2), batcher(other, slot, limit=2)
+    tasks = [submit(first, item) for item in range(4)]
     await until(pipeline.begun)
-    tasks += [submit(second, 7), *(submit(first, item) for item in range(2, 4))]
+    # The second batch is on the device by now, and a third one is full.
+    tasks += [submit(second, 7), *(submit(first, item, FAR + 1) for item in range(4, 6))]
     await asyncio.sleep(0)
     pipeline.end()
-    assert [(await task).output for task in tasks] == [0, 10, 70, 20, 30]
-    assert pipeline.events == ["begin [0, 1]", "end [0, 1]", "begin [2, 3]", "end [2, 3]"]
+    assert [(await task).output for task in tasks] == [0, 10, 20, 30, 70, 40, 50]
+    assert pipeline.events[-3:] == ["other [7]", "begin [4, 5]", "end [4, 5]"]
     await first.close()
     await second.close()
 

@@ -88,8 +88,13 @@ async def test_a_load_that_fails_is_tried_again_unless_the_file_is_damaged() -> 
     served = predictor(load, clock=lambda: now)
     for _ in range(3):  # no load is tried before the pause is over
         assert isinstance(await served.predict(picture(), soon()), Failure)
+    assert served.failing
+    assert served.last_failure is not None
     now = 1.0
+    # The next try is due, and the reason of the last one is still known.
+    assert (served.failure, served.failing) == (None, True)
     assert isinstance(await served.predict(picture(), soon()), Prediction)
+    assert (served.failing, served.last_failure, served.failure) == (False, None, None)
     await served.close()
     damaged = predictor(load)
     for _ in range(3):  # read once: the attempts are used up
@@ -103,7 +108,7 @@ async def test_the_deadline_bounds_the_wait_for_a_load_which_goes_on_for_other_p
     release = threading.Event()
 
     def load(checkpoint: Checkpoint) -> Engine:
-        assert release.wait(30)
+        assert release.wait(5)
         return FakeEngine(checkpoint)
 
     served = predictor(load)
@@ -121,7 +126,7 @@ async def test_a_full_queue_refuses_while_the_checkpoint_is_still_loading() -> N
     release = threading.Event()
 
     def load(checkpoint: Checkpoint) -> Engine:
-        assert release.wait(30)
+        assert release.wait(5)
         return FakeEngine(checkpoint)
 
     served = predictor(load, Limits(max_queue=3))
@@ -247,6 +252,24 @@ async def test_a_picture_that_cannot_be_decoded_leaves_nothing_behind() -> None:
     await served.close()
 
 
+async def test_a_picture_of_a_checkpoint_that_must_not_be_loaded_yet_does_not_wait_for_another_load() -> None:
+    def broken(_checkpoint: Checkpoint) -> Engine:
+        raise OSError("busy")
+
+    memory, held = Residency(100_000_000), Held()
+    served, other = predictor(broken, residency=memory), predictor(held.load, residency=memory)
+    assert await served.try_load() is not None
+    loading = asyncio.create_task(other.load())
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(1):
+        assert isinstance(await served.predict(picture(), soon()), Failure)
+    assert not loading.done()
+    held.release.set()
+    await loading
+    await served.close()
+    await other.close()
+
+
 class Held:
     """Loads that end when the test lets them."""
 
@@ -254,7 +277,7 @@ class Held:
         self.release = threading.Event()
 
     def load(self, checkpoint: Checkpoint) -> Engine:
-        assert self.release.wait(30)
+        assert self.release.wait(5)
         return FakeEngine(checkpoint)
 
 
@@ -433,7 +456,7 @@ async def test_a_picture_that_is_broken_keeps_no_batch_waiting(monkeypatch: pyte
 
     def broken(*_: object) -> object:
         decoding.set()
-        assert release.wait(30)
+        assert release.wait(5)
         raise UndecodableError("broken")
 
     monkeypatch.setattr(module, "decode", broken)
