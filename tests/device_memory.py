@@ -1,4 +1,4 @@
-"""Checkpoints that are only bytes, and a memory that knows which of them are really there."""
+"""Checkpoints that are only bytes, and a device memory that knows which of them it really holds."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from contextlib import asynccontextmanager
 
 from service.runtime.residency import Residency
 from service.runtime.resident import Needs, Resident
+from tests.batching import Clock
 
-#: More turns of the event loop than anything here takes that need not wait.
+#: More turns of the event loop than anything here takes that does not wait for the test.
 LONG = 30
 
 
 async def turns(count: int) -> None:
-    """Lets the event loop turn so many times."""
+    """Lets the event loop turn that many times."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 class DeviceMemory:
-    """A ledger, and beside it what its loads and unloads really hold.
+    """A ledger, and the bytes that its loads and unloads really hold.
 
     Args:
         limit: bytes.
@@ -28,10 +29,11 @@ class DeviceMemory:
     """
 
     def __init__(self, limit: int, pause: Callable[[], int] = lambda: 1) -> None:
-        self.residency = Residency(limit, clock=lambda: 0.0)
+        self.clock = Clock()
+        self.residency = Residency(limit, self.clock)
         self.events: list[str] = []
         self.broken: set[str] = set()
-        """Whose loads fail."""
+        """Names of checkpoints whose loads fail."""
         self.open = asyncio.Event()
         """Loads and unloads end only while it is set."""
         self.open.set()
@@ -70,7 +72,7 @@ class DeviceMemory:
 
     @asynccontextmanager
     async def using(self, entry: Resident) -> AsyncIterator[None]:
-        """As the ledger's, with a look at whether it is really there."""
+        """Uses a checkpoint as the ledger's ``using`` does, and checks that it is really there."""
         async with self.residency.using(entry):
             self.check(entry)
             yield
@@ -81,7 +83,7 @@ class DeviceMemory:
             pass
 
     def hold(self, entry: Resident, until: asyncio.Event) -> asyncio.Task[None]:
-        """A request that ends when the test says so."""
+        """A request that ends when ``until`` is set."""
 
         async def run() -> None:
             async with self.using(entry):
@@ -90,7 +92,7 @@ class DeviceMemory:
         return asyncio.create_task(run())
 
     def check(self, running: Resident | None = None) -> None:
-        """The ledger never says less than there is, nor more than the limit; nobody runs on what is not there."""
+        """The ledger never charges less than is held, nor more than the limit; what a request runs on is there."""
         assert sum(self._really.values()) <= self.residency.held_bytes <= self.residency.limit_bytes
         assert running is None or self._really[running] == running.needs().footprint
 

@@ -1,1 +1,7 @@
-"""batching"""
+"""Batching: items in, outputs out, in batches on one device. This room knows nothing of pictures or HTTP.
+
+batcher.py  takes the device slot, then a batch from the queue, and runs it
+queue.py    the bounded queue of one checkpoint, earliest deadline first, and where a batch of it ends
+slot.py     the right to run on the device, which the checkpoints of a process share
+limit.py    how many items a batch may hold, learned under load
+"""

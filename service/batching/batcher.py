@@ -1,15 +1,15 @@
-"""Dynamic batching, not by the clock.
+"""Dynamic batching without a timer.
 
-A timer cuts batches by the clock: a lone request waits for company that never comes, and under load the batch is
-frozen while the one before it still runs. Here the batcher first waits for the device slot and then takes what is
-queued, up to the largest batch: a lone request never waits, and batches grow by themselves while the device is busy.
-Only for requests that are here already and being decoded does a batch with room wait, and that no more than a moment.
-The earliest deadline goes first, and no batch grows so large that it would break the deadline of the first in it.
-Requests that were cancelled, or can no longer meet their deadline, are dropped before the forward pass, never inside
-it. A batch that fails is run again in halves, until the error has found the picture that it belongs to.
+A timer makes a lone request wait for company that may never come, and under load it fixes a batch while the one before
+it still runs. This batcher first waits for the device slot and then takes what is queued, up to the batch limit: a lone
+request never waits, and batches grow by themselves while the device is busy. Only items that have arrived and are being
+prepared make a batch with room wait, and only for a moment. The earliest deadline goes first, and no batch grows so
+large that it would break the deadline of the first item in it. Cancelled requests, and those that can no longer meet
+their deadline, are dropped before the forward pass. A batch that fails is run once more, and if it fails again, its
+callers get the error.
 
-A device that copies and computes at once is given the next batch while it computes, but only when that batch is full
-already: a batch that could still grow is not frozen.
+A device that copies and computes at once is given the next batch while it computes, but only a full one: a batch that
+could still grow stays in the queue.
 """
 
 from __future__ import annotations
@@ -20,30 +20,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, NoReturn, TypeAlias, TypeVar
+from typing import Generic, NoReturn, Protocol, TypeVar
 
-from service.batching.cutting import Batch, cut
 from service.batching.limit import BatchLimit
-from service.batching.queue import DeadlineQueue, Ticket, Trace
+from service.batching.queue import Batch, DeadlineQueue, Trace
 from service.batching.slot import DeviceSlot
 from service.domain.errors import NotReadyError
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
 
-
-#: How long a batch with room waits for pictures that are being decoded: a few of the small ones, for which a forward
-#: pass of their own would be a waste.
+#: How long a batch with room waits for arriving items. Small pictures are decoded within it, whose forward pass is so
+#: short that a pass for each would be a waste; whoever is already in the batch hardly notices it.
 _MOMENT_S = 0.005
-
-_Ticket: TypeAlias = Ticket[Item, "Batched[Output]"]
-Begin: TypeAlias = Callable[[Sequence[Item]], Callable[[], Sequence[Output]]]
-Learn: TypeAlias = Callable[[Batch[Item, "Batched[Output]"], float, float, Exception | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Batched(Generic[Output]):
-    """What a batch gave for one item of it."""
+    """An item's output, and what happened to its batch."""
 
     output: Output
     batch_size: int
@@ -51,53 +45,77 @@ class Batched(Generic[Output]):
     forward_s: float
 
 
+class BatchRunner(Protocol[Item, Output]):
+    """Runs the batches of one checkpoint, and knows how long they take."""
+
+    @property
+    def forward_s(self) -> Sequence[float]:
+        """Seconds that nearly every forward pass stays below, by batch size, [0] unused; empty where that is
+        unknown."""
+        ...
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the device takes a batch while it computes another, so that ``begin`` may be called."""
+        ...
+
+    @property
+    def arriving(self) -> int:
+        """How many items are about to be submitted."""
+        ...
+
+    def expected_s(self, size: int) -> float:
+        """Seconds that a forward pass of so many items takes on average; 0 where that is unknown."""
+        ...
+
+    def run(self, items: Sequence[Item]) -> Sequence[Output]:
+        """Runs a forward pass and returns one output for each item. Blocks; called on the slot's thread."""
+        ...
+
+    def begin(self, items: Sequence[Item]) -> Callable[[], Sequence[Output]]:
+        """Begins a forward pass and returns a function that waits for its outputs. Both are called on the slot's
+        thread."""
+        ...
+
+    def learn(
+        self, batch: Batch[Item, Batched[Output]], started: float, seconds: float, error: Exception | None
+    ) -> None:
+        """Notes a forward pass that is over.
+
+        Args:
+            batch: what was run.
+            started: when the pass got the device.
+            seconds: how long it held the device.
+            error: what it raised, if it failed.
+        """
+        ...
+
+
 class Batcher(Generic[Item, Output]):
-    """Queues items of one checkpoint and runs them in batches on a device slot. Lives on one event loop.
+    """Queues the items of one checkpoint and runs them in batches on a device slot. Lives on one event loop.
 
     Args:
-        run: the blocking forward pass, one output for each item; called on the slot's thread.
-        begin: begins a forward pass and gives what waits for its outputs, where a device can be given two batches; both
-            are called on the slot's thread. None where it cannot.
+        runner: what runs a batch.
         slot: the device, shared with other batchers.
-        max_batch_size: items in one batch at most; fewer where ``forward_s`` ends before. Not used where there is a
-            ``limit``.
-        max_queue: items waiting at most; more are refused at once.
-        max_queue_bytes: what they may weigh together.
-        arriving: how many items are about to be queued; a batch with room waits for them.
-        forward_s: how long a forward pass takes as good as always, by batch size, [0] unused; empty where that is not
-            known.
-        expected_s: how long a forward pass of so many takes on average; 0 where that is not known.
-        learn: told of each forward pass that is over: its batch, since when it had the device, for how many seconds,
-            the error if it failed.
-        limit: how many items a batch may hold, which is found out while serving.
-        clock: seconds, monotonic; deadlines are on it.
+        limit: how many items a batch may hold.
+        max_queue: how many items may wait; more are refused at once.
+        max_queue_bytes: how many bytes the waiting items may have together.
+        clock: seconds, monotonic; deadlines are on it, and so must be the slot's times.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], Sequence[Output]],
+        runner: BatchRunner[Item, Output],
         slot: DeviceSlot,
+        limit: BatchLimit,
         *,
-        max_batch_size: int = 1,
         max_queue: int,
         max_queue_bytes: int = 256_000_000,
-        begin: Callable[[], Begin[Item, Output] | None] = lambda: None,
-        arriving: Callable[[], int] = lambda: 0,
-        forward_s: Callable[[], Sequence[float]] = tuple,
-        expected_s: Callable[[int], float] = lambda _size: 0.0,
-        learn: Learn[Item, Output] = lambda _batch, _started, _seconds, _error: None,
-        limit: BatchLimit | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run = run
-        self._begin = begin
-        self._arriving = arriving
+        self._runner = runner
         self._slot = slot
-        self._max_batch_size = max_batch_size
         self._limit = limit
-        self._forward_s = forward_s
-        self._expected_s = expected_s
-        self._tell = learn
         self._clock = clock
         self._queue: DeadlineQueue[Item, Batched[Output]] = DeadlineQueue(max_queue, max_queue_bytes)
         self._arrived = asyncio.Event()
@@ -105,34 +123,27 @@ class Batcher(Generic[Item, Output]):
         self._closed = False
         self._fastest_s = 0.0
         self._ended = -math.inf
+        """When the last forward pass ended."""
         self._seconds_per_item = 0.0
 
     @property
     def queue_length(self) -> int:
-        """Items waiting."""
+        """How many items wait."""
         return len(self._queue)
 
     @property
     def oldest_s(self) -> float:
-        """How long the first that came has been waiting; 0 if none is."""
+        """How long the longest-waiting item has been in the queue; 0 if it is empty. Another thread may ask."""
         queued_at = self._queue.oldest_at()
         return 0.0 if queued_at is None else self._clock() - queued_at
 
-    @property
-    def _largest(self) -> int:
-        if self._limit is not None:
-            return self._limit.size
-        forward_s = self._forward_s()
-        return min(self._max_batch_size, len(forward_s) - 1) if forward_s else self._max_batch_size
-
     def ahead_of(self, deadline: float) -> int:
-        """How many items would go before one with that deadline that comes now."""
+        """How many items would go before one with that deadline that is submitted now."""
         return self._queue.ahead_of(deadline)
 
-    def check_room(self, arriving: int = 1, size: int = 0) -> None:
-        """Raises OverloadedError if that many more items, of so many bytes, have no room, with the time until they
-        should."""
-        self._queue.check_room(arriving, size, self._seconds_per_item)
+    def check_room(self, items: int = 1, size: int = 0) -> None:
+        """Raises OverloadedError if that many more items, of ``size`` bytes together, do not fit into the queue."""
+        self._queue.check_room(items, size, self._seconds_per_item)
 
     async def submit(self, item: Item, deadline: float, size: int = 0, trace: Trace | None = None) -> Batched[Output]:
         """Queues an item of ``size`` bytes and waits for its output. Cancelling the caller takes the item out of the
@@ -142,7 +153,7 @@ class Batcher(Generic[Item, Output]):
             OverloadedError: the queue is full.
             DeadlineMissedError: the deadline (on ``clock``) cannot be met any more.
             NotReadyError: the batcher was closed.
-            Exception: whatever ``run`` raised.
+            Exception: what ``runner`` raised, both times that the batch was run.
         """
         if self._closed:
             raise NotReadyError("the service is stopping")
@@ -159,12 +170,13 @@ class Batcher(Generic[Item, Output]):
             self._queue.leave(ticket)
             raise
 
-    def look(self) -> None:
-        """Says that fewer items are arriving than before, without one of them having come."""
+    def arriving_changed(self) -> None:
+        """Lets a batch that waits for arriving items look again at how many there are. Call it when an item that was
+        arriving will not be submitted."""
         self._arrived.set()
 
     async def close(self) -> None:
-        """Lets the running batch finish, answers what is queued with NotReadyError, and ends the worker."""
+        """Lets the running batch finish, answers waiting items with NotReadyError, and ends the worker."""
         self._closed = True
         for ticket in self._queue.clear():
             if not ticket.answer.done():
@@ -178,7 +190,7 @@ class Batcher(Generic[Item, Output]):
         return math.inf if first is None else first.deadline
 
     def _next_s(self) -> float:
-        return self._expected_s(min(len(self._queue), self._largest))
+        return self._runner.expected_s(min(len(self._queue), self._limit.size))
 
     async def _serve(self) -> None:
         while not self._closed:
@@ -186,24 +198,25 @@ class Batcher(Generic[Item, Output]):
             async with self._slot.taken(self._earliest, self._next_s):
                 await self._let_in()
                 batch = self._take()
-                begin = self._begin()
-                if batch.tickets and begin is not None:
-                    await self._forward_ahead(batch, begin)
-                elif batch.tickets:
-                    await self._forward(batch, partial(self._run, batch.items), self._clock())
+                if not batch.tickets:
+                    continue
+                if self._runner.overlaps:
+                    await self._forward_ahead(batch)
+                else:
+                    await self._forward(batch, partial(self._runner.run, batch.items), self._clock())
 
     async def _let_in(self) -> None:
-        """Gives what has arrived already its turn to queue up, while there is room in the batch: requests that lie in
-        sockets, and for a moment pictures that are being decoded. It waits for nothing that is not here yet."""
+        """Lets items that have arrived join the queue while the next batch has room: first requests that are readable
+        in their sockets, then for a moment those that the runner says are arriving."""
         before = -1
-        while before < len(self._queue) < self._largest:
+        while before < len(self._queue) < self._limit.size:
             before = len(self._queue)
             await asyncio.sleep(0)
-        if not self._arriving() or self._slot.contended:
+        if not self._runner.arriving or self._slot.contended:
             return
         try:
             async with asyncio.timeout(_MOMENT_S):
-                while self._arriving() and len(self._queue) < self._largest and not self._closed:
+                while self._runner.arriving and len(self._queue) < self._limit.size and not self._closed:
                     self._arrived.clear()
                     await self._arrived.wait()
                     if self._slot.contended:
@@ -214,92 +227,96 @@ class Batcher(Generic[Item, Output]):
             self._arrived.set()
 
     def _take(self) -> Batch[Item, Batched[Output]]:
-        """Empties the queue into a batch, as far as it goes. Runs with the slot in hand."""
-        waiting = len(self._queue)
-        largest = self._largest if self._limit is None else self._limit.next(waiting)
-        batch = cut(self._queue, largest, self._forward_s(), self._fastest_s, self._clock())
-        batch = batch._replace(pressed=waiting >= max(2, largest))
+        """Takes the next batch from the queue. The slot is held meanwhile."""
+        largest = self._limit.next(len(self._queue))
+        batch = self._queue.next_batch(largest, self._runner.forward_s, self._fastest_s, self._clock())
         if not self._queue:
             self._arrived.clear()
         return batch
 
-    async def _forward_ahead(self, batch: Batch[Item, Batched[Output]], begin: Begin[Item, Output]) -> None:
-        """Forward passes of which the next begins before the one before it has ended, as long as full batches wait and
-        no other checkpoint does."""
+    async def _forward_ahead(self, batch: Batch[Item, Batched[Output]]) -> None:
+        """Runs batches one after the other, and begins each before the one before it has ended, as long as full batches
+        wait and no other checkpoint does."""
         following: Batch[Item, Batched[Output]] | None = batch
-        started, finishing = self._clock(), await self._started(batch, begin)
+        started, finishing = self._clock(), await self._begun(batch)
         while following is not None:
             batch, finish, since = following, finishing, started
             following = None
-            if len(self._queue) >= self._largest and not self._slot.contended and not self._closed:
-                # Some of the queue may have gone or be late, so that this is not always a full batch.
+            if len(self._queue) >= self._limit.size and not self._slot.contended and not self._closed:
+                # This batch is not always full: some of the queue may have gone or be late.
                 taken, started = self._take(), self._clock()
                 if taken.tickets:
-                    following, finishing = taken, await self._started(taken, begin)
+                    following, finishing = taken, await self._begun(taken)
             await self._forward(batch, finish, since)
 
-    async def _started(
-        self, batch: Batch[Item, Batched[Output]], begin: Begin[Item, Output]
-    ) -> Callable[[], Sequence[Output]]:
-        """Begins a forward pass; an error is kept for whoever waits for its outputs."""
-        items = batch.items
+    async def _begun(self, batch: Batch[Item, Batched[Output]]) -> Callable[[], Sequence[Output]]:
+        """Begins a forward pass. An error is kept, and raised to whoever waits for the outputs."""
         try:
-            return await self._slot.run(lambda: begin(items))
+            return await self._slot.run(partial(self._runner.begin, batch.items))
         except Exception as error:
             return partial(_raise, error)
 
     async def _forward(
-        self, batch: Batch[Item, Batched[Output]], finish: Callable[[], Sequence[Output]], started: float
+        self,
+        batch: Batch[Item, Batched[Output]],
+        finish: Callable[[], Sequence[Output]],
+        started: float,
+        *,
+        again: bool = True,
     ) -> None:
+        """Waits for a forward pass and answers its batch.
+
+        Args:
+            batch: what is run.
+            finish: waits for the outputs; called on the slot's thread.
+            started: when the pass was begun.
+            again: whether a batch that fails is run once more.
+        """
         size = len(batch.tickets)
-        self._slot.busy_until = started + self._expected_s(size)
+        self._slot.busy_until = started + self._runner.expected_s(size)
         for ticket in batch.tickets:
             if ticket.trace is not None:
                 ticket.trace.taken(started)
         try:
             outputs = await self._slot.run(finish)
             if len(outputs) != size:
-                raise RuntimeError(f"{len(outputs)} outputs came of {size} items")
+                raise RuntimeError(f"a forward pass of {size} items gave {len(outputs)} outputs")
         except Exception as error:
-            self._tell(batch, *self._held(started), error)
-            await self._find_guilty(batch.tickets, error)
+            self._runner.learn(batch, *self._held(started), error)
+            if not again:
+                for ticket in batch.tickets:
+                    if not ticket.answer.done():
+                        ticket.answer.set_exception(error)
+                return
+        else:
+            self._answer(batch, outputs, started)
             return
-        # From when the device was free and an item waited: what passes between two batches is a part of what they cost.
+        # The whole batch again: no item is to blame, since all are 8-bit arrays of one shape. Not inside the except
+        # clause, where the error's frames would still hold on to the memory of the pass.
+        await self._forward(batch, partial(self._runner.run, batch.items), self._clock(), again=False)
+
+    def _answer(self, batch: Batch[Item, Batched[Output]], outputs: Sequence[Output], started: float) -> None:
+        """Learns from a forward pass that has just ended, and answers its batch."""
+        size = len(outputs)
+        # The device was free and an item waited from then on: the time between two batches is part of what they cost.
         due = max(self._slot.freed_at, self._ended, min(ticket.queued_at for ticket in batch.tickets))
         began, held_s = self._held(started)
-        took_s = began + held_s - started
-        if self._limit is not None and batch.pressed and batch.cut == "full":
+        took_s = self._ended - started
+        if batch.pressed and batch.cut == "full":
             self._limit.learn(size, self._ended - due)
-        self._learn(held_s, size)
-        self._tell(batch, began, held_s, None)
+        self._fastest_s = min(self._fastest_s or held_s, held_s)
+        per_item_s = held_s / size
+        self._seconds_per_item = 0.8 * (self._seconds_per_item or per_item_s) + 0.2 * per_item_s
+        self._runner.learn(batch, began, held_s, None)
         for ticket, output in zip(batch.tickets, outputs, strict=True):
             if not ticket.answer.done():
-                ticket.answer.set_result(
-                    Batched(output, size, started - ticket.queued_at, took_s),
-                )
-
-    async def _find_guilty(self, batch: list[_Ticket[Item, Output]], error: Exception) -> None:
-        """Runs a batch that failed again in halves, so that nobody suffers from another's picture."""
-        if len(batch) == 1:
-            if not batch[0].answer.done():
-                batch[0].answer.set_exception(error)
-            return
-        middle = len(batch) // 2
-        for half in (batch[:middle], batch[middle:]):
-            bisected = Batch(half, "bisected")
-            await self._forward(bisected, partial(self._run, bisected.items), self._clock())
+                ticket.answer.set_result(Batched(output, size, started - ticket.queued_at, took_s))
 
     def _held(self, started: float) -> tuple[float, float]:
-        """Since when the pass that is just over had the device, and for how long: one that was begun ahead shared it
-        with the pass before, whose time that was."""
+        """When the forward pass that has just ended got the device, and for how many seconds it held it. A pass that
+        was begun ahead gets the device when the pass before it ends."""
         began, self._ended = max(started, self._ended), self._clock()
         return began, self._ended - began
-
-    def _learn(self, forward_s: float, size: int) -> None:
-        self._fastest_s = min(self._fastest_s or forward_s, forward_s)
-        per_item = forward_s / size
-        previous = self._seconds_per_item or per_item
-        self._seconds_per_item = 0.8 * previous + 0.2 * per_item
 
 
 def _raise(error: Exception) -> NoReturn:

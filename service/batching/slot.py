@@ -1,4 +1,4 @@
-"""The device slot: one batch at a time on a device within a process, whichever checkpoint it belongs to."""
+"""The device slot: one batch at a time runs on a device within a process, whichever checkpoint it belongs to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: A batch that should be through already is taken to need so much longer.
+#: A batch that runs longer than expected is assumed to need this many seconds more.
 _OVERDUE_S = 0.001
 
 
@@ -25,32 +25,38 @@ class _Waiter:
 
 
 class DeviceSlot:
-    """A lock around a device and the one thread that drives it.
+    """A lock around a device, and the one thread that drives the device.
 
-    Of those who wait the one with the earliest deadline is next, and of equals the one who asked first: a picture that
-    is needed soon does not wait behind all of another checkpoint's that are not. The thread is the slot's own, so that
-    a forward pass never waits behind decoding, and thread-local state of the engine (OpenMP's pool, CUDA's current
-    stream) stays in one place.
+    The waiter with the earliest deadline is next, and among equals the one who asked first: an urgent picture does not
+    wait behind all of another checkpoint's that are not. The thread belongs to the slot, so that a forward pass never
+    waits behind decoding, and thread-local state of an engine (OpenMP's pool, CUDA's current stream) stays in one
+    place.
+
+    Args:
+        name: what the thread is called.
+        clock: seconds, monotonic; ``busy_until`` and ``freed_at`` are on it.
     """
 
-    def __init__(self, name: str = "device") -> None:
+    def __init__(self, name: str = "device", clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._taken = False
         self._waiters: list[_Waiter] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self.busy_until = 0.0
-        """When the batch that is being computed should be through, on ``time.monotonic()``; 0 if there is none."""
+        """When the running batch should end; 0 if none is running."""
         self.freed_at = -math.inf
-        """When the slot was given back last."""
+        """When the slot was last released."""
 
     @asynccontextmanager
     async def taken(
         self, deadline: Callable[[], float] = lambda: -math.inf, expected_s: Callable[[], float] = lambda: 0.0
     ) -> AsyncIterator[None]:
-        """Holds the slot; inside it, ``run`` may be called.
+        """Holds the slot. ``run`` may be called while it is held.
 
         Args:
-            deadline: the earliest of those whom it is taken for, at any moment of the wait; by default it goes first.
-            expected_s: how long it will be held, for ``busy_until``.
+            deadline: the earliest deadline of those who wait for the slot here. It is asked when the slot is released.
+                By default this waiter goes first.
+            expected_s: how long the slot will be held, for ``busy_until``.
         """
         if self._taken:
             waiter = _Waiter(deadline, expected_s, asyncio.get_running_loop().create_future())
@@ -58,7 +64,7 @@ class DeviceSlot:
             try:
                 await waiter.turn
             except asyncio.CancelledError:
-                # It may have been its turn at the moment in which it was cancelled.
+                # The slot may have been passed to this waiter in the moment in which it was cancelled.
                 if waiter.turn.done() and not waiter.turn.cancelled():
                     self._pass_on()
                 raise
@@ -66,7 +72,7 @@ class DeviceSlot:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
         else:
-            self._taken, self.busy_until = True, time.monotonic() + expected_s()
+            self._taken, self.busy_until = True, self._clock() + expected_s()
         try:
             yield
         finally:
@@ -74,8 +80,8 @@ class DeviceSlot:
 
     def _pass_on(self) -> None:
         waiting = [waiter for waiter in self._waiters if not waiter.turn.done()]
-        self.freed_at = time.monotonic()
-        # It stays taken while it passes from one to the next, so that nobody who comes meanwhile slips in.
+        self.freed_at = self._clock()
+        # The slot stays taken while it passes to the next waiter, so that nobody who comes meanwhile gets in between.
         self._taken, self.busy_until = bool(waiting), 0.0
         if waiting:
             following = min(waiting, key=lambda waiter: waiter.deadline())
@@ -85,8 +91,8 @@ class DeviceSlot:
 
     @property
     def busy_s(self) -> float:
-        """Seconds until the batch that is being computed should be through; 0 if there is none."""
-        return max(_OVERDUE_S, self.busy_until - time.monotonic()) if self._taken else 0.0
+        """Seconds until the running batch should end; 0 if none is running."""
+        return max(_OVERDUE_S, self.busy_until - self._clock()) if self._taken else 0.0
 
     @property
     def contended(self) -> bool:
@@ -98,5 +104,5 @@ class DeviceSlot:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:
-        """Ends the thread after what it is doing now."""
+        """Ends the thread once its current work is done."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -268,11 +268,16 @@ def failure_of(error: Exception) -> Failure:
     return Failure(INTERNAL.slug, "the service failed on this request; its log has the cause")
 
 
-def known_failure(error: Exception) -> Failure:
-    """An error as a value; a defect of ours goes to the log, whole, and to the client in one plain sentence."""
+def known_failure(error: Exception, message: str = "unexpected error") -> Failure:
+    """An error as a value; a defect of ours goes to the log, whole, and to the client in one plain sentence.
+
+    Args:
+        error: what was raised.
+        message: for the log, where it is a defect of ours.
+    """
     failure = failure_of(error)
     if failure.problem is INTERNAL:
-        log.error("unexpected error", exc_info=error)
+        log.error("%s", message, exc_info=error)
     return failure
 
 

@@ -1,8 +1,9 @@
-"""Encoded bytes -> the network's input: small pictures where they arrive, all others in the predictor's threads."""
+"""Encoded bytes -> the network's input: small pictures on the event loop, all others in the predictor's threads. Also
+the pictures that are not queued yet, because they wait for a load or are being decoded."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,8 @@ import numpy.typing as npt
 from models.images.pictures import TooManyPartsError, TooManyPixelsError
 from models.images.preprocess import Preprocess, picture_to_crop
 
-#: A picture within both is decoded on the event loop, in a third of a millisecond, unless it has more parts (scans,
-#: segments, chunks, runs) than a plain file.
+#: A picture within both limits is decoded on the event loop, in a third of a millisecond, unless it has more parts
+#: (scans, segments, chunks, runs) than an ordinary file.
 _SMALL_BYTES = 4_096
 _SMALL_PIXELS = 128 * 128
 
@@ -19,8 +20,8 @@ Crop: TypeAlias = npt.NDArray[np.uint8]
 
 
 def decode_small(image: bytes, preprocess: Preprocess, max_pixels: int) -> Crop | None:
-    """Decodes what takes less time than handing it to a thread does: digits and thumbnails. None for everything else,
-    a small file of many pixels or many scans above all."""
+    """Decodes a picture for which that takes less time than handing it to a thread: a digit or a thumbnail. Returns
+    None for every other picture, also for a small file of many pixels or scans."""
     if len(image) > _SMALL_BYTES:
         return None
     try:
@@ -30,5 +31,46 @@ def decode_small(image: bytes, preprocess: Preprocess, max_pixels: int) -> Crop 
 
 
 def decode(image: bytes, preprocess: Preprocess, max_pixels: int) -> Crop:
-    """Decodes any picture; raises as ``preprocess.picture_to_crop`` does."""
+    """Decodes any picture. Raises what ``preprocess.picture_to_crop`` raises."""
     return picture_to_crop(image, preprocess, max_pixels=max_pixels)
+
+
+class Arrival(NamedTuple):
+    """A picture that is not queued yet."""
+
+    deadline: float
+    since: float
+    size: int
+    """Encoded bytes."""
+
+
+class Arriving:
+    """The pictures of one checkpoint that are not queued yet."""
+
+    def __init__(self) -> None:
+        self._arrivals: list[Arrival] = []
+        self.size = 0
+        """Encoded bytes of all of them."""
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+    def begin(self, deadline: float, since: float, size: int) -> Arrival:
+        """Adds a picture. ``end`` must follow, whatever becomes of it."""
+        arrival = Arrival(deadline, since, size)
+        self._arrivals.append(arrival)
+        self.size += size
+        return arrival
+
+    def end(self, arrival: Arrival) -> None:
+        """Removes a picture: it is queued now, or never will be."""
+        self._arrivals.remove(arrival)
+        self.size -= arrival.size
+
+    def ahead_of(self, deadline: float) -> int:
+        """How many of them will go before a picture with that deadline."""
+        return sum(arrival.deadline <= deadline for arrival in self._arrivals)
+
+    def oldest_s(self, now: float) -> float:
+        """How many seconds ago the first of them came; 0 if there are none. Another thread may ask."""
+        return max((now - arrival.since for arrival in list(self._arrivals)), default=0.0)

@@ -1,75 +1,108 @@
-"""Forward passes of a checkpoint as the batcher wants them: pictures in, an output for each."""
+"""The forward passes of one checkpoint: what runs them, how long they should take, and what is learned from each."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from service.batching.batcher import Batched
+from service.batching.queue import Batch
 from service.engines import Engine, OverlappingEngine, TopK
-from service.runtime.decoding import Crop
+from service.profiling.forecast import Forecast
+from service.runtime.decoding import Arriving, Crop
+from service.telemetry.picture_spans import forward_over
+from service.telemetry.recorder import PredictorMetrics
 
-T = TypeVar("T")
-#: Probabilities and class numbers of one picture, most probable first; and the probabilities of all classes, where they
-#: are wanted, as ``Prediction.distribution`` has them.
-Top: TypeAlias = tuple[tuple[float, ...], tuple[int, ...], bytes | None]
+#: One picture's probabilities and class numbers, most probable first; and, where they were asked for, the probabilities
+#: of all classes, as in ``Prediction.distribution``.
+Output: TypeAlias = tuple[tuple[float, ...], tuple[int, ...], bytes | None]
 
 
-class Ask(NamedTuple):
-    """A picture in the queue."""
+class Input(NamedTuple):
+    """One picture's input to a forward pass."""
 
     crop: Crop
     whole: bool
-    """The probabilities of all classes are wanted, for an average."""
+    """Whether the probabilities of all classes are wanted, for an average."""
 
 
-class Passes:
-    """Of the engine that is loaded, if one is."""
+class ForwardPasses:
+    """A checkpoint's forward passes, as the batcher needs them: a ``batching.batcher.BatchRunner``.
 
-    def __init__(self) -> None:
+    Args:
+        forecast: how long passes should take; it learns from each.
+        arriving: the pictures that are not queued yet.
+        metrics: where batches are counted.
+    """
+
+    def __init__(self, forecast: Forecast, arriving: Arriving, metrics: PredictorMetrics) -> None:
+        self.forecast = forecast
+        self._arriving = arriving
+        self._metrics = metrics
         self._engine: Engine | None = None
         self._overlapping: OverlappingEngine | None = None
 
     def use(self, engine: Engine | None) -> Engine | None:
-        """From now on another engine, or none; gives the one before."""
+        """Runs passes on another engine from now on, or on none. Returns the engine before."""
         before, self._engine = self._engine, engine
         self._overlapping = engine if isinstance(engine, OverlappingEngine) else None
         return before
 
-    def run(self, asks: Sequence[Ask]) -> list[Top]:
-        """A whole forward pass. Blocks."""
+    @property
+    def overlaps(self) -> bool:
+        """Whether the engine takes a batch while it computes another."""
+        return self._overlapping is not None
+
+    @property
+    def arriving(self) -> int:
+        """How many pictures are not queued yet."""
+        return len(self._arriving)
+
+    @property
+    def forward_s(self) -> Sequence[float]:
+        """The 95th percentile of a pass in seconds, by batch size."""
+        return self.forecast.forward_s
+
+    def expected_s(self, size: int) -> float:
+        """The mean of a pass in seconds."""
+        return self.forecast.expected_s(size)
+
+    def run(self, items: Sequence[Input]) -> list[Output]:
+        """Runs a whole pass. Blocks."""
         assert self._engine is not None
-        return _rows(self._engine.run(*_batch(asks)), asks)
+        return _outputs(self._engine.run(*_stacked(items)), items)
 
-    def beginning(self) -> Callable[[Sequence[Ask]], Callable[[], list[Top]]] | None:
-        """What begins a forward pass while another is computed; None if the engine cannot."""
-        return None if self._overlapping is None else self._begin
-
-    def _begin(self, asks: Sequence[Ask]) -> Callable[[], list[Top]]:
+    def begin(self, items: Sequence[Input]) -> Callable[[], list[Output]]:
+        """Begins a pass, and returns a function that waits for its outputs."""
         engine = self._overlapping
         assert engine is not None
-        batch = engine.submit(*_batch(asks))
-        return lambda: _rows(engine.collect(batch), asks)
+        batch = engine.submit(*_stacked(items))
+        return lambda: _outputs(engine.collect(batch), items)
+
+    def learn(
+        self, batch: Batch[Input, Batched[Output]], started: float, seconds: float, error: Exception | None
+    ) -> None:
+        """Counts a pass that succeeded and corrects the forecast by it; tells the traces of its pictures in any
+        case."""
+        if error is None:
+            size = len(batch.tickets)
+            self._metrics.batch(size, batch.cut, seconds, self.forecast.profiled_s(size))
+            self.forecast.learn(size, seconds)
+        forward_over([ticket.trace for ticket in batch.tickets], batch.cut, started, seconds, error)
 
 
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What comes of blocking work, and its seconds: the wait for the thread that it runs on is no part of them."""
-    started = time.monotonic()
-    return work(), time.monotonic() - started
+def _stacked(items: Sequence[Input]) -> tuple[npt.NDArray[np.uint8], bool]:
+    """What an engine takes: the crops as one array, and whether to fetch whole distributions."""
+    return np.stack([item.crop for item in items]), any(item.whole for item in items)
 
 
-def _batch(asks: Sequence[Ask]) -> tuple[npt.NDArray[np.uint8], bool]:
-    """What an engine takes: whole distributions are fetched only where one of the batch wants its own."""
-    return np.stack([ask.crop for ask in asks]), any(ask.whole for ask in asks)
-
-
-def _rows(top: TopK, asks: Sequence[Ask]) -> list[Top]:
-    wholes: list[bytes | None] = [None] * len(asks)
+def _outputs(top: TopK, items: Sequence[Input]) -> list[Output]:
+    wholes: list[bytes | None] = [None] * len(items)
     if top.distributions is not None:
-        wholes = [row.tobytes() if ask.whole else None for row, ask in zip(top.distributions, asks, strict=True)]
+        wholes = [row.tobytes() if item.whole else None for row, item in zip(top.distributions, items, strict=True)]
     return [
         (tuple(probabilities), tuple(indices), whole)
         for probabilities, indices, whole in zip(top.probabilities.tolist(), top.indices.tolist(), wholes, strict=True)

@@ -79,8 +79,8 @@ class LocalPlacement:
         self._profiles = profiles
         self._pinned = frozenset(pinned)
         self._prepare = prepare
-        self._residency = Residency(memory_limit_bytes)
-        self._slot = DeviceSlot()
+        self._residency = Residency(memory_limit_bytes, clock)
+        self._slot = DeviceSlot(clock=clock)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         # A thread of its own, so that pictures are decoded while a network is loaded.
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")

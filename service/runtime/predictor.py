@@ -1,38 +1,35 @@
-"""A predictor: one checkpoint being served, from encoded bytes to probabilities."""
+"""A predictor serves one checkpoint: encoded bytes in, probabilities out."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from functools import partial
+from typing import TypeVar
 
 from models.checkpoints.catalogue import Checkpoint
-from service.batching.batcher import Batched, Batcher
-from service.batching.cutting import Batch
+from service.batching.batcher import Batcher
 from service.batching.limit import BatchLimit
 from service.batching.slot import DeviceSlot
-from service.domain.errors import INTERNAL, DeadlineMissedError, Failure, LoadFailedError, failure_of
+from service.domain.errors import DeadlineMissedError, Failure, LoadFailedError, failure_of, known_failure
 from service.domain.prediction import Limits, Prediction
 from service.domain.quiet import Quiet
 from service.domain.snapshot import Snapshot
 from service.engines import Engine
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
-from service.runtime.arriving import Arrival, Arriving
-from service.runtime.decoding import decode, decode_small
-from service.runtime.forward import Ask, Passes, Top, timed
+from service.runtime.decoding import Arrival, Arriving, decode, decode_small
+from service.runtime.forward import ForwardPasses, Input, Output
 from service.runtime.load_failures import LoadFailures
 from service.runtime.residency import Residency
 from service.runtime.resident import Needs, Resident
 from service.telemetry.gauges import Reading
-from service.telemetry.picture_spans import Phases, forward_over, phases_here
+from service.telemetry.picture_spans import Phases, phases_here
 from service.telemetry.recorder import PredictorMetrics
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Predictor:
@@ -40,16 +37,16 @@ class Predictor:
 
     Args:
         checkpoint: what is served.
-        load_engine: makes the engine; blocking, called in ``loading``.
+        load_engine: makes the engine; blocks, and is called in ``loading``.
         slot: the device, shared with the other predictors of the process.
         workers: the small thread pool that decodes pictures.
         limits: bounds on batch, queue and picture.
         loading: the thread in which weights are loaded; ``workers`` by default.
         residency: the device's ledger, shared as the slot is; without one there is no memory limit.
-        profile: what the checkpoint takes.
-        pinned: it stays in memory once it is loaded.
-        prepare: does what of a load needs no device memory; blocking, called in ``loading``.
-        clock: seconds, monotonic; by it a load that failed is tried again.
+        profile: what was measured of the checkpoint on this device.
+        pinned: whether the checkpoint stays in memory once it is loaded.
+        prepare: does the part of a load that needs no device memory; blocks, and is called in ``loading``.
+        clock: seconds, monotonic; deadlines are on it, and so must be the times of ``slot`` and ``residency``.
     """
 
     def __init__(
@@ -73,16 +70,16 @@ class Predictor:
         self._workers = workers
         self._loading = loading or workers
         self._limits = limits
-        self._passes = Passes()
         self._prepare_load = prepare
         self._prepared = False
+        self._clock = clock
         self._failures = LoadFailures(checkpoint, clock)
         self._arriving = Arriving()
-        self._quiet = Quiet()
-        self.forecast = Forecast(checkpoint, profile, limits.max_batch_size, quiet=self._quiet)
+        self._quiet = Quiet(clock)
+        self._metrics = PredictorMetrics(checkpoint)
+        self._passes = ForwardPasses(self._forecast(profile), self._arriving, self._metrics)
         self._batch_limit = BatchLimit(limits.max_batch_size, lambda: self.forecast.worthwhile, self._quiet)
-        self._series = PredictorMetrics(checkpoint)
-        self._residency = residency or Residency(sys.maxsize)
+        self._residency = residency or Residency(sys.maxsize, clock)
         self._resident = Resident(
             checkpoint.name,
             load=self._load,
@@ -92,45 +89,49 @@ class Predictor:
             load_s=lambda: self.forecast.load_s,
             worth=(checkpoint.top1 or 50.0) / 100,
             pinned=pinned,
-            evicted=self._series.evicted,
+            evicted=self._metrics.evicted,
         )
         self._residency.add(self._resident)
-        self._batcher: Batcher[Ask, Top] = Batcher(
-            self._passes.run,
+        self._batcher: Batcher[Input, Output] = Batcher(
+            self._passes,
             slot,
-            limit=self._batch_limit,
+            self._batch_limit,
             max_queue=limits.max_queue,
             max_queue_bytes=limits.max_queue_bytes,
-            forward_s=lambda: self.forecast.forward_s,
-            expected_s=lambda size: self.forecast.expected_s(size),
-            learn=self._learn,
-            begin=self._passes.beginning,
-            arriving=lambda: len(self._arriving),
+            clock=clock,
         )
+
+    def _forecast(self, profile: Profile | None) -> Forecast:
+        return Forecast(self.checkpoint, profile, self._limits.max_batch_size, self._clock, self._quiet)
+
+    @property
+    def forecast(self) -> Forecast:
+        """What the checkpoint will take."""
+        return self._passes.forecast
 
     @property
     def damaged(self) -> bool:
-        """Whether its file was read and found wrong; a file that takes its place is another checkpoint."""
+        """Whether the checkpoint's file was read and found wrong. A file that replaces it is another checkpoint."""
         return self._failures.final
 
     @property
     def failing(self) -> bool:
-        """Whether its last load failed, and none has succeeded since."""
+        """Whether the last load failed."""
         return self._failures.last is not None
 
     @property
     def failure(self) -> LoadFailedError | None:
-        """Why it is not to be tried now, after a load that failed."""
+        """Why the checkpoint must not be loaded now: the last load failed a moment ago. None if it may be loaded."""
         return self._failures.in_the_way
 
     @property
     def last_failure(self) -> LoadFailedError | None:
-        """Why its last load failed, whether or not the next try is due; None if none failed since one succeeded."""
+        """Why the last load failed, whether or not the next try is due; None if it did not fail."""
         return None if self._failures.last is None else self._failures.told(self._failures.last)
 
     @property
     def again_in_s(self) -> float:
-        """Seconds until the next try after a load that failed."""
+        """Seconds until the checkpoint may be loaded again, after a load that failed."""
         return self._failures.again_in_s
 
     @property
@@ -139,11 +140,11 @@ class Predictor:
         return self._resident.loaded
 
     def expect(self, profile: Profile | None) -> None:
-        """Predicts by another profile from now on."""
-        self.forecast = Forecast(self.checkpoint, profile, self._limits.max_batch_size, quiet=self._quiet)
+        """Forecasts by another profile from now on."""
+        self._passes.forecast = self._forecast(profile)
 
     def snapshot(self, encoded_bytes: int, deadline: float) -> Snapshot:
-        """What a picture of that size with that deadline would take, and what is in its way."""
+        """How long a picture of that size with that deadline would take, and what has to be done before it."""
         forecast, resident = self.forecast, self._resident
         here = resident.loaded and not resident.leaving
         return Snapshot(
@@ -162,12 +163,12 @@ class Predictor:
 
     @property
     def queued(self) -> int:
-        """Pictures that wait, or are being decoded."""
+        """How many pictures wait or are being decoded."""
         return len(self._arriving) + self._batcher.queue_length
 
     def readings(self) -> Iterator[Reading]:
-        """For Prometheus. Another thread may ask."""
-        checkpoint, now = self.checkpoint, time.monotonic()
+        """The gauges of this checkpoint. Another thread may ask."""
+        checkpoint, now = self.checkpoint, self._clock()
         model = (checkpoint.variant.name,)
         oldest_s = max(self._batcher.oldest_s, self._arriving.oldest_s(now))
         yield Reading("topfive_queue_length", self.queued, model)
@@ -179,26 +180,26 @@ class Predictor:
 
     @property
     def has_room(self) -> bool:
-        """Whether it could be loaded without unloading another."""
+        """Whether the checkpoint could be loaded without unloading another."""
         return self._residency.fits(self._resident) and self._residency.has_room(self._resident)
 
     def pin(self) -> None:
-        """From now on it stays in memory once it is loaded."""
+        """Keeps the checkpoint in memory from now on, once it is loaded."""
         self._resident.pinned = True
 
     async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
-        """Classifies one encoded picture. Errors come back as values, since the caller may be another process.
+        """Classifies one encoded picture. Errors are returned, not raised, since the caller may be another process.
 
         Args:
             image: a file's bytes, as the client sent them.
-            deadline: on ``time.monotonic()``.
-            whole: the probabilities of all classes are wanted too.
+            deadline: on the predictor's clock.
+            whole: whether the probabilities of all classes are wanted.
         """
         phases = phases_here(self.checkpoint.variant.name)
         outcome: Prediction | Failure | None = None
         self._quiet.begin()
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
+            async with asyncio.timeout(deadline - self._clock()):
                 outcome = await self._predict(image, deadline, whole, phases)
         except TimeoutError:
             outcome = failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
@@ -211,7 +212,7 @@ class Predictor:
         return outcome
 
     async def try_load(self) -> Failure | None:
-        """As ``load``, with errors as values."""
+        """Loads the checkpoint as ``load`` does, but returns errors."""
         try:
             await self.load()
         except Exception as error:
@@ -219,8 +220,11 @@ class Predictor:
         return None
 
     async def try_unload(self, *, wait: bool) -> Failure | None:
-        """Gives its memory back until somebody asks for it again; ``wait`` for its requests in flight. Errors are
-        values."""
+        """Gives the memory back until somebody asks for the checkpoint again. Returns errors.
+
+        Args:
+            wait: for the requests in flight; without it, a checkpoint with requests in flight is not unloaded.
+        """
         try:
             await self._residency.unload(self._resident, wait=wait)
         except Exception as error:
@@ -228,24 +232,21 @@ class Predictor:
         return None
 
     def _failure(self, error: Exception) -> Failure:
-        failure = failure_of(error)
-        if failure.problem is INTERNAL:
-            log.error("%s failed", self.checkpoint.name, exc_info=error)
-        return failure
+        return known_failure(error, f"{self.checkpoint.name} failed")
 
     async def load(self) -> None:
-        """Loads and warms the checkpoint unless that is done; concurrent callers wait for the one load.
+        """Loads and warms up the checkpoint, unless that is done. Concurrent callers wait for one load.
 
         Raises:
-            LoadFailedError: the load failed, or one before it did and it is not tried again yet.
-            MemoryLimitError: there can be no room for it.
+            LoadFailedError: the load failed, or an earlier one failed and the next try is not due yet.
+            MemoryLimitError: the memory limit has no room for the checkpoint, whatever else is unloaded.
         """
         self._failures.check()
         async with self._residency.using(self._resident):
             pass
 
     async def prepare(self) -> None:
-        """Does what of a load needs no device memory, unless that is done.
+        """Does the part of a load that needs no device memory, unless that is done.
 
         Raises:
             LoadFailedError: as ``load``.
@@ -260,7 +261,7 @@ class Predictor:
         self._prepared = True
 
     def _not_loaded(self, error: Exception) -> LoadFailedError:
-        self._series.not_loaded()
+        self._metrics.not_loaded()
         self._prepared = False
         return self._failures.failed(error)
 
@@ -268,12 +269,14 @@ class Predictor:
         self._failures.check()
         loop = asyncio.get_running_loop()
         try:
-            load = partial(timed, partial(self._load_engine, self.checkpoint))
-            engine, load_s = await loop.run_in_executor(self._loading, load)
+            engine, load_s = await loop.run_in_executor(
+                self._loading, self._timed, lambda: self._load_engine(self.checkpoint)
+            )
             try:
                 async with self._slot.taken():
-                    warm_up = partial(timed, partial(engine.warm_up, self._limits.max_batch_size))
-                    _, warm_up_s = await self._slot.run(warm_up)
+                    _, warm_up_s = await self._slot.run(
+                        lambda: self._timed(lambda: engine.warm_up(self._limits.max_batch_size))
+                    )
             except BaseException:
                 engine.close()
                 raise
@@ -281,8 +284,13 @@ class Predictor:
             raise self._not_loaded(error) from error
         self._failures.succeeded()
         self._prepared = True
-        self._series.loaded(load_s + warm_up_s)
+        self._metrics.loaded(load_s + warm_up_s)
         self._passes.use(engine)
+
+    def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
+        """Runs blocking work; returns its result and its seconds, without the wait for the thread that it runs on."""
+        started = self._clock()
+        return work(), self._clock() - started
 
     async def _unload(self) -> None:
         engine = self._passes.use(None)
@@ -292,8 +300,9 @@ class Predictor:
                 await self._slot.run(engine.close)
 
     async def retire(self) -> None:
-        """Answers what is here already, gives the memory back and leaves the ledger."""
-        self._resident.evicted = lambda _reason: self._series.evicted("replaced")
+        """Answers the pictures that are here already, gives the memory back and leaves the ledger: another file has
+        replaced this one."""
+        self._resident.evicted = lambda _reason: self._metrics.evicted("replaced")
         await self._residency.remove(self._resident)
         await self._batcher.close()
 
@@ -307,44 +316,40 @@ class Predictor:
             self._failures.check()
         # Pictures that wait for the load or are being decoded will want a place in the queue in a moment.
         self._batcher.check_room(1 + len(self._arriving), self._arriving.size + len(image))
-        arrival = self._arriving.come(deadline, time.monotonic(), len(image))
+        came_at = self._clock()
+        arrival = self._arriving.begin(deadline, came_at, len(image))
         if phases is not None and not self.ready:
-            phases.begin("load", time.monotonic())
+            phases.begin("load", came_at)
         try:
             await self._residency.enter(self._resident)
         except BaseException:
-            self._arrived(arrival)
+            self._end(arrival)
             raise
-        how = self.checkpoint.preprocess, self._limits.max_pixels
         try:
             try:
-                started = time.monotonic()
+                started = self._clock()
                 if phases is not None:
                     phases.begin("decode", started)
-                crop = decode_small(image, *how)
+                preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
+                crop = decode_small(image, preprocess, max_pixels)
                 if crop is None:
-                    crop = await asyncio.get_running_loop().run_in_executor(self._workers, decode, image, *how)
+                    loop = asyncio.get_running_loop()
+                    crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
             finally:
-                self._arrived(arrival)
-            decode_s = time.monotonic() - started
+                self._end(arrival)
+            decode_s = self._clock() - started
             self.forecast.learn_decode(len(image), decode_s)
             if phases is not None:
                 phases.over(started + decode_s)
-            batched = await self._batcher.submit(Ask(crop, whole), deadline, crop.nbytes, phases)
+            batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases)
         finally:
             self._residency.leave(self._resident)
-        probabilities, indices, all_of_them = batched.output
-        times = decode_s, batched.queue_s, batched.forward_s
-        return Prediction(probabilities, indices, batched.batch_size, *times, all_of_them)
+        probabilities, indices, distribution = batched.output
+        return Prediction(
+            probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s, distribution
+        )
 
-    def _learn(self, batch: Batch[Ask, Batched[Top]], started: float, seconds: float, error: Exception | None) -> None:
-        if error is None:
-            size = len(batch.tickets)
-            self._series.batch(size, batch.cut, seconds, self.forecast.profiled_s(size))
-            self.forecast.learn(size, seconds)
-        forward_over([ticket.trace for ticket in batch.tickets], batch.cut, started, seconds, error)
-
-    def _arrived(self, arrival: Arrival) -> None:
+    def _end(self, arrival: Arrival) -> None:
         self._arriving.end(arrival)
-        # Where it will not be queued, a batch that waits for it must not go on waiting.
-        self._batcher.look()
+        # A batch must not go on waiting for a picture that will not be queued.
+        self._batcher.arriving_changed()

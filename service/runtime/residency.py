@@ -1,12 +1,12 @@
 """Residency: which checkpoints are in device memory now, under a byte limit.
 
-A ledger of bytes, one for each device of a process. Nothing is loaded before there is room for the most that the load
-was ever measured to hold, and a loaded checkpoint is charged its footprint: what it needs at its largest batch. Room is
-made by unloading what is worth least, once all of the load that needs no room has succeeded: a load that is going to
-fail should cost nobody's place. What has requests in flight is never unloaded, nor what is pinned; where only
-such are left, the least valuable of them take no new requests until they are idle, so that a load that waits is not
-passed by for ever. Loads take turns, each checkpoint is loaded once however many ask, and a load that nobody waits for
-any more is not begun.
+Each device of a process has a ledger of bytes. A load begins only when there is room for its measured peak; a loaded
+checkpoint is charged its footprint, which is what it needs at its largest batch. Room is made by unloading the least
+valuable checkpoints, after the part of the load that needs no room has succeeded: a load that is going to fail should
+evict nobody. Checkpoints that are pinned or have requests in flight are never unloaded. Where all others are in use,
+the least valuable of them take no new requests until they are idle, so that a waiting load is not overtaken for ever.
+Loads take turns, a checkpoint is loaded once however many requests ask for it, and a load is not begun when nobody
+waits for it any more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Residency:
     """The ledger of one device. Lives on one event loop.
 
     Args:
-        limit_bytes: the most that loaded checkpoints, and the one being loaded, may need together.
+        limit_bytes: how many bytes loaded checkpoints, and the one being loaded, may need together.
         clock: seconds, monotonic.
     """
 
@@ -42,17 +42,17 @@ class Residency:
 
     @property
     def held_bytes(self) -> int:
-        """What is held, by the ledger."""
+        """How many bytes the ledger charges in total."""
         return sum(entry.held for entry in self._entries)
 
     def add(self, entry: Resident) -> None:
-        """Takes a checkpoint into the ledger, not loaded."""
+        """Adds a checkpoint that is not loaded."""
         self._entries.append(entry)
 
     async def remove(self, entry: Resident) -> None:
-        """Forgets a checkpoint, once nobody uses it."""
+        """Unloads a checkpoint once nobody uses it, and removes it from the ledger."""
         entry.pinned = False
-        # Those who wait for it load it again, and another's load may be unloading it.
+        # Requests that wait for it load it again, and another checkpoint's load may be unloading it.
         while entry in self._loads or entry.held:
             if entry in self._loads:
                 await asyncio.wait([self._loads[entry]])
@@ -63,16 +63,16 @@ class Residency:
             self._entries.remove(entry)
 
     def fits(self, entry: Resident) -> bool:
-        """Whether there would be room if everything that is not pinned were unloaded."""
+        """Whether the checkpoint would have room if everything that is not pinned were unloaded."""
         pinned = sum(e.needs().footprint for e in self._entries if e.pinned and e is not entry)
         return pinned + entry.needs().most <= self.limit_bytes
 
     def has_room(self, entry: Resident) -> bool:
-        """Whether it could be loaded without unloading anything."""
+        """Whether the checkpoint could be loaded without unloading anything."""
         return self.held_bytes + entry.needs().most <= self.limit_bytes
 
     def load_wait_s(self, entry: Resident) -> float:
-        """Until it would be loaded if it were asked for now, after the loads before its own."""
+        """Seconds until the checkpoint would be loaded if it were asked for now, including the loads before its own."""
         total = entry.load_s()
         for other in self._loads:
             if other is entry:
@@ -82,12 +82,12 @@ class Residency:
 
     @asynccontextmanager
     async def using(self, entry: Resident) -> AsyncIterator[None]:
-        """Keeps a checkpoint in memory while a request needs it, loading it first where it is not.
+        """Keeps a checkpoint in memory while a request uses it, and loads it first if necessary.
 
         Raises:
-            MemoryLimitError: there can be no room for it.
+            MemoryLimitError: the limit has no room for it, whatever else is unloaded.
             NotReadyError: the ledger was closed.
-            Exception: whatever its load raised.
+            Exception: what its load raised.
         """
         await self.enter(entry)
         try:
@@ -96,7 +96,7 @@ class Residency:
             self.leave(entry)
 
     async def enter(self, entry: Resident) -> None:
-        """As ``using``; ``leave`` must follow, whatever happens in between."""
+        """Does what entering ``using`` does. ``leave`` must follow unless this raises."""
         if self._closed:
             raise _stopping()
         entry.use(self._clock())
@@ -109,7 +109,7 @@ class Residency:
         try:
             await waiter
         except asyncio.CancelledError:
-            # It may have been let in at the moment in which its caller went.
+            # The request may have been let in at the moment in which it was cancelled.
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.leave(entry)
             self._changed.set()
@@ -119,7 +119,7 @@ class Residency:
                 entry.waiters.remove(waiter)
 
     def leave(self, entry: Resident) -> None:
-        """The request is over."""
+        """Ends what ``enter`` began."""
         entry.users -= 1
         if not entry.users:
             self._changed.set()
@@ -129,10 +129,10 @@ class Residency:
 
         Args:
             entry: the checkpoint.
-            wait: for its requests in flight; it takes no new ones meanwhile.
+            wait: whether to wait for its requests in flight; it takes no new ones meanwhile.
 
         Raises:
-            InUseError: it is pinned; or in use, and there is to be no waiting.
+            InUseError: it is pinned, or it is in use and ``wait`` is false.
         """
         if entry.pinned:
             raise InUseError(f"{entry.name} is pinned by the fleet and stays in memory")
@@ -147,14 +147,15 @@ class Residency:
                 if entry.users:
                     await self._change()
                 else:
-                    # Whoever asked may go, but what has begun to be unloaded is in memory until that has ended.
+                    # The caller may be cancelled, but an unload that has begun holds its bytes until it ends.
                     await asyncio.shield(self._unload_in_turn(entry))
         finally:
             entry.unloading.discard(asked)
             self._changed.set()
 
     async def close(self) -> None:
-        """Refuses whoever waits or comes, and unloads everything once it is idle. A load that has begun is let end."""
+        """Refuses waiting and new requests, and unloads each checkpoint once it is idle. A load that has begun is
+        finished first."""
         self._closed = True
         for entry in self._entries:
             entry.refuse(_stopping())
@@ -167,10 +168,10 @@ class Residency:
             self._loads[entry] = asyncio.get_running_loop().create_task(self._load(entry))
 
     async def _load(self, entry: Resident) -> None:
-        """Loads a checkpoint in its turn, and lets those in who wait for it."""
+        """Waits for this load's turn, loads the checkpoint, and lets in the requests that wait for it."""
         try:
             async with self._turn:
-                # Those who asked may be gone by now, or go while there is no room yet.
+                # The requests that asked may have gone by now, and may go while there is no room yet.
                 while entry.waiters and entry.loaded and entry.leaving:
                     if entry.users:
                         await self._change()
@@ -195,8 +196,8 @@ class Residency:
             del self._loads[entry]
 
     async def _make_room(self, entry: Resident) -> bool:
-        """Unloads the least valuable until there is room for a load at its peak, and charges that. Runs in the load's
-        turn. False if nobody waits for the load any more."""
+        """Unloads the least valuable checkpoints until there is room for a load at its peak, and charges the peak. Runs
+        in the load's turn. Returns False if nobody waits for the load any more."""
         try:
             while entry.waiters:
                 most, now = entry.needs().most, self._clock()
@@ -211,10 +212,11 @@ class Residency:
                 if lacking <= 0:
                     entry.held = most
                     return True
-                # Who leaves anyway goes first; who was chosen to leave stays chosen, whoever is used less meanwhile.
+                # Checkpoints that are leaving anyway go first. One that was chosen stays chosen, even if another has
+                # become less valuable meanwhile.
                 others.sort(key=lambda e: (not e.leaving, e.value(now)))
                 idle = next((e for e in others if not e.users), None)
-                # Where what leaves anyway is enough, it is waited for, and nobody else goes.
+                # Where those that somebody asked to unload are enough, nobody else goes.
                 if idle is not None and (idle.leaving or lacking > sum(e.held for e in others if e.unloading)):
                     await self._unload(idle)
                     continue
@@ -228,18 +230,19 @@ class Residency:
                 other.evicting = False
 
     async def _change(self) -> None:
-        """Waits until a checkpoint becomes idle or is not to leave any more, or somebody who waited for a load goes."""
+        """Waits until a checkpoint becomes idle or stays after all, or until a request that waits for a load goes."""
         self._changed.clear()
         await self._changed.wait()
 
     async def _unload_in_turn(self, entry: Resident) -> None:
         async with self._turn:
-            # Whoever asked may have gone, and others have come.
+            # The callers may have gone, and new requests may have come.
             if entry.unloading and not entry.users:
                 await self._unload(entry)
 
     async def _unload(self, entry: Resident) -> None:
-        """Runs in a turn, so that the ledger never says less than there is."""
+        """Unloads a checkpoint, and then stops charging it. Runs in a turn, so that the ledger never charges less than
+        is held."""
         entry.loaded = False
         log.info("%s leaves memory", entry.name)
         try:

@@ -1,4 +1,4 @@
-"""A checkpoint as the ledger of device memory sees it: what it needs, who runs on it, and what its place is worth."""
+"""One checkpoint in the ledger of device memory: the bytes it needs, the requests that use it, and its value."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-#: A use counts half after so long.
+#: A use counts half after this many seconds.
 _HALF_LIFE_S = 60.0
 
 
 class Needs(NamedTuple):
-    """Bytes of a checkpoint on the device."""
+    """The bytes that a checkpoint needs on the device."""
 
     footprint: int
+    """At its largest batch."""
     load_peak: int
+    """While it is loaded."""
 
     @property
     def most(self) -> int:
+        """The larger of the two."""
         return max(self)
 
 
@@ -36,40 +39,41 @@ class Resident:
     unload: Callable[[], Awaitable[None]]
     needs: Callable[[], Needs]
     prepare: Callable[[], Awaitable[None]] = _nothing
-    """Does what of a load can fail without device memory. It comes before anything is unloaded for the load."""
+    """Does the part of a load that needs no device memory, and is awaited before others are unloaded for this load."""
     load_s: Callable[[], float] = lambda: 0.0
-    """How long a load takes."""
+    """How many seconds a load takes."""
     worth: float = 1.0
-    """What a use of it counts: its accuracy as a fraction."""
+    """How much a use counts: the checkpoint's accuracy as a fraction."""
     pinned: bool = False
     evicted: Callable[[str], None] = lambda _reason: None
-    """Told when it has left memory: another load needed the "room", or somebody "asked"."""
+    """Called after each unload with its reason: another load needed the "room", or somebody "asked"."""
     loaded: bool = False
     users: int = 0
-    """Requests that run on it."""
+    """How many requests use it now."""
     held: int = 0
-    """Bytes that it is charged."""
+    """How many bytes the ledger charges it."""
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
-    """Requests that wait until it is loaded."""
+    """The requests that wait for its load."""
     evicting: bool = False
+    """Whether a load that waits for room has chosen it to be unloaded."""
     unloading: set[object] = field(default_factory=set)
-    """Who asked that it be unloaded, and waits for that."""
+    """A token for each caller who waits for its unload."""
     _uses: float = 0.0
     _used_at: float = 0.0
 
     @property
     def leaving(self) -> bool:
-        """It takes no new requests until it has been unloaded: another load needs the room, or somebody asked."""
+        """Whether it takes no new requests until it has been unloaded."""
         return self.evicting or bool(self.unloading)
 
     def let_in(self) -> None:
-        """Everybody who waits for it runs on it now."""
+        """Lets all who wait for its load use it."""
         for waiter in self._waiting():
             self.users += 1
             waiter.set_result(None)
 
     def refuse(self, error: Exception) -> None:
-        """Tells everybody who waits for it why it is not loaded."""
+        """Raises an error to all who wait for its load."""
         for waiter in self._waiting():
             waiter.set_exception(error)
 
@@ -78,12 +82,17 @@ class Resident:
         return [waiter for waiter in waiting if not waiter.done()]
 
     def use(self, now: float) -> None:
-        """Counts a use."""
+        """Counts a use.
+
+        Args:
+            now: seconds, on the ledger's clock.
+        """
         self._uses = self._faded(now) + 1.0
         self._used_at = now
 
     def value(self, now: float) -> float:
-        """Accuracy-weighted recent use over bytes: what its place in memory is worth."""
+        """Recent use, weighted by accuracy, for each byte that it is charged."""
+        # Never 0, so that among checkpoints that nobody uses the large and the inaccurate ones go first.
         return self.worth * (self._faded(now) + 1e-3) / max(1, self.held)
 
     def _faded(self, now: float) -> float:

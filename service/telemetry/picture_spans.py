@@ -5,7 +5,7 @@ A forward pass belongs to many traces at once, but viewers (Jaeger, Tempo) show 
 pictures of the batch, and the ``forward`` spans of the others link to it. If the batch had a trace of its own, that
 would be sampled separately, and most links would lead nowhere.
 
-A forward pass that fails is an error in each trace; the passes that follow it are ``forward`` spans again.
+A forward pass that fails is an error in each trace; the pass that is run after it is a ``forward`` span again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The batch limit, over devices whose best batch is known."""
+"""The batch limit, on devices whose best batch is known."""
 
 from __future__ import annotations
 
@@ -10,26 +10,18 @@ import pytest
 
 from service.batching.limit import BatchLimit
 from service.domain.quiet import Quiet
+from tests.batching import Clock
 
 LARGEST = 16
 
 
-class Clock:
-    """Goes only where it is put."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Device:
-    """Computes batches for as long as there are enough pictures, and tells the limit how long each took.
+    """Computes batches while enough items wait, and tells the limit how long each took.
 
     Args:
-        limit: what is told.
+        limit: what sizes the batches.
         takes: milliseconds of a batch, by its size.
+        noise: how much the time of a batch varies, as a share.
     """
 
     def __init__(self, limit: BatchLimit, takes: Callable[[int], float], *, noise: float = 0.1) -> None:
@@ -49,12 +41,12 @@ class Device:
     ("takes", "best"),
     [
         (lambda size: 10 + size, {16}),  # a GPU: what a batch costs hardly depends on its size
-        (lambda size: 10 * size, {1}),  # a CPU: a picture takes as long in a batch as alone
+        (lambda size: 10 * size, {1}),  # a CPU: an item takes as long in a batch as alone
         (lambda size: 2 + 10 * size, {2, 4, 8}),  # the same with time between the batches: 12, 11, 10.5, 10.25, 10.1
         (lambda size: 12 * size if size > 4 else 8 + 4 * size, {4}),  # beyond 4 the caches are too small
     ],
 )
-def test_it_moves_to_the_smallest_batch_in_which_a_picture_takes_nearly_the_least(
+def test_it_moves_to_the_smallest_batch_in_which_an_item_takes_nearly_the_least_time(
     takes: Callable[[int], float], best: set[int], profiled: int
 ) -> None:
     limit = BatchLimit(LARGEST, lambda: profiled)
@@ -63,7 +55,7 @@ def test_it_moves_to_the_smallest_batch_in_which_a_picture_takes_nearly_the_leas
     device.sizes.clear()
     device.run(800)
     assert limit.size in best
-    # Looking at the sizes beside it takes one batch in eight, while which one is best is settled.
+    # Trying the neighbouring sizes takes one batch in eight while the best is settled.
     assert sum(device.sizes[size] for size in best) >= 0.75 * 800
 
 
@@ -79,7 +71,7 @@ def test_the_largest_batch_need_not_be_a_power_of_two() -> None:
     assert BatchLimit(1, lambda: 1).next(99) == 1
 
 
-def test_no_batch_is_tried_for_which_too_few_wait() -> None:
+def test_no_size_is_tried_for_which_too_few_items_wait() -> None:
     limit = BatchLimit(LARGEST, lambda: 2)
     device = Device(limit, lambda size: 10 + size)
     device.run(400, waiting=3)
@@ -88,8 +80,8 @@ def test_no_batch_is_tried_for_which_too_few_wait() -> None:
     assert {limit.next(1) for _ in range(50)} == {2}
 
 
-def test_it_follows_the_device() -> None:
-    """What is right alone on a machine may be wrong beside other work."""
+def test_it_follows_a_device_that_changes() -> None:
+    """Other work on the machine changes which batch is best."""
     limit = BatchLimit(LARGEST, lambda: 1)
     Device(limit, lambda size: 10 + size).run(400)
     assert limit.size == 16
@@ -97,7 +89,7 @@ def test_it_follows_the_device() -> None:
     assert limit.size == 1
 
 
-def test_one_lucky_batch_moves_nothing() -> None:
+def test_one_lucky_batch_does_not_move_the_limit() -> None:
     limit = BatchLimit(LARGEST, lambda: 1)
     Device(limit, lambda size: 10 * size, noise=0).run(7)
     assert limit.next(64) == 2
@@ -105,7 +97,7 @@ def test_one_lucky_batch_moves_nothing() -> None:
     assert limit.size == 1
 
 
-def test_sizes_between_the_limits_say_nothing() -> None:
+def test_batches_of_sizes_between_the_limits_are_ignored() -> None:
     limit = BatchLimit(LARGEST, lambda: 4)
     for _ in range(100):
         limit.learn(3, 1e-6)
@@ -124,8 +116,65 @@ def test_after_a_quiet_time_it_is_the_profiles_again() -> None:
     quiet.end()
     clock.now += 4.5
     assert limit.size == 1
-    profiled = 4  # which may be measured anew meanwhile
+    profiled = 4  # the profile may be measured anew meanwhile
     assert limit.size == 4
     quiet.begin()
     Device(limit, lambda size: 10 * size).run(600)
     assert limit.size == 1
+
+
+def learned(limit: BatchLimit, size: int, each_s: float, batches: int = 3) -> int:
+    """The limit after batches of one size in which each item took so long."""
+    for _ in range(batches):
+        limit.learn(size, each_s * size)
+    return limit.size
+
+
+@pytest.mark.parametrize(("each_s", "after"), [(0.90, 8), (0.94, 8), (0.96, 4), (1.0, 4)])
+def test_it_rises_where_an_item_takes_clearly_less_time_in_the_larger_batch(each_s: float, after: int) -> None:
+    limit = BatchLimit(LARGEST, lambda: 4)
+    learned(limit, 4, 1.0)
+    assert learned(limit, 8, each_s) == after
+
+
+@pytest.mark.parametrize(("each_s", "after"), [(0.90, 2), (1.0, 2), (1.01, 2), (1.03, 4), (1.2, 4)])
+def test_it_sinks_where_an_item_takes_hardly_more_time_in_the_smaller_batch(each_s: float, after: int) -> None:
+    limit = BatchLimit(LARGEST, lambda: 4)
+    learned(limit, 4, 1.0)
+    assert learned(limit, 2, each_s) == after
+
+
+@pytest.mark.parametrize(("at_four", "at_eight"), [(3, 2), (2, 3)])
+def test_it_moves_only_when_three_batches_of_both_sizes_are_known(at_four: int, at_eight: int) -> None:
+    limit = BatchLimit(LARGEST, lambda: 4)
+    learned(limit, 4, 1.0, at_four)
+    assert learned(limit, 8, 0.5, at_eight) == 4
+    learned(limit, 4, 1.0, 3 - at_four)
+    assert learned(limit, 8, 0.5, 3 - at_eight) == 8
+
+
+def test_recent_batches_weigh_more() -> None:
+    limit = BatchLimit(LARGEST, lambda: 4)
+    learned(limit, 4, 1.0, 100)
+    learned(limit, 8, 2.0, 100)
+    # A plain mean of the batches of eight would still be 1.8 s.
+    assert learned(limit, 8, 0.5, 12) == 8
+
+
+def test_a_larger_and_a_smaller_size_are_tried_in_turns() -> None:
+    limit = BatchLimit(LARGEST, lambda: 4)
+    sizes = []
+    for _ in range(33):
+        sizes.append(limit.next(64))
+        limit.learn(sizes[-1], sizes[-1] * (1.0 if sizes[-1] == 4 else 2.0))
+    assert Counter(sizes) == {4: 29, 8: 2, 2: 2}
+    tried = [size for size in sizes if size != 4]
+    assert tried in ([8, 2, 8, 2], [2, 8, 2, 8])
+    assert sizes[:7] == [4] * 7
+
+
+@pytest.mark.parametrize(("waiting", "size"), [(7, 4), (8, 8), (9, 8)])
+def test_a_size_is_tried_as_soon_as_enough_items_wait_for_it(waiting: int, size: int) -> None:
+    limit = BatchLimit(LARGEST, lambda: 4)
+    learned(limit, 4, 1.0, 7)
+    assert limit.next(waiting) == size

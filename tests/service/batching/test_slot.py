@@ -1,20 +1,23 @@
-"""The device slot: who is next."""
+"""The device slot: who is next, and how long the device is busy."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import threading
 
 import pytest
 
 from service.batching.slot import DeviceSlot
+from tests.batching import Clock
 
 
 class Hall:
-    """Those who want the slot, and the order in which they had it."""
+    """Waiters for a slot, and the order in which they had it."""
 
     def __init__(self) -> None:
-        self.slot = DeviceSlot()
+        self.clock = Clock(100.0)
+        self.slot = DeviceSlot(clock=self.clock)
         self.order: list[str] = []
 
     async def take(self, name: str, deadline: float, expected_s: float = 0.0) -> None:
@@ -31,6 +34,7 @@ class Hall:
 async def test_the_earliest_deadline_is_next_and_of_equals_the_first() -> None:
     hall = Hall()
     async with hall.slot.taken():
+        assert not hall.slot.contended
         tasks = await hall.waiting(late=9.0, soon=1.0, later=math.inf, too=1.0)
         assert hall.slot.contended
     await asyncio.gather(*tasks)
@@ -38,7 +42,24 @@ async def test_the_earliest_deadline_is_next_and_of_equals_the_first() -> None:
     assert not hall.slot.contended
 
 
-async def test_whoever_says_nothing_goes_first() -> None:
+async def test_deadlines_count_as_they_are_when_the_slot_is_released() -> None:
+    """A batcher's earliest deadline changes while it waits."""
+    hall = Hall()
+    deadlines = {"first": 1.0, "second": 2.0}
+
+    async def take(name: str) -> None:
+        async with hall.slot.taken(lambda: deadlines[name]):
+            hall.order.append(name)
+
+    async with hall.slot.taken():
+        tasks = [asyncio.create_task(take(name)) for name in deadlines]
+        await asyncio.sleep(0)
+        deadlines["first"] = 3.0
+    await asyncio.gather(*tasks)
+    assert hall.order == ["second", "first"]
+
+
+async def test_without_a_deadline_a_waiter_goes_first() -> None:
     """A network that has been loaded warms up before pictures go on."""
     hall = Hall()
     async with hall.slot.taken():
@@ -54,28 +75,78 @@ async def test_whoever_says_nothing_goes_first() -> None:
     assert hall.order == ["warm-up", "soon"]
 
 
-@pytest.mark.parametrize("at_its_turn", [False, True])
-async def test_one_who_gives_up_holds_up_nobody(at_its_turn: bool) -> None:
+async def test_nobody_gets_in_between_when_the_slot_passes_to_a_waiter() -> None:
     hall = Hall()
     async with hall.slot.taken():
-        goes, stays = await hall.waiting(goes=1.0, stays=2.0)
+        tasks = await hall.waiting(waits=math.inf)
+    # The slot has been passed on, but the waiter has not run yet.
+    await hall.take("comes", 0.0)
+    await asyncio.gather(*tasks)
+    assert hall.order == ["waits", "comes"]
+
+
+@pytest.mark.parametrize("at_its_turn", [False, True])
+async def test_a_cancelled_waiter_holds_up_nobody(at_its_turn: bool) -> None:
+    hall = Hall()
+    async with hall.slot.taken():
+        cancelled, stays = await hall.waiting(cancelled=1.0, stays=2.0)
         if not at_its_turn:
-            goes.cancel()
+            cancelled.cancel()
             await asyncio.sleep(0)
-    goes.cancel()  # where it is its turn: given, and not yet taken
+            assert hall.slot.contended
+    cancelled.cancel()  # where it is its turn: the slot was passed to it, and it has not run yet
     await asyncio.wait_for(stays, 5)
     assert hall.order == ["stays"]
     await asyncio.wait_for(hall.take("free again", 0.0), 5)
 
 
+async def test_an_error_inside_releases_the_slot() -> None:
+    hall = Hall()
+    with pytest.raises(ArithmeticError):
+        async with hall.slot.taken():
+            raise ArithmeticError
+    await asyncio.wait_for(hall.take("free again", 0.0), 5)
+
+
 async def test_the_slot_tells_how_long_it_will_be_held() -> None:
     hall = Hall()
-    assert hall.slot.busy_until == 0.0
+    assert (hall.slot.busy_until, hall.slot.busy_s) == (0.0, 0.0)
     async with hall.slot.taken(expected_s=lambda: 60.0):
-        first = hall.slot.busy_until
-        assert first > 0
-        tasks = [asyncio.create_task(hall.take("next", 0.0, expected_s=600.0))]
+        assert (hall.slot.busy_until, hall.slot.busy_s) == (160.0, 60.0)
+        hall.clock.now = 130.0
+        assert hall.slot.busy_s == 30.0
+        task = asyncio.create_task(hall.take("next", 0.0, expected_s=600.0))
         await asyncio.sleep(0)
-    assert hall.slot.busy_until > first + 300
-    await asyncio.gather(*tasks)
-    assert hall.slot.busy_until == 0.0
+        assert hall.slot.busy_until == 160.0
+    assert hall.slot.busy_until == 730.0
+    await task
+    assert (hall.slot.busy_until, hall.slot.busy_s) == (0.0, 0.0)
+
+
+async def test_a_batch_that_is_overdue_still_makes_the_device_busy() -> None:
+    hall = Hall()
+    async with hall.slot.taken(expected_s=lambda: 60.0):
+        hall.clock.now = 160.0
+        assert hall.slot.busy_s > 0
+        hall.clock.now = 9000.0
+        assert 0 < hall.slot.busy_s < 1
+
+
+async def test_the_slot_remembers_when_it_was_released() -> None:
+    hall = Hall()
+    assert hall.slot.freed_at == -math.inf
+    async with hall.slot.taken():
+        assert hall.slot.freed_at == -math.inf
+        hall.clock.now = 105.0
+    assert hall.slot.freed_at == 105.0
+
+
+async def test_work_runs_on_one_thread_of_the_slots_own() -> None:
+    slot = DeviceSlot("gpu")
+    threads = [await slot.run(threading.current_thread) for _ in range(3)]
+    assert len(set(threads)) == 1
+    assert threads[0] is not threading.current_thread()
+    assert threads[0].name.startswith("gpu")
+    slot.close()
+    with pytest.raises(RuntimeError):
+        await slot.run(threading.current_thread)

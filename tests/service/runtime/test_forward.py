@@ -1,4 +1,4 @@
-"""Forward passes as the batcher wants them: whole distributions for those who ask, and fetched for nobody else."""
+"""The forward passes of a checkpoint: on which engine they run, what they return, and what is learned from them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,34 @@ import numpy as np
 import pytest
 
 from models.checkpoints.catalogue import Catalogue
+from service.batching.queue import Batch, DeadlineQueue
 from service.engines import TopK
 from service.engines.fake import FakeEngine
-from service.runtime.forward import Ask, Passes, Top
+from service.profiling.forecast import Forecast
+from service.profiling.profiles import Latency
+from service.runtime.decoding import Arriving
+from service.runtime.forward import ForwardPasses, Input, Output
+from service.telemetry.recorder import PredictorMetrics
+from tests.batching import FAR, Clock
+from tests.counted import counted
+from tests.profiles import profile
 
 LENET = Catalogue().find("lenet5")
+#: On average ten milliseconds for one picture and forty for a batch of sixteen; a twentieth of the passes takes a fifth
+#: more.
+PROFILE = profile().model_copy(
+    update={
+        "forward": {
+            size: Latency(mean_ms=mean, p50_ms=0.9 * mean, p95_ms=1.2 * mean, p99_ms=1.5 * mean, runs=9)
+            for size, mean in ((1, 10.0), (16, 40.0))
+        }
+    }
+)
 
 
 class Overlapping(FakeEngine):
-    """Says what it was asked for."""
+    """An engine that takes a batch while it computes another, and remembers whether whole distributions were asked
+    for."""
 
     def submit(self, crops: Any, whole: bool = False) -> Any:
         return self.run(crops, whole)
@@ -30,24 +49,34 @@ class Overlapping(FakeEngine):
         return super().run(crops, whole)
 
 
-def asks(**whole: bool) -> list[Ask]:
+def forward_passes(arriving: Arriving | None = None) -> ForwardPasses:
+    forecast = Forecast(LENET, PROFILE, 16, Clock())
+    return ForwardPasses(forecast, Arriving() if arriving is None else arriving, PredictorMetrics(LENET))
+
+
+def inputs(**whole: bool) -> list[Input]:
     """Pictures whose classes are 0, 1, 2 ..."""
-    return [Ask(np.full((32, 32, 1), number, np.uint8), wanted) for number, wanted in enumerate(whole.values())]
+    return [Input(np.full((32, 32, 1), number, np.uint8), wanted) for number, wanted in enumerate(whole.values())]
+
+
+async def batch_of(items: list[Input], cut: str = "drained") -> Batch[Input, Any]:
+    queue: DeadlineQueue[Input, Any] = DeadlineQueue(99, 10**9)
+    for item in items:
+        queue.push(item, FAR, 0, 0.0)
+    return queue.next_batch(99, (), 0.0, 0.0)._replace(cut=cut)
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_only_a_batch_with_one_that_wants_it_fetches_the_whole_and_only_that_one_gets_it(begun: bool) -> None:
-    engine, passes = Overlapping(LENET), Passes()
+def test_whole_distributions_are_fetched_and_returned_only_for_inputs_that_want_them(begun: bool) -> None:
+    engine, passes = Overlapping(LENET), forward_passes()
     passes.use(engine)
 
-    def run(batch: list[Ask]) -> list[Top]:
-        begin = passes.beginning()
-        assert begin is not None
-        return begin(batch)() if begun else passes.run(batch)
+    def run(batch: list[Input]) -> list[Output]:
+        return passes.begin(batch)() if begun else passes.run(batch)
 
-    assert [top[2] for top in run(asks(a=False, b=False))] == [None, None]
+    assert [top[2] for top in run(inputs(a=False, b=False))] == [None, None]
     assert not engine.asked_whole
-    plain, whole, other = run(asks(a=False, b=True, c=True))
+    plain, whole, other = run(inputs(a=False, b=True, c=True))
     assert engine.asked_whole
     assert plain[2] is None
     for top, first in ((whole, 1), (other, 2)):
@@ -56,3 +85,67 @@ def test_only_a_batch_with_one_that_wants_it_fetches_the_whole_and_only_that_one
         assert distribution.shape == (10,)
         assert (distribution[list(top[1])] == np.float32(top[0])).all()
         assert top[1][0] == first
+
+
+def test_only_an_engine_that_takes_a_second_batch_overlaps() -> None:
+    passes = forward_passes()
+    assert not passes.overlaps
+    plain, overlapping = FakeEngine(LENET), Overlapping(LENET)
+    for engine, overlaps in ((plain, False), (overlapping, True), (plain, False)):
+        passes.use(engine)
+        assert passes.overlaps is overlaps
+    passes.use(overlapping)
+    passes.use(None)
+    assert not passes.overlaps
+
+
+def test_another_engine_takes_over_and_the_one_before_is_returned() -> None:
+    passes = forward_passes()
+    first, second = FakeEngine(LENET), FakeEngine(LENET)
+    assert passes.use(first) is None
+    assert passes.use(second) is first
+    passes.run(inputs(a=False))
+    assert (first.batches, second.batches) == ([], [1])
+    assert passes.use(None) is second
+
+
+def test_the_batcher_sees_the_forecast_and_the_pictures_that_arrive() -> None:
+    arriving = Arriving()
+    passes = forward_passes(arriving)
+    assert [passes.forward_s[size] for size in (1, 16)] == pytest.approx([0.012, 0.048])
+    assert passes.expected_s(1) == pytest.approx(0.010)
+    assert passes.expected_s(16) == pytest.approx(0.040)
+    assert passes.arriving == 0
+    arriving.begin(FAR, 0.0, 10)
+    assert passes.arriving == 1
+
+
+async def test_a_pass_that_succeeded_is_counted_and_corrects_the_forecast() -> None:
+    passes = forward_passes()
+    batch = await batch_of(inputs(a=False, b=False), cut="full")
+    before = passes.expected_s(2)
+    with counted() as found:
+        for _ in range(50):
+            passes.learn(batch, 0.0, 2.0, None)
+    assert found.risen("topfive_batches_total") == {("full", "lenet5"): 50}
+    assert found.rise("topfive_batch_size_sum", model="lenet5") == 100
+    assert found.rise("topfive_device_seconds_total", model="lenet5") == pytest.approx(100.0)
+    # Twelve milliseconds each, on the straight line between the two sizes of the profile.
+    assert found.rise("topfive_profiled_device_seconds_total", model="lenet5") == pytest.approx(50 * 0.012)
+    clock: Any = passes.forecast._clock
+    clock.now += 1.0  # the forecast is drawn anew only so often
+    passes.learn(batch, 0.0, 2.0, None)
+    assert passes.expected_s(2) > 10 * before
+
+
+async def test_a_pass_that_failed_is_neither_counted_nor_learned_from() -> None:
+    passes = forward_passes()
+    batch = await batch_of(inputs(a=False))
+    clock: Any = passes.forecast._clock
+    before = passes.forecast.forward_s
+    clock.now += 1.0
+    with counted() as found:
+        passes.learn(batch, 0.0, 9.0, ArithmeticError("bad luck"))
+    assert found.risen("topfive_batches_total") == {}
+    assert found.risen("topfive_device_seconds_total") == {}
+    assert passes.forecast.forward_s == before

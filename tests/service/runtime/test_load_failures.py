@@ -1,4 +1,4 @@
-"""Loads that failed: how long until the next try, and what callers are told."""
+"""Loads that failed: when the next try is due, and what callers are told."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_pauses_double_up_to_five_minutes(failures: LoadFailures, clock: Clo
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
 
 
-def test_nobody_tries_before_the_pause_is_over_and_anybody_may_after_it(failures: LoadFailures, clock: Clock) -> None:
+def test_no_load_is_tried_before_the_pause_is_over(failures: LoadFailures, clock: Clock) -> None:
     failures.check()
     failures.failed(OSError("busy"))
     clock.now += 0.999
@@ -53,11 +53,11 @@ def test_nobody_tries_before_the_pause_is_over_and_anybody_may_after_it(failures
     assert caught.value.retry_after_s == pytest.approx(0.001)
     clock.now += 0.001
     failures.check()
-    # What it failed of is known all the same, until it succeeds.
+    # The reason is known until a load succeeds.
     assert failures.last is not None
 
 
-def test_a_success_forgets_all(failures: LoadFailures, clock: Clock) -> None:
+def test_a_success_forgets_the_failures(failures: LoadFailures, clock: Clock) -> None:
     for _ in range(5):
         failures.failed(OSError("busy"))
     failures.succeeded()
@@ -67,7 +67,7 @@ def test_a_success_forgets_all(failures: LoadFailures, clock: Clock) -> None:
     assert failures.again_in_s == 1
 
 
-def test_wrong_weights_stay_wrong(failures: LoadFailures, clock: Clock) -> None:
+def test_wrong_weights_are_not_tried_again(failures: LoadFailures, clock: Clock) -> None:
     failures.failed(WrongWeightsError("output.weight is missing"))
     clock.now += 1e9
     with pytest.raises(LoadFailedError) as caught:
@@ -108,7 +108,7 @@ TOLD: dict[str, tuple[Exception, str, str]] = {
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_callers_are_told_what_to_do_and_no_folder_and_operators_all(
+def test_callers_are_told_what_to_do_without_folders_and_the_log_has_everything(
     name: str, failures: LoadFailures, caplog: pytest.LogCaptureFixture
 ) -> None:
     error, slug, says = TOLD[name]

@@ -1,4 +1,4 @@
-"""A predictor over a fake engine: loading once, errors as values, room for what is being decoded."""
+"""A predictor over a fake engine: loads, errors as values, bounds, and batches that grow under load."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from typing import Any
 import pytest
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
+from models.images.pictures import UndecodableError
 from models.images.preprocess import Preprocess, picture_to_crop
 from service.batching.slot import DeviceSlot
-from service.domain.errors import Failure
+from service.domain.errors import Failure, LoadFailedError
 from service.domain.prediction import Limits, Prediction
 from service.engines import Engine
 from service.engines.fake import FakeEngine
+from service.runtime.decoding import decode_small
 from service.runtime.predictor import Predictor
-from tests.pictures import picture
+from service.runtime.residency import Residency
+from tests.counted import counted
+from tests.pictures import photo, picture
+from tests.profiles import latency, profile
 
 LENET = Catalogue().find("lenet5@mnist")
 
@@ -40,7 +45,7 @@ async def test_a_picture_becomes_a_prediction() -> None:
     await served.close()
 
 
-async def test_however_many_ask_the_checkpoint_is_loaded_once() -> None:
+async def test_the_checkpoint_is_loaded_once_however_many_pictures_ask() -> None:
     loads = []
 
     def load(checkpoint: Checkpoint) -> Engine:
@@ -81,10 +86,15 @@ async def test_a_load_that_fails_is_tried_again_unless_the_file_is_damaged() -> 
 
     now = 0.0
     served = predictor(load, clock=lambda: now)
-    for _ in range(3):  # nobody tries before the pause is over
+    for _ in range(3):  # no load is tried before the pause is over
         assert isinstance(await served.predict(picture(), soon()), Failure)
+    assert served.failing
+    assert served.last_failure is not None
     now = 1.0
+    # The next try is due, and the reason of the last one is still known.
+    assert (served.failure, served.failing) == (None, True)
     assert isinstance(await served.predict(picture(), soon()), Prediction)
+    assert (served.failing, served.last_failure, served.failure) == (False, None, None)
     await served.close()
     damaged = predictor(load)
     for _ in range(3):  # read once: the attempts are used up
@@ -94,11 +104,11 @@ async def test_a_load_that_fails_is_tried_again_unless_the_file_is_damaged() -> 
     await damaged.close()
 
 
-async def test_the_deadline_bounds_the_wait_for_a_load_which_goes_on_for_the_others() -> None:
+async def test_the_deadline_bounds_the_wait_for_a_load_which_goes_on_for_other_pictures() -> None:
     release = threading.Event()
 
     def load(checkpoint: Checkpoint) -> Engine:
-        assert release.wait(30)
+        assert release.wait(5)
         return FakeEngine(checkpoint)
 
     served = predictor(load)
@@ -116,7 +126,7 @@ async def test_a_full_queue_refuses_while_the_checkpoint_is_still_loading() -> N
     release = threading.Event()
 
     def load(checkpoint: Checkpoint) -> Engine:
-        assert release.wait(30)
+        assert release.wait(5)
         return FakeEngine(checkpoint)
 
     served = predictor(load, Limits(max_queue=3))
@@ -131,7 +141,7 @@ async def test_a_full_queue_refuses_while_the_checkpoint_is_still_loading() -> N
 
 
 async def test_pictures_being_decoded_count_towards_the_queue() -> None:
-    """A burst is refused at its arrival, not after each picture has been decoded in vain."""
+    """A burst is refused when it arrives, not after each picture has been decoded in vain."""
     served = predictor(lambda checkpoint: FakeEngine(checkpoint, seconds=0.05), Limits(max_batch_size=1, max_queue=3))
     await served.load()
     outcomes = await asyncio.gather(*(served.predict(picture(), soon()) for _ in range(20)))
@@ -147,6 +157,7 @@ async def test_a_defect_is_logged_with_its_traceback(caplog: pytest.LogCaptureFi
     assert isinstance(outcome, Failure)
     assert outcome.slug == "internal"
     assert "poisoned batch" in caplog.text
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == ["lenet5@mnist failed"]
     await served.close()
 
 
@@ -181,4 +192,377 @@ async def test_a_limit_below_what_is_small_holds() -> None:
     outcome = await served.predict(picture(5), soon())
     assert isinstance(outcome, Failure)
     assert outcome.slug == "too-many-pixels"
+    await served.close()
+
+
+class Broken(FakeEngine):
+    """An engine whose warm-up fails."""
+
+    closed = 0
+
+    def warm_up(self, largest: int) -> None:
+        raise ArithmeticError("no warm-up")
+
+    def close(self) -> None:
+        Broken.closed += 1
+
+
+async def test_an_engine_whose_warm_up_fails_is_closed_and_the_device_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Broken, "closed", 0)
+    slot = DeviceSlot()
+    served = Predictor(LENET, Broken, slot, ThreadPoolExecutor(2), Limits())
+    outcome = await served.predict(picture(), soon())
+    assert isinstance(outcome, Failure)
+    assert (outcome.slug, Broken.closed, served.ready) == ("load-failed", 1, False)
+    async with asyncio.timeout(5), slot.taken():
+        pass
+    await served.close()
+
+
+async def test_a_picture_whose_load_fails_leaves_nothing_behind() -> None:
+    """No place in the queue, no bytes, no user of the memory, and nothing in flight."""
+
+    def load(_checkpoint: Checkpoint) -> Engine:
+        raise OSError("busy")
+
+    now = 0.0
+    small = len(picture())
+    served = predictor(load, Limits(max_queue=1, max_queue_bytes=small), clock=lambda: now)
+    for _ in range(3):
+        outcome = await served.predict(picture(), 1e9)
+        assert isinstance(outcome, Failure)
+        assert (outcome.slug, served.queued, served._quiet.in_use) == ("load-failed", 0, False)
+        now += 1000.0
+    assert served._arriving.size == 0
+    await served.close()
+
+
+async def test_a_picture_that_cannot_be_decoded_leaves_nothing_behind() -> None:
+    memory = Residency(100_000_000)
+    served = predictor(residency=memory, limits=Limits(max_queue=1))
+    for _ in range(3):
+        outcome = await served.predict(b"text", soon())
+        assert isinstance(outcome, Failure)
+        assert (outcome.slug, served.queued, served._arriving.size) == ("undecodable", 0, 0)
+    # Whatever is in use cannot be unloaded.
+    assert await served.try_unload(wait=False) is None
+    assert not served.ready
+    await served.close()
+
+
+async def test_a_picture_of_a_checkpoint_that_must_not_be_loaded_yet_does_not_wait_for_another_load() -> None:
+    def broken(_checkpoint: Checkpoint) -> Engine:
+        raise OSError("busy")
+
+    memory, held = Residency(100_000_000), Held()
+    served, other = predictor(broken, residency=memory), predictor(held.load, residency=memory)
+    assert await served.try_load() is not None
+    loading = asyncio.create_task(other.load())
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(1):
+        assert isinstance(await served.predict(picture(), soon()), Failure)
+    assert not loading.done()
+    held.release.set()
+    await loading
+    await served.close()
+    await other.close()
+
+
+class Held:
+    """Loads that end when the test lets them."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+
+    def load(self, checkpoint: Checkpoint) -> Engine:
+        assert self.release.wait(5)
+        return FakeEngine(checkpoint)
+
+
+@pytest.mark.parametrize(("room", "let_in"), [(2.0, 2), (2.9, 2), (3.0, 3)])
+async def test_the_bytes_of_pictures_that_are_not_queued_yet_are_bounded(room: float, let_in: int) -> None:
+    held, sent = Held(), photo()
+    served = predictor(held.load, Limits(max_queue_bytes=int(room * len(sent))))
+    posts = [asyncio.create_task(served.predict(sent, soon())) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    assert [post.done() for post in posts].count(False) == let_in == served.queued
+    held.release.set()
+    outcomes = await asyncio.gather(*posts)
+    assert sum(isinstance(outcome, Prediction) for outcome in outcomes) == let_in
+    assert {outcome.slug for outcome in outcomes if isinstance(outcome, Failure)} == {"overloaded"}
+    assert served.queued == 0
+    await served.close()
+
+
+async def test_pictures_on_their_way_go_before_later_deadlines() -> None:
+    held = Held()
+    served = predictor(held.load)
+    deadlines = [soon() + after for after in (1, 2, 3)]
+    posts = [asyncio.create_task(served.predict(picture(), deadline)) for deadline in deadlines]
+    await asyncio.sleep(0)
+    found = [served.snapshot(100, deadline) for deadline in (deadlines[0] - 1, *deadlines)]
+    assert [snapshot.ahead for snapshot in found] == [0, 1, 2, 3]
+    assert {snapshot.queued for snapshot in found} == {3}
+    held.release.set()
+    await asyncio.gather(*posts)
+    await served.close()
+
+
+async def test_a_snapshot_tells_the_load_until_it_is_done_and_again_after_an_unload() -> None:
+    served = predictor(profile=profile(load_ms=700), residency=Residency(10_000_000))
+    assert served.snapshot(100, soon()).load_s == pytest.approx(0.7)
+    await served.load()
+    assert served.snapshot(100, soon()).load_s == 0
+    await served.try_unload(wait=True)
+    assert served.snapshot(100, soon()).load_s == pytest.approx(0.7)
+    await served.close()
+
+
+async def test_another_profile_is_forecast_by_from_then_on() -> None:
+    served = predictor(profile=profile(forward_ms=10))
+    assert served.snapshot(100, soon()).forward_s[1] == pytest.approx(0.010)
+    served.expect(profile(forward_ms=30))
+    assert served.snapshot(100, soon()).forward_s[1] == pytest.approx(0.030)
+    assert served._passes.expected_s(1) == pytest.approx(0.030)
+    await served.close()
+
+
+async def test_a_checkpoint_of_which_there_is_no_room_does_not_fit() -> None:
+    served = predictor(profile=profile(footprint_mb=10), residency=Residency(9_000_000))
+    assert not served.snapshot(100, soon()).fits
+    assert not served.has_room
+    outcome = await served.try_load()
+    assert outcome is not None
+    assert outcome.slug == "out-of-memory"
+    roomy = predictor(profile=profile(footprint_mb=10), residency=Residency(10_000_000))
+    assert roomy.snapshot(100, soon()).fits
+    assert roomy.has_room
+    await served.close()
+    await roomy.close()
+
+
+async def test_a_pinned_checkpoint_stays_and_one_in_use_is_not_unloaded() -> None:
+    served = predictor(pinned=True)
+    await served.load()
+    outcome = await served.try_unload(wait=True)
+    assert outcome is not None
+    assert (outcome.slug, served.ready) == ("in-use", True)
+    await served.close()
+    served = predictor()
+    await served.load()
+    served.pin()
+    assert await served.try_unload(wait=True) is not None
+    await served.close()
+
+
+async def test_loads_and_evictions_are_counted() -> None:
+    attempts = iter([OSError("busy"), None, None])
+    now = 0.0
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        nonlocal now
+        error = next(attempts)
+        if error is not None:
+            raise error
+        now += 2.0
+        return Slow(checkpoint)
+
+    class Slow(FakeEngine):
+        def warm_up(self, largest: int) -> None:
+            nonlocal now
+            assert largest == 5
+            now += 3.0
+
+    served = predictor(load, Limits(max_batch_size=5), clock=lambda: now)
+    with counted() as found:
+        assert await served.try_load() is not None
+        now += 10.0
+        assert await served.try_load() is None
+        await served.try_unload(wait=False)
+        assert await served.try_load() is None
+        await served.retire()
+    assert found.risen("topfive_loads_total") == {("lenet5", "failed"): 1, ("lenet5", "ok"): 2}
+    assert found.rise("topfive_load_seconds_sum", model="lenet5") == pytest.approx(10.0)
+    assert found.risen("topfive_evictions_total") == {("lenet5", "asked"): 1, ("lenet5", "replaced"): 1}
+
+
+async def test_what_needs_no_memory_is_prepared_once_until_a_load_fails() -> None:
+    prepared: list[str] = []
+    attempts = iter([None, OSError("busy"), None])
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        error = next(attempts)
+        if error is not None:
+            raise error
+        return FakeEngine(checkpoint)
+
+    now = 0.0
+    served = predictor(load, prepare=lambda checkpoint: prepared.append(checkpoint.name), clock=lambda: now)
+    await served.prepare()
+    await served.prepare()
+    await served.load()
+    await served.prepare()
+    assert prepared == ["lenet5@mnist"]
+    await served.try_unload(wait=False)
+    assert await served.try_load() is not None
+    with pytest.raises(LoadFailedError):
+        await served.prepare()
+    assert prepared == ["lenet5@mnist"]
+    now += 10.0
+    await served.prepare()
+    assert len(prepared) == 2
+    await served.close()
+
+
+async def test_a_preparation_that_fails_counts_as_a_load_that_failed() -> None:
+    def prepare(_checkpoint: Checkpoint) -> None:
+        raise OSError("no disk")
+
+    served = predictor(prepare=prepare)
+    with counted() as found, pytest.raises(LoadFailedError):
+        await served.prepare()
+    assert (served.failing, served.failure is not None, served.damaged) == (True, True, False)
+    assert 0 < served.again_in_s <= 1
+    assert found.risen("topfive_loads_total") == {("lenet5", "failed"): 1}
+    await served.close()
+
+
+async def test_gauges_tell_how_long_the_oldest_picture_has_waited() -> None:
+    held, now = Held(), 100.0
+    served = predictor(held.load, profile=profile(footprint_mb=3), clock=lambda: now)
+    post = asyncio.create_task(served.predict(picture(), 1e9))
+    await asyncio.sleep(0)
+    now = 107.0
+    readings = {reading.name: reading.value for reading in served.readings()}
+    assert readings["topfive_queue_length"] == 1
+    assert readings["topfive_queue_oldest_seconds"] == 7.0
+    assert readings["topfive_footprint_bytes"] == 3_000_000
+    assert readings["topfive_resident_bytes"] in (0, 3_000_000)
+    held.release.set()
+    await post
+    readings = {reading.name: reading.value for reading in served.readings()}
+    assert (readings["topfive_queue_length"], readings["topfive_queue_oldest_seconds"]) == (0, 0)
+    assert readings["topfive_resident_bytes"] == 3_000_000
+    await served.close()
+
+
+async def test_a_picture_that_is_broken_keeps_no_batch_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch waits for it while a thread decodes it, and goes when it turns out to be broken."""
+    from service.runtime import predictor as module
+
+    release, decoding = threading.Event(), threading.Event()
+
+    def broken(*_: object) -> object:
+        decoding.set()
+        assert release.wait(5)
+        raise UndecodableError("broken")
+
+    monkeypatch.setattr(module, "decode", broken)
+    served = predictor()
+    await served.load()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1000.0)  # moments never end
+    late = asyncio.create_task(served.predict(photo(), soon()))
+    assert await asyncio.get_running_loop().run_in_executor(None, decoding.wait, 5)
+    good = asyncio.create_task(served.predict(picture(5), soon()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not good.done()
+    release.set()
+    for _ in range(500):
+        if good.done() and late.done():
+            break
+        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.01)
+    assert good.done(), "the batch still waits"
+    assert isinstance(late.result(), Failure)
+    assert isinstance(good.result(), Prediction)
+    monkeypatch.undo()
+    await served.close()
+
+
+async def test_a_prediction_tells_the_times_of_its_phases_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    from service.runtime import predictor as module
+
+    now = 100.0
+
+    def slow(image: bytes, preprocess: Preprocess, max_pixels: int) -> object:
+        nonlocal now
+        now += 2.0
+        return decode_small(image, preprocess, max_pixels)
+
+    class Slow(FakeEngine):
+        def run(self, *batch: Any) -> Any:
+            nonlocal now
+            now += 5.0
+            return super().run(*batch)
+
+    monkeypatch.setattr(module, "decode_small", slow)
+    served = Predictor(LENET, Slow, DeviceSlot(clock=lambda: now), ThreadPoolExecutor(1), Limits(), clock=lambda: now)
+    outcome = await served.predict(picture(), 1e9)
+    assert isinstance(outcome, Prediction)
+    assert (outcome.decode_s, outcome.queue_s, outcome.forward_s) == (2.0, 0.0, 5.0)
+    assert outcome.distribution is None
+    whole = await served.predict(picture(), 1e9, True)
+    assert isinstance(whole, Prediction)
+    assert whole.distribution is not None
+    await served.close()
+
+
+async def test_decoding_and_passes_are_learned_from() -> None:
+    served = predictor(lambda checkpoint: FakeEngine(checkpoint, seconds=0.05), profile=profile(forward_ms=1))
+    for _ in range(3):
+        assert isinstance(await served.predict(picture(), soon()), Prediction)
+    assert served.forecast._decode_ratios
+    # The forecast is between the profile and what passes take now; it is drawn anew when one more is learned.
+    await asyncio.sleep(0.06)
+    assert isinstance(await served.predict(picture(), soon()), Prediction)
+    assert served.snapshot(100, soon()).forward_s[1] > 0.002
+    await served.close()
+
+
+async def test_an_unloaded_engine_is_closed_on_the_slots_thread_and_none_is_closed_twice() -> None:
+    closed_in: list[threading.Thread] = []
+
+    class Closing(FakeEngine):
+        def close(self) -> None:
+            closed_in.append(threading.current_thread())
+
+    slot = DeviceSlot()
+    served = Predictor(LENET, Closing, slot, ThreadPoolExecutor(1), Limits())
+    await served.load()
+    await served.try_unload(wait=True)
+    await served.close()
+    assert closed_in == [await slot.run(threading.current_thread)]
+
+
+CALLERS = 16
+
+
+async def answered(served: Predictor, seconds: float) -> list[int]:
+    """The batch sizes of pictures from callers who each wait for an answer before they send the next picture."""
+    until, sizes = time.monotonic() + seconds, list[int]()
+
+    async def caller() -> None:
+        while time.monotonic() < until:
+            outcome = await served.predict(picture(), soon())
+            assert isinstance(outcome, Prediction)
+            sizes.append(outcome.batch_size)
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return sizes
+
+
+async def test_batches_grow_under_load_where_that_gives_more_a_second() -> None:
+    """A forward pass takes as long for sixteen pictures as for one; the profile says that larger ones do not pay."""
+    noisy = profile().model_copy(update={"forward": {1: latency(5), 16: latency(90)}})
+    served = predictor(
+        lambda checkpoint: FakeEngine(checkpoint, seconds=0.005), Limits(max_batch_size=CALLERS), profile=noisy
+    )
+    await served.load()
+    at_first, later = await answered(served, 0.05), await answered(served, 2.0)
+    assert set(at_first[:4]) == {1}
+    assert max(later) >= 8
+    # The median of pictures, not of batches: larger batches hold more of them.
+    assert sorted(later)[len(later) // 2] >= 4
     await served.close()

@@ -1,4 +1,4 @@
-"""The ledger of device memory under many clients who come, go and unload at random."""
+"""The ledger of device memory, with many clients whose requests come, end and unload at random."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.device_memory import DeviceMemory, turns
 
 
 class Clients:
-    """Clients of a memory of random size, with residents of random sizes."""
+    """Clients of a device memory of random size, with checkpoints of random sizes."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -39,7 +39,7 @@ class Clients:
             await asyncio.sleep(0)
 
     async def _client(self) -> None:
-        """Several requests or unloads, one after another, of which some are cancelled at some moment."""
+        """Makes several requests or unloads one after another, and cancels some of them at a random moment."""
         for _ in range(self._random.randint(1, 8)):
             entry = self._random.choice(self.entries)
             work = asyncio.create_task(self._unload(entry) if self._random.random() < 0.2 else self._use(entry))
@@ -59,7 +59,7 @@ class Clients:
 
 @given(st.integers(0, 2**32), st.integers(1, 40))
 @settings(max_examples=300, deadline=None)
-def test_everybody_gets_an_end_and_the_limit_holds(seed: int, count: int) -> None:
+def test_every_request_ends_and_the_limit_holds(seed: int, count: int) -> None:
     async def run() -> None:
         clients = Clients(Random(seed))
         async with asyncio.timeout(10):

@@ -268,36 +268,37 @@ async def test_only_a_failure_of_the_service_is_an_error(spans: Spans, fakes: Fa
     assert (missing.status.status_code, missing.attributes["error.type"]) == (StatusCode.ERROR, "weights-missing")
 
 
-async def test_a_batch_that_fails_and_its_halves_are_seen(spans: Spans, fakes: Fakes) -> None:
+@pytest.mark.parametrize("failures", [1, 2])
+async def test_a_batch_that_fails_and_the_pass_after_it_are_seen(spans: Spans, fakes: Fakes, failures: int) -> None:
     async with fakes.client() as client:
         engine = fakes.engines["lenet5@mnist"]
-        run = engine.run
+        run, failed = engine.run, list[int]()
 
-        def fails_on_nine(*batch: Any) -> Any:
-            top = run(*batch)
-            if 9 in top.indices[:, 0]:
+        def fails(*batch: Any) -> Any:
+            if len(batch[0]) == 2 and len(failed) < failures:
+                failed.append(len(batch[0]))
                 raise RuntimeError("bad luck")
-            return top
+            return run(*batch)
 
-        engine.run = fails_on_nine  # type: ignore[method-assign]
+        engine.run = fails  # type: ignore[method-assign]
         async with fakes.busy(client, "lenet5@mnist"):
             posts = [asyncio.create_task(post(client, content=picture(value))) for value in (5, 9)]
             await asyncio.sleep(0.05)
         answers = await asyncio.gather(*posts)
-    assert [answer.status_code for answer in answers] == [200, 500]
-    good, bad = (r for r in spans.requests if len(spans.below(r)) == 4)
-    if good.attributes["topfive.reason"] != "ok":
-        good, bad = bad, good
-    before = [("decode", None), ("queue", None), ("forward", "internal")]
-    assert spans.tree(good) == [*before, ("forward", None)]
-    assert spans.tree(bad) == [*before, ("forward", "internal")]
-    for request, status in ((good, StatusCode.UNSET), (bad, StatusCode.ERROR)):
-        whole, half = spans.below(request)[2:]
-        assert (whole.attributes["topfive.batch.size"], whole.status.status_code) == (2, StatusCode.ERROR)
-        assert (half.attributes["topfive.batch.size"], half.attributes["topfive.batch.cut"]) == (1, "bisected")
-        assert (half.status.status_code, request.status.status_code) == (status, status)
+    reason, status = (None, StatusCode.UNSET) if failures == 1 else ("internal", StatusCode.ERROR)
+    assert [answer.status_code for answer in answers] == [200 if failures == 1 else 500] * 2
+    together = [request for request in spans.requests if len(spans.below(request)) == 4]
+    assert len(together) == 2
+    for request in together:
+        assert spans.tree(request) == [("decode", None), ("queue", None), ("forward", "internal"), ("forward", reason)]
+        first, second = spans.below(request)[2:]
+        assert [span.attributes["topfive.batch.size"] for span in (first, second)] == [2, 2]
+        assert [span.attributes["topfive.batch.cut"] for span in (first, second)] == ["drained", "drained"]
+        assert (first.status.status_code, second.status.status_code) == (StatusCode.ERROR, status)
+        assert request.status.status_code == status
+    # Once for each pass, not for each picture.
     said = [event.attributes["exception.message"] for span in spans.named("forward") for event in span.events]
-    assert said == ["bad luck"] * 2  # of the batch, and of its guilty half
+    assert said == ["bad luck"] * failures
 
 
 async def test_waiting_for_a_load_is_seen(spans: Spans, fakes: Fakes) -> None:

@@ -1,4 +1,4 @@
-"""Files that are replaced while their checkpoints are served: one load each, and nobody without an answer."""
+"""Files that are replaced while their checkpoints are served: each is loaded once, and every request is answered."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GOOGLENET = "googlenet@imagenet1k"
 
 
 class Service:
-    """googlenet of imagenet1k, whose files say by their origin which import they are of."""
+    """A service with googlenet@imagenet1k. The origin in an answer tells which of its files answered."""
 
     def __init__(self, cache: Path, *, limit_mb: float = 1e6) -> None:
         self.cache = cache
@@ -95,7 +95,7 @@ async def until_served(client: httpx.AsyncClient, wanted: str) -> None:
     raise TimeoutError(f"{wanted} was not served")
 
 
-async def test_each_import_is_loaded_once_under_traffic_and_everybody_is_answered(tmp_path: Path) -> None:
+async def test_each_import_is_loaded_once_under_traffic_and_every_request_is_answered(tmp_path: Path) -> None:
     service = Service(tmp_path)
     async with service.client() as client:
         going = True
@@ -110,7 +110,7 @@ async def test_each_import_is_loaded_once_under_traffic_and_everybody_is_answere
             await asyncio.sleep(0.05)
             service.put(name)
             await until_served(client, name)
-        # Named requests look at the folder once a second, and must not go back to what they trusted.
+        # Requests that name the model look at the folder once a second, and must not go back to an older file.
         await asyncio.sleep(1.2)
         going = False
         await asyncio.gather(*callers)
@@ -122,20 +122,20 @@ async def test_each_import_is_loaded_once_under_traffic_and_everybody_is_answere
     assert service.closed == order
 
 
-async def test_what_comes_while_another_is_still_being_loaded_takes_its_place(tmp_path: Path) -> None:
+async def test_a_file_that_comes_while_another_is_being_loaded_takes_its_place(tmp_path: Path) -> None:
     service = Service(tmp_path)
     async with service.client() as client:
         for name in ("second", "third", "fourth"):
             service.put(name)
             assert await origin(client) == "first"
         await until_served(client, "fourth")
-        # One may have begun before the last came.
+        # The load of an earlier file may have begun before the last file came.
         assert len(service.loads) <= 3
         assert service.loads[-1] == "fourth"
         assert {await origin(client), await origin(client, "?model=googlenet")} == {"fourth"}
 
 
-async def test_a_damaged_file_over_a_good_one_leaves_the_good_one_serving(
+async def test_a_damaged_file_leaves_the_good_one_before_it_serving(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = Service(tmp_path)
@@ -153,7 +153,7 @@ async def test_a_damaged_file_over_a_good_one_leaves_the_good_one_serving(
         assert service.loads == ["second", "third"]
 
 
-async def test_an_ensemble_names_the_file_that_answers(tmp_path: Path) -> None:
+async def test_an_ensemble_names_the_files_that_answered(tmp_path: Path) -> None:
     service = Service(tmp_path)
     put(tmp_path, "vgg16", "imagenet1k", top1=60.0, origin="vgg")
     async with service.client() as client:
@@ -165,7 +165,7 @@ async def test_an_ensemble_names_the_file_that_answers(tmp_path: Path) -> None:
         assert [m["checkpoint"]["origin"] for m in answer.json()["members"]] == ["second", "vgg"]
 
 
-async def test_without_room_for_both_the_new_one_is_checked_before_the_old_one_goes(tmp_path: Path) -> None:
+async def test_without_room_for_both_the_new_file_is_checked_before_the_old_one_is_unloaded(tmp_path: Path) -> None:
     service = Service(tmp_path, limit_mb=150)
     service.damaged.add("second")
     async with service.client() as client:
@@ -179,7 +179,7 @@ async def test_without_room_for_both_the_new_one_is_checked_before_the_old_one_g
         assert (service.loads, service.closed) == (["third"], ["first"])
 
 
-async def test_the_old_one_goes_for_the_new_one_and_nobody_else_does(tmp_path: Path) -> None:
+async def test_the_new_file_evicts_the_old_one_and_no_other_checkpoint(tmp_path: Path) -> None:
     service = Service(tmp_path, limit_mb=250)
     put(tmp_path, "vgg16", "imagenet1k", top1=60.0, origin="vgg")
     async with service.client() as client:
@@ -192,7 +192,7 @@ async def test_the_old_one_goes_for_the_new_one_and_nobody_else_does(tmp_path: P
         assert service.loads == ["vgg", "second"]
 
 
-async def test_a_file_that_was_taken_away_and_an_old_one_that_was_put_back_are_seen(tmp_path: Path) -> None:
+async def test_a_deleted_file_and_an_older_one_that_was_put_back_are_noticed(tmp_path: Path) -> None:
     service = Service(tmp_path)
     backup = tmp_path / "backup"
     shutil.copy2(service.put("first"), backup)
@@ -213,7 +213,7 @@ async def test_a_file_that_was_taken_away_and_an_old_one_that_was_put_back_are_s
         assert answer.json()["type"] == "/problems/weights-missing"
 
 
-def test_the_later_file_is_the_one_that_lies_there(tmp_path: Path) -> None:
+def test_the_later_of_two_files_is_the_one_on_the_disk(tmp_path: Path) -> None:
     box = Catalogue(tmp_path).find("lenet5@mnist")
     path = put(tmp_path, "lenet5", "mnist")
     now = Catalogue(tmp_path).find("lenet5@mnist")
@@ -224,7 +224,7 @@ def test_the_later_file_is_the_one_that_lies_there(tmp_path: Path) -> None:
     assert not came_later(box, now)
     assert came_later(now, before)
     assert not came_later(before, now)
-    # Of the two only one lies there: the clock was set back.
+    # Only one of the two is on the disk: the clock was set back.
     assert came_later(now, after)
     path.unlink()
     assert came_later(box, now)
