@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadtest._report import Budget, BudgetRun, Knee, Network, Report, Step
+from loadreport.report import Budget, BudgetRun, Knee, Network, Report, Step
 
 #: name: (pictures/s, footprint MB, top-1, p50 of a lone request in ms)
 FIGURES = {

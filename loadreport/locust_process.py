@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest._results import Results, ResultsError, read_results
+from loadreport.results import Results, ResultsError, read_results
 
 #: What is started; tests put something quicker here.
 COMMAND = (sys.executable, "-m", "locust")
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parents[1] / "loadtest"
 #: For starting, for what runs at the end (``--stop-timeout``), for writing.
 _BEYOND_S = 60.0
 #: Between Ctrl-C and the results.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtest._report import Network
+from loadreport.report import Network
 
 
 def mark_front(networks: Sequence[Network]) -> None:

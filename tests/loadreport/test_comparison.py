@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from loadtest._compared import LEAST_ALLOWANCE, allowance, compare
-from loadtest._knee import ambiguity, find_knee
-from loadtest._report import Change, Knee
-from loadtest._steps import CONFIRM_ARRIVALS, LOOK_ARRIVALS
+from loadreport.comparison import LEAST_ALLOWANCE, allowance, compare
+from loadreport.knee import ambiguity, find_knee
+from loadreport.report import Change, Knee
+from loadreport.steps import CONFIRM_ARRIVALS, LOOK_ARRIVALS
 from tests import reports
 
 VGG = "vgg16@untrained"

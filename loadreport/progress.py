@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from loadtest._steps import CONFIRM_ARRIVALS, LONGEST_S, LOOK_ARRIVALS, WARM_UP_S, Plan
+from loadreport.steps import CONFIRM_ARRIVALS, LONGEST_S, LOOK_ARRIVALS, WARM_UP_S, Plan
 
 #: Starting and ending Locust.
 _AROUND_S = 3.0

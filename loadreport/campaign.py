@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from loadtest._knee import Knee as Found
-from loadtest._knee import ambiguity, find_knee
-from loadtest._locust import InterruptedRunError, LocustError, Run, run_locust
-from loadtest._report import Budget, BudgetRun, Knee, Network, Report, Step
-from loadtest._results import Results
-from loadtest._steps import PROBE_USERS, Plan, as_step
-from loadtest._target import CannotLoadError, Row, Target, TargetError
+from loadreport.knee import Knee as Found
+from loadreport.knee import ambiguity, find_knee
+from loadreport.locust_process import InterruptedRunError, LocustError, Run, run_locust
+from loadreport.report import Budget, BudgetRun, Knee, Network, Report, Step
+from loadreport.results import Results
+from loadreport.steps import PROBE_USERS, Plan, as_step
+from loadreport.target import CannotLoadError, Row, Target, TargetError
 
 #: The search begins at this share of what the closed loop gave: Poisson arrivals need some air.
 _BEGIN_AT = 0.75

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from loadtest import _locust
-from loadtest._locust import InterruptedRunError, LocustError, Run, check_installed, run_locust
-from loadtest._results import ResultsError, read_results
+from loadreport import locust_process
+from loadreport.locust_process import InterruptedRunError, LocustError, Run, check_installed, run_locust
+from loadreport.results import ResultsError, read_results
 from tests.pretended_locust import pretend
 
 OPEN = Run(user="ClassifyUser", users=4, seconds=10, warm_up_s=2, seed=8, rate=20.0, model="googlenet@untrained")
@@ -38,7 +38,8 @@ def test_a_run_and_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert results.mean_batch_size == 1.0
     (told,) = asked(log)
     assert (told["host"], told["user"], told["rate"], told["users"]) == ("http://127.0.0.1:1", "ClassifyUser", 20.0, 4)
-    assert (told["run_time"], told["headless"], Path(told["f"])) == ("12s", True, Path(_locust.__file__).parent)
+    folder = Path(locust_process.__file__).parents[1] / "loadtest"
+    assert (told["run_time"], told["headless"], Path(told["f"])) == ("12s", True, folder)
     assert told["foreign"] == []
 
 
@@ -67,7 +68,7 @@ def test_runs_that_came_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_run_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = pretend(tmp_path, monkeypatch, trouble={"1": "hang"})
-    monkeypatch.setattr(_locust, "_BEYOND_S", 1.0 - OPEN.seconds - OPEN.warm_up_s)
+    monkeypatch.setattr(locust_process, "_BEYOND_S", 1.0 - OPEN.seconds - OPEN.warm_up_s)
     with pytest.raises(LocustError, match="did not end in time"):
         run_locust("http://127.0.0.1:1", OPEN)
     assert gone(int(log.with_suffix(".hanging").read_text()))
@@ -103,7 +104,7 @@ def gone(pid: int) -> bool:
 
 def test_without_locust_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     check_installed()
-    monkeypatch.setattr(_locust, "COMMAND", (sys.executable, "-m", "locust"))
+    monkeypatch.setattr(locust_process, "COMMAND", (sys.executable, "-m", "locust"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LocustError, match=r"pip install -e '\.\[loadtest\]'"):
         check_installed()

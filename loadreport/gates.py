@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from loadtest._report import REFERENCE, Budget, Gate, Report
-from loadtest._tables import percent
+from loadreport.report import REFERENCE, Budget, Gate, Report
+from loadreport.tables import percent
 
-DEFAULT = Path(__file__).with_name("gates.toml")
+DEFAULT = Path(__file__).parents[1] / "loadtest" / "gates.toml"
 
 
 class GatesError(ValueError):

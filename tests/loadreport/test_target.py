@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadtest import _target
-from loadtest._target import CannotLoadError, Row, Target, TargetError, chosen
+from loadreport.target import CannotLoadError, Row, Target, TargetError, chosen
 from tests.pretended_service import PretendedService, pretended_service, row
 from tests.running import free_port
 
@@ -59,7 +58,7 @@ def test_a_service_that_comes_back_has_not_gone(service: PretendedService, monke
     monkeypatch.setattr(time, "sleep", lambda _: setattr(service, "listing", None))
     target.check()
     service.listing = (503, b"{}")
-    monkeypatch.setattr(_target, "BACK_WITHIN_S", -1.0)
+    monkeypatch.setattr("loadreport.target.BACK_WITHIN_S", -1.0)
     with pytest.raises(TargetError, match="not ready"):
         target.check()
 

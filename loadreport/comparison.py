@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 
-from loadtest._report import Change, Comparison, Knee, Network, Report
+from loadreport.report import Change, Comparison, Knee, Network, Report
 
 LEAST_ALLOWANCE = 0.05
 _BUNCHING = 2.0

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loadtest._results import Results
-from loadtest._steps import Plan, as_step, why_not_held
+from loadreport.results import Results
+from loadreport.steps import Plan, as_step, why_not_held
 
 RATE = 10.0
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest._knee import TOLERANCE, ambiguity, find_knee
+from loadreport.knee import TOLERANCE, ambiguity, find_knee
 
 
 @dataclass(frozen=True)

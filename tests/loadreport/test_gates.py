@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest._gates import DEFAULT, Gates, GatesError, judge, read_footprints, read_gates
-from loadtest._report import Gate, Report
+from loadreport.gates import DEFAULT, Gates, GatesError, judge, read_footprints, read_gates
+from loadreport.report import Gate, Report
 from tests import reports
 
 FOOTPRINTS = {name: figures[1] for name, figures in reports.FIGURES.items()}

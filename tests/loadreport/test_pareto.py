@@ -7,8 +7,8 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest._front import mark_front
-from loadtest._report import Network
+from loadreport.pareto import mark_front
+from loadreport.report import Network
 from tests import reports
 
 POINTS = st.lists(st.tuples(*[st.integers(1, 4)] * 3), min_size=2, max_size=8)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from loadtest._report import Report
-from loadtest._sections import sections
-from loadtest._tables import Section, Table
+from loadreport.report import Report
+from loadreport.sections import sections
+from loadreport.tables import Section, Table
 
 #: The plot that is written beside the page.
 PLOT = "networks.svg"

@@ -10,15 +10,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from loadtest import _written
-from loadtest._compared import compare
-from loadtest._front import mark_front
-from loadtest._gates import DEFAULT, judge, read_gates
-from loadtest._html import html
-from loadtest._markdown import markdown
-from loadtest._plots import plots, png, svg
-from loadtest._report import Report, ReportError, read_report
-from loadtest._sections import headline, sections
+from loadreport import pages
+from loadreport.comparison import compare
+from loadreport.gates import DEFAULT, judge, read_gates
+from loadreport.html import html
+from loadreport.markdown import markdown
+from loadreport.pareto import mark_front
+from loadreport.plots import plots, png, svg
+from loadreport.report import Report, ReportError, read_report
+from loadreport.sections import headline, sections
 from tests import reports
 
 
@@ -125,7 +125,7 @@ def test_an_empty_report_is_a_page_too(tmp_path: Path) -> None:
     report = reports.report(partial="the service has gone", budget_run=None)
     report.networks = []
     assert plots(report) == {}
-    _written.write(report, tmp_path)
+    pages.write(report, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
     assert "networks.svg" not in (tmp_path / "report.md").read_text()
 
@@ -143,7 +143,7 @@ def test_plots_are_drawn_the_same_way_each_time(full: Report) -> None:
 
 def test_files_are_whole_and_readable_again(full: Report, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("an earlier one")
-    written = _written.write(full, tmp_path)
+    written = pages.write(full, tmp_path)
     names = ["report.json", "report.md", "report.html", "networks.svg", "networks.png"]
     assert [path.name for path in written] == names
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
@@ -154,12 +154,12 @@ def test_files_are_whole_and_readable_again(full: Report, tmp_path: Path) -> Non
 def test_folders_and_reports_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("{}")
     with pytest.raises(ReportError, match="cannot write to"):
-        _written.prepare(tmp_path / "file")
+        pages.prepare(tmp_path / "file")
     with pytest.raises(ReportError, match="cannot write to"):
-        _written.write(reports.report(), tmp_path / "absent")
+        pages.write(reports.report(), tmp_path / "absent")
     with pytest.raises(ReportError, match="no report of format 1"):
         read_report(tmp_path / "file")
     with pytest.raises(ReportError, match="No such file"):
         read_report(tmp_path / "absent.json")
-    _written.prepare(tmp_path / "new" / "folder")
+    pages.prepare(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()

@@ -6,10 +6,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from loadtest._html import html
-from loadtest._markdown import PLOT, markdown
-from loadtest._plots import plots, png, svg
-from loadtest._report import Report, ReportError
+from loadreport.html import html
+from loadreport.markdown import PLOT, markdown
+from loadreport.plots import plots, png, svg
+from loadreport.report import Report, ReportError
 
 JSON = "report.json"
 

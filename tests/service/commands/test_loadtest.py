@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from loadtest import _target, _written
+from loadreport import pages, target
 from service.cli import app
 from tests import reports
 from tests.pretended_locust import COMMAND, pretend
@@ -37,7 +37,7 @@ def service() -> Iterator[PretendedService]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that are not about plots, which take longest."""
-    monkeypatch.setattr(_written, "plots", lambda report: {})
+    monkeypatch.setattr(pages, "plots", lambda report: {})
 
 
 def run(service: str, out: Path, *options: str) -> Result:
@@ -159,7 +159,7 @@ def test_a_network_that_cannot_be_loaded_does_not_stop_the_others(
 def test_a_service_that_dies_leaves_what_was_measured(
     service: PretendedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_target, "BACK_WITHIN_S", -1.0)
+    monkeypatch.setattr(target, "BACK_WITHIN_S", -1.0)
     log = pretend(tmp_path, monkeypatch, service_s=SERVICE_S, trouble={"12": "failing"})
 
     class DiesWithTheTwelfth(list[dict[str, Any]]):
@@ -198,7 +198,7 @@ def test_ctrl_c_leaves_what_was_measured(
     service: PretendedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = pretend(tmp_path, monkeypatch, service_s=SERVICE_S, trouble={"4": "hang"})
-    code = f"from loadtest import _locust; _locust.COMMAND = {COMMAND!r}; from service.cli import main; main()"
+    code = f"from loadreport import locust_process as p; p.COMMAND = {COMMAND!r}; from service.cli import main; main()"
     options = ("loadtest", "--host", service.url, "--out", str(tmp_path / "out"), "--models", "alexnet")
     # As a shell without job control starts what runs in the background.
     process = subprocess.Popen(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from loadtest._details import comparison, gates, method, mixed_budgets, steps
-from loadtest._report import Network, Report
-from loadtest._steps import PROBE_USERS
-from loadtest._tables import Section, Table, number, percent
+from loadreport.details import comparison, gates, method, mixed_budgets, steps
+from loadreport.report import Network, Report
+from loadreport.steps import PROBE_USERS
+from loadreport.tables import Section, Table, number, percent
 
 _FRONT = {True: "yes", False: "no", None: "–"}
 

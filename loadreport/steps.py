@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from loadtest._locust import Run
-from loadtest._report import Step
-from loadtest._results import Results
+from loadreport.locust_process import Run
+from loadreport.report import Step
+from loadreport.results import Results
 
 #: Arrivals in a look and in a confirmation, unless that takes too long.
 LOOK_ARRIVALS, CONFIRM_ARRIVALS = 60, 200
