@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from loadreport.formatting import Section, Table, number, percent
 from loadreport.report import Budget, BudgetRun, Comparison, Report
 from loadreport.steps import CONFIRM_ARRIVALS, LONGEST_S, LOOK_ARRIVALS
-from loadreport.tables import Section, Table, number, percent
 
 _URGENCY = {"failed": 0, "not judged": 1, "passed": 2}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from loadreport.formatting import percent
 from loadreport.report import REFERENCE, Budget, Gate, Report
-from loadreport.tables import percent
 
 DEFAULT = Path(__file__).parents[1] / "loadtest" / "gates.toml"
 

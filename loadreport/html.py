@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
+from loadreport.document import sections
+from loadreport.formatting import Section, Table
 from loadreport.report import Report
-from loadreport.sections import sections
-from loadreport.tables import Section, Table
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2529; --soft: #5d6b72; --ground: #fff; --line: #d9dfe2; --band: #f4f7f8;

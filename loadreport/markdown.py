@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from loadreport.document import sections
+from loadreport.formatting import Section, Table
 from loadreport.report import Report
-from loadreport.sections import sections
-from loadreport.tables import Section, Table
 
 #: The plot that is written beside the page.
 PLOT = "networks.svg"

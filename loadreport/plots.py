@@ -11,9 +11,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from loadreport.document import ranked
+from loadreport.formatting import number
 from loadreport.report import REFERENCE, Network, Report
-from loadreport.sections import ranked
-from loadreport.tables import number
 
 #: Readable on white and on black: the figure itself has no ground.
 _INK, _SOFT = "#808a91", "#9aa5ab"

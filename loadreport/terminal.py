@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from rich import table
 from rich.markup import escape
 
+from loadreport.document import sections
+from loadreport.formatting import Table
 from loadreport.report import Report
-from loadreport.sections import sections
-from loadreport.tables import Table
 
 _SHOWN = ("Networks", "Mixed budgets", "Gates", "Against the previous report")
 _COLOURS = {"passed": "green", "failed": "red", "not judged": "yellow", "worse": "red", "better": "green"}

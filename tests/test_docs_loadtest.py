@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import typer
 
+from loadreport.formatting import number
 from loadreport.gates import DEFAULT, judge, read_footprints, read_gates
 from loadreport.report import Report, read_report
-from loadreport.tables import number
 from service.cli import app
 
 ROOT = Path(__file__).parents[1]

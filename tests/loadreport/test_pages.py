@@ -12,13 +12,13 @@ import pytest
 
 from loadreport import pages
 from loadreport.comparison import compare
+from loadreport.document import headline, sections
 from loadreport.gates import DEFAULT, judge, read_gates
 from loadreport.html import html
 from loadreport.markdown import markdown
 from loadreport.pareto import mark_front
 from loadreport.plots import plots, png, svg
 from loadreport.report import Report, ReportError, read_report
-from loadreport.sections import headline, sections
 from tests import reports
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from loadreport.details import comparison, gates, method, mixed_budgets, steps
+from loadreport.formatting import Section, Table, number, percent
 from loadreport.report import Network, Report
 from loadreport.steps import PROBE_USERS
-from loadreport.tables import Section, Table, number, percent
 
 _FRONT = {True: "yes", False: "no", None: "–"}
 
