@@ -1,38 +1,19 @@
-"""What a page of the report is made of: sections of sentences and a table, which Markdown and HTML only set."""
+"""How the report writes figures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text cells; the first ``left`` columns are words, the others figures."""
-
-    head: list[str]
-    rows: list[list[str]]
-    left: int = 1
-
-
-@dataclass(frozen=True)
-class Section:
-    """``plots``: names of plots that belong under the table."""
-
-    title: str
-    text: list[str] = field(default_factory=list)
-    table: Table | None = None
-    notes: list[str] = field(default_factory=list)
-    plots: tuple[str, ...] = ()
+#: Stands for a figure that is not known.
+UNKNOWN = "–"
 
 
 def number(value: float | None) -> str:
-    """Three significant digits; a dash for what is not known."""
+    """A figure with three significant digits below 1,000, and as a whole number from there on."""
     if value is None:
-        return "–"
+        return UNKNOWN
     digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
     return f"{value:,.{digits}f}"
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """A share of one, in percent."""
+    """A share of one as a percentage."""
     return f"{100 * share:.{digits}f} %"

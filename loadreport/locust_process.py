@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from loadreport.results import Results, ResultsError, read_results
@@ -76,6 +78,15 @@ def check_installed() -> None:
     """
     if COMMAND[1:] == ("-m", "locust") and importlib.util.find_spec("locust") is None:
         raise LocustError("Locust is not installed: pip install -e '.[loadtest]'")
+
+
+def generator() -> dict[str, str]:
+    """What generates the load: versions that matter and the number of cores, without this machine's name."""
+    try:
+        locust = version("locust")
+    except PackageNotFoundError:
+        locust = "none"
+    return {"locust": locust, "python": platform.python_version(), "cores": str(len(os.sched_getaffinity(0)))}
 
 
 def run_locust(host: str, run: Run) -> Results:

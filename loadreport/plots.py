@@ -11,29 +11,67 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from loadreport.document import ranked
 from loadreport.formatting import number
 from loadreport.report import REFERENCE, Network, Report
 
-#: Readable on white and on black: the figure itself has no ground.
+#: Greys that can be read on white and on black: the figures themselves have no background.
 _INK, _SOFT = "#808a91", "#9aa5ab"
 _MAIN, _OTHER, _BAD = "#2a8fb3", "#d1702c", "#c0392b"
+_STYLE: dict[str, Any] = {
+    "axes.edgecolor": _SOFT,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": _INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "font.family": "sans-serif",
+    "grid.alpha": 0.25,
+    # Ids and text of an SVG that depend on nothing but the figure.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "topfive",
+    "text.color": _INK,
+    # A name with dollar signs in it is no formula.
+    "text.parse_math": False,
+    "xtick.color": _INK,
+    "xtick.labelsize": 9,
+    "ytick.color": _INK,
+    "ytick.labelsize": 9,
+}
 
 
+@mpl.rc_context(_STYLE)
 def plots(report: Report) -> dict[str, Figure]:
-    """By name; what there are no figures for is left out."""
+    """The plots by their names, without those that the report has no figures for."""
     drawn: dict[str, Callable[[Report], Figure | None]] = {
-        "per_gib": per_gib,
-        "front": front,
-        "budgets": budgets,
-        "steps": steps,
+        "per_gib": _per_gib,
+        "front": _front,
+        "budgets": _budgets,
+        "steps": _steps,
     }
     return {name: figure for name, draw in drawn.items() if (figure := draw(report)) is not None}
 
 
-def per_gib(report: Report) -> Figure | None:
-    """Pictures a second per GiB, and what it is made of: pictures a second and footprint, of networks of one task."""
-    shown = [network for network in _of_one_task(report, ranked(report)) if network.per_gib is not None]
+def svg(figure: Figure) -> str:
+    """An SVG document without a background; the same figure gives the same text."""
+    return _render(figure, "svg", transparent=True, metadata={"Date": None}).decode()
+
+
+def png(figure: Figure) -> bytes:
+    """A PNG on white, for pages that show no SVG."""
+    return _render(figure, "png", dpi=130, facecolor="white")
+
+
+@mpl.rc_context(_STYLE)
+def _render(figure: Figure, form: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format=form, **options)
+    return out.getvalue()
+
+
+def _per_gib(report: Report) -> Figure | None:
+    """Pictures a second per GiB beside its two parts: pictures a second and footprint."""
+    shown = [network for network in _of_one_task(report, report.ranked()) if network.per_gib is not None]
     if not shown:
         return None
     figure = Figure(figsize=(10, 1.3 + 0.42 * len(shown)), layout="constrained")
@@ -47,20 +85,19 @@ def per_gib(report: Report) -> Figure | None:
     for axes, values, title in panels:
         bars = axes.barh(range(len(shown)), values, color=colours, height=0.7)
         texts = [_with_ratio(report, n) if axes is left else number(v) for n, v in zip(shown, values, strict=True)]
-        axes.bar_label(bars, texts, padding=3, fontsize=9, color=_INK)
-        axes.set_title(title, loc="left")
+        axes.bar_label(bars, texts, padding=3, fontsize=9)
+        axes.set_title(title)
         axes.set_xlim(0, max(values) * (1.6 if axes is left else 1.35))
         axes.set_xticks([])
-        _plain(axes)
         axes.spines["bottom"].set_visible(False)
     left.set_yticks(range(len(shown)), [network.variant for network in shown])
     left.invert_yaxis()
-    figure.supxlabel(_caption(report, shown), fontsize=8, color=_INK, x=0.01, ha="left")
+    figure.supxlabel(_caption(report, shown), fontsize=8, x=0.01, ha="left")
     return figure
 
 
 def _of_one_task(report: Report, networks: list[Network]) -> list[Network]:
-    """Those of VGG-16's label set, or else of the one with most networks; others would set the scale."""
+    """The networks of VGG-16's label set, or else of the most frequent one; others would set the scale."""
     reference = report.reference()
     counts = Counter(network.labels for network in networks)
     task = reference.labels if reference is not None else max(counts, key=lambda labels: counts[labels], default="")
@@ -80,16 +117,16 @@ def _caption(report: Report, shown: list[Network]) -> str:
     return f"{partial}at the highest rate with {limit}; {shown[0].labels}; {device}{report.created[:10]}"
 
 
-def front(report: Report) -> Figure | None:
-    """Accuracy over memory and over latency; full points are on the front."""
+def _front(report: Report) -> Figure | None:
+    """Accuracy over memory and over latency, with full points for networks on the front."""
     shown = [network for network in _of_one_task(report, report.networks) if network.on_front is not None]
     if not shown:
         return None
     figure = Figure(figsize=(10, 4.4), layout="constrained")
-    axes_pair = figure.subplots(1, 2, sharey=True)
+    left, right = figure.subplots(1, 2, sharey=True)
     for axes, title, values in (
-        (axes_pair[0], "footprint, MB", [n.footprint_mb or 0.0 for n in shown]),
-        (axes_pair[1], "p50 of a lone request, ms", [n.alone_p50_ms or 0.0 for n in shown]),
+        (left, "footprint, MB", [n.footprint_mb or 0.0 for n in shown]),
+        (right, "p50 of a lone request, ms", [n.alone_p50_ms or 0.0 for n in shown]),
     ):
         for network, x in zip(shown, values, strict=True):
             face = _MAIN if network.on_front else "none"
@@ -101,21 +138,20 @@ def front(report: Report) -> Figure | None:
         axes.set_xlim(min(values) / 1.6, max(values) * 1.6)
         axes.set_xticks(*_few_ticks(*axes.get_xlim()))
         axes.minorticks_off()
-        _plain(axes)
-        axes.grid(alpha=0.25)
-    axes_pair[0].set_ylabel(f"top-1, % ({shown[0].labels})")
-    axes_pair[0].set_title("Full: on the front of accuracy, latency and memory", loc="left", fontsize=10, color=_INK)
+        axes.grid(visible=True)
+    left.set_ylabel(f"top-1, % ({shown[0].labels})")
+    left.set_title("Full: on the front of accuracy, latency and memory")
     return figure
 
 
 def _few_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """1, 2, 5, 10, ... as places and as texts."""
+    """The ticks 1, 2, 5, 10, ... within a range, as positions and as texts."""
     ticks = [m * 10.0**e for e in range(-2, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
     return ticks, [f"{tick:,g}" if tick < 1e6 else f"{tick:,.0f}" for tick in ticks]
 
 
 def _label(axes: Axes, points: list[tuple[str, float, float]]) -> None:
-    """Names above their points, or below where another's is in the way."""
+    """Writes names above their points, or below where another name is in the way."""
     placed: list[tuple[float, float]] = []
     for name, x, y in sorted(points, key=lambda point: -point[2]):
         near = any(1 / 1.7 < x / other_x < 1.7 and abs(y - other_y) < 1.8 for other_x, other_y in placed)
@@ -128,12 +164,11 @@ def _label(axes: Axes, points: list[tuple[str, float, float]]) -> None:
             ha="center",
             va="top" if near else "bottom",
             fontsize=9,
-            color=_INK,
         )
 
 
-def budgets(report: Report) -> Figure | None:
-    """p50 and p99 of each class with a latency budget, relative to it."""
+def _budgets(report: Report) -> Figure | None:
+    """p50 and p99 of each class with a latency budget, relative to the budget."""
     run = report.budget_run
     shown = [b for b in run.budgets if b.budget_ms and b.p99_ms is not None and b.p50_ms is not None] if run else []
     if not shown:
@@ -148,21 +183,20 @@ def budgets(report: Report) -> Figure | None:
         colour = _BAD if high > 1 else _MAIN
         axes.plot([low, high], [i, i], color=colour, linewidth=3, solid_capstyle="round")
         axes.scatter([low], [i], color=colour, s=36, zorder=3)
-        end: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "color": _INK}
+        end: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(f"p99 {budget.p99_ms:,.0f} ms", (high, i), fontsize=8, **end)
     axes.axvline(1, color=_OTHER, linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(shown)), [budget.name for budget in shown])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.margins(x=0.15)
-    axes.set_title("p50 (point) to p99 (end), over the budget (dashed)", loc="left", fontsize=10)
-    _plain(axes)
+    axes.set_title("p50 (point) to p99 (end), over the budget (dashed)")
     return figure
 
 
-def steps(report: Report) -> Figure | None:
-    """p99 over rate, a panel a network: where the knee is."""
-    shown = [n for n in ranked(report) if any(step.p99_ms is not None for step in n.steps)]
+def _steps(report: Report) -> Figure | None:
+    """p99 over the rate of each step, one panel for each network: it shows the knee."""
+    shown = [n for n in report.ranked() if any(step.p99_ms is not None for step in n.steps)]
     if not shown:
         return None
     columns = min(3, len(shown))
@@ -182,36 +216,9 @@ def steps(report: Report) -> Figure | None:
         axes.margins(x=0.15, y=0.2)
         axes.set_yticks(*_few_ticks(*axes.get_ylim()))
         axes.minorticks_off()
-        axes.set_title(network.variant, loc="left", fontsize=10)
-        _plain(axes)
-        axes.grid(alpha=0.25)
+        axes.set_title(network.variant)
+        axes.grid(visible=True)
     legend = "circles: looks, diamonds: confirmations; red: did not hold; dashed: the limit of p99"
-    figure.supxlabel(f"requests a second ({legend})", fontsize=9, color=_INK)
-    figure.supylabel("p99, ms (log)", fontsize=9, color=_INK)
+    figure.supxlabel(f"requests a second ({legend})", fontsize=9)
+    figure.supylabel("p99, ms (log)", fontsize=9)
     return figure
-
-
-def svg(figure: Figure) -> str:
-    """An SVG element without a ground of its own; the same figure gives the same text."""
-    return _render(figure, "svg", transparent=True, metadata={"Date": None}).decode()
-
-
-def png(figure: Figure) -> bytes:
-    """On white, for pages that show pictures."""
-    return _render(figure, "png", dpi=130, facecolor="white")
-
-
-def _render(figure: Figure, form: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "topfive", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(out, format=form, **options)
-    return out.getvalue()
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_SOFT)
-    axes.tick_params(colors=_INK, labelsize=9)
-    axes.set_title(axes.get_title("left"), loc="left", fontsize=10, color=_INK)
-    for text in (axes.xaxis.label, axes.yaxis.label):
-        text.set_color(_INK)

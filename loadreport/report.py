@@ -184,6 +184,15 @@ class Report(BaseModel):
             return None
         return network.per_gib / reference.per_gib
 
+    def ranked(self) -> list[Network]:
+        """The networks by pictures a second per GiB, highest first, then those without a figure.
+
+        Networks of another task than VGG-16's come last.
+        """
+        reference = self.reference()
+        task = None if reference is None else reference.labels
+        return sorted(self.networks, key=lambda n: (task not in (None, n.labels), -(n.per_gib or 0.0)))
+
 
 def read_report(path: Path) -> Report:
     """Reads a ``report.json``.

@@ -51,6 +51,8 @@ def loadtest(
 ) -> None:
     """Find what each network gives per GiB on a running service, and write a report."""
     try:
+        import jinja2  # noqa: F401 - the extra brings it for the pages of the report
+
         from loadreport.steps import Plan
     except ImportError:
         fail("the load tests are not installed: pip install -e '.[loadtest]'", 2)
@@ -133,7 +135,7 @@ def _stopping() -> Iterator[None]:
 
 
 def _empty(plan: Plan, target: Target, device: str | None) -> Report:
-    from loadreport.machine import generator
+    from loadreport.locust_process import generator
     from loadreport.report import Report
 
     return Report(

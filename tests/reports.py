@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from loadreport.comparison import compare
+from loadreport.gates import DEFAULT, judge, read_gates
+from loadreport.pareto import mark_front
 from loadreport.report import Budget, BudgetRun, Knee, Network, Report, Step
 
 #: name: (pictures/s, footprint MB, top-1, p50 of a lone request in ms)
@@ -111,3 +114,16 @@ def report(*networks: Network, **changes: Any) -> Report:
         "budget_run": budget_run(),
     }
     return Report(**{**figures, **changes})
+
+
+def full() -> Report:
+    """A report with everything that there can be in one."""
+    found = report(
+        *(network(name) for name in FIGURES),
+        network("lenet5@untrained"),
+        network("vgg19@untrained", knee=None, steps=[], problem="cannot be <loaded>"),
+    )
+    mark_front(found.networks)
+    found.gates = judge(read_gates(DEFAULT), found, {"googlenet@untrained": 100.0})
+    found.comparison = compare(found, report())
+    return found
