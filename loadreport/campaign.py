@@ -1,4 +1,4 @@
-"""The whole load test: every network's knee, then mixed budgets, one run of Locust after the other."""
+"""The whole load test: each network's knee, then mixed budgets, one run of Locust after the other."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from loadreport.results import Results
 from loadreport.steps import PROBE_USERS, Plan, as_step
 from loadreport.target import CannotLoadError, Row, Target, TargetError
 
-#: The search begins at this share of what the closed loop gave: Poisson arrivals need some air.
+#: The search begins at this share of the closed loop's rate, since Poisson arrivals leave gaps and make bursts.
 _BEGIN_AT = 0.75
-#: Mixed budgets come at this share of what the median network holds: what is judged is whether the router keeps its
-#: promises, not how it sheds load.
+#: Mixed budgets arrive at this share of what the median network holds: they test whether the router keeps budgets, not
+#: how it sheds load.
 _MIXED_SHARE = 0.5
 
 
 class Watch(Protocol):
-    """Who is told how it goes."""
+    """Receives the campaign's progress."""
 
     def begins(self, what: str, seconds: float) -> None:
-        """A run begins, and takes about so long."""
+        """A run begins that takes about so many seconds."""
 
     def ended(self, line: str) -> None:
-        """It has ended, and this came of it."""
+        """The run has ended; the line says with what result."""
 
     def network_ended(self) -> None:
-        """Nothing of this network is left to do."""
+        """All runs of one network have ended."""
 
 
 class StoppedError(Exception):
     """The load test ended early; the report has what was measured until then.
 
     Attributes:
-        by_caller: whether it was Ctrl-C, and not the service or Locust.
+        by_caller: True for Ctrl-C, False if the service or Locust failed.
     """
 
     def __init__(self, text: str, *, by_caller: bool) -> None:
@@ -47,11 +47,11 @@ class StoppedError(Exception):
 
 
 class Campaign:
-    """Fills a report.
+    """Measures networks and fills a report.
 
     Args:
-        report: what it is filled into; it is whole after each step, so that it can be written at any time.
-        run: ``run_locust``, or a test's own.
+        report: is filled; it is valid after each step, so that it can be written at any time.
+        run: runs Locust once; tests pass a function of their own.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Campaign:
         self._run_locust = run
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Measures the networks, then the mix.
+        """Measures the networks, then mixed budgets.
 
         Raises:
-            StoppedError: Ctrl-C, or the service or Locust has gone; the report says so too.
+            StoppedError: at Ctrl-C, or if the service or Locust has gone; the report says so too.
         """
         try:
             for row in rows:
@@ -98,7 +98,7 @@ class Campaign:
         self._report.networks.append(network)
         self._watch.begins(f"{row.variant}: loading", 0)
         try:
-            # What it really takes is known once it has been loaded.
+            # The service knows the measured footprint once the network has been loaded.
             network.footprint_mb = self._target.load(row).footprint_mb or row.footprint_mb
         except CannotLoadError as error:
             network.problem = str(error)
@@ -171,7 +171,7 @@ class Campaign:
         try:
             results = self._run_locust(self._target.host, run)
         except LocustError:
-            # Where the service has gone, say that, rather than what Locust makes of it.
+            # If the service has gone, that is the reason to report, and not what Locust says of it.
             self._target.check()
             raise
         if results.failures:

@@ -1,15 +1,15 @@
-"""This report against a previous one: worse only beyond what two runs of the same service differ by.
+"""Compares a report with a previous one: a network is worse only beyond the noise between two runs of one service.
 
-Compared are the confirmed rates. A run knows its knee for two reasons only so well:
+The confirmed rates are compared. A run knows its knee only so well, for two reasons:
 
-- up to a gap: the confirmed rate held, the next one above it did not, and the true knee is anywhere between; if that
-  is uniform, with a standard deviation of gap / sqrt(12);
-- by so many requests: counts of n Poisson arrivals deviate by 1 / sqrt(n), and since requests that wait do so in
-  bunches, a p99 tells of fewer than n. With twice that much more than nine in ten pairs of runs of a simulated queue
-  agree (``tests/loadtest/test_compared.py``).
+- The search leaves a gap: the confirmed rate held, the next one above it did not, and the true knee is anywhere
+  between. If it is uniformly distributed there, its standard deviation is gap / sqrt(12).
+- The number of requests is limited: counts of n Poisson arrivals have a relative standard deviation of 1 / sqrt(n), and
+  since requests wait in bunches, a p99 tells less than n independent requests would. With twice that deviation, more
+  than nine in ten pairs of runs of a simulated queue agree (``tests/loadreport/test_comparison.py``).
 
-The allowance is two standard deviations of the difference of two runs, and never less than 5 %: below that, a shared
-machine's own drift cannot be told from the service's.
+The allowance is two standard deviations of the difference of two runs, and at least 5 %: below that, changes of the
+service cannot be told from the drift of a shared machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BUNCHING = 2.0
 
 
 def compare(now: Report, before: Report) -> Comparison:
-    """A change for each network of either report."""
+    """The comparison of each network that either report has."""
     earlier = {network.name: network for network in before.networks}
     later = {network.name: network for network in now.networks}
     changes = [_change(name, earlier.get(name), later.get(name)) for name in dict.fromkeys((*later, *earlier))]
@@ -31,7 +31,7 @@ def compare(now: Report, before: Report) -> Comparison:
 
 
 def allowance(one: Knee, other: Knee) -> float:
-    """By what share the rates of two runs of the same service may differ."""
+    """The share by which the rates of two runs of the same service may differ."""
     variance = sum(knee.ambiguity**2 / 12 + _BUNCHING**2 / max(1, knee.samples) for knee in (one, other))
     return max(LEAST_ALLOWANCE, 2 * math.sqrt(variance))
 
@@ -62,7 +62,7 @@ def _change(name: str, before: Network | None, now: Network | None) -> Change:
 
 
 def _note(now: Report, before: Report) -> str:
-    """In what the two were measured differently."""
+    """A sentence on what was measured differently; empty if nothing was."""
     pairs = {
         "host": (now.host, before.host),
         "device": (now.device, before.device),
@@ -72,7 +72,7 @@ def _note(now: Report, before: Report) -> str:
         "generator": (_machine(now), _machine(before)),
     }
     differing = [
-        f"{name} ({old or 'not told'} before, {new or 'not told'} now)"
+        f"{name} ({old or 'not stated'} before, {new or 'not stated'} now)"
         for name, (new, old) in pairs.items()
         if new != old
     ]

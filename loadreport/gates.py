@@ -1,4 +1,7 @@
-"""Limits that a release must hold, and whether it does. What could not be judged says why, and is no pass."""
+"""The gates: limits that a release must hold, and whether a report holds them.
+
+A gate that cannot be judged says why, and has not passed.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loadreport.formatting import percent
 from loadreport.report import REFERENCE, Budget, Gate, Report
 
+#: The gates that are used unless the caller names a file.
 DEFAULT = Path(__file__).parents[1] / "loadtest" / "gates.toml"
 
 
 class GatesError(ValueError):
-    """A file of gates or of profiles that cannot be read."""
+    """A file of gates or of profiles cannot be read; the text says why, in one line."""
 
 
 class _Table(BaseModel):
@@ -41,7 +45,7 @@ class Budgets(_Table):
 
 
 class Gates(_Table):
-    """The limits; a table that is not there is not judged, and does not count."""
+    """The limits of a gates.toml; what a missing table would limit is not checked."""
 
     per_gib: PerGib | None = None
     footprint: Footprint | None = None
@@ -53,24 +57,24 @@ def read_gates(path: Path) -> Gates:
     """Reads a gates.toml.
 
     Raises:
-        GatesError: it cannot be read, or has a table or a key that there is none of.
+        GatesError: it cannot be read, or has an unknown table or key.
     """
     try:
         return Gates.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise GatesError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise GatesError(f"{path} is no TOML: {error}") from error
+        raise GatesError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise GatesError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
 
 
 def read_footprints(path: Path) -> dict[str, float]:
-    """Footprints in MB by checkpoint, of a file of profiles.
+    """The footprints in MB by checkpoint, from a file of profiles.
 
     Raises:
-        GatesError: it cannot be read, or is no such file.
+        GatesError: it cannot be read, or is not a file of profiles.
     """
     try:
         profiles = json.loads(path.read_text(encoding="utf-8"))["profiles"]
@@ -78,14 +82,14 @@ def read_footprints(path: Path) -> dict[str, float]:
     except OSError as error:
         raise GatesError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise GatesError(f"{path} is no file of profiles, as topfive profile writes it") from error
+        raise GatesError(f"{path} is not a file of profiles as topfive profile writes it") from error
 
 
 def judge(gates: Gates, report: Report, footprints: Mapping[str, float] | None) -> list[Gate]:
-    """Every gate of the file.
+    """Checks a report against every gate.
 
     Args:
-        footprints: what is on file, MB by checkpoint; None: nothing was given.
+        footprints: the profiles' footprints in MB by checkpoint; None if no profiles were given.
     """
     found: list[Gate] = []
     if gates.per_gib is not None:
@@ -143,7 +147,7 @@ def _footprints(within: float, report: Report, footprints: Mapping[str, float] |
 
 def _errors(share: float, report: Report) -> Gate:
     limit = f"at most {percent(share, 2)}"
-    # Not the looks: what a service does beyond its knee is not an error of it.
+    # Looks do not count: how a service fails beyond its knee says nothing against it.
     parts = [part for part in (report.budget_run, *(n.knee for n in report.networks)) if part is not None]
     counts = [(part.sent, part.failed) for part in parts] + [(n.probes_sent, n.probes_failed) for n in report.networks]
     sent, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)

@@ -1,4 +1,4 @@
-"""The highest rate that a network holds: a search over whatever measures a rate."""
+"""The search for the knee: the highest rate that a network holds."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-#: From a rate that failed to one that held, at the end of the search.
+#: The search ends once the lowest rate that failed is at most this many times the highest one that held.
 TOLERANCE = 1.1
-#: From one rate to the next, until one held and another did not.
+#: The factor from one rate to the next until one rate held and another did not, and how many rates are tried so.
 _STRIDE = 1.35
 _STRIDES = 12
-#: A confirmation that fails is tried again so much lower; after three the looks were far off, and what counts is
-#: that there is a figure.
+#: After a confirmation that failed, the rate is multiplied by the next of these. After three of them the looks were far
+#: off, and the steps become larger: a rough figure is better than none.
 _RETREATS = (0.93, 0.93, 0.93, 0.8, 0.6)
 
 
 class Measured(Protocol):
-    """What the search has to know of a step."""
+    """What the search needs to know about a step."""
 
     @property
     def held(self) -> bool: ...
@@ -29,24 +29,29 @@ S = TypeVar("S", bound=Measured)
 
 @dataclass(frozen=True)
 class Knee(Generic[S]):
-    """What a search found: the confirmed rate and its step, None if no rate was confirmed."""
+    """The result of a search: the confirmed rate and its step, None if no rate was confirmed."""
 
     rate: float | None
     step: S | None
     tried: list[tuple[float, bool, bool]] = field(default_factory=list)
-    """Rate, whether it held, whether it was a confirmation; in order."""
+    """All steps in order: the rate, whether it held, whether it was a confirmation."""
 
 
 def find_knee(measure: Callable[[float, int], S], start: float) -> Knee[S]:
-    """Finds the highest rate that holds, within ``TOLERANCE`` if what holds is monotone, and confirms it.
+    """Finds the highest rate that holds and confirms it.
 
-    Rates go up or down by strides from ``start`` until one held and one did not, then the gap is halved on a
-    logarithmic scale. The best of several looks was lucky too, so the figure is of a longer step at that rate; where
-    that fails, of one a little lower. However the measurements contradict each other, it ends after at most 20 of them.
+    Rates go up or down from ``start`` by a constant factor until one held and one did not; then the gap is halved on a
+    logarithmic scale. If every rate below some threshold holds and none above it, the result is within ``TOLERANCE`` of
+    that threshold.
+
+    The highest of several short looks that held was also a lucky one. The result is therefore a longer step at that
+    rate, or at a little lower one where that fails. The search ends after at most 20 steps, however much they
+    contradict each other.
 
     Args:
-        measure: (requests a second, 0 for a look or the number of the confirmation) -> the step.
-        start: where to begin, requests a second; a little below what is expected.
+        measure: called with requests a second and with 0 for a look or the number of the confirmation; returns the
+            step.
+        start: the first rate in requests a second, best a little below the expected knee.
     """
     tried: list[tuple[float, bool, bool]] = []
 
@@ -75,7 +80,7 @@ def find_knee(measure: Callable[[float, int], S], start: float) -> Knee[S]:
 
 
 def _bracket(holds: Callable[[float], bool], start: float) -> tuple[float | None, float | None]:
-    """A rate that held and a higher one that did not; None for what strides did not reach."""
+    """A rate that held and a higher one that did not; None for either if no such rate was tried."""
     low = high = None
     rate = start
     for _ in range(_STRIDES):
@@ -93,8 +98,10 @@ def _bracket(holds: Callable[[float], bool], start: float) -> tuple[float | None
 
 
 def ambiguity(tried: list[tuple[float, bool, bool]], confirmed: float) -> float:
-    """How far above the confirmed rate the true one may lie, relative to it: up to the lowest rate that failed above
-    it, or the highest that held, whichever is higher."""
+    """How far above the confirmed rate the true knee may lie, as a share of the confirmed rate.
+
+    It may lie as high as the lowest rate above that failed, or as the highest rate that held, whichever is higher.
+    """
     failed = [rate for rate, held, _ in tried if not held and rate > confirmed]
     held = [rate for rate, held, _ in tried if held]
     return max(min(failed, default=confirmed), max(held, default=confirmed), confirmed) / confirmed - 1

@@ -1,4 +1,4 @@
-"""One run of Locust as a process of its own: bounded, told of Ctrl-C, its results read."""
+"""One run of Locust in a process of its own: started, interrupted by Ctrl-C, ended in time, and its results read."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ from pathlib import Path
 
 from loadreport.results import Results, ResultsError, read_results
 
-#: What is started; tests put something quicker here.
+#: The command that is started; tests put a quicker one in its place.
 COMMAND = (sys.executable, "-m", "locust")
+#: What Locust executes: the package beside this one.
 _FOLDER = Path(__file__).parents[1] / "loadtest"
-#: For starting, for what runs at the end (``--stop-timeout``), for writing.
+#: What a run may take beside its own time: for starting, for requests in flight at the end (``--stop-timeout``) and
+#: for writing the results.
 _BEYOND_S = 60.0
-#: Between Ctrl-C and the results.
+#: How long Locust may take to write its results after Ctrl-C.
 _STOP_S = 20.0
 
 
 class LocustError(Exception):
-    """Locust is missing, or a run of it came to nothing."""
+    """Locust is missing, or a run of it gave no results."""
 
 
 class InterruptedRunError(Exception):
-    """Ctrl-C during a run; what it had measured, if it could still say."""
+    """Ctrl-C during a run.
+
+    Attributes:
+        results: what had been measured until then, or None if Locust could not write it.
+    """
 
     def __init__(self, results: Results | None) -> None:
         super().__init__("interrupted")
@@ -39,22 +45,23 @@ class InterruptedRunError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """What to run: users that send at once (closed loop), or requests that are due at a rate (``rate``: open loop)."""
+    """What to run: a closed loop of users, or an open loop of requests that are due at a rate."""
 
     user: str
+    """The class of Locust users."""
     users: int
-    """At once; in open loop the most that can be on the way."""
+    """How many users; in an open loop the most requests that can be in flight."""
     seconds: float
-    """Beyond the warm-up."""
+    """After the warm-up."""
     warm_up_s: float
     seed: int
     rate: float | None = None
-    """Requests a second, Poisson; None: closed loop."""
+    """Poisson arrivals a second; None for a closed loop."""
     model: str | None = None
     pictures: str | None = None
 
     def options(self) -> list[str]:
-        """As ``locust -f loadtest/`` takes them."""
+        """The options of ``locust -f loadtest/``."""
         options = {
             "--users": self.users,
             "--spawn-rate": self.users,
@@ -71,10 +78,10 @@ class Run:
 
 
 def check_installed() -> None:
-    """Whether there is a Locust.
+    """Checks that Locust can be started.
 
     Raises:
-        LocustError: there is none.
+        LocustError: it is not installed.
     """
     if COMMAND[1:] == ("-m", "locust") and importlib.util.find_spec("locust") is None:
         raise LocustError("Locust is not installed: pip install -e '.[loadtest]'")
@@ -90,18 +97,18 @@ def generator() -> dict[str, str]:
 
 
 def run_locust(host: str, run: Run) -> Results:
-    """Runs it to its end.
+    """Runs Locust to its end and returns what it measured.
 
     Raises:
-        LocustError: it gave no results, or not in time.
-        InterruptedRunError: Ctrl-C meanwhile; the process has ended.
+        LocustError: it gave no results, or did not end in time.
+        InterruptedRunError: at Ctrl-C, after the process has ended.
     """
     with tempfile.TemporaryDirectory(prefix="topfive-loadtest-") as folder:
         path, log = Path(folder) / "results.json", Path(folder) / "locust.log"
         command = [*COMMAND, "-f", str(_FOLDER), "--headless", "--host", host, "--results", str(path), *run.options()]
         with log.open("wb") as output:
-            # A session of its own: Ctrl-C on a terminal reaches it once, from here.
-            process = subprocess.Popen(  # noqa: S603 - our own
+            # In a session of its own, a Ctrl-C on the terminal reaches Locust only through this process, and once.
+            process = subprocess.Popen(  # noqa: S603 - the command is our own
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -114,20 +121,20 @@ def run_locust(host: str, run: Run) -> Results:
         except subprocess.TimeoutExpired:
             raise LocustError("Locust did not end in time, and was ended") from None
         except KeyboardInterrupt:
-            raise InterruptedRunError(_told_to_stop(process, path)) from None
+            raise InterruptedRunError(_interrupt(process, path)) from None
         finally:
             _end(process)
         return _results(path, code, log)
 
 
 def _environment() -> dict[str, str]:
-    """Without what would change Locust's options behind our back."""
+    """This process's environment without the variables that would change Locust's options."""
     ours = ("LOCUST_", "TOPFIVE_LOADTEST_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def _results(path: Path, code: int, log: Path) -> Results:
-    """The results of a run that ended: Locust's status is 0, or 1 where requests failed."""
+    """The results of a run that ended with status 0, or with 1 as Locust does if requests failed."""
     if code not in (0, 1):
         raise LocustError(f"Locust ended with status {code}: {_last_line(log)}")
     try:
@@ -135,17 +142,18 @@ def _results(path: Path, code: int, log: Path) -> Results:
     except ResultsError as error:
         raise LocustError(f"{error}: {_last_line(log)}") from error
     if results.partial:
-        raise LocustError("Locust was stopped before the end of a run by somebody else")
+        raise LocustError("another process stopped Locust before the end of a run")
     return results
 
 
-def _told_to_stop(process: subprocess.Popen[bytes], path: Path) -> Results | None:
+def _interrupt(process: subprocess.Popen[bytes], path: Path) -> Results | None:
+    """Ends a run as Ctrl-C does and returns what it had measured; None if it does not say so in time."""
     process.send_signal(signal.SIGINT)
     try:
         process.wait(_STOP_S)
         return read_results(path)
     except (subprocess.TimeoutExpired, ResultsError, KeyboardInterrupt):
-        # A second Ctrl-C: at once, without the results.
+        # A second Ctrl-C ends the process at once, without results.
         return None
 
 
@@ -157,4 +165,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _last_line(log: Path) -> str:
     lines: Sequence[str] = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"

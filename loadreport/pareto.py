@@ -1,4 +1,4 @@
-"""Which networks nobody beats in accuracy, latency and memory at once."""
+"""The Pareto front: the networks that no other beats in accuracy, latency and memory at once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from loadreport.report import Network
 
 
 def mark_front(networks: Sequence[Network]) -> None:
-    """Sets ``on_front`` among networks of one label set: top-1 up, a lone request's p50 down, footprint down.
+    """Sets ``on_front`` of each network by its top-1, the p50 of a lone request and its footprint.
 
-    Accuracies of different label sets are not comparable, so a network that has no peer stays unmarked, as does one of
-    which a figure is missing.
+    Only networks of one label set are compared, since accuracies on different label sets are not comparable. A network
+    that is the only one of its label set stays unmarked, as does one with a missing figure.
     """
     points = {n.name: point for n in networks if (point := _point(n)) is not None}
     for network in networks:
@@ -23,7 +23,7 @@ def mark_front(networks: Sequence[Network]) -> None:
 
 
 def _point(network: Network) -> tuple[float, float, float] | None:
-    """Lower is better in each."""
+    """A network's three figures, of which lower ones are better; None if one is missing."""
     if network.top1 is None or network.alone_p50_ms is None or not network.footprint_mb:
         return None
     return (-network.top1, network.alone_p50_ms, network.footprint_mb)

@@ -1,4 +1,4 @@
-"""How a load test goes: what runs now and the time left on a terminal; a line a step wherever it writes to."""
+"""Shows how far a load test is: the current run and the time left on a terminal, and a line for each step anywhere."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rich.text import Text
 
 from loadreport.steps import CONFIRM_ARRIVALS, LONGEST_S, LOOK_ARRIVALS, WARM_UP_S, Plan
 
-#: Starting and ending Locust.
+#: What it takes to start and end Locust.
 _AROUND_S = 3.0
-#: Looks until a knee is found, as a rule.
+#: The usual number of looks until a knee is found.
 _LOOKS = 5
 
 
 class _Bars(Progress):
-    """Asks how far it has come each time that it is drawn."""
+    """Progress bars that ask for the time passed each time that they are drawn."""
 
     tick: Callable[[], None] | None = None
 
@@ -33,7 +33,7 @@ class _Bars(Progress):
 
 
 class _TimeLeft(ProgressColumn):
-    """From what is planned; it changes while rates are found out."""
+    """The estimated time left, which changes as the search finds the rates."""
 
     def render(self, task: Task) -> Text:
         left = max(0.0, (task.total or 0) - task.completed)
@@ -41,7 +41,10 @@ class _TimeLeft(ProgressColumn):
 
 
 class Shown:
-    """What a campaign tells, on a console. Seconds of the networks to come are guessed by those of the last one."""
+    """Shows a campaign's progress on a console.
+
+    The time that the remaining networks will take is estimated from the network before them.
+    """
 
     def __init__(self, console: Console, bars: Progress, plan: Plan, networks: int) -> None:
         self._console = console
@@ -63,13 +66,13 @@ class Shown:
 
     def network_ended(self) -> None:
         took = time.monotonic() - self._network_began
-        # The networks that come may be slower; a first short one does not shorten what was planned to nothing.
+        # The next networks may be slower, so that one short network only halves the estimate.
         self._network_s = max(took, self._network_s / 2)
         self._network_began = time.monotonic()
         self._networks_left -= 1
 
     def tick(self) -> None:
-        """What has passed, and what is left, as seen now."""
+        """Updates the time passed and the time left."""
         passed = time.monotonic() - self._began
         self._bars.update(self._task, completed=passed, total=passed + self._left())
 
@@ -83,7 +86,7 @@ class Shown:
 
 
 def expected_s(plan: Plan) -> float:
-    """About how long a network takes that answers ten pictures a second."""
+    """About how many seconds a network takes that answers ten pictures a second."""
     look = max(plan.seconds, LOOK_ARRIVALS / 10) + WARM_UP_S + _AROUND_S
     confirmation = min(max(2 * plan.seconds, CONFIRM_ARRIVALS / 10), LONGEST_S) + WARM_UP_S + _AROUND_S
     return 2 * (plan.probe_s + WARM_UP_S + _AROUND_S) + _LOOKS * look + confirmation
@@ -91,7 +94,7 @@ def expected_s(plan: Plan) -> float:
 
 @contextmanager
 def progress(console: Console, plan: Plan, networks: int) -> Iterator[Shown]:
-    """The bar, while the load test runs."""
+    """Shows the progress bar while the load test runs."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), _TimeLeft())
     with _Bars(*columns, console=console, transient=True) as bars:
         shown = Shown(console, bars, plan, networks)

@@ -1,4 +1,4 @@
-"""What a load test found: the document that is written as ``report.json`` and that everything else shows."""
+"""What a load test found: the data of ``report.json``, from which the pages and plots are made."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
-#: What the others are held against.
+#: The variant that the others are compared with.
 REFERENCE = "vgg16"
 _GIB = 2**30
 
 
 class ReportError(ValueError):
-    """A file that is no report of this format."""
+    """A report cannot be read or written; the text says why, in one line."""
 
 
 class Step(BaseModel):
-    """One rate, tried."""
+    """One rate that was tried."""
 
     rate: float
     """Requests a second that were due."""
     seconds: float
     samples: int
-    """Answers whose latencies are summed up."""
+    """The number of answers that the percentiles are of."""
     pictures_per_second: float
     p50_ms: float | None
     p99_ms: float | None
     confirmation: bool
     why_not: str | None
-    """Why it did not hold; None: it did."""
+    """Why the rate did not hold; None if it held."""
     generator_bound: bool = False
-    """The load generator could not keep up."""
+    """Whether the load generator may be the reason."""
 
     @property
     def held(self) -> bool:
@@ -39,14 +39,14 @@ class Step(BaseModel):
 
 
 class Knee(BaseModel):
-    """The highest rate that held, and what was measured at it in a step of its own."""
+    """The highest rate that was confirmed, and what was measured in the confirmation."""
 
     rate: float
     seconds: float
     sent: int
     failed: int
     pictures_per_second: float
-    """The rate times the share that was answered: the pictures counted would add the chance of Poisson arrivals."""
+    """The rate times the share that was answered: a count of pictures would add the chance of Poisson arrivals."""
     p50_ms: float
     p99_ms: float
     samples: int
@@ -54,7 +54,7 @@ class Knee(BaseModel):
     mean_batch_size: float | None
     lag_p99_ms: float | None
     ambiguity: float
-    """How far above this rate the true knee may lie, relative to it."""
+    """How far above this rate the true knee may lie, as a share of it."""
 
 
 class Network(BaseModel):
@@ -68,21 +68,21 @@ class Network(BaseModel):
     analytic_mb: float | None
     footprint_mb: float | None
     alone_p50_ms: float | None = None
-    """A request that has the service to itself."""
+    """The p50 of requests that have the service to themselves."""
     closed_per_second: float | None = None
-    """Pictures a second of eight callers that wait for each other's answers: where the search begins."""
+    """Pictures a second of a closed loop of eight callers, near which the search begins."""
     probes_sent: int = 0
+    """Requests in the closed loops of one and of eight callers."""
     probes_failed: int = 0
-    """Requests of one and of eight callers."""
     knee: Knee | None = None
     steps: list[Step] = []
     problem: str | None = None
     """Why there is no knee."""
     generator_bound: bool = False
-    """What the search stopped at was the generator's limit: the network may hold more."""
+    """Whether the search stopped at the generator's limit, so that the network may hold more."""
     on_front: bool | None = None
-    """No other of its label set is at least as good in accuracy, latency and memory, and better in one; None: it was
-    not compared."""
+    """Whether no other network of its label set is at least as good in accuracy, latency and memory, and better in one
+    of them; None if it was not compared."""
 
     @property
     def per_gib(self) -> float | None:
@@ -93,7 +93,7 @@ class Network(BaseModel):
 
 
 class Budget(BaseModel):
-    """Requests with one budget, in the mixed run."""
+    """The requests with one budget in the mixed run."""
 
     name: str
     budget_ms: float | None
@@ -107,7 +107,7 @@ class Budget(BaseModel):
 
 
 class BudgetRun(BaseModel):
-    """Mixed budgets in open loop; the router picks."""
+    """The open-loop run with mixed budgets, for which the router picked the networks."""
 
     rate: float
     seconds: float
@@ -118,18 +118,18 @@ class BudgetRun(BaseModel):
 
 
 class Gate(BaseModel):
-    """A limit, and what was measured."""
+    """A limit that a release must hold, and what was measured."""
 
     name: str
     limit: str
     measured: str
     verdict: Literal["passed", "failed", "not judged"]
     note: str
-    """By how much it failed, or why it was not judged."""
+    """By how much the gate failed, or why it was not judged."""
 
 
 class Change(BaseModel):
-    """A network, now and in a previous report, by the rates that were confirmed."""
+    """A network's confirmed rate in this report and in the previous one."""
 
     name: str
     before_per_second: float | None
@@ -141,7 +141,7 @@ class Change(BaseModel):
 
 
 class Comparison(BaseModel):
-    """This report against a previous one."""
+    """This report compared with a previous one."""
 
     created: str
     host: str
@@ -150,26 +150,26 @@ class Comparison(BaseModel):
 
 
 class Report(BaseModel):
-    """Everything that was measured, and how."""
+    """Everything that a load test measured, and how."""
 
     format: Literal[1] = 1
     created: str
     host: str
     same_machine: bool
-    """The generator ran on the service's machine, and took some of it."""
+    """Whether the generator ran on the service's machine and took some of its CPU."""
     device: str | None
     generator: dict[str, str]
     p99_limit_ms: float
     seconds: float
-    """Of a step, at least."""
+    """The least length of a step."""
     seed: int
     pictures: str | None
     partial: str | None = None
-    """Why it ended early."""
+    """Why the load test ended early; None if it did not."""
     networks: list[Network] = []
     budget_run: BudgetRun | None = None
     no_budget_run: str | None = None
-    """Why there are no figures of budgets."""
+    """Why there are no figures for mixed budgets."""
     gates: list[Gate] = []
     comparison: Comparison | None = None
 
@@ -178,7 +178,7 @@ class Report(BaseModel):
         return next((n for n in self.networks if n.variant == REFERENCE and n.per_gib), None)
 
     def ratio(self, network: Network) -> float | None:
-        """Pictures a second per GiB, over VGG-16's."""
+        """Pictures a second per GiB divided by VGG-16's."""
         reference = self.reference()
         if reference is None or network.per_gib is None or not reference.per_gib:
             return None
@@ -198,11 +198,11 @@ def read_report(path: Path) -> Report:
     """Reads a ``report.json``.
 
     Raises:
-        ReportError: it cannot be read, or is none of this format.
+        ReportError: it cannot be read or has another format.
     """
     try:
         return Report.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ReportError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise ReportError(f"{path} is no report of format 1 of topfive loadtest") from error
+        raise ReportError(f"{path} is not a report of topfive loadtest in format 1") from error

@@ -1,4 +1,4 @@
-"""What one run of Locust measured: the file that ``--results`` writes, as the report reads it."""
+"""What one run of Locust measured: the part of its ``--results`` file that the report needs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class ResultsError(ValueError):
-    """A results file that is missing or is none."""
+    """The results file is missing or has another form."""
 
 
 class Summary(BaseModel):
-    """Milliseconds of ``count`` values; all None where there are none."""
+    """Mean, percentiles and maximum of ``count`` values in milliseconds; all None if there are no values."""
 
     count: int = 0
     mean: float | None = None
@@ -25,7 +25,7 @@ class Summary(BaseModel):
 
 
 class ModelResults(BaseModel):
-    """Answers of one network; those to bulk requests among the pictures."""
+    """The answers of one network; ``pictures`` counts those in bulk requests too."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -35,7 +35,7 @@ class ModelResults(BaseModel):
 
 
 class BudgetResults(BaseModel):
-    """Requests with one budget. ``met``: answered with 200 within ``budget_ms`` by the client's clock."""
+    """The requests with one budget; ``met`` are those answered with 200 within ``budget_ms`` by the client's clock."""
 
     budget_ms: float | None = None
     sent: int
@@ -46,14 +46,14 @@ class BudgetResults(BaseModel):
 
 
 class Generator(BaseModel):
-    """The load generator itself: its share of one core, and whether that is what limited the run."""
+    """The load generator's share of one core, and whether that limited the run."""
 
     cpu_share: float | None = None
     bottleneck: bool = False
 
 
 class Results(BaseModel):
-    """One run, of the requests after its warm-up."""
+    """One run; all figures are of the requests after its warm-up."""
 
     format: Literal[1]
     partial: bool
@@ -75,12 +75,12 @@ class Results(BaseModel):
 
     @property
     def failed(self) -> int:
-        """Requests that ended as none should."""
+        """The number of requests that failed; a refusal (422, 429) is not a failure."""
         return sum(self.failures.values())
 
     @property
     def mean_batch_size(self) -> float | None:
-        """Of the network that answered most."""
+        """The mean batch size of the network that answered most pictures."""
         most = max(self.by_model.values(), key=lambda model: model.pictures, default=None)
         return None if most is None else most.mean_batch_size
 
@@ -89,7 +89,7 @@ def read_results(path: Path) -> Results:
     """Reads a results file.
 
     Raises:
-        ResultsError: there is none, or it has another form.
+        ResultsError: the file is missing or has another form.
     """
     try:
         return Results.model_validate_json(path.read_bytes())
@@ -98,4 +98,4 @@ def read_results(path: Path) -> Results:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ResultsError(f"Locust's results are of another form: {place}: {first['msg']}") from error
+        raise ResultsError(f"Locust's results have an unknown form: {place}: {first['msg']}") from error

@@ -1,4 +1,4 @@
-"""What one run of Locust is asked for, and whether the rate held in it."""
+"""What a run of Locust is asked for, and whether its rate held."""
 
 from __future__ import annotations
 
@@ -9,57 +9,60 @@ from loadreport.locust_process import Run
 from loadreport.report import Step
 from loadreport.results import Results
 
-#: Arrivals in a look and in a confirmation, unless that takes too long.
+#: The least number of arrivals in a look and in a confirmation, unless the step would become longer than LONGEST_S.
 LOOK_ARRIVALS, CONFIRM_ARRIVALS = 60, 200
 LONGEST_S = 120.0
 WARM_UP_S = 2.0
-#: Callers of the closed loop that shows about what a network can do.
+#: Callers of the closed loop, whose rate is near a network's capacity.
 PROBE_USERS = 8
-#: Rounds of the closed loop at least, by what a lone caller waits: of one round alone all answers come at its end.
+#: The closed loop lasts for at least so many rounds, a round being one answer for each caller: after a single round all
+#: answers would come at its end.
 _ROUNDS = 4
 _LONGEST_PROBE_S = 60.0
-#: Of the p99 limit: a generator that sends later than this may be why a rate did not hold.
+#: A generator whose lag exceeds this share of the p99 limit may be the reason why a rate did not hold.
 _LAG_SHARE = 0.05
+#: The share of requests that must be answered for a rate to hold.
 _ANSWERED = 0.95
-#: Requests with mixed budgets, unless that takes too long; there are six classes of them.
+#: The least number of requests with mixed budgets, unless that takes too long; they are of six classes.
 MIXED_REQUESTS = 600
-#: Requests on the way at most. A pool that is too small does not hide anything: latency counts from when a request was
-#: due.
+#: The most requests in flight. A pool that is too small hides nothing: latency counts from when a request was due.
 _LARGEST_POOL = 400
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to measure."""
+    """The settings of a load test, and the runs of Locust that follow from them."""
 
     p99_limit_ms: float = 1000.0
     seconds: float = 15.0
-    """Of a step, at least."""
+    """The least length of a step."""
     seed: int = 8
     pictures: str | None = None
     budgets: bool = True
 
     @property
     def probe_s(self) -> float:
+        """The least length of a closed loop."""
         return max(1.0, 0.4 * self.seconds)
 
     def probe(self, model: str, users: int, alone_ms: float = 0.0) -> Run:
-        """So many callers, each sending as soon as it has its answer.
+        """A closed loop: so many callers, each of which sends its next request when it has its answer.
 
         Args:
-            alone_ms: what a lone caller waits, if that is known.
+            alone_ms: how long a lone caller waits for its answer, 0 if that is not known.
         """
         rounds_s = _ROUNDS * users * alone_ms / 1000
         seconds = max(self.probe_s, min(rounds_s, _LONGEST_PROBE_S))
         return self._run("ClassifyUser", users, seconds, self.seed, None, model)
 
     def step(self, model: str, rate: float, confirmation: int) -> Run:
-        """A look at a rate (0), or a confirmation of it.
+        """A step at a rate: a look if ``confirmation`` is 0, else the confirmation of that number.
 
-        Looks share a seed: a higher rate has the same arrivals, only closer to each other, so that chance does not
-        make it hold where a lower one failed. Confirmations have others, so that the figure is not of the luck that
-        the rate was found by; the same for every network, so that their ratios are not of luck either. They last twice
-        as long at least: a queue that grows by a share e of the time takes p99_limit_ms / e to be noticed.
+        All looks share a seed. A higher rate has the same arrivals, only closer together, so that it cannot hold by
+        chance where a lower one failed. A confirmation has another seed, so that it does not repeat the luck by which
+        the rate was found; networks share those seeds, so that luck does not change the ratio of two networks either.
+        A confirmation lasts at least twice as long as a look: where the queue grows by a share e of the time, it takes
+        p99_limit_ms / e until p99 exceeds its limit.
         """
         if confirmation:
             seconds = max(2 * self.seconds, CONFIRM_ARRIVALS / rate)
@@ -69,17 +72,17 @@ class Plan:
         return self._run("ClassifyUser", self.pool(rate), seconds, self.seed + confirmation, rate, model)
 
     def mixed(self, rate: float) -> Run:
-        """Mixed budgets, for the router."""
+        """Requests with mixed budgets, for which the router picks the network."""
         seconds = min(max(self.budget_s, MIXED_REQUESTS / rate), 8 * self.seconds)
         return self._run("BudgetUser", self.pool(rate), seconds, self.seed, rate, None)
 
     @property
     def budget_s(self) -> float:
-        """Of mixed budgets, at least."""
+        """The least length of the run with mixed budgets."""
         return 2 * self.seconds
 
     def pool(self, rate: float) -> int:
-        """Requests that are on the way where the slowest take the whole limit, twice over."""
+        """Twice as many connections as there are requests in flight if each takes as long as the p99 limit allows."""
         return min(_LARGEST_POOL, 8 + math.ceil(2 * rate * self.p99_limit_ms / 1000))
 
     def _run(self, user: str, users: int, seconds: float, seed: int, rate: float | None, model: str | None) -> Run:
@@ -96,7 +99,7 @@ class Plan:
 
 
 def as_step(results: Results, rate: float, plan: Plan, *, confirmation: bool) -> Step:
-    """A run in open loop, and why its rate did not hold, if so."""
+    """The step that an open-loop run was, with the reason if its rate did not hold."""
     why_not = why_not_held(results, rate, plan.p99_limit_ms)
     return Step(
         rate=rate,
@@ -112,10 +115,10 @@ def as_step(results: Results, rate: float, plan: Plan, *, confirmation: bool) ->
 
 
 def why_not_held(results: Results, rate: float, p99_limit_ms: float) -> str | None:
-    """What kept a rate from holding; None: it held.
+    """Why a rate did not hold; None if it held.
 
-    A generator that sends late is no reason: latency counts from when a request was due, so that it makes a rate harder
-    to hold, never easier.
+    A generator that sends late is no reason: since latency counts from when a request was due, late sending makes a
+    rate harder to hold, never easier.
     """
     p99 = results.latency_ms.p99
     if _is_short_of_requests(results, rate):
@@ -135,13 +138,13 @@ def why_not_held(results: Results, rate: float, p99_limit_ms: float) -> str | No
 
 
 def _generator_bound(results: Results, rate: float, p99_limit_ms: float) -> bool:
-    """Whether the load generator may be why a rate did not hold."""
+    """Whether the load generator may be the reason why a rate did not hold."""
     lag = results.lag_ms.p99
     late = lag is not None and lag > _LAG_SHARE * p99_limit_ms
     return results.generator.bottleneck or late or _is_short_of_requests(results, rate)
 
 
 def _is_short_of_requests(results: Results, rate: float) -> bool:
-    """Whether fewer were due than chance makes of a Poisson process."""
+    """Whether the requests that were due are five standard deviations fewer than a Poisson process of this rate has."""
     due = rate * results.window_s
     return results.sent + results.unsent < due - 5 * math.sqrt(due)

@@ -1,4 +1,4 @@
-"""The service under test, by what it says of itself over HTTP: its networks, their footprints, whether it is there."""
+"""The service under test: the networks that it lists over HTTP, whether it answers, and loading a network."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ValidationError
 
-#: A first load exports the network's graph; the largest take a minute.
+#: The limit of a load. The first load of a network exports its graph, which takes a minute for the largest.
 LOAD_WITHIN_S = 300.0
-#: A replica or a proxy that dies is back within seconds.
+#: How long a service may not answer before it counts as gone: a replica or a proxy that died is back within seconds.
 BACK_WITHIN_S = 15.0
 #: A PNG of one black pixel.
 _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
 )
 _LOADABLE = ("ready", "loadable")
-#: What a variant stands for where it has several checkpoints, as the service itself takes it.
+#: The label sets in the order in which the service picks a checkpoint of a variant that has several.
 _LABELS = ("imagenet1k", "cifar10", "mnist")
 
 
@@ -29,7 +29,7 @@ class TargetError(Exception):
 
 
 class Row(BaseModel):
-    """A checkpoint, as ``GET /models`` lists it; the members that the report needs."""
+    """A checkpoint as ``GET /models`` lists it, with the members that the report needs."""
 
     name: str
     variant: str
@@ -48,15 +48,15 @@ class _Memory(BaseModel):
 
 
 class Listing(BaseModel):
-    """``GET /models``."""
+    """The answer of ``GET /models``."""
 
     models: list[Row]
     memory: list[_Memory] = []
 
     @property
     def device(self) -> str | None:
-        """What the service says that it computes on."""
-        # The service says which deployment's device each is: "all: AMD EPYC, 2 cores".
+        """The devices that the service computes on; None if it does not say."""
+        # A device comes with the name of its deployment: "all: AMD EPYC, 2 cores".
         devices = (row.device.partition(": ")[2] or row.device for row in self.memory)
         return ", ".join(dict.fromkeys(device for device in devices if device)) or None
 
@@ -65,7 +65,7 @@ class Target:
     """A TopFive service at a URL.
 
     Raises:
-        TargetError: the URL is none.
+        TargetError: it is not the URL of an HTTP server.
     """
 
     def __init__(self, host: str) -> None:
@@ -74,14 +74,14 @@ class Target:
             raise TargetError(f"--host {host}: give a URL, as in http://127.0.0.1:8000")
         self.host = host.rstrip("/")
         self.local = name in ("localhost", "127.0.0.1", "::1")
-        # As Locust does, which knows no proxies.
+        # Without proxies, since Locust uses none either.
         self._client = httpx.Client(base_url=self.host, timeout=10.0, trust_env=False)
 
     def listing(self) -> Listing:
-        """What the service has.
+        """The service's checkpoints and devices.
 
         Raises:
-            TargetError: nothing answers, or what answers is no TopFive service.
+            TargetError: nothing answers, the service is not ready, or another kind of server answers.
         """
         response = self._ask("GET", "/models")
         if response.status_code in (502, 503, 504):
@@ -90,13 +90,13 @@ class Target:
             return Listing.model_validate_json(response.content)
         except ValidationError:
             answer = f"GET /models gave status {response.status_code} and no list of networks"
-            raise TargetError(f"what answers at {self.host} is no TopFive service: {answer}") from None
+            raise TargetError(f"the server at {self.host} is not a TopFive service: {answer}") from None
 
     def check(self) -> None:
-        """Whether the service is still there, or back soon.
+        """Waits until the service answers, for a moment at most.
 
         Raises:
-            TargetError: it is not.
+            TargetError: it still does not.
         """
         give_up = time.monotonic() + BACK_WITHIN_S
         while True:
@@ -109,17 +109,17 @@ class Target:
                 time.sleep(0.5)
 
     def load(self, row: Row) -> Row:
-        """Has a checkpoint loaded into memory, and says how it stands then.
+        """Has the service load a checkpoint into memory, and returns its row after that.
 
         Raises:
-            TargetError: the service has gone, or cannot load it.
+            TargetError: the service has gone, or cannot load the checkpoint.
         """
         give_up = time.monotonic() + LOAD_WITHIN_S
         response = self._ask("POST", f"/models/{row.name}/load", timeout=LOAD_WITHIN_S)
         if response.status_code == 403:
-            # A service on another machine loads for nobody but its own, and yet what a picture is sent for.
+            # A service on another machine refuses /load to strangers, but loads what a picture is sent for.
             response = self._ask("POST", f"/classify?model={row.name}", content=_PIXEL, timeout=LOAD_WITHIN_S)
-        # 504: it takes longer than a request may, and goes on.
+        # 504: loading takes longer than a request may, and goes on.
         while response.status_code == 504 and time.monotonic() < give_up:
             time.sleep(0.5)
             loaded = self._row(row.name)
@@ -139,7 +139,7 @@ class Target:
         try:
             return self._client.request(method, path, **options)
         except httpx.TimeoutException:
-            raise TargetError(f"the service at {self.host} does not answer in time") from None
+            raise TargetError(f"the service at {self.host} did not answer in time") from None
         except (httpx.TransportError, httpx.InvalidURL):
             raise TargetError(f"nothing answers at {self.host}: is the service running there?") from None
 
@@ -149,10 +149,10 @@ class CannotLoadError(TargetError):
 
 
 def chosen(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
-    """The checkpoints that are named (variant, alias or ``variant@label_set``), or all that can be served.
+    """The checkpoints that names stand for (variant, alias or ``variant@label_set``); all with weights if none is given.
 
     Raises:
-        TargetError: none can be served, or a name is unknown or has no weights.
+        TargetError: no checkpoint has weights, or a name is unknown or has none.
     """
     if not names:
         found = [row for row in rows if row.state in _LOADABLE]
@@ -175,10 +175,10 @@ def _named(rows: Sequence[Row], name: str) -> Row:
 
 
 def _host_name(url: str) -> str | None:
-    """Of an HTTP URL; None for anything else."""
+    """The host of an HTTP URL; None for any other text."""
     try:
         parts = urlsplit(url)
-        # Read for its error, where it is no number.
+        # Reading a port that is not a number raises ValueError.
         _ = parts.port
     except ValueError:
         return None

@@ -94,5 +94,6 @@ def test_what_was_measured_differently_is_told() -> None:
     assert compare(reports.report(), reports.report()).note == ""
     note = compare(reports.report(), before).note
     assert note == (
-        "Measured differently: device (not told before, AMD EPYC, 2 cores now); p99 limit (500 ms before, 1000 ms now)."
+        "Measured differently: device (not stated before, AMD EPYC, 2 cores now); "
+        "p99 limit (500 ms before, 1000 ms now)."
     )

@@ -126,7 +126,7 @@ def test_a_table_that_is_not_there_is_no_gate() -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("[per_gib", "no TOML"),
+        ("[per_gib", "not TOML"),
         ("[errors]\nshare = 2", "errors.share"),
         ("[erors]\nshare = 0.1", "erors"),
         ("[per_gib]\nnetworks = {}", "per_gib.networks"),
@@ -148,5 +148,5 @@ def test_profiles(tmp_path: Path) -> None:
         read_footprints(path)
     for text in ("[]", "{", '{"profiles": {"a": 1}}', '{"profiles": {"a": {}}}'):
         path.write_text(text)
-        with pytest.raises(GatesError, match="no file of profiles"):
+        with pytest.raises(GatesError, match="not a file of profiles"):
             read_footprints(path)

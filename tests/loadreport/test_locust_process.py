@@ -54,9 +54,9 @@ def test_failed_requests_are_results_too(tmp_path: Path, monkeypatch: pytest.Mon
     ("trouble", "text"),
     [
         ("crash", "Locust ended with status 3: ValueError: no such thing"),
-        ("silent", "Locust wrote no results: it said nothing"),
-        ("foreign", "Locust's results are of another form: format: Input should be 1: it said nothing"),
-        ("cut", "Locust was stopped before the end of a run by somebody else"),
+        ("silent", "Locust wrote no results: it printed nothing"),
+        ("foreign", "Locust's results have an unknown form: format: Input should be 1: it printed nothing"),
+        ("cut", "another process stopped Locust before the end of a run"),
     ],
 )
 def test_runs_that_came_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, text: str) -> None:
@@ -116,6 +116,6 @@ def test_results_that_are_none(tmp_path: Path) -> None:
         read_results(path)
     for text in ("", "[]", '{"format": 1}', '{"format": 2}'):
         path.write_text(text)
-        with pytest.raises(ResultsError, match="another form") as told:
+        with pytest.raises(ResultsError, match="an unknown form") as told:
             read_results(path)
         assert "\n" not in str(told.value)

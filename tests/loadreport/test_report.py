@@ -53,12 +53,12 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_report(path) == reports.full()
 
 
-def test_files_that_are_no_reports(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_report_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("{}")
-    with pytest.raises(ReportError, match="no report of format 1"):
+    with pytest.raises(ReportError, match="not a report of topfive loadtest in format 1"):
         read_report(tmp_path / "file")
     (tmp_path / "file").write_text(reports.report().model_dump_json().replace('"format":1', '"format":2'))
-    with pytest.raises(ReportError, match="no report of format 1"):
+    with pytest.raises(ReportError, match="not a report of topfive loadtest in format 1"):
         read_report(tmp_path / "file")
     with pytest.raises(ReportError, match="No such file"):
         read_report(tmp_path / "absent.json")

@@ -42,7 +42,7 @@ def test_nobody_there() -> None:
 @pytest.mark.parametrize("answer", [(404, b"not found"), (200, b"<html>"), (200, b'{"models": [{"id": "gpt"}]}')])
 def test_somebody_else_there(service: PretendedService, answer: tuple[int, bytes]) -> None:
     service.listing = answer
-    with pytest.raises(TargetError, match=f"is no TopFive service: GET /models gave status {answer[0]}"):
+    with pytest.raises(TargetError, match=f"is not a TopFive service: GET /models gave status {answer[0]}"):
         Target(service.url).listing()
 
 

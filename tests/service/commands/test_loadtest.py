@@ -260,7 +260,7 @@ def test_what_cannot_be_tested_is_one_line(service: PretendedService, tmp_path: 
     assert "topfive pull vgg16@imagenet1k" in one_line(run(service.url, out, "--models", "vgg16"))
     assert "weights for no network" in one_line(run(service.url, out))
     service.listing = (404, b"<html>")
-    assert "is no TopFive service" in one_line(run(service.url, out))
+    assert "is not a TopFive service" in one_line(run(service.url, out))
     assert "--pictures cats: give photographs or digits" in one_line(run(service.url, out, "--pictures", "cats"))
     # Nothing was begun.
     assert not out.exists()
