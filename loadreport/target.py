@@ -149,7 +149,7 @@ class CannotLoadError(TargetError):
 
 
 def chosen(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
-    """The checkpoints that names stand for (variant, alias or ``variant@label_set``); all with weights if none is given.
+    """The checkpoints that names stand for (variant, alias or ``variant@label_set``); without names, all with weights.
 
     Raises:
         TargetError: no checkpoint has weights, or a name is unknown or has none.

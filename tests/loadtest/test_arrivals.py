@@ -109,13 +109,13 @@ def test_a_trace_is_read_as_it_is(tmp_path: Path) -> None:
     [
         ("at\n1\n", "must name a column seconds"),
         ("", "must name a column seconds"),
-        ("seconds\n", "no requests"),
-        ("seconds\n1\nsoon\n", ":3: seconds is no number: 'soon'"),
+        ("seconds\n", "there are no requests in it"),
+        ("seconds\n1\nsoon\n", ":3: seconds is not a number: 'soon'"),
         ("seconds\n-1\n", "at least 0"),
         ("seconds\nnan\n", "at least 0"),
         ("seconds\n1\n3\n2\n", "request 3 is before the one above it"),
         ("seconds,user\n1,nobody\n", "user is 'nobody'; there are classify"),
-        ("user,seconds\nclassify\n", "seconds is no number"),
+        ("user,seconds\nclassify\n", "seconds is not a number"),
         ("seconds\n\xff\n", "can't decode"),
     ],
 )

@@ -61,15 +61,15 @@ def test_a_rate_profile_is_built_of_its_options() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--arrivals", "sometimes"], "'sometimes' is none of closed, poisson, gamma, trace"),
+        (["--arrivals", "sometimes"], "'sometimes' is not one of closed, poisson, gamma, trace"),
         (["--arrivals", "poisson"], "needs --rate"),
         (["--arrivals", "gamma", "--rate", "5"], "needs --cv"),
         (["--arrivals", "trace"], "needs --trace FILE"),
         ([*OPEN, "--rate-profile", "ramp"], "needs --rate-to"),
-        ([*OPEN, "--rate-to", "9"], "--rate-to means nothing"),
-        ([*OPEN, "--cv", "2"], "--cv means nothing"),
-        (["--rate", "5"], "--rate means nothing with --arrivals closed"),
-        (["--rate-profile", "ramp"], "--rate-profile ramp means nothing with --arrivals closed"),
+        ([*OPEN, "--rate-to", "9"], "--rate-to has no effect"),
+        ([*OPEN, "--cv", "2"], "--cv has no effect"),
+        (["--rate", "5"], "--rate has no effect with --arrivals closed"),
+        (["--rate-profile", "ramp"], "--rate-profile ramp has no effect with --arrivals closed"),
         (["--rate", "fast"], "'fast' is not a number above 0"),
         (["--rate", "0"], "'0' is not a number above 0"),
         (["--rate", "inf"], "'inf' is not a number above 0"),
@@ -80,7 +80,7 @@ def test_a_rate_profile_is_built_of_its_options() -> None:
         (["--shares", "classify=-1"], "is not KIND=N"),
         (["--shares", "classify=0,budget=0,bulk=0,junk=0"], "all shares are 0"),
         (["--results", "/nowhere/results.json"], "there is no folder /nowhere"),
-        (["--processes", "2"], "one process holds the arrivals"),
+        (["--processes", "2"], "one process must hold all arrivals"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(

@@ -52,9 +52,9 @@ def test_refusals_are_no_failures(status: int, document: Any, refusal: str) -> N
         (500, b"[1]", "500"),
         (422, problem("undecodable"), "422 /problems/undecodable"),
         (404, problem("unknown-model"), "404 /problems/unknown-model"),
-        (200, b"", "200 with a body that is no answer"),
-        (200, {"model": "googlenet"}, "200 with a body that is no answer"),
-        (200, [], "200 with a body that is no answer"),
+        (200, b"", "200 with an unexpected body"),
+        (200, {"model": "googlenet"}, "200 with an unexpected body"),
+        (200, [], "200 with an unexpected body"),
     ],
 )
 def test_all_else_is_a_failure_and_says_which(status: int, document: Any, failure: str) -> None:
