@@ -8,6 +8,7 @@ from loadreport.comparison import compare
 from loadreport.gates import DEFAULT, judge, read_gates
 from loadreport.pareto import mark_front
 from loadreport.report import Budget, BudgetRun, Knee, Network, Report, Step
+from loadreport.results import Results
 
 #: name: (pictures/s, footprint MB, top-1, p50 of a lone request in ms)
 FIGURES = {
@@ -97,6 +98,22 @@ def budget_run(*budgets: Budget, **changes: Any) -> BudgetRun:
         "pictures_by_model": {"googlenet": 300, "alexnet": 100},
     }
     return BudgetRun(**{**figures, **changes})
+
+
+def results(**changes: Any) -> Results:
+    """What a run of Locust measured that sent ten requests a second for 20 seconds, and got every answer."""
+    figures: dict[str, Any] = {
+        "format": 1,
+        "partial": False,
+        "window_s": 20.0,
+        "sent": 200,
+        "answered": 200,
+        "pictures": 200,
+        "pictures_per_second": 10.0,
+        "latency_ms": {"count": 200, "p50": 100.0, "p99": 900.0},
+        "lag_ms": {"count": 200, "p99": 3.0},
+    }
+    return Results(**{**figures, **changes})
 
 
 def report(*networks: Network, **changes: Any) -> Report:

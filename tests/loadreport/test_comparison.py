@@ -1,4 +1,4 @@
-"""A report against a previous one: chance is no verdict, a change is one."""
+"""A report compared with a previous one: chance changes no verdict, a change of the service does."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from loadreport.comparison import LEAST_ALLOWANCE, allowance, compare
+from loadreport.comparison import allowance, compare
 from loadreport.knee import ambiguity, find_knee
 from loadreport.report import Change, Knee
-from loadreport.steps import CONFIRM_ARRIVALS, LOOK_ARRIVALS
 from tests import reports
 
 VGG = "vgg16@untrained"
+#: The arrivals of a look and of a confirmation, as the report states them.
+LOOK_ARRIVALS, CONFIRM_ARRIVALS = 60, 200
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def test_verdicts_begin_beyond_the_noise(now: float, verdict: str) -> None:
 def test_a_run_that_was_less_sure_allows_more() -> None:
     assert change(10.0, 8.5, gap=0.08).verdict == "worse"
     assert change(10.0, 8.5, gap=0.3).verdict == "same within the noise"
-    assert change(10.0, 9.6, gap=0.0).allowance == LEAST_ALLOWANCE
+    assert change(10.0, 9.6, gap=0.0).allowance == 0.05
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def test_two_runs_of_one_service_agree_and_one_of_half_the_speed_does_not() -> N
     assert sum(ratio / 2 < 1 / (1 + allowed) for ratio, allowed in ratios) / len(pairs) > 0.9
 
 
-def test_networks_of_only_one_report() -> None:
+def test_networks_that_only_one_report_has_are_not_compared() -> None:
     before = reports.report(
         reports.network(VGG), reports.network("alexnet@untrained", knee=None, problem="no rate held")
     )
@@ -89,7 +90,7 @@ def test_networks_of_only_one_report() -> None:
     }
 
 
-def test_what_was_measured_differently_is_told() -> None:
+def test_a_note_states_what_was_measured_differently() -> None:
     before = reports.report(p99_limit_ms=500.0, device=None)
     assert compare(reports.report(), reports.report()).note == ""
     note = compare(reports.report(), before).note
@@ -97,3 +98,15 @@ def test_what_was_measured_differently_is_told() -> None:
         "Measured differently: device (not stated before, AMD EPYC, 2 cores now); "
         "p99 limit (500 ms before, 1000 ms now)."
     )
+
+
+def test_few_requests_and_a_wide_gap_allow_more() -> None:
+    """Both knees count, with their gap and with their number of requests."""
+    sure = reports.knee(10.0, ambiguity=0.0, samples=1_000_000)
+    few = reports.knee(10.0, ambiguity=0.0, samples=100)
+    wide = reports.knee(10.0, ambiguity=0.6, samples=1_000_000)
+    assert allowance(sure, sure) == 0.05
+    # Twice the deviation of 100 arrivals, two standard deviations of it.
+    assert allowance(few, sure) == allowance(sure, few) == pytest.approx(2 * 2 / 10, rel=1e-3)
+    assert allowance(few, few) == pytest.approx(2 * 2 / 10 * math.sqrt(2))
+    assert allowance(wide, sure) == pytest.approx(2 * 0.6 / math.sqrt(12), rel=1e-3)

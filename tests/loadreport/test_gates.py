@@ -1,4 +1,4 @@
-"""Gates: what passes, what fails and by how much, and what nobody can judge."""
+"""Gates: what passes, what fails and by how much, and what cannot be judged."""
 
 from __future__ import annotations
 
@@ -150,3 +150,45 @@ def test_profiles(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(GatesError, match="not a file of profiles"):
             read_footprints(path)
+
+
+def test_figures_exactly_at_their_limits_pass() -> None:
+    """All figures here are exact in binary."""
+    fast = reports.network("googlenet@untrained", knee=reports.knee(8.0, sent=128, failed=1), footprint_mb=150.0)
+    slow = reports.network("vgg16@untrained", knee=reports.knee(4.0, sent=128, failed=0), footprint_mb=150.0)
+    for network in (fast, slow):
+        network.probes_sent = 0
+    run = reports.budget_run(
+        reports.budget("latency_ms=100", 100.0, accepted=4, met=3, p99_ms=150.0), sent=256, failed=1
+    )
+    limits = {
+        "per_gib": {"networks": {"googlenet": 2.0}},
+        "footprint": {"within": 0.5},
+        "errors": {"share": 2 / 512},
+        "budgets": {"met": 0.75, "p99_over_budget": 1.5},
+    }
+    on_file = {"googlenet@untrained": 100.0, "vgg16@untrained": 300.0}
+    report = reports.report(fast, slow, budget_run=run)
+    # 50 % above the one profile, 50 % below the other.
+    found = judge(Gates.model_validate(limits), report, on_file)
+    assert [gate.verdict for gate in found] == ["passed"] * 6
+    tighter = {
+        "per_gib": {"networks": {"googlenet": 2.001}},
+        "footprint": {"within": 0.499},
+        "errors": {"share": 1.99 / 512},
+        "budgets": {"met": 0.751, "p99_over_budget": 1.499},
+    }
+    assert [gate.verdict for gate in judge(Gates.model_validate(tighter), report, on_file)] == ["failed"] * 6
+
+
+def test_budgets_without_a_latency_say_nothing_of_promises() -> None:
+    gates = Gates.model_validate({"budgets": {"met": 0.9, "p99_over_budget": 1.0}})
+    run = reports.budget_run(reports.budget("memory_mb=250", None, met=0, p99_ms=9000.0))
+    found = judge(gates, reports.report(budget_run=run), None)
+    assert [gate.note for gate in found] == ["nothing with a latency budget was let in"] * 2
+
+
+def test_a_gate_may_limit_budgets_by_one_figure_alone() -> None:
+    for limit in ("met", "p99_over_budget"):
+        gates = Gates.model_validate({"budgets": {limit: 1.0}})
+        assert len(judge(gates, reports.report(budget_run=reports.budget_run()), None)) == 1

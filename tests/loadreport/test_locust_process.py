@@ -1,22 +1,26 @@
-"""One run of Locust: what it is told, its results, and all the ways in which it may come to nothing."""
+"""One run of Locust: what it is told, its results, and all the ways in which it may fail."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
+import platform
 import signal
+import subprocess
 import sys
 import threading
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loadreport import locust_process
-from loadreport.locust_process import InterruptedRunError, LocustError, Run, check_installed, run_locust
-from loadreport.results import ResultsError, read_results
+from loadreport.locust_process import InterruptedRunError, LocustError, Run, check_installed, generator, run_locust
+from loadtest._options import Options
 from tests.pretended_locust import pretend
 
 OPEN = Run(user="ClassifyUser", users=4, seconds=10, warm_up_s=2, seed=8, rate=20.0, model="googlenet@untrained")
@@ -59,14 +63,14 @@ def test_failed_requests_are_results_too(tmp_path: Path, monkeypatch: pytest.Mon
         ("cut", "another process stopped Locust before the end of a run"),
     ],
 )
-def test_runs_that_came_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, text: str) -> None:
+def test_runs_that_give_no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, text: str) -> None:
     pretend(tmp_path, monkeypatch, trouble={"1": trouble})
     with pytest.raises(LocustError) as told:
         run_locust("http://127.0.0.1:1", OPEN)
     assert str(told.value) == text
 
 
-def test_a_run_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_does_not_end_in_time_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = pretend(tmp_path, monkeypatch, trouble={"1": "hang"})
     monkeypatch.setattr(locust_process, "_BEYOND_S", 1.0 - OPEN.seconds - OPEN.warm_up_s)
     with pytest.raises(LocustError, match="did not end in time"):
@@ -74,7 +78,7 @@ def test_a_run_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.Mo
     assert gone(int(log.with_suffix(".hanging").read_text()))
 
 
-def test_ctrl_c_gets_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_returns_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = pretend(tmp_path, monkeypatch, trouble={"1": "hang"})
 
     def press() -> None:
@@ -102,7 +106,7 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_without_locust_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locust_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     check_installed()
     monkeypatch.setattr(locust_process, "COMMAND", (sys.executable, "-m", "locust"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -110,12 +114,50 @@ def test_without_locust_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
         check_installed()
 
 
-def test_results_that_are_none(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    with pytest.raises(ResultsError, match="no results"):
-        read_results(path)
-    for text in ("", "[]", '{"format": 1}', '{"format": 2}'):
-        path.write_text(text)
-        with pytest.raises(ResultsError, match="an unknown form") as told:
-            read_results(path)
-        assert "\n" not in str(told.value)
+def test_a_second_ctrl_c_kills_the_run_without_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = pretend(tmp_path, monkeypatch, trouble={"1": "hang"})
+
+    class Impatient(subprocess.Popen[bytes]):
+        """Gets a Ctrl-C in each wait."""
+
+        waits = 0
+
+        def wait(self, timeout: float | None = None) -> int:
+            Impatient.waits += 1
+            if Impatient.waits <= 2:
+                hanging = log.with_suffix(".hanging")
+                give_up = time.monotonic() + 30
+                while not hanging.exists() and time.monotonic() < give_up:
+                    time.sleep(0.01)
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+        def send_signal(self, sig: int) -> None:
+            if sig != signal.SIGINT:
+                super().send_signal(sig)
+
+    monkeypatch.setattr(subprocess, "Popen", Impatient)
+    with pytest.raises(InterruptedRunError) as told:
+        run_locust("http://127.0.0.1:1", OPEN)
+    assert told.value.results is None
+    assert gone(int(log.with_suffix(".hanging").read_text()))
+
+
+def test_locust_knows_every_option_that_it_is_told() -> None:
+    """The options of TopFive are those that ``loadtest/`` adds; the others are Locust's own."""
+    own = {"--users", "--spawn-rate", "--run-time"}
+    told = {
+        word for run in (OPEN, replace(OPEN, rate=None, pictures="digits")) for word in run.options() if word[0] == "-"
+    }
+    assert {word.removeprefix("--").replace("-", "_") for word in told - own} <= {
+        field.name for field in fields(Options)
+    }
+    assert told >= own
+
+
+def test_what_generates_the_load_is_described_without_the_machines_name() -> None:
+    found = generator()
+    assert found.keys() == {"locust", "python", "cores"}
+    assert found["locust"] == importlib.metadata.version("locust")
+    assert int(found["cores"]) >= 1
+    assert platform.node() not in found.values()

@@ -22,7 +22,7 @@ def networks(points: list[tuple[int, int, int]]) -> list[Network]:
 
 
 @given(POINTS)
-def test_against_every_pair(points: list[tuple[int, int, int]]) -> None:
+def test_a_network_is_on_the_front_unless_another_beats_it(points: list[tuple[int, int, int]]) -> None:
     marked = networks(points)
     mark_front(marked)
     beaten = {
