@@ -1,4 +1,4 @@
-"""Locust's web page: what cannot be tested is said in the log, and one run follows the other."""
+"""Locust's web page: bad input is an error in the log, and several runs follow each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts add up, and summaries are of the values that were seen."""
+"""Counts add up, and summaries are of values that occurred."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_summary_of_nothing_has_no_numbers() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), VERDICTS), max_size=60))
-def test_whatever_was_sent_ends_in_one_place(requests: list[tuple[Kind, str]]) -> None:
+def test_every_request_is_counted_in_exactly_one_place(requests: list[tuple[Kind, str]]) -> None:
     measured = Measured()
     for kind, verdict in requests:
         measured.sent(request(kind), None)
@@ -73,7 +73,7 @@ def test_latency_is_that_of_single_answers_and_pictures_are_all() -> None:
     assert results["by_user"]["BulkUser"]["latency_ms"]["p50"] == 90.0
 
 
-def test_a_budget_is_met_by_an_answer_in_time_and_by_nothing_else() -> None:
+def test_only_an_answer_in_time_meets_a_budget() -> None:
     measured, budget = Measured(), Budget("latency_ms=150", 150)
     ends = [
         (answer("googlenet"), 150.0),

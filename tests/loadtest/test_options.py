@@ -1,4 +1,4 @@
-"""Options are read from the command line and from the environment, and what does not go together is refused."""
+"""Options are read from the command line and the environment, and contradictions are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_defaults_are_a_closed_loop_of_all_four() -> None:
     assert parse().stop_timeout == "10"
 
 
-def test_the_environment_counts_and_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOPFIVE_LOADTEST_WARM_UP", "3")
     monkeypatch.setenv("TOPFIVE_LOADTEST_MODEL", "vgg16")
     options = read("--model", "alexnet")
@@ -44,7 +44,7 @@ def test_shares_change_what_they_name() -> None:
     assert read("--shares", "junk=0, classify=9").shares == {"classify": 9, "budget": 2, "bulk": 1, "junk": 0}
 
 
-def test_shares_are_of_the_users_that_were_asked_for() -> None:
+def test_only_users_that_locust_starts_have_shares() -> None:
     shares = read("--shares", "junk=0").shares
     assert users_of(shares, ALL) == {"classify": 4, "budget": 2, "bulk": 1}
     assert users_of(shares, ["BudgetUser", "JunkUser"]) == {"budget": 2}
@@ -101,7 +101,7 @@ def test_a_bad_value_in_the_environment_is_refused_too(
     assert "'fast' is not a number" in capsys.readouterr().err
 
 
-def test_what_the_web_page_puts_into_the_options_is_read_like_text() -> None:
+def test_texts_of_the_web_page_are_read_like_those_of_the_command_line() -> None:
     parsed = parse()
     parsed.rate, parsed.arrivals, parsed.results, parsed.model = "20", "poisson", "", ""
     options = read_options(parsed)

@@ -57,7 +57,7 @@ def test_refusals_are_no_failures(status: int, document: Any, refusal: str) -> N
         (200, [], "200 with an unexpected body"),
     ],
 )
-def test_all_else_is_a_failure_and_says_which(status: int, document: Any, failure: str) -> None:
+def test_other_responses_are_failures_counted_by_status_and_problem(status: int, document: Any, failure: str) -> None:
     assert read(status, document) == Outcome("failed", status, failure=failure)
 
 

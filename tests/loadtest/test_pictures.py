@@ -1,4 +1,4 @@
-"""Drawn pictures are whole, different, and the same for the same seed; a folder's are its files."""
+"""Drawn pictures are complete and different, and the same for the same seed; a folder gives its files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_folder_gives_its_picture_files(tmp_path: Path) -> None:
     assert pictures(str(tmp_path), 8) == [b"one", b"two"]
 
 
-def test_a_folder_without_pictures_and_one_that_is_not_there_are_refused(tmp_path: Path) -> None:
+def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no picture files in it"):
         pictures(str(tmp_path), 8)
     with pytest.raises(ValueError, match="photographs, digits or a folder"):
