@@ -44,6 +44,12 @@ def test_bars_are_as_long_as_the_figures_and_the_best_is_on_top() -> None:
     assert left.yaxis.get_inverted()
 
 
+def test_dollar_signs_in_a_name_are_no_formula() -> None:
+    network = reports.network("vgg16@untrained")
+    network.variant = network.labels = "$1 \\bad{$"
+    assert "$1 \\bad{$" in words(reports.report(network), "per_gib")
+
+
 def test_without_vgg16_the_most_frequent_task_is_shown() -> None:
     names = ("lenet5@a", "lenet5@b", "alexnet@untrained")
     report = reports.report(*(reports.network(name) for name in names))

@@ -158,6 +158,14 @@ def test_every_block_of_a_thousand_gaps_has_the_rate() -> None:
     assert [times[n - 1] for n in range(1000, 5001, 1000)] == pytest.approx([100.0, 200.0, 300.0, 400.0, 500.0])
 
 
+@pytest.mark.parametrize("cv", [0.5, 1.0, 2.0])
+def test_every_block_of_a_thousand_gaps_has_the_variation(cv: float) -> None:
+    found = gaps(list(islice(arrivals(constant(10), cv, 8), 3000)))
+    for begin in range(0, 3000, 1000):
+        block = found[begin : begin + 1000]
+        assert pstdev(block) / fmean(block) == pytest.approx(cv, rel=2e-3)
+
+
 def test_a_trace_may_repeat_a_second_but_not_go_back(tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
     file.write_text("seconds\n0\n2\n2\n")

@@ -56,14 +56,19 @@ def usual(tmp_path_factory: pytest.TempPathFactory, failing: str) -> Iterator[di
 
 @pytest.fixture(scope="module")
 def stalled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Done]]:
-    """A stub that answers in 5 ms, but once stands still for a second: an open loop of it, and a closed one."""
+    """A stub that answers in 5 ms but stalls once for a second, under an open loop and a closed one.
+
+    Beside them an open loop of two users at twice the rate that their connections can bear.
+    """
     folder = tmp_path_factory.mktemp("stalled")
     options = ["--delay-s", "0.005", "--stall-at-s", "1.5", "--stall-s", "1"]
-    with stub(*options) as for_open, stub(*options) as for_closed:
+    with stub(*options) as for_open, stub(*options) as for_closed, stub("--delay-s", "0.1") as slow:
         poisson = ("-u", "150", "--arrivals", "poisson", "--rate", "100")
+        twice = ("--arrivals", "poisson", "--rate", "40")
         begun = {
             "open": headless(for_open, *poisson, "-t", "4s", "ClassifyUser", results=folder / "open.json"),
             "closed": headless(for_closed, "-u", "4", "-t", "4s", "ClassifyUser", results=folder / "closed.json"),
+            "narrow": headless(slow, "-u", "2", *twice, "-t", "3s", "ClassifyUser", results=folder / "narrow.json"),
         }
         yield {name: locust.done() for name, locust in begun.items()}
 
@@ -87,7 +92,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Done
 
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Done]]:
-    """What cannot be tested."""
+    """Services that cannot be tested."""
     results = tmp_path_factory.mktemp("refused") / "results.json"
     with stub("--state", "weights missing") as empty, stub() as served:
         begun = {
@@ -99,7 +104,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Done
         yield {name: locust.done() for name, locust in begun.items()}
 
 
-def test_the_list_has_exactly_the_four_users() -> None:
+def test_locust_lists_exactly_the_four_users() -> None:
     listed = Locust("--list").done()
     assert listed.out.split() == ["Available", "Users:", "BudgetUser", "BulkUser", "ClassifyUser", "JunkUser"]
     assert listed.code == 0
@@ -126,7 +131,7 @@ def test_eight_users_are_of_all_four_kinds_and_all_end_well(usual: dict[str, Don
     assert results["statuses"].keys() > {"200"}
 
 
-def test_users_that_would_be_a_flood_wait_between_requests(usual: dict[str, Done]) -> None:
+def test_bulk_and_junk_users_pause_between_requests(usual: dict[str, Done]) -> None:
     by_user = usual["all"].results["by_user"]
     a_classifier = by_user["ClassifyUser"]["sent"] / 4
     assert 1 <= by_user["JunkUser"]["sent"] <= 8
@@ -192,7 +197,7 @@ def test_a_trace_is_replayed_request_by_request_and_ends_the_run(usual: dict[str
 
 
 def test_an_open_loop_shows_a_stall_that_a_closed_one_hides(stalled: dict[str, Done]) -> None:
-    assert [done.code for done in stalled.values()] == [0, 0]
+    assert [done.code for done in stalled.values()] == [0, 0, 0]
     open_loop, closed = stalled["open"].results, stalled["closed"].results
     # A second of silence: a quarter of the requests of four seconds, the last of which waited next to nothing.
     assert 800 < open_loop["latency_ms"]["p99"] < 3000
@@ -210,8 +215,16 @@ def test_an_open_loop_sends_at_its_rate_whatever_is_answered(stalled: dict[str, 
     assert re.search(r"^GENERATOR +lag +\d", stalled["open"].err, re.MULTILINE)
 
 
+def test_latency_counts_from_when_a_request_was_due(stalled: dict[str, Done]) -> None:
+    """A request that no user was free to send in time has waited already."""
+    results = stalled["narrow"].results
+    assert results["lag_ms"]["p50"] > 100
+    assert results["latency_ms"]["p50"] > results["lag_ms"]["p50"]
+    assert results["latency_ms"]["max"] > results["lag_ms"]["max"]
+
+
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_what_was_measured_before_a_signal_is_written(cut_off: dict[str, Done], number: str) -> None:
+def test_a_signal_ends_the_run_and_results_are_written(cut_off: dict[str, Done], number: str) -> None:
     done = cut_off[number]
     assert done.code == 0, done.err
     assert_no_trace(done)
@@ -237,7 +250,9 @@ def test_requests_without_an_answer_and_without_a_user_are_counted(cut_off: dict
         ("unknown", "--model vgg61: http://127.0.0.1:"),
     ],
 )
-def test_what_cannot_be_tested_ends_in_one_line(refused: dict[str, Done], case: str, says: str) -> None:
+def test_a_service_that_cannot_be_tested_ends_the_command_with_one_line(
+    refused: dict[str, Done], case: str, says: str
+) -> None:
     done = refused[case]
     assert done.code == 2
     (line,) = [line for line in done.err.splitlines() if "Starting Locust" not in line]

@@ -70,6 +70,10 @@ def test_a_rate_profile_is_built_of_its_options() -> None:
         ([*OPEN, "--cv", "2"], "--cv has no effect"),
         (["--rate", "5"], "--rate has no effect with --arrivals closed"),
         (["--rate-profile", "ramp"], "--rate-profile ramp has no effect with --arrivals closed"),
+        (
+            ["--arrivals", "trace", "--trace", "t.csv", "--rate-profile", "step"],
+            "step has no effect with --arrivals trace",
+        ),
         (["--rate", "fast"], "'fast' is not a number above 0"),
         (["--rate", "0"], "'0' is not a number above 0"),
         (["--rate", "inf"], "'inf' is not a number above 0"),

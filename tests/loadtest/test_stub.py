@@ -117,10 +117,10 @@ def test_a_stall_delays_what_comes_in_it_to_its_end(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("loadtest._stub.time.monotonic", lambda: now[0])
     stub, _ = connected(delay_s=0.5, stall_at_s=2.0, stall_s=3.0)
     waits = {}
-    for second in (0.0, 1.9, 2.0, 4.0, 4.9, 5.0):
+    for second in (0.0, 1.9, 2.0, 4.0, 4.9, 5.0, 9.0):
         now[0] = 100.0 + second
         waits[second] = round(stub._wait_s(), 6)
-    assert waits == {0.0: 0.5, 1.9: 0.5, 2.0: 3.5, 4.0: 1.5, 4.9: 0.6, 5.0: 0.5}
+    assert waits == {0.0: 0.5, 1.9: 0.5, 2.0: 3.5, 4.0: 1.5, 4.9: 0.6, 5.0: 0.5, 9.0: 0.5}
 
 
 async def test_a_delayed_answer_comes_later_over_a_socket() -> None:

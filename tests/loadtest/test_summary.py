@@ -18,6 +18,7 @@ def results(*, lag_ms: float | None = None, partial: bool = False, bottleneck: b
     for request, outcome, latency_ms in (
         (LONE, Outcome("answered", 200, [Picture("googlenet", 4, 1.0, 2.0, 3.0)]), 20.0),
         (LONE, Outcome("failed", failure="timed out"), 900.0),
+        (LONE, Outcome("failed", failure="timed out"), 900.0),
         (BUDGET, Outcome("refused", 429, refusals=["/problems/overloaded"]), 1.0),
     ):
         measured.sent(request, lag_ms)
@@ -31,18 +32,18 @@ def test_counts_and_times_stand_in_their_lines() -> None:
     assert table(results()).splitlines() == [
         "",
         "http://here: 2.0 s measured",
-        "  requests  3 sent, 1 answered, 1 refused, 1 failed, 0 unanswered, 5 unsent",
+        "  requests  4 sent, 1 answered, 1 refused, 2 failed, 0 unanswered, 5 unsent",
         "  pictures  1, 0.5 a second",
         "  latency   p50 20.0 ms, p99 20.0 ms of 1",
         "  googlenet       1 pictures, p50 20.0 ms, p99 20.0 ms of 1, batches of 4.0",
         "  latency_ms=150  0 of 1 met, 1 refused, no times",
         "       1 x /problems/overloaded",
-        "       1 x timed out",
+        "       2 x timed out",
     ]
 
 
 def test_an_open_loop_has_a_lag() -> None:
-    assert "  lag       p50 7.0 ms, p99 7.0 ms of 3" in table(results(lag_ms=7.0)).splitlines()
+    assert "  lag       p50 7.0 ms, p99 7.0 ms of 4" in table(results(lag_ms=7.0)).splitlines()
 
 
 def test_an_interrupted_run_and_a_slow_generator_say_so() -> None:
