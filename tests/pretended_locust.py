@@ -84,8 +84,9 @@ def main() -> int:
 
 
 def interrupted(log: Path) -> bool:
-    """Waits for SIGINT, as a run does in the middle; tells a test that it does."""
+    """Waits for SIGINT as a run does, and writes a file that says so; nothing else but SIGKILL ends it."""
     told: list[int] = []
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, lambda number, _: told.append(number))
     log.with_suffix(".hanging").write_text(str(os.getpid()))
     give_up = time.monotonic() + 60

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from loadreport.document import Section, document, headline
-from loadreport.report import Report
+from loadreport.report import Change, Comparison, Report
 from tests import reports
 
 
@@ -212,3 +212,69 @@ def test_a_partial_report_warns() -> None:
     warning = document(reports.report(partial="interrupted")).warning
     assert warning is not None
     assert warning.startswith("PARTIAL: this load test ended early (interrupted)")
+
+
+def test_the_fewest_answers_count() -> None:
+    knees = {"vgg16@untrained": 400, "alexnet@untrained": 5000}
+    networks = [reports.network(name, knee=reports.knee(4, samples=samples)) for name, samples in knees.items()]
+    assert "A p99 of 400 answers" in " ".join(section(reports.report(*networks), "Latency at the knee").notes)
+
+
+def test_changes_have_both_rates_and_the_noise() -> None:
+    change = Change(
+        name="vgg16@untrained",
+        before_per_second=4.0,
+        now_per_second=5.0,
+        ratio=1.25,
+        allowance=0.128,
+        verdict="better",
+        note="",
+    )
+    gone = Change(
+        name="nin@untrained",
+        before_per_second=8.0,
+        now_per_second=None,
+        ratio=None,
+        allowance=None,
+        verdict="not compared",
+        note="not measured now",
+    )
+    compared = Comparison(created="2026-01-02T03:04:05", host="http://there", changes=[change, gone], note="Otherwise.")
+    report = reports.report(comparison=compared)
+    cells = table(report, "Against the previous report")
+    assert list(cells["vgg16@untrained"].values())[1:] == ["better", "", "4.00", "5.00", "1.25", "13 %"]
+    assert list(cells["nin@untrained"].values())[1:] == ["not compared", "not measured now", "8.00", "–", "–", "–"]
+    text = section(report, "Against the previous report").text
+    assert text == ["The rates held now, compared with those of 2026-01-02T03:04:05 at http://there.", "Otherwise."]
+
+
+def test_steps_have_all_their_figures() -> None:
+    step = reports.step(3.0, pictures_per_second=2.9, p50_ms=210.0, p99_ms=820.0, samples=1300, seconds=41.0)
+    report = reports.report(reports.network("vgg16@untrained", steps=[step]))
+    assert list(table(report, "Every step")["vgg16@untrained"].values()) == [
+        *("vgg16@untrained", "look", "held", "3.00", "2.90", "210", "820", "1,300", "41"),
+    ]
+
+
+def test_the_method_has_the_settings_of_the_run() -> None:
+    report = reports.report(p99_limit_ms=2000.0, seconds=20.0, seed=5, pictures="digits")
+    text = " ".join(section(report, "How it was measured").text)
+    assert "A rate held if p99 was within 2,000 ms" in text
+    assert "20 s or for about 60, a confirmation for those of 40 s or about 200" in text
+    assert "Seed 5; pictures: digits; generator: locust 2.47.0, cores 2." in text
+    assert "pictures: generated, by the label set" in " ".join(section(reports.report(), "How it was measured").text)
+
+
+def test_the_mix_is_told_in_full() -> None:
+    run = reports.budget_run(sent=1234, seconds=61.4, rate=20.0, failed=3, pictures_by_model={"a": 1, "b": 3})
+    (text,) = section(reports.report(budget_run=run), "Mixed budgets").text
+    assert text.startswith("1,234 requests in 61 s, 20.0 a second: half of what the median network held")
+    assert text.endswith("The router picked b 75.0 %, a 25.0 %. 3 failed.")
+    nothing = reports.budget_run(pictures_by_model={})
+    assert "The router picked none." in section(reports.report(budget_run=nothing), "Mixed budgets").text[0]
+
+
+def test_where_and_when_it_was_measured_is_told() -> None:
+    text = section(reports.report(), "Pictures a second per GiB").text[-1]
+    assert "(p99 within 1,000 ms), at http://127.0.0.1:8000 on AMD EPYC, 2 cores, 2026-11-25." in text
+    assert " on " not in section(reports.report(device=None), "Pictures a second per GiB").text[-1].split("held")[1]

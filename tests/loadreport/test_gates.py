@@ -144,6 +144,9 @@ def test_profiles(tmp_path: Path) -> None:
     found = read_footprints(PROFILES)
     assert found["googlenet@untrained"] == pytest.approx(190, rel=0.5)
     path = tmp_path / "profiles.json"
+    path.write_text('{"profiles": {"a@b": {"footprint_bytes": 2500000}}}')
+    assert read_footprints(path) == {"a@b": 2.5}
+    path.unlink()
     with pytest.raises(GatesError, match="No such file"):
         read_footprints(path)
     for text in ("[]", "{", '{"profiles": {"a": 1}}', '{"profiles": {"a": {}}}'):

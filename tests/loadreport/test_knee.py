@@ -117,5 +117,21 @@ def test_confirmations_are_numbered_from_one() -> None:
 def test_the_search_halves_the_gap_on_a_logarithmic_scale() -> None:
     found = find_knee(lambda rate, confirmation: Look(rate <= 10.5, confirmation), 10.0)
     looks = [rate for rate, _, confirmation in found.tried if not confirmation]
-    # Up by 35 % once, then the geometric mean of the rates on both sides.
+    # First up by 35 %, then the geometric mean of the rates on both sides.
     assert looks[:3] == pytest.approx([10.0, 13.5, (10.0 * 13.5) ** 0.5])
+
+
+def test_the_search_goes_down_by_the_same_stride() -> None:
+    found = find_knee(lambda rate, confirmation: Look(rate <= 5.6, confirmation), 10.0)
+    looks = [rate for rate, _, confirmation in found.tried if not confirmation]
+    assert looks[:3] == pytest.approx([10.0, 10 / 1.35, 10 / 1.35**2])
+
+
+def test_without_a_rate_that_holds_twelve_are_tried() -> None:
+    found = find_knee(lambda rate, confirmation: Look(False), 10.0)
+    assert [rate for rate, _, _ in found.tried] == pytest.approx([10 / 1.35**n for n in range(12)])
+
+
+def test_a_service_without_a_limit_gets_the_last_rate_confirmed() -> None:
+    found = find_knee(lambda rate, confirmation: Look(True, confirmation), 10.0)
+    assert found.rate == pytest.approx(10 * 1.35**11)

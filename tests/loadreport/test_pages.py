@@ -192,3 +192,10 @@ def test_the_committed_pages_are_what_the_committed_figures_give() -> None:
         for page in ((committed / "report.html").read_text(), html(report, drawings))
     ]
     assert texts[0] == texts[1]
+
+
+def test_names_begin_no_line_of_their_own_in_markdown() -> None:
+    report = reports.report(reports.network("vgg16@untrained", problem="cannot\n\n# be loaded"), host="a\n\n# b")
+    page = markdown(report, {})
+    assert "\n# be loaded" not in page
+    assert page.startswith("# Load test of a # b\n")

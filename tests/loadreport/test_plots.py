@@ -40,6 +40,9 @@ def test_bars_are_as_long_as_the_figures_and_the_best_is_on_top() -> None:
     assert [bar.get_width() for bar in middle.patches] == [34.0, 42.0, 9.0, 4.0]
     assert [bar.get_width() for bar in right.patches] == [190.0, 389.0, 261.0, 915.0]
     assert left.patches[0].get_width() == 34.0 / (190e6 / 2**30)
+    # VGG-16, with which the others are compared, has a colour of its own.
+    colours = [to_hex(bar.get_facecolor()) for bar in left.patches]
+    assert len(set(colours[:3])) == 1 != len(set(colours))
     # The first bar is on top.
     assert left.yaxis.get_inverted()
 
@@ -93,3 +96,29 @@ def test_points_on_the_front_are_full() -> None:
         assert [float(points.get_offsets()[0][0]) for points in axes.collections] == xs
         # A hollow point has no face.
         assert [len(points.get_facecolor()) for points in axes.collections] == [1, 0]
+
+
+def test_steps_are_at_their_rate_and_p99_under_the_limit_of_the_report() -> None:
+    network = reports.network("vgg16@untrained", steps=[reports.step(3.0, p50_ms=1.0, p99_ms=640.0)])
+    silent = reports.network(
+        "alexnet@untrained", steps=[reports.step(3.0, p99_ms=None, why_not="nothing was answered")]
+    )
+    (axes,) = plots(reports.report(network, silent, p99_limit_ms=750.0))["steps"].axes
+    assert [tuple(points.get_offsets()[0]) for points in axes.collections] == [(3.0, 640.0)]
+    assert list(axes.lines[0].get_ydata()) == [750.0, 750.0]
+    assert axes.get_title("left") == "vgg16"
+
+
+def test_names_that_would_overlap_are_below_their_points() -> None:
+    close = [
+        reports.network(f"{name}@untrained", top1=top1, footprint_mb=mb, alone_p50_ms=ms, on_front=True)
+        for name, top1, mb, ms in (("a", 70.0, 100.0, 10.0), ("b", 69.0, 110.0, 11.0), ("c", 60.0, 110.0, 11.0))
+    ]
+    left, _ = plots(reports.report(*close))["front"].axes
+    heights = {text.get_text(): text.xyann[1] for text in left.texts}
+    assert heights == {"a": 8, "b": -8, "c": 8}
+
+
+def test_ticks_are_round_numbers() -> None:
+    left, _ = plots(reports.full())["front"].axes
+    assert [label.get_text() for label in left.get_xticklabels()] == ["20", "50", "100", "200", "500", "1,000"]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
-from loadreport.progress import Shown, expected_s, progress
+from loadreport.progress import Shown, _TimeLeft, expected_s, progress
 from loadreport.steps import Plan
 
 
@@ -82,3 +83,12 @@ def test_every_result_is_a_line_wherever_it_is_written_to() -> None:
     with progress(Console(file=out), Plan(), 1) as shown:
         shown.ended("vgg16: [4.0/s]: held")
     assert "vgg16: [4.0/s]: held\n" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("completed", "text"), [(0.0, "0:02:00"), (9.0, "0:02:00"), (10.0, "0:01:50"), (500.0, "0:00:00")]
+)
+def test_the_time_left_is_rounded_up_to_ten_seconds(completed: float, text: str) -> None:
+    bars = Progress(console=Console(file=io.StringIO()))
+    bars.add_task("", total=120.0, completed=int(completed))
+    assert str(_TimeLeft().render(bars.tasks[0])) == f"about {text} left"

@@ -60,6 +60,15 @@ def test_what_the_generator_counts_is_what_the_report_reads(tmp_path: Path) -> N
     assert (found.partial, found.generator.bottleneck) == (True, True)
 
 
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(results().model_dump_json())
+    assert read_results(path) == results()
+    path.write_text(results().model_dump_json().replace('"format":1', '"format":2'))
+    with pytest.raises(ResultsError, match="format"):
+        read_results(path)
+
+
 def test_the_batch_size_is_that_of_the_network_that_answered_most() -> None:
     by_model = {
         "alexnet": {"pictures": 3, "mean_batch_size": 1.0},

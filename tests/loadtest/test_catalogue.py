@@ -98,7 +98,9 @@ def test_a_host_that_does_not_answer_is_refused() -> None:
         find_choice(f"http://127.0.0.1:{free_port()}", None, None)
 
 
-@pytest.mark.parametrize("host", ["localhost:8000", "localhost", "http://", "http://localhost:port", "ftp://localhost"])
+@pytest.mark.parametrize(
+    "host", ["localhost:8000", "localhost", "http://", "http://localhost:port", "http://localhost:0", "ftp://a"]
+)
 def test_a_host_that_is_not_a_url_is_refused(host: str) -> None:
     with pytest.raises(NothingToTestError, match="not a URL like http://localhost:8000"):
         find_choice(host, None, None)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from geventhttpclient.connectionpool import SSLConnectionPool
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 
 from loadtest._connection import FAILURES, Connection, reason
@@ -183,3 +184,13 @@ def test_small_requests_do_not_wait_for_acknowledgements(connect: Connect, monke
         monkeypatch.setattr(connection._pool, "get_socket", lambda: found.append(take()) or found[-1])
         connection.post("/", b"", {})
         assert found[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "is_tls"),
+    [("http://there", 80, False), ("https://there", 443, True), ("https://there:8443", 8443, True)],
+)
+def test_a_host_without_a_port_has_that_of_its_scheme(connect: Connect, host: str, port: int, is_tls: bool) -> None:
+    pool = connect(host)._pool
+    assert (pool._connection_host, pool._connection_port) == ("there", port)
+    assert isinstance(pool, SSLConnectionPool) == is_tls

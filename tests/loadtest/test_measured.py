@@ -94,3 +94,22 @@ def test_only_an_answer_in_time_meets_a_budget() -> None:
 def test_a_window_of_no_length_has_no_throughput() -> None:
     assert Measured().results(0.0)["pictures_per_second"] == 0.0
     assert math.isfinite(Measured().results(1.0)["pictures_per_second"])
+
+
+def test_refusals_of_a_bulk_request_count_one_by_one() -> None:
+    measured = Measured()
+    measured.ended(request("bulk"), Outcome("refused", 200, refusals=["/problems/overloaded"] * 8), 5.0)
+    assert measured.results(1.0)["refused"] == {"/problems/overloaded": 8}
+    assert measured.results(1.0)["by_user"]["BulkUser"]["refused"] == 1
+
+
+def test_a_request_that_was_not_late_has_a_lag_of_zero() -> None:
+    measured = Measured()
+    measured.sent(request(), 0.0)
+    measured.sent(request(), None)
+    assert measured.results(1.0)["lag_ms"]["count"] == 1
+
+
+def test_a_summary_has_the_mean_and_not_the_median() -> None:
+    found = summary([1.0, 2.0, 9.0])
+    assert (found["mean"], found["p50"], found["p90"], found["max"]) == (4.0, 2.0, 9.0, 9.0)
