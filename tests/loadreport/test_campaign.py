@@ -347,3 +347,26 @@ def test_the_mix_is_counted_by_budget_and_by_network() -> None:
         "p99_ms": 140.0,
         "samples": 7,
     }
+
+
+def test_ctrl_c_in_the_mix_without_results_leaves_no_figures() -> None:
+    service = Service(alexnet=40.0)
+    runs = len(measure(service, "alexnet").networks[0].steps) + 3
+    service.trouble = interrupted_at(runs, None)
+    report = measure(service, "alexnet")
+    assert (report.partial, report.budget_run) == ("interrupted", None)
+    assert report.no_budget_run == "not reached: interrupted"
+
+
+def test_every_run_but_a_lone_callers_ends_with_a_line() -> None:
+    service, watch = Service(alexnet=40.0), Watch()
+    (network,) = measure(service, "alexnet", watch=watch).networks
+    assert watch.lines[:3] == [
+        "alexnet: 8 callers: 40.0 pictures/s",
+        "alexnet: 30.0/s: held, p99 900 ms (600 answers)",
+        "alexnet: 40.5/s: p99 1,500 ms (810 answers)",
+    ]
+    assert network.knee is not None
+    assert watch.lines[-2].startswith(f"alexnet: {network.knee.rate:.1f}/s: confirmed, p99 900 ms")
+    assert watch.lines[-1].startswith("mixed budgets: ")
+    assert [step.confirmation for step in network.steps] == [*[False] * (len(network.steps) - 1), True]

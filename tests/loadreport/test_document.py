@@ -278,3 +278,14 @@ def test_where_and_when_it_was_measured_is_told() -> None:
     text = section(reports.report(), "Pictures a second per GiB").text[-1]
     assert "(p99 within 1,000 ms), at http://127.0.0.1:8000 on AMD EPYC, 2 cores, 2026-11-25." in text
     assert " on " not in section(reports.report(device=None), "Pictures a second per GiB").text[-1].split("held")[1]
+
+
+def test_untrained_weights_are_explained_if_there_are_any() -> None:
+    assert any(note.startswith("@untrained: ") for note in section(reports.report(), "Networks").notes)
+    trained = reports.report(reports.network("vgg16@imagenet1k"))
+    assert not any(note.startswith("@untrained") for note in section(trained, "Networks").notes)
+
+
+def test_without_a_knee_the_shortest_confirmation_is_two_steps_long() -> None:
+    report = reports.report(reports.network("vgg16@a", knee=None), seconds=10.0, p99_limit_ms=500.0)
+    assert "less than 2.5 % lets the queue grow" in section(report, "How it was measured").text[0]
