@@ -153,3 +153,11 @@ def test_a_write_that_fails_leaves_the_earlier_results(tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         write_results(file, {"format": 1})
     assert file.read_text() == "earlier"
+
+
+def test_requests_of_a_trace_without_a_user_are_of_the_kinds_that_the_shares_say() -> None:
+    trace = [Recorded(float(number), None) for number in range(400)]
+    shares: dict[Kind, int] = {"classify": 3, "budget": 1}
+    kinds = Counter(request.kind for _, request in due_requests(run(shares, trace, arrivals="trace")))
+    assert kinds.total() == 400
+    assert kinds["budget"] == pytest.approx(100, abs=40)
