@@ -1,7 +1,7 @@
 """When requests are due in an open loop: arrival processes, and the rate profiles that they follow.
 
-A process of rate 1 is stretched along the profile: the n-th request is due where the integral of the profile's rate
-reaches the n-th arrival of the process (time rescaling). Everything is drawn from a seed: the same one, the same times.
+An arrival process of rate 1 is stretched along the profile: the n-th request is due when the integral of the profile's
+rate reaches the time of the process's n-th arrival (time rescaling). The same seed gives the same times.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Literal
 Shape = Literal["constant", "step", "spike", "ramp"]
 SHAPES: tuple[Shape, ...] = ("constant", "step", "spike", "ramp")
 
-#: Gaps that are corrected together; see :func:`_block`.
+#: The number of gaps whose mean and variation are corrected together; see :func:`_block`.
 _BLOCK = 1000
 _CORRECTIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a profile in which the rate goes from one value to another in a straight line."""
+    """A part of a profile in which the rate changes linearly from one value to another."""
 
     seconds: float
     rate: float
@@ -33,23 +33,23 @@ class Piece:
 
     @property
     def expected(self) -> float:
-        """Requests in the whole of it."""
+        """The expected number of requests in this piece."""
         return self.seconds * (self.rate + self.rate_to) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class RateProfile:
-    """Requests a second over time; the last piece has no end and a constant rate."""
+    """The rate in requests a second over time; the last piece is endless and has a constant rate."""
 
     pieces: tuple[Piece, ...]
 
     def due(self, expected: float) -> float:
-        """The second at which so many requests are expected to have been made."""
+        """The second at which the expected number of requests so far reaches a value."""
         begin = 0.0
         for piece in self.pieces[:-1]:
             if expected < piece.expected:
                 slope = (piece.rate_to - piece.rate) / piece.seconds
-                # The root of rate * x + slope * x^2 / 2 = expected, in the form that does not divide by a slope of 0.
+                # The root of rate * x + slope * x^2 / 2 = expected, in a form that does not divide by the slope.
                 return begin + 2 * expected / (piece.rate + math.sqrt(piece.rate**2 + 2 * slope * expected))
             begin += piece.seconds
             expected -= piece.expected
@@ -57,13 +57,13 @@ class RateProfile:
 
 
 def rate_profile(shape: Shape, rate: float, rate_to: float, from_s: float, for_s: float) -> RateProfile:
-    """The profile of a name.
+    """The rate profile of a shape.
 
     Args:
-        shape: ``constant``; ``step`` to another rate for good; ``spike`` to it and back; ``ramp``, in a straight line.
+        shape: ``constant``; ``step`` to another rate; ``spike`` to another rate and back; ``ramp`` linearly to it.
         rate: requests a second at the beginning.
-        rate_to: requests a second after the step, in the spike, at the top of the ramp.
-        from_s: seconds after the beginning at which the rate changes, or begins to.
+        rate_to: requests a second after the step, in the spike or after the ramp.
+        from_s: seconds from the beginning until the rate changes or begins to.
         for_s: seconds that the spike or the ramp lasts.
     """
     before, after = Piece(from_s, rate, rate), Piece(math.inf, rate_to, rate_to)
@@ -79,13 +79,13 @@ def rate_profile(shape: Shape, rate: float, rate_to: float, from_s: float, for_s
 
 
 def arrivals(profile: RateProfile, cv: float, seed: int) -> Iterator[float]:
-    """Endless seconds, ascending, at which requests are due.
+    """The seconds at which requests are due, ascending and endless.
 
     Args:
-        cv: coefficient of variation of the gaps between arrivals at a constant rate: 1 is a Poisson process, other
-            values are gamma-distributed gaps; above 1 requests come in bursts, below it more evenly.
+        cv: the coefficient of variation of the gaps between arrivals at a constant rate. 1 is a Poisson process; other
+            values give gamma-distributed gaps: bursts above 1, more even arrivals below 1.
     """
-    return map(profile.due, accumulate(_gaps(cv, random.Random(seed))))  # noqa: S311 - not for secrets
+    return map(profile.due, accumulate(_gaps(cv, random.Random(seed))))  # noqa: S311 - no secret
 
 
 def _gaps(cv: float, source: random.Random) -> Iterator[float]:
@@ -94,11 +94,11 @@ def _gaps(cv: float, source: random.Random) -> Iterator[float]:
 
 
 def _block(cv: float, source: random.Random) -> list[float]:
-    """Gaps of exactly the mean 1 and the coefficient of variation asked for.
+    """A block of gaps with the mean 1 and, to a thousandth, the given coefficient of variation.
 
-    A thousand exponential gaps miss their rate by 3 % as often as not, and the rate is what a measurement is quoted
-    by. A power near 1 brings the coefficient of variation where it was asked to be, a factor the mean. Within a block
-    arrivals bunch as the process has it.
+    The rate of a thousand exponential gaps is typically off by 3 %, but a measurement is quoted by its rate. Raising
+    the gaps to a power near 1 corrects their coefficient of variation, and a factor corrects their mean. Within a
+    block, arrivals bunch as those of the process do.
     """
     shape = cv**-2
     gaps = [source.gammavariate(shape, 1.0) for _ in range(_BLOCK)]
@@ -123,17 +123,20 @@ def _cv(gaps: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One request of a trace; whose it is is drawn by the shares if the trace does not say."""
+    """One request of a trace; without a user, its kind is drawn by the shares."""
 
     seconds: float
     user: str | None
 
 
 def read_trace(path: Path, users: Sequence[str]) -> list[Recorded]:
-    """A CSV file with a header: ``seconds`` after the beginning, ascending, and if it likes ``user``, one of ``users``.
+    """Reads a trace: a CSV file with the columns ``seconds`` (after the beginning, ascending) and ``user``.
+
+    Args:
+        users: the values that the column ``user`` may have; the column is optional, and so are its values.
 
     Raises:
-        ValueError: it cannot be read, or is not such a file; the text says where.
+        ValueError: the file cannot be read or is not a trace; the text says where.
     """
     try:
         with path.open(newline="") as file:
@@ -144,7 +147,7 @@ def read_trace(path: Path, users: Sequence[str]) -> list[Recorded]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not trace:
-        raise ValueError(f"{path}: no requests in it")
+        raise ValueError(f"{path}: there are no requests in it")
     for number, (earlier, later) in enumerate(pairwise(trace), start=2):
         if later.seconds < earlier.seconds:
             raise ValueError(f"{path}: request {number} is before the one above it; seconds must ascend")
@@ -155,7 +158,7 @@ def _recorded(row: dict[str, str], where: str, users: Sequence[str]) -> Recorded
     try:
         seconds = float(row["seconds"])
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: seconds is no number: {row['seconds']!r}") from None
+        raise ValueError(f"{where}: seconds is not a number: {row['seconds']!r}") from None
     if not (math.isfinite(seconds) and seconds >= 0):
         raise ValueError(f"{where}: seconds must be a number of at least 0, not {row['seconds']!r}")
     user = row.get("user") or None

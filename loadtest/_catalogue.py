@@ -1,4 +1,4 @@
-"""What the service at ``--host`` can serve, and which of it a run asks for."""
+"""Which models the service at ``--host`` can serve, and which of them a run asks for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from urllib.request import ProxyHandler, build_opener
 
 _ANSWER_WITHIN_S = 30
 _FIRST = "googlenet"
-#: As the service itself takes them where a model has several.
+#: The label sets in the order in which the service picks a checkpoint of a model that has several.
 _LABELS = ("imagenet1k", "cifar10", "mnist")
 
 
 class NothingToTestError(ValueError):
-    """There is nothing at the host that can be load tested; the text says what to do."""
+    """The host has nothing to test; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +26,25 @@ class Choice:
 
     model: str
     labels: str | None
-    """That BudgetUsers ask for."""
+    """The label set that BudgetUsers ask for."""
     pictures: str
-    """That the model is for."""
+    """The kind of pictures that the model is for: photographs or digits."""
 
 
 def find_choice(host: str, model: str | None, labels: str | None) -> Choice:
-    """Asks the service for its models.
+    """Asks the service for its models and chooses what a run asks for.
 
     Raises:
-        NothingToTestError: as its text says.
+        NothingToTestError: no service answers, or it has nothing that was asked for.
     """
     return choose(_models(host), host, model, labels)
 
 
 def choose(rows: list[dict[str, Any]], host: str, model: str | None, labels: str | None) -> Choice:
-    """What to ask for, of the rows of ``GET /models``.
+    """Chooses what a run asks for from the rows of ``GET /models``.
 
     Raises:
-        NothingToTestError: nothing is loadable, or what was named is not there or not loadable.
+        NothingToTestError: no model has weights, or the named model or label set does not exist or has none.
     """
     loadable = [row for row in rows if row["state"] != "weights missing"]
     if not loadable:
@@ -89,7 +89,7 @@ def _models(host: str) -> list[dict[str, Any]]:
     if not _is_url(host):
         raise NothingToTestError(f"--host {host}: not a URL like http://localhost:8000")
     try:
-        # A proxy would be tested with it, and Locust's users ask none.
+        # Without proxies, since Locust's users use none either.
         with build_opener(ProxyHandler({})).open(f"{host.rstrip('/')}/models", timeout=_ANSWER_WITHIN_S) as response:
             rows = json.loads(response.read())["models"]
         if not all(row.keys() >= {"name", "variant", "labels", "state"} for row in rows):

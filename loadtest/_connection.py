@@ -1,7 +1,7 @@
-"""One kept-alive connection of a user: geventhttpclient's sockets and parser, without its client.
+"""A user's connection, kept alive between requests: geventhttpclient's sockets and parser without its client.
 
-The client merges and checks every header twice a request and copies the body, which was a fifth of what a request
-takes the load generator; here the head is written straight out.
+The client merges and checks the headers twice for each request and copies the body, which was a fifth of the load
+generator's time. Here the head is written directly.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from urllib.parse import urlsplit
 from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketPoolResponse
 
-#: What :meth:`Connection.post` raises where there was no response.
+#: What :meth:`Connection.post` raises if there was no response.
 FAILURES = (OSError, HTTPParseError)
 _BLOCK = 65536
 
 
 class _Sockets(ConnectionPool):
-    """Sockets that do not hold back the last bytes of a body until the first are acknowledged."""
+    """Sockets that send the last bytes of a body at once, without waiting for an acknowledgement of the first."""
 
     def after_connect(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class _TlsSockets(_Sockets, SSLConnectionPool):
-    """The same, encrypted."""
+    """The same sockets with TLS."""
 
 
 class Connection:
-    """Opened by the first request, and anew after one that broke it.
+    """A connection that is opened by the first request, and again by the next one after it broke.
 
     Args:
-        host: URL of the service.
-        authorization: value of the header, or None.
-        timeout_s: for connecting, and between bytes of a response.
+        host: the URL of the service.
+        authorization: the value of the header ``Authorization``, or None.
+        timeout_s: the limit for connecting and for each wait between bytes of a response.
     """
 
     def __init__(self, host: str, authorization: str | None, timeout_s: float) -> None:
@@ -51,7 +51,7 @@ class Connection:
         """Sends a request and returns the response's status and body.
 
         Raises:
-            OSError, HTTPParseError: there was no response, or none that is HTTP.
+            OSError, HTTPParseError: there was no response, or it was not HTTP.
         """
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._head}{lines}Content-Length: {len(body)}\r\n\r\n"
@@ -66,7 +66,7 @@ class Connection:
 
 
 def reason(error: Exception) -> str:
-    """Why there was no response, as failures are counted: no addresses, no numbers that change."""
+    """Why there was no response, without addresses and numbers, so that equal failures are counted together."""
     match error:
         case ConnectionRefusedError():
             return "connection refused"

@@ -1,20 +1,20 @@
-"""Whether the load generator itself is what limits a run: its share of one core, which is all that one process has."""
+"""Whether the load generator itself limits a run: its share of one core, the most that one process can use."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Any
 
-#: Above this share of a core requests wait for the generator.
+#: Above this share of a core, requests wait for the generator.
 LIMIT = 0.9
-#: Seconds from one sample to the next.
+#: Seconds between two samples.
 EVERY_S = 0.5
-#: Samples in a window of three seconds.
+#: Samples in a window: seven span three seconds.
 WINDOW = 7
 
 
 class CpuShare:
-    """The share of a core that a process took, from samples of its CPU time."""
+    """The share of a core that a process used, from samples of its CPU time."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, float]] = deque(maxlen=WINDOW)
@@ -22,7 +22,7 @@ class CpuShare:
         self.bottleneck = False
 
     def sample(self, wall_s: float, cpu_s: float) -> bool:
-        """Takes a sample of both clocks; True if it is the first after which the generator limits the run."""
+        """Adds a sample of both clocks; returns True the first time that a window is over the limit."""
         if self._first is None:
             self._first = (wall_s, cpu_s)
         self._samples.append((wall_s, cpu_s))
@@ -31,7 +31,7 @@ class CpuShare:
         return newly
 
     def results(self) -> dict[str, Any]:
-        """The share in the whole run, and whether it was over the limit then or in a window."""
+        """The share in the whole run, and whether that or a window was over the limit."""
         if self._first is None or self._samples[-1] == self._first:
             return {"cpu_share": None, "bottleneck": False}
         share = _share(self._first, self._samples[-1])

@@ -1,4 +1,4 @@
-"""What happens at Locust's events: the service is asked, arrivals begin and end, results are kept."""
+"""What happens at Locust's events: the service is asked for its models, arrivals start and end, results are written."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from loadtest._users import USER_CLASSES, TopFiveUser
 
 _log = logging.getLogger(__name__)
 _BAD_INPUT = 2
-#: Locust looks up who stopped it before it says so; nothing is sent in that time, so that arrivals end before it.
+#: Locust takes a moment to announce its stop, and sends nothing in that time: arrivals end so much earlier.
 _STOPPING_S = 0.1
 
 
 class Session:
-    """One Locust process: a run from the command line, or one after the other from the web page."""
+    """One Locust process: a single run from the command line, or several from the web page."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -41,10 +41,10 @@ class Session:
         self._at_once = bool(options.headless or options.autostart)
 
     def listen(self) -> None:
-        """Hears Locust's events; without a web page the service is asked before anything starts.
+        """Subscribes to Locust's events; without a web page, asks the service for its models at once.
 
         Raises:
-            SystemExit: it cannot be tested.
+            SystemExit: the service cannot be tested.
         """
         here: Any = self._environment.events
         here.test_start.add_listener(self._on_test_start)
@@ -61,7 +61,7 @@ class Session:
                 sys.exit(_BAD_INPUT)
             except KeyboardInterrupt:
                 sys.exit(128 + signal.SIGINT)
-        # Python's own handler interrupts whichever user is at work, with a stack trace.
+        # Python's own handler would interrupt whichever user is running, with a stack trace.
         gevent.signal_handler(signal.SIGINT, self._on_interrupt)
 
     @property
@@ -72,10 +72,10 @@ class Session:
         environment = self._environment
         options = read_options(self._options)
         run = prepare(options, environment.host, [user.__name__ for user in environment.user_classes])
-        # Drawing pictures takes a while, which would be taken off --run-time.
+        # Drawing pictures takes a while that gevent's clock has not seen, which would shorten --run-time.
         gevent.get_hub().loop.update_now()
         if options.open_loop:
-            # A pool that grows by one user a second is not one; Locust warns of more than 100.
+            # The pool must be complete at the beginning; Locust warns of spawn rates above 100.
             self._options.spawn_rate = self._options.spawn_rate or min(100, self._options.num_users or 1)
         else:
             for kind, user_class in USER_CLASSES.items():
@@ -88,7 +88,7 @@ class Session:
         try:
             run = self._run or self._prepare()
         except ValueError as error:
-            # Ends Locust's greenlet before a user is there; StopTest would do so with a stack trace.
+            # Ends Locust's greenlet before users are spawned; StopTest would do so with a stack trace.
             _log.error("%s", error)
             raise gevent.GreenletExit from None
         self._run, self._results, self._cpu = run, None, CpuShare()
@@ -114,13 +114,13 @@ class Session:
             gevent.sleep(EVERY_S)
 
     def _end(self) -> None:
-        """The arrivals are over: so is the run."""
+        """Ends the run when the arrivals have ended."""
         runner = self._environment.runner
         assert runner is not None
         gevent.spawn(runner.quit if self._options.headless else runner.stop)
 
     def _on_interrupt(self) -> None:
-        """Ctrl-C ends the run as its time does; a second one does not wait for answers either."""
+        """Ends the run at Ctrl-C as at the end of its time; a second Ctrl-C does not wait for answers."""
         runner = self._environment.runner
         assert runner is not None
         if self._interrupted:
@@ -129,7 +129,7 @@ class Session:
         self._interrupted = True
         self._close()
         if self._run is not None:
-            _log.info("interrupted: waiting for answers; Ctrl-C again to leave them")
+            _log.info("interrupted: waiting for answers; press Ctrl-C again not to wait")
         gevent.spawn(self._quit)
 
     def _quit(self) -> None:
@@ -142,7 +142,7 @@ class Session:
         self._close()
 
     def _close(self) -> None:
-        """Nothing more is sent; what is under way is waited for by Locust."""
+        """Ends sending; Locust waits for requests in flight."""
         if self._watch is not None:
             self._watch.kill()
             self._watch = None
@@ -167,7 +167,7 @@ class Session:
             print(table(self._results))  # noqa: T201 - a command's output
 
     def _on_quitting(self, **_: object) -> None:
-        """Who quits while the run goes on was told to by a signal."""
+        """Marks a run that has not ended as interrupted: only a signal makes Locust quit during a run."""
         if self._run is not None:
             self._interrupted = True
             self._close()
@@ -178,7 +178,7 @@ class Session:
 
 
 def listen() -> None:
-    """Called as Locust reads the locustfile."""
+    """Subscribes to the events of Locust's start; called while Locust reads the locustfile."""
     here: Any = events
     here.init_command_line_parser.add_listener(lambda parser, **_: add_options(parser))
     here.init.add_listener(lambda environment, **_: Session(environment).listen())

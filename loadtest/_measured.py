@@ -1,7 +1,7 @@
-"""What a run measured: counts and times as they come, summaries of them at the end.
+"""What a run measured: counts and times are collected during the run and summarised at its end.
 
-Every request that was sent ends as answered, refused, failed or unanswered. *Answered* is 200, and for junk the problem
-that it should get. A bulk request counts once, its pictures and refusals one by one.
+Every request that was sent ends as answered, refused, failed or unanswered. *Answered* means 200, and for junk the
+problem that it should get. A bulk request counts once, but its pictures and refusals one by one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def _times() -> array[float]:
 
 
 def percentile(ascending: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent do not exceed: one that was really seen."""
+    """The smallest of the values that is not exceeded by so many percent of them."""
     return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
 
 
 def summary(values: Sequence[float]) -> dict[str, float | None]:
-    """Count, mean, percentiles and the largest, in the values' unit; null where there are no values."""
+    """The count, mean, percentiles and maximum of values, in their unit; None if there are no values."""
     ascending = sorted(values)
     known = bool(ascending)
     return {
@@ -72,7 +72,7 @@ class BudgetTally:
 
 @dataclass(slots=True)
 class ModelTally:
-    """The pictures that one model answered; times are those of requests with one picture."""
+    """The pictures that one model answered; the times are of requests with one picture."""
 
     batch_sizes: int = 0
     pictures: int = 0
@@ -84,7 +84,7 @@ class ModelTally:
 
 
 class Measured:
-    """Counts of the requests that lie in the window; whoever counts says what lies in it."""
+    """The counts of a run; its caller passes only requests that lie in the window."""
 
     def __init__(self) -> None:
         self.unsent = 0
@@ -99,7 +99,7 @@ class Measured:
         self.budgets: dict[Budget, BudgetTally] = {}
 
     def sent(self, request: Request, lag_ms: float | None) -> None:
-        """A request is on its way; in an open loop so much later than intended."""
+        """Counts a request that is being sent; ``lag_ms`` is how late an open loop sends it."""
         self.users[request.user].sent += 1
         if request.budget is not None:
             self._budget(request.budget).sent += 1
@@ -107,7 +107,7 @@ class Measured:
             self.lag_ms.append(lag_ms)
 
     def ended(self, request: Request, outcome: Outcome, latency_ms: float) -> None:
-        """What became of it, and when."""
+        """Counts what became of a request, and how long that took."""
         user = self.users[request.user]
         user.verdicts[outcome.verdict] += 1
         if outcome.status:
@@ -150,7 +150,7 @@ class Measured:
         return sum(user.verdicts[verdict] for user in self.users.values())
 
     def results(self, window_s: float) -> dict[str, Any]:
-        """The part of the results file that was counted here."""
+        """The part of the results file that is counted here."""
         sent = sum(user.sent for user in self.users.values())
         ended = sum(user.verdicts.total() for user in self.users.values())
         return {

@@ -1,4 +1,4 @@
-"""TopFive's options of Locust, each also an environment variable ``TOPFIVE_LOADTEST_<NAME>``."""
+"""The options that TopFive adds to Locust's, each also an environment variable ``TOPFIVE_LOADTEST_<NAME>``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from loadtest._requests import USERS, Kind
 from loadtest._values import SHARES, number, one_of, read_seed, read_shares
 
 Arrivals = Literal["closed", "poisson", "gamma", "trace"]
-#: Seconds that requests in flight are waited for at the end; Locust's own default gives up on them at once.
+#: How long Locust waits at the end for requests in flight, in seconds; its own default is not to wait.
 _STOP_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of a run, read and found to go together."""
+    """The options of a run, read and checked against each other."""
 
     model: str | None
     labels: str | None
@@ -44,40 +44,48 @@ class Options:
 
     @property
     def profile(self) -> RateProfile:
-        """Of an open loop that replays no trace."""
+        """The rate profile of an open loop that does not replay a trace."""
         assert self.rate is not None
         return rate_profile(self.rate_profile, self.rate, self.rate_to or self.rate, self.rate_from_s, self.rate_for_s)
 
 
 _READ: dict[str, tuple[str | None, Callable[[str], Any], str]] = {
-    "model": (None, str, "network that all but BudgetUsers ask for; googlenet if the service has it, else its first"),
+    "model": (None, str, "network that all but BudgetUsers ask for; by default googlenet, or else the service's first"),
     "labels": (None, str, "label set that BudgetUsers ask for; by default the service's own choice"),
     "pictures": (None, str, "photographs, digits, or a folder of picture files; by default what the model is for"),
     "shares": (
         SHARES,
         read_shares,
-        "how many users (closed) or requests (open loop) are of which kind; 0 removes",
+        "how many users (closed loop) or requests (open loop) are of which kind; 0 removes a kind",
     ),
     "arrivals": (
         "closed",
         one_of(get_args(Arrivals)),
-        "closed: each user sends when it has its answer. Open loop: poisson, gamma (--cv) and trace (--trace) send "
-        "when it is time, and -u users are the connections to send with",
+        "closed: each user sends its next request when it has its answer. Open loop: poisson, gamma (--cv) and trace "
+        "(--trace) send each request when it is due, over as many connections as there are users (-u)",
     ),
     "rate": (None, number(0, above=True), "requests a second of all users together, for poisson and gamma"),
-    "cv": (None, number(0, above=True), "coefficient of variation of gamma's gaps: above 1 bursts, below 1 more even"),
-    "trace": (None, Path, "CSV file with a column seconds, ascending, and optionally user; the run ends with it"),
+    "cv": (
+        None,
+        number(0, above=True),
+        "coefficient of variation of the gaps with gamma: above 1 bursts, below 1 more even arrivals",
+    ),
+    "trace": (None, Path, "CSV file with a column seconds, ascending, and optionally user; the run ends when it ends"),
     "rate-profile": (
         "constant",
         one_of(SHAPES),
         "how the rate changes: constant, step to --rate-to, spike to it and back, or ramp",
     ),
-    "rate-to": (None, number(0, above=True), "requests a second after the step, in the spike, at the ramp's top"),
+    "rate-to": (None, number(0, above=True), "requests a second after the step, in the spike or after the ramp"),
     "rate-from-s": ("10", number(0), "seconds after the beginning at which the step, spike or ramp begins"),
     "rate-for-s": ("10", number(0, above=True), "seconds that the spike or the ramp lasts"),
-    "seed": ("8", read_seed, "of pictures, budgets and arrivals; the same seed, the same requests at the same times"),
+    "seed": (
+        "8",
+        read_seed,
+        "seed of pictures, budgets and arrivals: the same seed gives the same requests at the same times",
+    ),
     "warm-up": ("0", number(0), "seconds at the beginning that are not measured"),
-    "results": (None, Path, "JSON file for what was measured"),
+    "results": (None, Path, "JSON file that the results are written to"),
 }
 
 
@@ -85,7 +93,7 @@ _IN = " " * 8
 
 
 class _Help(argparse.Action):
-    """Locust prints its own --help before it has read any locustfile."""
+    """Prints TopFive's options: Locust prints its own --help before it reads any locustfile."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_arguments: object) -> NoReturn:
         lines = []
@@ -110,7 +118,7 @@ def add_options(parser: Any) -> None:
     read_all = parser.parse_args
 
     def parse_args(*arguments: Any, **named: Any) -> Any:
-        """Options that do not go together end the command as a bad one does: before anything has started."""
+        """Parses the options and ends the command if some of them do not go together, before anything starts."""
         parsed = read_all(*arguments, **named)
         try:
             read_options(parsed)
@@ -123,7 +131,7 @@ def add_options(parser: Any) -> None:
 
 
 def _checked(read: Callable[[str], Any]) -> Callable[[str], str]:
-    """Checks a value and leaves it text, as the form of Locust's web page does, so that it is read in one way."""
+    """Checks a value but keeps its text, since Locust's web page puts texts into the options too."""
 
     def check(text: str) -> str:
         read(text)
@@ -133,10 +141,10 @@ def _checked(read: Callable[[str], Any]) -> Callable[[str], str]:
 
 
 def read_options(parsed: Any) -> Options:
-    """The options of Locust's namespace.
+    """Reads the options from Locust's namespace.
 
     Raises:
-        ValueError: some are bad, or do not go together.
+        ValueError: an option has a bad value, or some do not go together.
     """
     values: dict[str, Any] = {}
     for name, (default, read, _) in _READ.items():
@@ -168,9 +176,9 @@ def _refuse_contradictions(options: Options) -> None:
             raise ValueError(text)
         if not wanted and value is not None:
             beside = f"--arrivals {options.arrivals} --rate-profile {options.rate_profile}"
-            raise ValueError(f"{name} means nothing with {beside}")
+            raise ValueError(f"{name} has no effect with {beside}")
     if options.rate_profile != "constant" and not drawn:
-        raise ValueError(f"--rate-profile {options.rate_profile} means nothing with --arrivals {options.arrivals}")
+        raise ValueError(f"--rate-profile {options.rate_profile} has no effect with --arrivals {options.arrivals}")
     if options.results is not None and not options.results.absolute().parent.is_dir():
         raise ValueError(f"--results {options.results}: there is no folder {options.results.absolute().parent}")
 
@@ -178,14 +186,14 @@ def _refuse_contradictions(options: Options) -> None:
 def _refuse_processes(parsed: Any) -> None:
     for name in ("processes", "master", "worker"):
         if getattr(parsed, name, None):
-            raise ValueError(f"--{name}: one process holds the arrivals and the results; start it without --{name}")
+            raise ValueError(f"--{name}: one process must hold all arrivals and results; start Locust without --{name}")
 
 
 def users_of(shares: dict[Kind, int], names: Sequence[str]) -> dict[Kind, int]:
-    """The shares of the users that Locust was told to start.
+    """The shares of those users that Locust was told to start.
 
     Raises:
-        ValueError: the shares leave none of them.
+        ValueError: none of them has a share.
     """
     left = {kind: share for kind, share in shares.items() if share and USERS[kind] in names}
     if not left:

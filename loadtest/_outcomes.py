@@ -1,4 +1,4 @@
-"""What became of a request: answered, refused or failed, read from the response."""
+"""What became of a request: answered, refused or failed, as its response says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loadtest._requests import Request
 
 Verdict = Literal["answered", "refused", "failed"]
 
-#: A service may say so, and a load test is there to make it: no failures.
+#: Refusals are not failures: a service under load may refuse, and a load test wants to see when it does.
 OVERLOADED = (429, "/problems/overloaded")
 NO_MODEL_FITS = (422, "/problems/no-model-fits")
 
@@ -31,16 +31,16 @@ class Outcome:
 
     verdict: Verdict
     status: int = 0
-    """Of the response; 0 if there was none."""
+    """The response's status; 0 if there was no response."""
     pictures: list[Picture] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
-    """The problems with which pictures were refused."""
+    """The problem type of each refused picture."""
     failure: str = ""
-    """Why it failed, as failures are counted."""
+    """Why the request failed; equal texts are counted together."""
 
 
 def judge(request: Request, status: int, body: bytes) -> Outcome:
-    """Reads a response."""
+    """The outcome that a response stands for."""
     if request.problem is not None:
         return _junk(request.problem, status, body)
     if status != 200:
@@ -51,7 +51,7 @@ def judge(request: Request, status: int, body: bytes) -> Outcome:
             return _bulk(document["results"])
         return Outcome("answered", 200, [_picture(document)])
     except (ValueError, KeyError, TypeError):
-        return Outcome("failed", 200, failure="200 with a body that is no answer")
+        return Outcome("failed", 200, failure="200 with an unexpected body")
 
 
 def unreachable(failure: str) -> Outcome:
@@ -72,7 +72,7 @@ def _not_answered(status: int, document: dict[str, Any]) -> Outcome:
 
 
 def _bulk(entries: list[dict[str, Any]]) -> Outcome:
-    """One failed picture fails the request; it is refused if all of its pictures were."""
+    """The outcome of a bulk request: failed if one of its pictures failed, refused if all of them were refused."""
     outcome = Outcome("refused", 200)
     for entry in entries:
         if entry["status"] == 200:
@@ -100,7 +100,7 @@ def _junk(expected: tuple[int, str], status: int, body: bytes) -> Outcome:
 
 
 def _document(body: bytes) -> dict[str, Any]:
-    """The problem document; none if the body is something else, as a proxy's may be."""
+    """The problem document of a body; empty if the body is something else, such as a proxy's page."""
     try:
         document = json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is sent: photographs and digits drawn from a seed, or the files of a folder."""
+"""The pictures that are sent: photographs and digits drawn from a seed, or the files of a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-#: So many different pictures take turns.
+#: The number of different pictures that are drawn and sent in turn.
 COUNT = 16
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 _PHOTOGRAPH = (500, 375)
@@ -24,7 +24,7 @@ def pictures(kind: str, seed: int) -> list[bytes]:
         kind: ``photographs`` (JPEGs of 500x375), ``digits`` (PNGs of 28x28), or a folder of picture files.
 
     Raises:
-        ValueError: the folder has no pictures, cannot be read, or Pillow is not there to draw any.
+        ValueError: the folder has no pictures or cannot be read, or Pillow is not installed to draw them.
     """
     if kind not in ("photographs", "digits"):
         return _from_folder(Path(kind))
@@ -33,11 +33,11 @@ def pictures(kind: str, seed: int) -> list[bytes]:
     try:
         return [draw(source) for _ in range(COUNT)]
     except ImportError:
-        raise ValueError(f"--pictures {kind} are drawn with Pillow: pip install pillow, or name a folder") from None
+        raise ValueError(f"--pictures {kind} needs Pillow to draw them: pip install pillow, or name a folder") from None
 
 
 def photograph(source: random.Random) -> bytes:
-    """A JPEG with the size of a photograph's file: soft shapes, and the grain that fills a JPEG."""
+    """A JPEG as large as a photograph's file: soft shapes with grain, since grain makes JPEG files large."""
     from PIL import Image, ImageDraw, ImageFilter
 
     width, height = _PHOTOGRAPH
@@ -52,7 +52,7 @@ def photograph(source: random.Random) -> bytes:
 
 
 def digit(source: random.Random) -> bytes:
-    """A grey PNG the size of MNIST's, with strokes of light on black."""
+    """A grey PNG of MNIST's size with light strokes on black."""
     from PIL import Image, ImageDraw
 
     side = 4 * _DIGIT
@@ -73,7 +73,7 @@ def _from_folder(folder: Path) -> list[bytes]:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
         found = [path.read_bytes() for path in files]
     except OSError as error:
-        raise ValueError(f"--pictures {folder}: {error.strerror}; photographs, digits or a folder") from None
+        raise ValueError(f"--pictures {folder}: {error.strerror}; give photographs, digits or a folder") from None
     if not found:
-        raise ValueError(f"--pictures {folder}: no picture files in it ({', '.join(sorted(_SUFFIXES))})")
+        raise ValueError(f"--pictures {folder}: there are no picture files in it ({', '.join(sorted(_SUFFIXES))})")
     return found

@@ -1,31 +1,49 @@
-"""The open loop: one greenlet says when a request is due, the users of a pool send it.
+"""The open loop: one greenlet hands each request that is due to a free user of a pool, which sends it.
 
-Nobody who waits for an answer keeps others from being sent: if all users wait, what is due queues, and its latency
-counts from when it was due.
+A user that waits for an answer does not delay other requests. If all users wait, requests that are due wait in a
+queue, and their latency counts from when they were due.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from time import perf_counter
+from typing import Protocol
 
 import gevent
 from gevent.queue import SimpleQueue
-from locust.exception import StopUser
 
 from loadtest._requests import Request
-from loadtest._run import Run
 
 _LOOK_EVERY_S = 0.05
 
 
+class Run(Protocol):
+    """What the pool needs to know of a run, and tells it."""
+
+    @property
+    def began(self) -> float: ...
+
+    @property
+    def window_to(self) -> float: ...
+
+    @property
+    def in_flight(self) -> int: ...
+
+    def begin(self) -> None: ...
+
+    def end(self, at: float) -> None: ...
+
+    def unsent(self, due: float) -> None: ...
+
+
 class Pool:
-    """Hands requests to whichever user is free.
+    """Hands requests to users that are free.
 
     Args:
-        due: seconds after the beginning, ascending, and what is to be sent then.
-        until: by ``perf_counter``; what is due later is not sent.
-        at_end: called when all of it has been sent and answered before that.
+        due: the requests and the seconds after the beginning at which they are due, ascending.
+        until: the end of the run by ``perf_counter``; requests that are due later are not sent.
+        at_end: called when all requests have been sent and answered before that end.
     """
 
     def __init__(
@@ -46,18 +64,15 @@ class Pool:
         return self._feeder is not None
 
     def open(self) -> None:
-        """Begins with the arrivals."""
+        """Starts the arrivals."""
         self._run.begin()
         self._feeder = gevent.spawn(self._feed)
 
     def work(self, send: Callable[[Request, float], object]) -> None:
-        """What a user does: sends what it is handed, until the pool is closed.
+        """Sends one request after the other for a user, until the pool is closed.
 
         Args:
-            send: sends a request that was due at a time.
-
-        Raises:
-            StopUser: the pool is closed.
+            send: sends a request, given the time at which it was due.
         """
         while not self._closed:
             self._waiting += 1
@@ -68,10 +83,9 @@ class Pool:
             if handed is not None:
                 due, request = handed
                 send(request, due)
-        raise StopUser
 
     def close(self) -> None:
-        """Ends the arrivals and the waiting; what is due and not sent never will be."""
+        """Ends the arrivals and releases waiting users; requests that are due but not sent count as unsent."""
         if self._closed:
             return
         self._closed = True
@@ -88,7 +102,7 @@ class Pool:
         gevent.sleep(0)
 
     def _count_overdue(self) -> None:
-        """What a feeder that was late had not come to."""
+        """Counts requests that were due but that the feeder, being late, had not handed out."""
         if self._feeder is None:
             return
         while self._next is not None and self._next[0] <= self._run.window_to:

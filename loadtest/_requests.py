@@ -1,4 +1,4 @@
-"""The requests of the four kinds of users, built once before the run."""
+"""The requests of the four kinds of users, all of them built before the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 Kind = Literal["classify", "budget", "bulk", "junk"]
 KINDS: tuple[Kind, ...] = ("classify", "budget", "bulk", "junk")
-#: The name of each kind's Locust user.
+#: The class name of each kind's Locust user.
 USERS: dict[Kind, str] = {
     "classify": "ClassifyUser",
     "budget": "BudgetUser",
@@ -26,13 +26,13 @@ _BOUNDARY = "topfive-load-test"
 
 
 class Budget(NamedTuple):
-    """A class of callers, by what they allow."""
+    """A class of callers by the budget that they allow."""
 
     query: str
     latency_ms: float
 
 
-#: Interactive, batch-like, frugal and demanding callers; each is as frequent as the others.
+#: Interactive, batch-like, frugal and demanding callers, all equally frequent.
 BUDGETS = (
     Budget("latency_ms=150", 150),
     Budget("latency_ms=250&memory_mb=250", 250),
@@ -45,17 +45,17 @@ BUDGETS = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One ``POST /classify``, ready to be sent."""
+    """A ``POST /classify`` that is ready to be sent."""
 
     kind: Kind
     name: str
-    """Of its Locust entry."""
+    """The name of its entry in Locust's tables."""
     path: str
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
     budget: Budget | None = None
     problem: tuple[int, str] | None = None
-    """The status and the problem that junk is to be answered with."""
+    """The status and the problem type that must be the answer to junk."""
 
     @property
     def user(self) -> str:
@@ -63,11 +63,11 @@ class Request:
 
 
 def requests_of(kind: Kind, pictures: list[bytes], model: str, labels: str | None, seed: int) -> Iterator[Request]:
-    """The endless requests of a kind of users; they share it.
+    """The endless requests of one kind of users, who share this iterator.
 
     Args:
-        model: that all but BudgetUsers name.
-        labels: the label set that BudgetUsers ask for, or None for the service's own choice.
+        model: the model that all but BudgetUsers name.
+        labels: the label set that BudgetUsers ask for, or None for the service's choice.
     """
     path = f"/classify?{urlencode({'model': model})}"
     match kind:
@@ -96,7 +96,7 @@ def _budgets(pictures: list[bytes], labels: str | None, seed: int) -> Iterator[R
     }
     source = random.Random(seed)  # noqa: S311 - not for secrets
     while True:
-        # Shuffled, not drawn: each class is as frequent as the others in a short run, too.
+        # Shuffled rather than drawn, so that all classes are equally frequent in a short run too.
         for budget in source.sample(BUDGETS, len(BUDGETS)):
             yield next(requests[budget])
 

@@ -1,4 +1,4 @@
-"""One run: what it asks for, when it is measured, and what was measured."""
+"""One run: the requests that it sends, the window in which they are measured, and the results."""
 
 from __future__ import annotations
 
@@ -36,16 +36,19 @@ class Run:
     measured: Measured = field(default_factory=Measured)
     in_flight: int = 0
     began: float = math.inf
-    """By ``perf_counter``, as the others are: when requests begin to be sent."""
+    """When the first request may be sent, by ``perf_counter`` as the other times."""
     window_from: float = math.inf
+    """Requests that are due earlier belong to the warm-up and are not measured."""
     window_to: float = math.inf
+    """No request is sent later."""
 
     def begin(self) -> None:
+        """Starts the run and its warm-up."""
         self.began = perf_counter()
         self.window_from = self.began + self.options.warm_up
 
     def end(self, at: float) -> None:
-        """No request is sent after this time."""
+        """Sets the time after which no request is sent, unless an earlier one is set."""
         self.window_to = min(self.window_to, at)
 
     @property
@@ -57,26 +60,28 @@ class Run:
         return max(0.0, self.window_to - self.window_from) if self.ended_sending else 0.0
 
     def sent(self, request: Request, due: float, lag_s: float | None) -> None:
+        """Counts a request that is being sent, ``lag_s`` seconds late in an open loop."""
         self.in_flight += 1
         if due >= self.window_from:
             self.measured.sent(request, None if lag_s is None else lag_s * 1000)
 
     def ended(self, request: Request, due: float, outcome: Outcome, latency_ms: float) -> None:
+        """Counts what became of a request."""
         self.in_flight -= 1
         if due >= self.window_from:
             self.measured.ended(request, outcome, latency_ms)
 
     def unsent(self, due: float) -> None:
-        """A request that was due, and nobody was free to send it before the end."""
+        """Counts a request that was due but that no user was free to send before the end."""
         if due >= self.window_from:
             self.measured.unsent += 1
 
     def results(self, asked: dict[str, Any], generator: dict[str, Any], *, partial: bool) -> dict[str, Any]:
-        """The results file's content.
+        """The content of the results file.
 
         Args:
-            asked: the part that Locust's own options say.
-            generator: what the run took of this machine.
+            asked: what was asked for with Locust's own options.
+            generator: what the run took of the generator's machine.
         """
         options = self.options
         return {
@@ -101,10 +106,10 @@ class Run:
 
 
 def prepare(options: Options, host: str | None, user_names: list[str]) -> Run:
-    """Asks the service what it can serve and builds the requests.
+    """Asks the service which models it can serve, and builds the requests.
 
     Raises:
-        ValueError: there is nothing to test, or nothing to test it with; the text says what to do.
+        ValueError: there is no service, model, picture or trace to test with; the text says what to do.
     """
     if not host:
         raise ValueError("no host to test: --host http://localhost:8000")
@@ -117,7 +122,7 @@ def prepare(options: Options, host: str | None, user_names: list[str]) -> Run:
 
 
 def due_requests(run: Run) -> Iterator[tuple[float, Request]]:
-    """The seconds after the beginning at which an open loop sends what."""
+    """The requests of an open loop with the seconds after the beginning at which they are due."""
     options, kinds, weights = run.options, list(run.shares), list(run.shares.values())
     source = random.Random(options.seed)  # noqa: S311 - not for secrets
     if options.arrivals == "trace":
@@ -130,7 +135,7 @@ def due_requests(run: Run) -> Iterator[tuple[float, Request]]:
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Writes the results file under a temporary name and renames it."""
+    """Writes the results file under a temporary name and renames it, so that no reader sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(results, indent=2) + "\n")
     temporary.replace(path)

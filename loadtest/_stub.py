@@ -1,5 +1,7 @@
-"""A server that answers as TopFive does, always the same and at once, or as badly as it is told: what the load
-generator is tested and measured against. ``python -m loadtest._stub --port 8000``."""
+"""A stub of the service that the load generator is tested and measured with: ``python -m loadtest._stub --port 8000``.
+
+It gives TopFive's answers, always the same ones and at once, unless its options ask for delays or errors.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,15 @@ _REASONS = {200: "OK"}
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How it answers ``/classify``."""
+    """How the stub answers ``/classify``."""
 
     delay_s: float = 0.0
     stall_at_s: float | None = None
-    """Seconds after the first request at which it answers nothing for a while."""
+    """Seconds from the first request until the stub stops answering for a while."""
     stall_s: float = 1.0
     status: int = 200
     every: int = 1
-    """So many requests, one is answered with the status; the others with 200."""
+    """One in so many requests is answered with the status, the others with 200."""
     labels: str = "imagenet1k"
     state: str = "ready"
 
@@ -43,7 +45,7 @@ def _response(status: int, document: Any, headers: str = "") -> bytes:
 
 
 def _problem(status: int, problem: str) -> dict[str, Any]:
-    return {"type": problem, "title": "Said by the stub", "status": status, "detail": "as it was told to"}
+    return {"type": problem, "title": "An answer of the stub", "status": status, "detail": "as its options say"}
 
 
 def _answer(model: str) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def _answer(model: str) -> dict[str, Any]:
 
 
 class Stub(asyncio.Protocol):
-    """One connection."""
+    """One connection to the stub."""
 
     began: float | None = None
     connections = 0
@@ -103,7 +105,7 @@ class Stub(asyncio.Protocol):
             self._transport.write(answer)
 
     def _wait_s(self) -> float:
-        """The delay, and what is left of the stall."""
+        """The delay plus what is left of the stall."""
         now = time.monotonic()
         if Stub.began is None:
             Stub.began = now
@@ -139,7 +141,7 @@ def _length(head: bytes) -> int:
 
 
 def _junk(head: bytes, body: bytes) -> tuple[int, str] | None:
-    """The problem of a body that is no picture; its last bytes tell whether a JPEG or PNG is whole."""
+    """The problem of a body that is not a picture; the last bytes of a JPEG or PNG tell whether it is complete."""
     if b"application/json" in head:
         return 400, "/problems/bad-body"
     if not body:
@@ -160,16 +162,16 @@ async def _serve(port: int, behaviour: Behaviour) -> None:
 
 
 def main() -> None:
-    """Serves until it is told to stop."""
+    """Serves until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--delay-s", type=float, default=0.0, help="seconds before each answer")
-    parser.add_argument("--stall-at-s", type=float, help="seconds after the first request: nothing is answered then")
-    parser.add_argument("--stall-s", type=float, default=1.0, help="for so many seconds")
-    parser.add_argument("--status", type=int, default=200, help="answers with it")
-    parser.add_argument("--every", type=int, default=1, help="one in so many requests; the others get 200")
-    parser.add_argument("--labels", default="imagenet1k", help="label set of its one model")
-    parser.add_argument("--state", default="ready", help="of its one model: ready, loadable or 'weights missing'")
+    parser.add_argument("--stall-at-s", type=float, help="seconds from the first request until nothing is answered")
+    parser.add_argument("--stall-s", type=float, default=1.0, help="seconds for which nothing is answered")
+    parser.add_argument("--status", type=int, default=200, help="status of the answers")
+    parser.add_argument("--every", type=int, default=1, help="one in so many requests gets the status, the others 200")
+    parser.add_argument("--labels", default="imagenet1k", help="label set of the stub's one model")
+    parser.add_argument("--state", default="ready", help="state of its one model: ready, loadable or 'weights missing'")
     options = vars(parser.parse_args())
     asyncio.run(_serve(options.pop("port"), Behaviour(**options)))
 

@@ -1,4 +1,4 @@
-"""The results as a short table: Locust's own tables put requests, their phases and refusals side by side."""
+"""The results as a short table, since Locust's own tables list requests, their phases and refusals side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def table(results: dict[str, Any]) -> str:
-    """Lines for the console."""
+    """The results as lines for the console."""
     count = {verdict: sum(user[verdict] for user in results["by_user"].values()) for verdict in ("refused", "failed")}
     lines = [
         f"{results['host']}: {results['window_s']:.1f} s measured"
@@ -29,7 +29,7 @@ def table(results: dict[str, Any]) -> str:
     counted = {**results["refused"], **results["failures"]}
     lines += [f"  {number:>6} x {reason}" for reason, number in counted.items()]
     if results["generator"]["bottleneck"]:
-        lines.append("  the load generator was the bottleneck: these are its limits, not the service's")
+        lines.append("  the load generator was the bottleneck: these figures are its limits, not the service's")
     return "\n" + "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,8 @@
-"""The four kinds of users. In a closed loop each sends its own requests; in an open loop all are alike, and send what
-the pool hands them."""
+"""The four kinds of users.
+
+In a closed loop each user sends requests of its own kind. In an open loop all users are alike and send what the pool
+hands them.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,19 @@ if TYPE_CHECKING:
     from loadtest._pool import Pool
     from loadtest._run import Run
 
-#: A closed loop over a service that is down would be nothing but failed connections.
-_NOBODY_THERE_S = 0.5
+#: A pause after a request without a response: otherwise a service that is down would get connections without end.
+_NO_RESPONSE_S = 0.5
 
 
 class TopFiveUser(FastHttpUser):
-    """Sends requests over one connection that it keeps."""
+    """A user that sends requests over one connection and keeps it."""
 
     abstract = True
     kind: ClassVar[Kind]
     load: ClassVar[Run]
-    """The run that is going on."""
+    """The current run."""
     pool: ClassVar[Pool | None]
-    """Of an open loop."""
+    """The pool of an open loop; None in a closed one."""
 
     def on_start(self) -> None:
         assert self.host is not None
@@ -41,17 +44,18 @@ class TopFiveUser(FastHttpUser):
     def work(self) -> None:
         if self.pool is not None:
             self.pool.work(self.send)
+            raise StopUser
         if self.load.ended_sending:
-            # Locust ends whoever has just begun a request while it thought them between two.
+            # Locust would end a user that it believes to be between two requests, although it has just begun one.
             raise StopUser
         if not self.send(next(self.load.requests[self.kind])):
-            gevent.sleep(_NOBODY_THERE_S)
+            gevent.sleep(_NO_RESPONSE_S)
 
     def send(self, request: Request, due: float | None = None) -> bool:
         """Sends a request, records what became of it, and returns whether there was a response.
 
         Args:
-            due: by ``perf_counter``, when it should have been sent; None: now.
+            due: when it should have been sent, by ``perf_counter``; None for now.
         """
         began = perf_counter()
         lag_s = None if due is None else began - due
@@ -71,7 +75,7 @@ class TopFiveUser(FastHttpUser):
         return outcome.status > 0
 
     def _enter(self, request: Request, outcome: Outcome, latency_ms: float, length: int) -> None:
-        """Locust's entries. Those of phases and models stay out of Locust's sum: it adds up requests."""
+        """Adds a request to Locust's entries; those of phases and models stay out of Locust's sum over requests."""
         refused = outcome.verdict == "refused"
         self.environment.events.request.fire(
             request_type="REFUSED" if refused else "POST",
@@ -91,7 +95,7 @@ class TopFiveUser(FastHttpUser):
 
 
 class ClassifyUser(TopFiveUser):
-    """Sends one picture and names the model."""
+    """A user that sends one picture and names the model."""
 
     kind = "classify"
     weight = 4
@@ -99,7 +103,7 @@ class ClassifyUser(TopFiveUser):
 
 
 class BudgetUser(TopFiveUser):
-    """Sends one picture and a budget; the service picks the model."""
+    """A user that sends one picture and a budget; the service picks the model."""
 
     kind = "budget"
     weight = 2
@@ -107,7 +111,7 @@ class BudgetUser(TopFiveUser):
 
 
 class BulkUser(TopFiveUser):
-    """Sends eight pictures at once, then thinks."""
+    """A user that sends eight pictures at once and then pauses."""
 
     kind = "bulk"
     weight = 1
@@ -115,7 +119,7 @@ class BulkUser(TopFiveUser):
 
 
 class JunkUser(TopFiveUser):
-    """Sends what is no picture, now and then."""
+    """A user that now and then sends a body that is not a picture."""
 
     kind = "junk"
     weight = 1

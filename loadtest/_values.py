@@ -1,4 +1,4 @@
-"""How the values of options are read: each reader takes text, and says in one line what is wrong with it."""
+"""Readers of option values: each takes a text and says in one line what is wrong with it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ SHARES = "classify=4,budget=2,bulk=1,junk=1"
 
 
 def number(least: float, *, above: bool = False) -> Callable[[str], float]:
+    """A reader of finite numbers that are at least, or with ``above`` greater than, a bound."""
+
     def read(text: str) -> float:
         try:
             value = float(text)
@@ -26,6 +28,7 @@ def number(least: float, *, above: bool = False) -> Callable[[str], float]:
 
 
 def read_seed(text: str) -> int:
+    """Reads a whole number."""
     try:
         return int(text)
     except ValueError:
@@ -33,15 +36,18 @@ def read_seed(text: str) -> int:
 
 
 def one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    """A reader of one of several words."""
+
     def read(text: str) -> str:
         if text not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
         return text
 
     return read
 
 
 def read_shares(text: str) -> dict[Kind, int]:
+    """Reads ``KIND=N,...``; a kind that is not named keeps its default share."""
     shares = {} if text == SHARES else read_shares(SHARES)
     for part in text.split(","):
         name, _, count = part.strip().partition("=")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 if (root := str(Path(__file__).parents[1])) not in sys.path:
-    # Where Locust is installed by itself, or was started elsewhere.
+    # Locust may be installed without TopFive, or started in another folder.
     sys.path.append(root)
 
 from loadtest._listeners import listen

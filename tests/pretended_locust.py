@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pytest
 
-#: As ``loadtest._locust.COMMAND``.
+#: As ``loadreport.locust_process.COMMAND``.
 #: Without the environment's packages, which it needs none of, it starts in a third of the time.
 COMMAND = (sys.executable, "-I", "-S", str(Path(__file__).resolve()))
 
@@ -38,14 +38,14 @@ def pretend(
         service_s: by network, the time a picture takes; 20 ms for others.
         trouble: by the number of the run: crash, silent (no results), foreign or cut (results), failing, hang.
     """
-    from loadtest import _locust
+    from loadreport import locust_process
 
     log = folder / "runs.log"
     log.write_text("")
     world = {"service_s": service_s or {}, "refused": refused, "trouble": trouble or {}, "log": str(log)}
     (folder / "world.json").write_text(json.dumps(world))
     monkeypatch.setenv("PRETENDED_LOCUST", str(folder / "world.json"))
-    monkeypatch.setattr(_locust, "COMMAND", COMMAND)
+    monkeypatch.setattr(locust_process, "COMMAND", COMMAND)
     return log
 
 
@@ -84,8 +84,9 @@ def main() -> int:
 
 
 def interrupted(log: Path) -> bool:
-    """Waits for SIGINT, as a run does in the middle; tells a test that it does."""
+    """Waits for SIGINT as a run does, and writes a file that says so; nothing else but SIGKILL ends it."""
     told: list[int] = []
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, lambda number, _: told.append(number))
     log.with_suffix(".hanging").write_text(str(os.getpid()))
     give_up = time.monotonic() + 60

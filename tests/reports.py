@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadtest._report import Budget, BudgetRun, Knee, Network, Report, Step
+from loadreport.comparison import compare
+from loadreport.gates import DEFAULT, judge, read_gates
+from loadreport.pareto import mark_front
+from loadreport.report import Budget, BudgetRun, Knee, Network, Report, Step
+from loadreport.results import Results
 
 #: name: (pictures/s, footprint MB, top-1, p50 of a lone request in ms)
 FIGURES = {
@@ -96,6 +100,22 @@ def budget_run(*budgets: Budget, **changes: Any) -> BudgetRun:
     return BudgetRun(**{**figures, **changes})
 
 
+def results(**changes: Any) -> Results:
+    """What a run of Locust measured that sent ten requests a second for 20 seconds, and got every answer."""
+    figures: dict[str, Any] = {
+        "format": 1,
+        "partial": False,
+        "window_s": 20.0,
+        "sent": 200,
+        "answered": 200,
+        "pictures": 200,
+        "pictures_per_second": 10.0,
+        "latency_ms": {"count": 200, "p50": 100.0, "p99": 900.0},
+        "lag_ms": {"count": 200, "p99": 3.0},
+    }
+    return Results(**{**figures, **changes})
+
+
 def report(*networks: Network, **changes: Any) -> Report:
     figures: dict[str, Any] = {
         "created": "2026-11-25T12:00:00+00:00",
@@ -111,3 +131,16 @@ def report(*networks: Network, **changes: Any) -> Report:
         "budget_run": budget_run(),
     }
     return Report(**{**figures, **changes})
+
+
+def full() -> Report:
+    """A report with everything that there can be in one."""
+    found = report(
+        *(network(name) for name in FIGURES),
+        network("lenet5@untrained"),
+        network("vgg19@untrained", knee=None, steps=[], problem="cannot be <loaded>"),
+    )
+    mark_front(found.networks)
+    found.gates = judge(read_gates(DEFAULT), found, {"googlenet@untrained": 100.0})
+    found.comparison = compare(found, report())
+    return found

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from loadreport.formatting import number
 from loadreport.gates import DEFAULT, judge, read_footprints, read_gates
 from loadreport.report import Report, read_report

@@ -16,10 +16,10 @@ from rich.markup import escape
 from service.commands.console import console, errors, fail
 
 if TYPE_CHECKING:
-    from loadtest._gates import Gates
-    from loadtest._report import Report
-    from loadtest._steps import Plan
-    from loadtest._target import Row, Target
+    from loadreport.gates import Gates
+    from loadreport.report import Report
+    from loadreport.steps import Plan
+    from loadreport.target import Row, Target
 
 _INTERRUPTED = 130
 _GENERATED = ("photographs", "digits")
@@ -51,7 +51,9 @@ def loadtest(
 ) -> None:
     """Find what each network gives per GiB on a running service, and write a report."""
     try:
-        from loadtest._steps import Plan
+        import jinja2  # noqa: F401 - the extra brings it for the pages of the report
+
+        from loadreport.steps import Plan
     except ImportError:
         fail("the load tests are not installed: pip install -e '.[loadtest]'", 2)
     if pictures is not None and pictures not in _GENERATED and not Path(pictures).is_dir():
@@ -75,24 +77,25 @@ def _loadtest(
     previous: Path | None,
     as_json: bool,
 ) -> None:
-    from loadtest import _gates, _written
-    from loadtest._campaign import StoppedError
-    from loadtest._compared import compare
-    from loadtest._locust import LocustError, check_installed
-    from loadtest._report import ReportError, read_report
-    from loadtest._target import Target, TargetError, chosen
+    from loadreport.campaign import StoppedError
+    from loadreport.comparison import compare
+    from loadreport.gates import DEFAULT, GatesError, read_footprints, read_gates
+    from loadreport.locust_process import LocustError, check_installed
+    from loadreport.pages import prepare, write
+    from loadreport.report import ReportError, read_report
+    from loadreport.target import Target, TargetError, chosen
 
     # Whatever may be wrong is found before minutes are spent.
     try:
         check_installed()
-        gates = _gates.read_gates(gates_file or _gates.DEFAULT)
-        footprints = None if profiles is None else _gates.read_footprints(profiles)
+        gates = read_gates(gates_file or DEFAULT)
+        footprints = None if profiles is None else read_footprints(profiles)
         before = None if previous is None else read_report(previous)
         target = Target(host)
         listing = target.listing()
         rows = chosen(listing.models, [name.strip() for name in names if name.strip()])
-        _written.prepare(out)
-    except (LocustError, _gates.GatesError, ReportError, TargetError) as error:
+        prepare(out)
+    except (LocustError, GatesError, ReportError, TargetError) as error:
         fail(error, 2)
     report = _empty(plan, target, listing.device)
     stopped: StoppedError | None = None
@@ -106,7 +109,7 @@ def _loadtest(
     _finish(report, gates, footprints)
     report.comparison = None if before is None else compare(report, before)
     try:
-        written = _written.write(report, out)
+        written = write(report, out)
     except ReportError as error:
         fail(error, 2)
     _show(report, written, as_json)
@@ -132,8 +135,8 @@ def _stopping() -> Iterator[None]:
 
 
 def _empty(plan: Plan, target: Target, device: str | None) -> Report:
-    from loadtest._machine import generator
-    from loadtest._report import Report
+    from loadreport.locust_process import generator
+    from loadreport.report import Report
 
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -149,23 +152,23 @@ def _empty(plan: Plan, target: Target, device: str | None) -> Report:
 
 
 def _measure(target: Target, plan: Plan, report: Report, rows: list[Row]) -> None:
-    from loadtest._campaign import Campaign
-    from loadtest._progress import progress
+    from loadreport.campaign import Campaign
+    from loadreport.progress import progress
 
     with progress(errors, plan, len(rows)) as shown:
         Campaign(target, plan, report, shown).run(rows)
 
 
 def _finish(report: Report, gates: Gates, footprints: dict[str, float] | None) -> None:
-    from loadtest._front import mark_front
-    from loadtest._gates import judge
+    from loadreport.gates import judge
+    from loadreport.pareto import mark_front
 
     mark_front(report.networks)
     report.gates = judge(gates, report, footprints)
 
 
 def _show(report: Report, written: list[Path], as_json: bool) -> None:
-    from loadtest._terminal import summary
+    from loadreport.terminal import summary
 
     if as_json:
         print(report.model_dump_json(indent=1))  # noqa: T201

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice, pairwise, takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -27,19 +27,38 @@ def gaps(times: Sequence[float]) -> list[float]:
 
 @pytest.mark.parametrize("cv", [0.3, 1.0, 2.0, 4.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_rate_and_variation_hold_over_ten_thousand_arrivals_whatever_the_seed(cv: float, seed: int) -> None:
+def test_ten_thousand_arrivals_have_the_rate_and_the_variation_asked_for(cv: float, seed: int) -> None:
     found = gaps(list(islice(arrivals(constant(50), cv, seed), 10_000)))
     assert fmean(found) == pytest.approx(1 / 50, rel=0.01)
     assert pstdev(found) / fmean(found) == pytest.approx(cv, rel=0.05)
 
 
-def test_poisson_gaps_are_exponential_and_know_nothing_of_each_other() -> None:
+def test_poisson_gaps_are_exponential_and_independent_of_each_other() -> None:
     found = gaps(list(islice(arrivals(constant(1), 1.0, 8), 10_000)))
     for limit in (0.1, 0.5, 1.0, 2.0, 4.0):
         share = sum(gap <= limit for gap in found) / len(found)
         assert share == pytest.approx(1 - math.exp(-limit), abs=0.02)
     covariance = fmean((a - 1) * (b - 1) for a, b in pairwise(found))
     assert abs(covariance) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("cv", "cumulative"),
+    [
+        # Gamma of shape 4: the sum of four exponentials (Erlang).
+        (0.5, lambda x: 1 - math.exp(-4 * x) * sum((4 * x) ** k / math.factorial(k) for k in range(4))),
+        # Gamma of shape 2.
+        (2**-0.5, lambda x: 1 - math.exp(-2 * x) * (1 + 2 * x)),
+        # Gamma of shape 1/2: the square of a normal variable.
+        (2**0.5, lambda x: math.erf(math.sqrt(x / 2))),
+    ],
+)
+def test_other_gaps_are_gamma_distributed(cv: float, cumulative: Callable[[float], float]) -> None:
+    """The mean and the variation alone would not tell a gamma distribution from another one."""
+    found = gaps(list(islice(arrivals(constant(1), cv, 8), 40_000)))
+    for limit in (0.02, 0.1, 0.3, 0.7, 1.0, 1.5, 2.5):
+        share = sum(gap <= limit for gap in found) / len(found)
+        assert share == pytest.approx(cumulative(limit), abs=0.008), limit
 
 
 def test_the_same_seed_gives_the_same_times_and_another_one_others() -> None:
@@ -93,7 +112,7 @@ def test_due_is_where_the_integral_of_the_rate_says(
     assert integral == pytest.approx(expected, rel=1e-3, abs=2 * abs(rate_to - rate) * due / steps)
 
 
-def test_a_trace_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_trace_is_read(tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
     file.write_text("user,seconds\n,0\njunk,0.125\nbudget,0.125\n,7.5\n")
     assert read_trace(file, USERS) == [
@@ -109,17 +128,17 @@ def test_a_trace_is_read_as_it_is(tmp_path: Path) -> None:
     [
         ("at\n1\n", "must name a column seconds"),
         ("", "must name a column seconds"),
-        ("seconds\n", "no requests"),
-        ("seconds\n1\nsoon\n", ":3: seconds is no number: 'soon'"),
+        ("seconds\n", "there are no requests in it"),
+        ("seconds\n1\nsoon\n", ":3: seconds is not a number: 'soon'"),
         ("seconds\n-1\n", "at least 0"),
         ("seconds\nnan\n", "at least 0"),
         ("seconds\n1\n3\n2\n", "request 3 is before the one above it"),
         ("seconds,user\n1,nobody\n", "user is 'nobody'; there are classify"),
-        ("user,seconds\nclassify\n", "seconds is no number"),
+        ("user,seconds\nclassify\n", "seconds is not a number"),
         ("seconds\n\xff\n", "can't decode"),
     ],
 )
-def test_what_is_no_trace_is_refused_in_one_line(text: str, says: str, tmp_path: Path) -> None:
+def test_files_that_are_not_traces_are_refused_in_one_line(text: str, says: str, tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
     file.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"trace\.csv") as caught:
@@ -128,6 +147,29 @@ def test_what_is_no_trace_is_refused_in_one_line(text: str, says: str, tmp_path:
     assert "\n" not in str(caught.value)
 
 
-def test_a_trace_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_trace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No such file"):
         read_trace(tmp_path / "none.csv", USERS)
+
+
+def test_every_block_of_a_thousand_gaps_has_the_rate() -> None:
+    """A measurement is quoted by its rate, which a thousand exponential gaps would miss by 3 %."""
+    times = list(islice(arrivals(constant(10), 1.0, 8), 5000))
+    assert [times[n - 1] for n in range(1000, 5001, 1000)] == pytest.approx([100.0, 200.0, 300.0, 400.0, 500.0])
+
+
+@pytest.mark.parametrize("cv", [0.5, 1.0, 2.0])
+def test_every_block_of_a_thousand_gaps_has_the_variation(cv: float) -> None:
+    found = gaps(list(islice(arrivals(constant(10), cv, 8), 3000)))
+    for begin in range(0, 3000, 1000):
+        block = found[begin : begin + 1000]
+        assert pstdev(block) / fmean(block) == pytest.approx(cv, rel=2e-3)
+
+
+def test_a_trace_may_repeat_a_second_but_not_go_back(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text("seconds\n0\n2\n2\n")
+    assert [request.seconds for request in read_trace(file, USERS)] == [0.0, 2.0, 2.0]
+    file.write_text("seconds\n0\n2\n1.999\n")
+    with pytest.raises(ValueError, match="request 3 is before the one above it"):
+        read_trace(file, USERS)

@@ -1,4 +1,4 @@
-"""A run asks for what the service has; what it has not is refused."""
+"""A run asks for models that the service has; others are refused."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def row(variant: str, labels: str = "imagenet1k", state: str = "loadable", **mor
     return {"name": f"{variant}@{labels}", "variant": variant, "labels": labels, "aliases": [], "state": state, **more}
 
 
-def test_googlenet_comes_first_and_else_the_first_that_has_weights() -> None:
+def test_googlenet_is_asked_for_or_else_the_first_model_with_weights() -> None:
     rows = [row("alexnet", state="weights missing"), row("vgg16"), row("googlenet")]
     assert choose(rows, HOST, None, None) == Choice("googlenet", None, "photographs")
     assert choose(rows[:2], HOST, None, None) == Choice("vgg16", None, "photographs")
 
 
-def test_where_there_are_only_digits_budgets_ask_for_them() -> None:
+def test_budgets_ask_for_digits_if_the_service_has_nothing_else() -> None:
     assert choose([row("lenet5", "mnist", "ready")], HOST, None, None) == Choice("lenet5", "mnist", "digits")
     both = [row("lenet5", "mnist"), row("googlenet")]
     assert choose(both, HOST, "lenet5", None) == Choice("lenet5", None, "digits")
@@ -59,7 +59,7 @@ def test_a_model_is_known_by_all_its_names(name: str) -> None:
         ([row("vgg16")], None, "cifar10", "--labels cifar10: no model"),
     ],
 )
-def test_what_is_not_there_is_refused(
+def test_models_and_labels_without_weights_are_refused(
     rows: list[dict[str, Any]], model: str | None, labels: str | None, says: str
 ) -> None:
     with pytest.raises(NothingToTestError, match=re.escape(says)):
@@ -77,7 +77,7 @@ def test_what_is_not_there_is_refused(
         (b"", "does not"),
     ],
 )
-def test_another_kind_of_server_is_not_taken_for_the_service(answer: bytes, says: str) -> None:
+def test_another_kind_of_server_is_refused(answer: bytes, says: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -93,12 +93,14 @@ def test_another_kind_of_server_is_not_taken_for_the_service(answer: bytes, says
         thread.join()
 
 
-def test_nobody_there_is_said() -> None:
+def test_a_host_that_does_not_answer_is_refused() -> None:
     with pytest.raises(NothingToTestError, match="does not answer: Connection refused"):
         find_choice(f"http://127.0.0.1:{free_port()}", None, None)
 
 
-@pytest.mark.parametrize("host", ["localhost:8000", "localhost", "http://", "http://localhost:port", "ftp://localhost"])
-def test_what_is_no_url_is_refused(host: str) -> None:
+@pytest.mark.parametrize(
+    "host", ["localhost:8000", "localhost", "http://", "http://localhost:port", "http://localhost:0", "ftp://a"]
+)
+def test_a_host_that_is_not_a_url_is_refused(host: str) -> None:
     with pytest.raises(NothingToTestError, match="not a URL like http://localhost:8000"):
         find_choice(host, None, None)

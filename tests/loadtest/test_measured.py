@@ -1,4 +1,4 @@
-"""Counts add up, and summaries are of the values that were seen."""
+"""Counts add up, and summaries are of values that occurred."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_summary_of_nothing_has_no_numbers() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), VERDICTS), max_size=60))
-def test_whatever_was_sent_ends_in_one_place(requests: list[tuple[Kind, str]]) -> None:
+def test_every_request_is_counted_in_exactly_one_place(requests: list[tuple[Kind, str]]) -> None:
     measured = Measured()
     for kind, verdict in requests:
         measured.sent(request(kind), None)
@@ -73,7 +73,7 @@ def test_latency_is_that_of_single_answers_and_pictures_are_all() -> None:
     assert results["by_user"]["BulkUser"]["latency_ms"]["p50"] == 90.0
 
 
-def test_a_budget_is_met_by_an_answer_in_time_and_by_nothing_else() -> None:
+def test_only_an_answer_in_time_meets_a_budget() -> None:
     measured, budget = Measured(), Budget("latency_ms=150", 150)
     ends = [
         (answer("googlenet"), 150.0),
@@ -94,3 +94,22 @@ def test_a_budget_is_met_by_an_answer_in_time_and_by_nothing_else() -> None:
 def test_a_window_of_no_length_has_no_throughput() -> None:
     assert Measured().results(0.0)["pictures_per_second"] == 0.0
     assert math.isfinite(Measured().results(1.0)["pictures_per_second"])
+
+
+def test_refusals_of_a_bulk_request_count_one_by_one() -> None:
+    measured = Measured()
+    measured.ended(request("bulk"), Outcome("refused", 200, refusals=["/problems/overloaded"] * 8), 5.0)
+    assert measured.results(1.0)["refused"] == {"/problems/overloaded": 8}
+    assert measured.results(1.0)["by_user"]["BulkUser"]["refused"] == 1
+
+
+def test_a_request_that_was_not_late_has_a_lag_of_zero() -> None:
+    measured = Measured()
+    measured.sent(request(), 0.0)
+    measured.sent(request(), None)
+    assert measured.results(1.0)["lag_ms"]["count"] == 1
+
+
+def test_a_summary_has_the_mean_and_not_the_median() -> None:
+    found = summary([1.0, 2.0, 9.0])
+    assert (found["mean"], found["p50"], found["p90"], found["max"]) == (4.0, 2.0, 9.0, 9.0)

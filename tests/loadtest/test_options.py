@@ -1,4 +1,4 @@
-"""Options are read from the command line and from the environment, and what does not go together is refused."""
+"""Options are read from the command line and the environment, and contradictions are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_defaults_are_a_closed_loop_of_all_four() -> None:
     assert parse().stop_timeout == "10"
 
 
-def test_the_environment_counts_and_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOPFIVE_LOADTEST_WARM_UP", "3")
     monkeypatch.setenv("TOPFIVE_LOADTEST_MODEL", "vgg16")
     options = read("--model", "alexnet")
@@ -44,7 +44,7 @@ def test_shares_change_what_they_name() -> None:
     assert read("--shares", "junk=0, classify=9").shares == {"classify": 9, "budget": 2, "bulk": 1, "junk": 0}
 
 
-def test_shares_are_of_the_users_that_were_asked_for() -> None:
+def test_only_users_that_locust_starts_have_shares() -> None:
     shares = read("--shares", "junk=0").shares
     assert users_of(shares, ALL) == {"classify": 4, "budget": 2, "bulk": 1}
     assert users_of(shares, ["BudgetUser", "JunkUser"]) == {"budget": 2}
@@ -61,15 +61,19 @@ def test_a_rate_profile_is_built_of_its_options() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--arrivals", "sometimes"], "'sometimes' is none of closed, poisson, gamma, trace"),
+        (["--arrivals", "sometimes"], "'sometimes' is not one of closed, poisson, gamma, trace"),
         (["--arrivals", "poisson"], "needs --rate"),
         (["--arrivals", "gamma", "--rate", "5"], "needs --cv"),
         (["--arrivals", "trace"], "needs --trace FILE"),
         ([*OPEN, "--rate-profile", "ramp"], "needs --rate-to"),
-        ([*OPEN, "--rate-to", "9"], "--rate-to means nothing"),
-        ([*OPEN, "--cv", "2"], "--cv means nothing"),
-        (["--rate", "5"], "--rate means nothing with --arrivals closed"),
-        (["--rate-profile", "ramp"], "--rate-profile ramp means nothing with --arrivals closed"),
+        ([*OPEN, "--rate-to", "9"], "--rate-to has no effect"),
+        ([*OPEN, "--cv", "2"], "--cv has no effect"),
+        (["--rate", "5"], "--rate has no effect with --arrivals closed"),
+        (["--rate-profile", "ramp"], "--rate-profile ramp has no effect with --arrivals closed"),
+        (
+            ["--arrivals", "trace", "--trace", "t.csv", "--rate-profile", "step"],
+            "step has no effect with --arrivals trace",
+        ),
         (["--rate", "fast"], "'fast' is not a number above 0"),
         (["--rate", "0"], "'0' is not a number above 0"),
         (["--rate", "inf"], "'inf' is not a number above 0"),
@@ -80,7 +84,7 @@ def test_a_rate_profile_is_built_of_its_options() -> None:
         (["--shares", "classify=-1"], "is not KIND=N"),
         (["--shares", "classify=0,budget=0,bulk=0,junk=0"], "all shares are 0"),
         (["--results", "/nowhere/results.json"], "there is no folder /nowhere"),
-        (["--processes", "2"], "one process holds the arrivals"),
+        (["--processes", "2"], "one process must hold all arrivals"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(
@@ -101,7 +105,7 @@ def test_a_bad_value_in_the_environment_is_refused_too(
     assert "'fast' is not a number" in capsys.readouterr().err
 
 
-def test_what_the_web_page_puts_into_the_options_is_read_like_text() -> None:
+def test_texts_of_the_web_page_are_read_like_those_of_the_command_line() -> None:
     parsed = parse()
     parsed.rate, parsed.arrivals, parsed.results, parsed.model = "20", "poisson", "", ""
     options = read_options(parsed)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loadtest._outcomes import Outcome, Picture, judge
+from loadtest._outcomes import Outcome, Picture, judge, unreachable
 from loadtest._requests import Kind, Request
 
 ANSWER = {
@@ -52,12 +52,12 @@ def test_refusals_are_no_failures(status: int, document: Any, refusal: str) -> N
         (500, b"[1]", "500"),
         (422, problem("undecodable"), "422 /problems/undecodable"),
         (404, problem("unknown-model"), "404 /problems/unknown-model"),
-        (200, b"", "200 with a body that is no answer"),
-        (200, {"model": "googlenet"}, "200 with a body that is no answer"),
-        (200, [], "200 with a body that is no answer"),
+        (200, b"", "200 with an unexpected body"),
+        (200, {"model": "googlenet"}, "200 with an unexpected body"),
+        (200, [], "200 with an unexpected body"),
     ],
 )
-def test_all_else_is_a_failure_and_says_which(status: int, document: Any, failure: str) -> None:
+def test_other_responses_are_failures_counted_by_status_and_problem(status: int, document: Any, failure: str) -> None:
     assert read(status, document) == Outcome("failed", status, failure=failure)
 
 
@@ -100,3 +100,18 @@ def test_junk_must_get_its_own_problem(status: int, document: Any, verdict: str)
     assert outcome.verdict == verdict
     assert bool(outcome.failure) == (verdict == "failed")
     assert not outcome.pictures
+
+
+def test_a_bulk_answer_is_counted_by_its_first_failure() -> None:
+    entries = [problem("deadline-missed", 504), problem("internal", 500), problem("overloaded", 429)]
+    found = read(200, {"results": entries}, "bulk")
+    assert (found.failure, found.refusals) == ("504 /problems/deadline-missed", ["/problems/overloaded"])
+
+
+def test_the_phases_are_read_from_their_own_timings() -> None:
+    (picture,) = read(200, ANSWER).pictures
+    assert (picture.decode_ms, picture.queue_ms, picture.forward_ms, picture.batch_size) == (2.0, 0.5, 24.0, 3)
+
+
+def test_no_response_is_a_failure_without_a_status() -> None:
+    assert unreachable("timed out") == Outcome("failed", 0, failure="timed out")

@@ -1,4 +1,4 @@
-"""The requests of each kind are what the service takes, or what it must refuse."""
+"""The requests of each kind are what the service accepts, and junk is what it must refuse."""
 
 from __future__ import annotations
 

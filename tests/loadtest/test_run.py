@@ -1,4 +1,4 @@
-"""What an open loop sends when, and what of it lies in the window."""
+"""What an open loop sends and when, and which of it lies in the window."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import pstdev
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ def test_the_same_seed_sends_the_same_requests_at_the_same_times() -> None:
     assert first != list(islice(due_requests(run(shares, seed=9)), 500))
 
 
-def test_what_is_due_in_the_warm_up_is_not_measured_however_late_it_is_answered() -> None:
+def test_requests_due_in_the_warm_up_are_not_measured_however_late_their_answers() -> None:
     load = run(warm_up=5.0)
     load.begin()
     request = next(load.requests["classify"])
@@ -111,8 +112,52 @@ def test_results_replace_those_of_an_earlier_run_and_leave_nothing_beside_them(t
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_what_the_report_may_import_does_not_bring_gevent() -> None:
+def test_the_modules_without_users_do_not_import_gevent() -> None:
     pure = ("arrivals", "catalogue", "cpu", "measured", "options", "outcomes", "pictures", "requests", "run", "summary")
     imports = "".join(f"import loadtest._{name}\n" for name in pure)
     check = f"import sys\n{imports}assert not {{'gevent', 'locust', 'service', 'models'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, timeout=60)
+
+
+def test_a_request_due_as_the_window_begins_is_measured() -> None:
+    load = run(warm_up=5.0)
+    load.begin()
+    assert load.window_from == load.began + 5.0
+    request = next(load.requests["classify"])
+    load.sent(request, load.window_from, 0.0)
+    load.unsent(load.window_from)
+    assert load.in_flight == 1
+    load.ended(request, load.window_from, Outcome("answered", 200), 1.0)
+    assert load.in_flight == 0
+    results = load.results({}, {}, partial=False)
+    assert (results["sent"], results["answered"], results["unsent"]) == (1, 1, 1)
+
+
+def test_a_gamma_process_gets_its_own_variation() -> None:
+    bursts, even = (
+        [seconds for seconds, _ in islice(due_requests(run(arrivals="gamma", cv=cv)), 1000)] for cv in (3.0, 0.3)
+    )
+    spread = [pstdev(later - earlier for earlier, later in pairwise(times)) for times in (bursts, even)]
+    # At 100 a second gaps are 10 ms on average.
+    assert spread == pytest.approx([0.03, 0.003], rel=0.05)
+
+
+def test_a_write_that_fails_leaves_the_earlier_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "results.json"
+    file.write_text("earlier")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_results(file, {"format": 1})
+    assert file.read_text() == "earlier"
+
+
+def test_requests_of_a_trace_without_a_user_are_of_the_kinds_that_the_shares_say() -> None:
+    trace = [Recorded(float(number), None) for number in range(400)]
+    shares: dict[Kind, int] = {"classify": 3, "budget": 1}
+    kinds = Counter(request.kind for _, request in due_requests(run(shares, trace, arrivals="trace")))
+    assert kinds.total() == 400
+    assert kinds["budget"] == pytest.approx(100, abs=40)

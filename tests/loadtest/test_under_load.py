@@ -66,8 +66,8 @@ def test_locust_as_typed(local: Service, tmp_path: Path) -> None:
 #: ``topfive`` with a coarse search: each rate that is looked at is a start of Locust, and which rates are is known by
 #: tests/loadtest/test_knee.py.
 COARSE = """
-from loadtest import _knee
-_knee._STRIDE, _knee.TOLERANCE, _knee._RETREATS = 2.0, 2.1, (0.5,) * 5
+from loadreport import knee
+knee._STRIDE, knee.TOLERANCE, knee._RETREATS = 2.0, 2.1, (0.5,) * 5
 from service.commands.main import main
 main()
 """
