@@ -74,7 +74,7 @@ def get_model(
         WeightsMissingError: ``"default"`` is asked for and the checkpoint is not on this machine.
         WrongWeightsError: the file is damaged, or holds another network.
     """
-    from models.checkpoints import building
+    from models.checkpoints import build as building
 
     variant = find_variant(name)
     return building.build(

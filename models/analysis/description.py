@@ -11,7 +11,7 @@ import torch
 
 from models.analysis.costs import Analysis, analyse
 from models.analysis.layer_table import Row, layer_rows
-from models.checkpoints.building import build
+from models.checkpoints.build import build
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
 from models.checkpoints.labels import labels
 from models.images.preprocess import PRESETS

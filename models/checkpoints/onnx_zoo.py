@@ -35,7 +35,7 @@ def read_graph(
     Raises:
         WrongWeightsError: no whole ONNX file, or its graph is not this variant's; the text says what differs.
     """
-    from models.checkpoints.building import build
+    from models.checkpoints.build import build
 
     graph = OnnxGraph(path)
     with torch.device("meta"):

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.analysis.description import counted
-from models.checkpoints.building import build_with
+from models.checkpoints.build import build_with
 from models.checkpoints.cards import CardError, printable
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError, card, checked_card
 from models.checkpoints.labels import LABEL_SETS, labels

@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 from torch.nn.utils import fuse_conv_bn_weights
 
-from models.checkpoints.building import build_checkpoint
+from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Checkpoint, WeightsMissingError, WrongWeightsError
 from models.images.preprocess import Preprocess
 from models.networks.layers import LocalResponseNorm

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from models.checkpoints.building import build
+from models.checkpoints.build import build
 from models.checkpoints.labels import labels
 from models.images.preprocess import Preprocess
 from models.networks.variants import Variant

@@ -58,7 +58,7 @@ class Loader:
 
             cached_graph(checkpoint, self.cache_dir)
         elif checkpoint.path is not None:
-            from models.checkpoints.building import check_weights
+            from models.checkpoints.build import check_weights
 
             check_weights(checkpoint)
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.checkpoints.building import build_checkpoint
+from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Catalogue
 from service.engines import TopK
 from service.engines.buckets import Buckets, OutOfDeviceMemoryError, powers_up_to

@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models.checkpoints.building import build_checkpoint
+from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Catalogue
 from models.images.preprocess import picture_to_crop
 from models.onnx.export import normalised

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models import get_model
-from models.checkpoints.building import build_checkpoint, check_weights
+from models.checkpoints.build import build_checkpoint, check_weights
 from models.checkpoints.catalogue import Catalogue, WeightsMissingError, WrongWeightsError
 from models.install.import_ import write_checkpoint
 from models.networks.alexnet import AlexNet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.networks.postprocess import top_k
+from models.checkpoints.tensors import top_k
 
 
 def test_the_most_probable_come_first_and_each_row_is_its_own() -> None:
