@@ -74,12 +74,15 @@ def get_model(
         WeightsMissingError: ``"default"`` is asked for and the checkpoint is not on this machine.
         WrongWeightsError: the file is damaged, or holds another network.
     """
-    from models.checkpoints import build as building
+    from models.checkpoints.build import build_from
+    from models.networks.build import build
 
     variant = find_variant(name)
-    return building.build(
+    if weights is None:
+        return build(variant, num_classes=num_classes, aux_heads=aux_heads, as_graph=as_graph, arguments=arguments)
+    return build_from(
         variant,
-        weights=weights,
+        weights,
         num_classes=num_classes,
         aux_heads=aux_heads,
         as_graph=as_graph,

@@ -11,10 +11,10 @@ import torch
 
 from models.analysis.costs import Analysis, analyse
 from models.analysis.layer_table import Row, layer_rows
-from models.checkpoints.build import build
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
 from models.checkpoints.labels import labels
 from models.images.preprocess import PRESETS
+from models.networks.build import build
 from models.networks.memory import ELEMENT, Costs, Needs, Purpose
 from models.networks.variants import UnknownModelError, find_variant
 

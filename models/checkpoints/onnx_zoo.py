@@ -22,6 +22,7 @@ from torch import fx, nn
 
 from models.checkpoints.catalogue import WrongWeightsError
 from models.checkpoints.onnx_graph import OnnxGraph, Window, attributes
+from models.networks.build import build
 from models.networks.layers import LocalResponseNorm
 from models.networks.tracing import output_shapes, trace
 from models.networks.variants import Variant
@@ -35,8 +36,6 @@ def read_graph(
     Raises:
         WrongWeightsError: no whole ONNX file, or its graph is not this variant's; the text says what differs.
     """
-    from models.checkpoints.build import build
-
     graph = OnnxGraph(path)
     with torch.device("meta"):
         network = build(variant, num_classes=graph.num_classes, as_graph=as_graph, arguments=arguments)

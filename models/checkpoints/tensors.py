@@ -1,8 +1,20 @@
-"""Logits -> the k most probable classes."""
+"""Around a network, in torch: 8-bit crops -> its input, and its logits -> the k most probable classes."""
 
 from __future__ import annotations
 
 import torch
+
+from models.images.preprocess import Preprocess
+
+
+def normalised(crops: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
+    """uint8 (N, H, W, C) -> the network's input, float (N, C, H, W), channels last in memory as it came."""
+    shape = (1, preprocess.channels, 1, 1)
+    mean = torch.tensor(preprocess.mean, device=crops.device).expand(shape[1]).reshape(shape)
+    std = torch.tensor(preprocess.std, device=crops.device).expand(shape[1]).reshape(shape)
+    x = crops.permute(0, 3, 1, 2)
+    x = x.flip(1) if preprocess.colour == "bgr" else x
+    return (x * preprocess.scale - mean) / std
 
 
 def top_k(logits: torch.Tensor, k: int, whole: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:

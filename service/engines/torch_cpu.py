@@ -8,8 +8,7 @@ import torch
 
 from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Checkpoint
-from models.checkpoints.tensors import top_k
-from models.onnx.export import normalised
+from models.checkpoints.tensors import normalised, top_k
 from service.engines import MAX_K, TopK, blank, give_memory_back
 
 

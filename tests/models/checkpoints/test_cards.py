@@ -183,7 +183,7 @@ def test_every_option_of_every_network_is_known_and_no_other() -> None:
     passed_by_us = {"num_classes", "aux_heads"}
     for variant in VARIANTS.values():
         module, function = variant.builder.split(":")
-        build = getattr(importlib.import_module(f"models.{module}"), function)
+        build = getattr(importlib.import_module(f"models.networks.{module}"), function)
         options = set(inspect.signature(build).parameters) - passed_by_us - set(variant.arguments)
         assert options == OPTIONS.get(variant.name, frozenset()), variant.name
 

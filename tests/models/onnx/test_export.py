@@ -16,13 +16,13 @@ from torch import nn
 from models import get_model
 from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Catalogue, WrongWeightsError
-from models.checkpoints.tensors import top_k
+from models.checkpoints.tensors import normalised, top_k
 from models.images.preprocess import PRESETS, Preprocess
 from models.install.import_ import write_checkpoint
 from models.networks.layers import LRNConstants
 from models.networks.variants import VARIANTS
 from models.onnx import export as exporting
-from models.onnx.export import export, graph, normalised
+from models.onnx.export import export, graph
 from tests.cards import checkpoint
 
 #: Of their weights nine tenths are in the hidden fully connected layers, which are no other for being wide.

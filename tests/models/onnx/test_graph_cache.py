@@ -250,7 +250,7 @@ def test_weights_that_cannot_be_read_are_no_reason_to_look_for_another_folder(
 
 def test_the_processes_of_a_service_share_a_folder_and_it_goes_with_the_last(tmp_path: Path) -> None:
     code = (
-        "import sys, tempfile; from pathlib import Path; from models import graph_cache;"
+        "import sys, tempfile; from pathlib import Path; from models.onnx import graph_cache;"
         "tempfile.tempdir = sys.argv[1];"
         "graph_cache._make_own_folder(Path('cache'), OSError(28, 'full'));"
         "(graph_cache._own_folders[0] / 'graph').touch(); print(graph_cache._own_folders[0], flush=True);"
@@ -296,7 +296,7 @@ def test_only_folders_of_ours_are_cleared(tmp_path: Path) -> None:
 
 def test_a_process_of_its_own_leaves_nothing_behind(tmp_path: Path) -> None:
     code = (
-        "import sys, tempfile; from pathlib import Path; from models import graph_cache;"
+        "import sys, tempfile; from pathlib import Path; from models.onnx import graph_cache;"
         "tempfile.tempdir = sys.argv[1]; graph_cache._make_own_folder(Path('cache'), OSError(28, 'full'));"
         "assert graph_cache._own_folders[0].is_dir()"
     )
