@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure
 from models.analysis.description import Compared, Description
 from models.analysis.history import ILSVRC
 from models.analysis.layer_table import Row
+from models.files import atomic_write
 
 _MIB = 2**20
 _ACTIVATIONS, _PARAMETERS, _DEEP, _SHALLOW = "#2a7f9e", "#d1702c", "#2a7f9e", "#9aa5ab"
@@ -136,15 +135,8 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         OSError: the folder does not exist or cannot be written to.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=130)
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _tick(row: Row) -> str:

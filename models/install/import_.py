@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from models.checkpoints.cards import CardError, printable
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError, card, checked_card
 from models.checkpoints.labels import LABEL_SETS, labels
 from models.checkpoints.weights import Weights, read_weights
+from models.files import atomic_write
 from models.images.preprocess import PRESETS, Preprocess
 from models.networks.variants import Variant
 
@@ -131,20 +130,13 @@ def write_checkpoint(target: Path, network: nn.Module, checkpoint: Checkpoint, *
         OSError: the file could not be written; an older one is still in place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    # Copies: tensors of a foreign file may share memory, which safetensors refuses to write.
+    state = {k: tensor.clone(memory_format=torch.contiguous_format) for k, tensor in network.state_dict().items()}
+    if half:
+        state = {k: tensor.half() if tensor.ndim > 1 else tensor for k, tensor in state.items()}
     try:
-        # Copies: tensors of a foreign file may share memory, which safetensors refuses to write.
-        state = {k: tensor.clone(memory_format=torch.contiguous_format) for k, tensor in network.state_dict().items()}
-        if half:
-            state = {k: tensor.half() if tensor.ndim > 1 else tensor for k, tensor in state.items()}
-        save_file(state, part, metadata=card(checkpoint))
-        # mkstemp makes files for their owner alone; weights are as public as the folder that they lie in.
-        part.chmod(0o644)
-        part.replace(target)
+        with atomic_write(target) as part:
+            save_file(state, part, metadata=card(checkpoint))
     except SafetensorError as error:
         # How safetensors reports a full disk.
         raise OSError(f"{target} could not be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -13,9 +13,7 @@ layers that ``tracing`` finds, in a second, which also lets normalisation share 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +26,8 @@ from torch.nn.utils import fuse_conv_bn_weights
 
 from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Checkpoint, WeightsMissingError, WrongWeightsError
+from models.checkpoints.tensors import normalised
+from models.files import atomic_write
 from models.images.preprocess import Preprocess
 from models.networks.layers import LocalResponseNorm
 from models.networks.lenet import ScaledTanh, Subsampling, TableConv2d
@@ -50,17 +50,10 @@ def export(checkpoint: Checkpoint, path: Path) -> None:
     network = build_checkpoint(checkpoint).requires_grad_(False)
     model = graph(network, checkpoint.preprocess)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
+    with atomic_write(path) as part:
         onnx.save(model, str(part))
         del model
         _check(network, checkpoint.preprocess, part)
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _check(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
@@ -81,16 +74,6 @@ def _check(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
             distance = float(np.abs(answer - expected).max())
             if not (distance <= _TOLERANCE and np.allclose(answer, expected, rtol=_RELATIVE, atol=1e-6)):
                 raise ArithmeticError(f"the graph's probabilities differ from torch's by {distance}")
-
-
-def normalised(crops: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
-    """uint8 (N, H, W, C) -> the network's input, float (N, C, H, W), channels last in memory as it came."""
-    shape = (1, preprocess.channels, 1, 1)
-    mean = torch.tensor(preprocess.mean, device=crops.device).expand(shape[1]).reshape(shape)
-    std = torch.tensor(preprocess.std, device=crops.device).expand(shape[1]).reshape(shape)
-    x = crops.permute(0, 3, 1, 2)
-    x = x.flip(1) if preprocess.colour == "bgr" else x
-    return (x * preprocess.scale - mean) / std
 
 
 def graph(network: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
