@@ -255,3 +255,13 @@ def test_analysis_leaves_mode_weights_and_statistics_as_they_were() -> None:
         assert tensor.device.type == "cpu"
         assert torch.equal(tensor, before[name]), name
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_counting_leaves_the_network_as_it_was() -> None:
+    network = get_model("lenet5").train()
+    picture = torch.rand(1, 1, 32, 32)
+    before = network(picture)
+    # By hand: input, C1, S2, C3, S4, C5, F6, output.
+    assert analyse(network, (1, 32, 32)).activations == 1024 + 4704 + 1176 + 1600 + 400 + 120 + 84 + 10
+    assert network.training
+    assert torch.equal(network(picture), before)

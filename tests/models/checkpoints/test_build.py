@@ -14,9 +14,6 @@ from models import get_model
 from models.checkpoints.build import build_checkpoint, check_weights
 from models.checkpoints.catalogue import Catalogue, WeightsMissingError, WrongWeightsError
 from models.install.import_ import write_checkpoint
-from models.networks.alexnet import AlexNet
-from models.networks.googlenet import GoogLeNet
-from models.networks.layers import LRN_CAFFE, LRNConstants
 from tests.cards import checkpoint
 
 BOX = Path(__file__).parents[3] / "weights" / "lenet5-mnist.safetensors"
@@ -32,12 +29,6 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def same(network: nn.Module, state: dict[str, torch.Tensor]) -> bool:
     own = network.state_dict()
     return set(own) == set(state) and all(torch.equal(own[name], tensor) for name, tensor in state.items())
-
-
-def test_without_weights_each_build_is_random_and_evaluates() -> None:
-    first, second = get_model("lenet5"), get_model("lenet5")
-    assert not first.training
-    assert not same(first, second.state_dict())
 
 
 @pytest.mark.parametrize("weights", ["default", str(BOX), BOX], ids=["default", "str", "Path"])
@@ -93,27 +84,6 @@ def test_a_checkpoint_without_weights_is_not_built(tmp_path: Path) -> None:
 
 def test_a_loadable_checkpoint_is_built() -> None:
     assert same(build_checkpoint(Catalogue().find("lenet5")), load_file(BOX))
-
-
-def test_arguments_reach_the_network() -> None:
-    constants = {"size": 3, "alpha": 0.5, "beta": 0.25, "k": 4.0}
-    with torch.device("meta"):
-        network = get_model("alexnet", lrn=constants, pool_first=True)
-        assert isinstance(network, AlexNet)
-        assert network.norm1.constants == LRNConstants(**constants)  # type: ignore[arg-type]
-        assert network.pool_first
-        graph = get_model("googlenet", as_graph=True, aux_heads=True)
-        assert isinstance(graph, GoogLeNet)
-        assert not graph.pool1.ceil_mode
-        assert graph.norm1.constants == LRN_CAFFE
-        assert graph.aux2 is not None
-        # Nothing differs in AlexNet's graph, so that asking for it is no error.
-        assert isinstance(get_model("alexnet", as_graph=True), AlexNet)
-
-
-def test_heads_that_a_network_does_not_have_are_an_error() -> None:
-    with pytest.raises(ValueError, match="lenet5 has no auxiliary heads"):
-        get_model("lenet5", aux_heads=True)
 
 
 def test_auxiliary_heads_come_out_of_a_file_or_stay_there(tmp_path: Path) -> None:

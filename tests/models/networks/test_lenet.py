@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.analysis.costs import analyse
 from models.networks.lenet import C3_TABLE, LeNet5, ScaledTanh, Subsampling, TableConv2d
+from models.networks.variants import VARIANTS
+from tests.networks import meta
 
 
 def test_table_one_has_sixty_connections() -> None:
@@ -69,3 +74,18 @@ def test_weights_start_within_the_papers_bounds() -> None:
     for layer, inputs in ((network.c1, 25), (network.c5, 400), (network.f6, 120), (network.output, 84)):
         bound = 2.4 / inputs
         assert bound * 0.9 < layer.weight.abs().max().item() <= bound
+
+
+def test_lenet5_has_the_papers_connections() -> None:
+    """Section II-B counts a unit's bias as a connection."""
+    layers = {layer.name: layer for layer in analyse(meta("lenet5"), (1, 32, 32)).layers}
+    assert {name: layers[name].multiply_adds + prod(layers[name].output) for name in ("c1", "c3", "c5", "f6")} == {
+        "c1": 122_304,
+        "c3": 151_600,
+        "c5": 48_120,
+        "f6": 10_164,
+    }
+    # The biases are no multiplications; S2 and S4 multiply once an output, and the linear output is not the paper's.
+    biases, subsampling, output = 4704 + 1600 + 120 + 84, 1176 + 400, 840
+    connections = 122_304 + 151_600 + 48_120 + 10_164
+    assert VARIANTS["lenet5"].multiply_adds == connections - biases + subsampling + output

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.networks.memory import ELEMENT, Dtype, Needs, Purpose
+from models.networks.variants import VARIANTS
 
 DTYPES = st.sampled_from(sorted(ELEMENT))
 PURPOSES = st.sampled_from(["inference", "training"])
@@ -57,3 +58,8 @@ def test_training_keeps_gradients_and_momentum() -> None:
     assert needs.bytes(3) == 4 * (100 + 3 * 10)
     assert needs.bytes(3, purpose="training") == 4 * (3 * 100 + 2 * 3 * 10)
     assert needs.bytes(3, "float16", "training") == 2 * (3 * 100 + 2 * 3 * 10)
+
+
+def test_vgg16_needs_the_600_megabytes_a_picture_that_it_is_known_for() -> None:
+    assert VARIANTS["vgg16"].costs.analytic_bytes / 2**20 == pytest.approx(585.9, abs=0.05)
+    assert VARIANTS["vgg16"].costs.analytic_bytes / 10**6 == pytest.approx(614.4, abs=0.05)
