@@ -1,4 +1,4 @@
-"""A checkpoint, or a weight file -> a torch module with those weights in it."""
+"""A checkpoint or a weight file -> the network with its weights, a torch module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.checkpoints.weights import Weights, check_fit, read_outline, read_we
 from models.networks.build import build
 from models.networks.variants import Variant
 
-#: Random weights of a variant are the same in every process and every run.
+#: The seed of untrained checkpoints, so that their weights are the same in every process and every run.
 UNTRAINED_SEED = 0
 
 
@@ -50,13 +50,13 @@ def build_with(
     as_graph: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The network with weights that were read from ``path``, in eval mode.
+    """Builds a variant with weights that were read from ``path``, in eval mode.
 
     Raises:
         WrongWeightsError: the tensors are not exactly those of the network.
     """
     merged = {**weights.network, **(arguments or {})}
-    # On the meta device nothing is initialised only to be overwritten: the file's tensors become the parameters.
+    # On the meta device no weights are drawn: the file's tensors become the parameters.
     try:
         with torch.device("meta"):
             network = build(
@@ -67,11 +67,11 @@ def build_with(
                 arguments=merged,
             )
     except (TypeError, ValueError, LookupError) as error:
-        raise WrongWeightsError(f"{path}: {variant.name} does not know what its card asks for: {error}") from error
+        raise WrongWeightsError(f"{path}: {variant.name} cannot be built as its card asks: {error}") from error
     state = weights.state
     if variant.has_aux_heads and not aux_heads:
         state = {name: tensor for name, tensor in state.items() if not name.lower().startswith("aux")}
-    # Files from before torch 0.4.1 lack batch norm's counter of batches, which nothing here uses.
+    # Files from before torch 0.4.1 lack batch norm's counter of batches, which this package never uses.
     counters = (name for name in network.state_dict() if name.endswith(".num_batches_tracked"))
     state = {**state, **{name: torch.tensor(0) for name in counters if name not in state}}
     check_fit(path, variant.name, network, state)
@@ -80,7 +80,7 @@ def build_with(
 
 
 def build_checkpoint(checkpoint: Checkpoint) -> nn.Module:
-    """The network of a checkpoint, ready to serve; seeded random weights for an untrained one.
+    """Builds the network of a checkpoint, ready to serve; an untrained one has random weights of a fixed seed.
 
     Raises:
         WeightsMissingError: its weights are not on this machine.
@@ -96,8 +96,7 @@ def build_checkpoint(checkpoint: Checkpoint) -> nn.Module:
 
 
 def check_weights(checkpoint: Checkpoint) -> None:
-    """Compares the names, shapes and types of the tensors in a checkpoint's file with its network's, by the file's
-    header alone.
+    """Compares the tensors of a checkpoint's file with its network by name, shape and type, reading only the header.
 
     Raises:
         WeightsMissingError: its weights are not on this machine.

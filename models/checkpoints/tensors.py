@@ -1,4 +1,4 @@
-"""Around a network, in torch: 8-bit crops -> its input, and its logits -> the k most probable classes."""
+"""What surrounds a network, in torch: 8-bit crops -> its input; its logits -> the k most probable classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from models.images.preprocess import Preprocess
 
 
 def normalised(crops: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
-    """uint8 (N, H, W, C) -> the network's input, float (N, C, H, W), channels last in memory as it came."""
+    """uint8 (N, H, W, C) -> the network's input, float (N, C, H, W); in memory the channels stay last."""
     shape = (1, preprocess.channels, 1, 1)
     mean = torch.tensor(preprocess.mean, device=crops.device).expand(shape[1]).reshape(shape)
     std = torch.tensor(preprocess.std, device=crops.device).expand(shape[1]).reshape(shape)
@@ -23,7 +23,7 @@ def top_k(logits: torch.Tensor, k: int, whole: torch.Tensor | None = None) -> tu
     k is cut to the number of classes. Softmax runs in float32 whatever the logits are.
 
     Args:
-        whole: float32 (N, classes), for the probabilities of all classes in the order of their numbers.
+        whole: float32 (N, classes), is filled with the probabilities of all classes in the order of their numbers.
     """
     probabilities = torch.softmax(logits.float(), dim=1, out=whole)
     values, indices = probabilities.topk(min(k, logits.shape[1]), dim=1)

@@ -1,7 +1,7 @@
 """GoogLeNet (Inception v1), from Szegedy et al., "Going deeper with convolutions" (2014).
 
 22 layers with parameters, nine inception modules, local response normalisation around conv2 and no batch norm.
-Pools round up, as in Caffe, where the network was reproduced: 112 -> 56 -> 28 -> 14 -> 7.
+Pools round up, as in Caffe's reproduction: 112 -> 56 -> 28 -> 14 -> 7.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class Inception(nn.Module):
 
 
 class HeadPool(nn.AvgPool2d):
-    """The 5x5/3 average pool of section 5, 14x14 -> 4x4; adaptive to 4x4 on the maps of other pictures.
+    """The 5x5/3 average pool of section 5, 14x14 -> 4x4; maps of another size are pooled to 4x4 adaptively.
 
-    Adaptive windows on 14x14 would be other ones: 4x4, beginning at 0, 3, 7 and 10.
+    On 14x14 adaptive windows would differ from the paper's: 4x4, beginning at 0, 3, 7 and 10.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class HeadPool(nn.AvgPool2d):
 
     @staticmethod
     def adapts(shape: Sequence[int]) -> bool:
-        """Whether maps (..., H, W) are not of the 14 to 16 pixels that 5x5 windows, 3 apart, make 4 of."""
+        """Whether maps (..., H, W) need the adaptive pool: 5x5 windows, 3 apart, make 4x4 of 14 to 16 pixels only."""
         return not all(14 <= side <= 16 for side in shape[-2:])
 
 
@@ -186,16 +186,17 @@ class InceptionModules(nn.Module):
 
 
 class GoogLeNet(InceptionModules):
-    """float (N, 3, 224, 224) -> logits (N, num_classes); 6,998,552 parameters with 1000 classes. Takes other sides too.
+    """float (N, 3, 224, 224) -> logits (N, num_classes); 6,998,552 parameters with 1000 classes. Takes pictures
+    of other sizes too.
 
     In training mode with auxiliary heads: (logits, logits of the head on 4a, logits of the head on 4d).
 
     Args:
         num_classes: outputs of the last layer.
         aux_heads: builds the two auxiliary heads of section 5 (13,378,280 parameters in all).
-        lrn: constants of the normalisation layers. The paper states none; these are Caffe's.
-        as_graph: pools round down, as in the ONNX Model Zoo's conversion of Caffe's network, which lost the
-            rounding rule: 112 -> 55 -> 27 -> 13 -> 6.
+        lrn: constants of the normalisation layers; Caffe's by default, since the paper states none.
+        as_graph: pools round down, 112 -> 55 -> 27 -> 13 -> 6: the ONNX Model Zoo's conversion of Caffe's network lost
+            the rounding rule.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """GoogLeNet with batch normalisation: torchvision's ``googlenet``, for its weights.
 
 The network of Szegedy et al., "Going deeper with convolutions" (2014), as TensorFlow's slim trained it and torchvision
-took it over. Module names are torchvision's, so that its state dicts load as they are; where it leaves the paper, the
-line says so.
+publishes it. Module names are torchvision's, so that its state dicts load as they are; comments say where it differs
+from the paper.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from models.networks.layers import ConvBNReLU, init_kaiming
 
 
 def _inception(*row: int) -> Inception:
-    # 5x5 in the paper. The weights were trained with 3x3 by mistake, and bind us to it
+    # 5x5 in the paper. The weights were trained with 3x3 by mistake, and need it
     # (github.com/pytorch/vision/issues/906).
     return Inception(*row, conv=ConvBNReLU, kernel=3)
 

@@ -182,7 +182,7 @@ class Twice(nn.Module):
 
 def test_a_layer_used_twice_is_refused() -> None:
     for layer in (nn.Conv2d(3, 3, 1), nn.MaxPool2d(1), nn.Dropout()):
-        with pytest.raises(ValueError, match=r"^layer is used twice, and has no one place in a table$"):
+        with pytest.raises(ValueError, match=r"^layer is used twice, and a table has one place for it$"):
             analyse(Twice(layer), (3, 8, 8))
 
 
@@ -203,7 +203,7 @@ class Residual(nn.Module):
 
 
 def test_what_is_not_counted_here_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^no layer of a kind that is counted here: .*add"):
+    with pytest.raises(ValueError, match=r"^cannot count a layer of this kind: .*add"):
         analyse(nn.Sequential(Residual()), (3, 8, 8))
 
 

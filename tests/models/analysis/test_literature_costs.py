@@ -10,7 +10,6 @@ from torch import nn
 
 from models import get_model
 from models.analysis.costs import Analysis, analyse
-from models.networks.memory import Needs
 from models.networks.variants import VARIANTS
 
 GIB, MIB = 2**30, 2**20
@@ -49,7 +48,7 @@ def test_vgg16_needs_586_mib_a_picture() -> None:
     analysis = analysed("vgg16")
     parameters, activations = 4 * analysis.params / MIB, 4 * analysis.activations / MIB
     assert (round(parameters, 1), round(activations, 1), round(parameters + activations, 1)) == (527.8, 58.1, 585.9)
-    assert Needs(analysis.params, analysis.activations).bytes() / 1e6 == pytest.approx(614.4, abs=0.05)
+    assert analysis.costs.bytes() / 1e6 == pytest.approx(614.4, abs=0.05)
 
 
 def test_a_3_gib_card_trains_vgg16_on_twelve_pictures_and_not_on_two() -> None:
@@ -57,12 +56,12 @@ def test_a_3_gib_card_trains_vgg16_on_twelve_pictures_and_not_on_two() -> None:
     parameters, their gradients and their momentum are there once whatever the batch (1.55 GiB), and only activations
     and their gradients grow (116 MiB a picture)."""
     analysis = analysed("vgg16")
-    needs = Needs(analysis.params, analysis.activations)
-    assert 3 * GIB // (2 * needs.bytes()) == 2
-    assert needs.largest_batch(3 * GIB, purpose="training") == 12
-    fixed = needs.bytes(0, purpose="training")
+    costs = analysis.costs
+    assert 3 * GIB // (2 * costs.bytes()) == 2
+    assert costs.largest_batch(3 * GIB, purpose="training") == 12
+    fixed = costs.bytes(0, purpose="training")
     assert fixed / GIB == pytest.approx(1.55, abs=0.005)
-    assert (needs.bytes(1, purpose="training") - fixed) / MIB == pytest.approx(116.3, abs=0.05)
+    assert (costs.bytes(1, purpose="training") - fixed) / MIB == pytest.approx(116.3, abs=0.05)
 
 
 #: Network -> share of its parameters in fully connected layers, of those in the two of 4096 units alone, and of its

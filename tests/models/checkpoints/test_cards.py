@@ -102,7 +102,7 @@ BAD: dict[str, tuple[str, str]] = {
     "a huge border": (changed(preprocess__pad=10**12), "pad"),
     "a border of less": (changed(preprocess__pad=-1), "pad"),
     "enlarged and padded too far": (changed(preprocess__enlarge=2016, preprocess__pad=17), "more than 2048"),
-    "enlarged to no multiple": (changed(preprocess__enlarge=29), "no multiple"),
+    "enlarged to no multiple": (changed(preprocess__enlarge=29), "not a multiple"),
     "four means": (changed(preprocess__mean=[0.1] * 4), "mean"),
     "three means for grey": (changed(preprocess__mean=[0.1] * 3), "mean has 3 numbers for 1 channels"),
     "no means": (changed(preprocess__mean=[]), "mean"),
@@ -125,8 +125,8 @@ BAD: dict[str, tuple[str, str]] = {
     "costs in part": (changed(costs={"params": 5}), "activations"),
     "costs in words": (changed(costs="many"), "costs"),
     "no object": ("[]", "its card"),
-    "no JSON": ("{", "no JSON object"),
-    "nesting without end": ("[" * 100_000, "no JSON object"),
+    "no JSON": ("{", "not a JSON object"),
+    "nesting without end": ("[" * 100_000, "not a JSON object"),
 }
 GOOD: dict[str, str] = {
     "as it is": CARD,

@@ -218,7 +218,7 @@ def test_weights_in_a_file_of_their_own_are_read_if_it_is_there_and_whole(
     for _ in ("half of it", "none of it"):
         with pytest.raises(WrongWeightsError) as caught:
             import_file(GOOGLENET, path, catalogue)
-        assert str(caught.value).startswith(f"{path} is no whole ONNX file: ")
+        assert str(caught.value).startswith(f"{path} is not a complete ONNX file: ")
         assert "tensor" in str(caught.value)
         assert "\n" not in str(caught.value)
         data.unlink(missing_ok=True)

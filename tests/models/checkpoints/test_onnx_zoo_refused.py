@@ -97,15 +97,15 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "axis": (with_node("n137", lambda node: setattr(node.attribute[0], "i", 2)), "its axis is 2"),
     "another activation": (rename("Sigmoid"), "Sigmoid n7 stands where conv2.relu is expected: another kind of layer"),
     "a layer less": (with_node("n10", read_picture), "the picture"),
-    "no bias": (with_node("n6", drop_bias), "nothing in the graph stands for conv2.conv.bias"),
-    "a computed weight": (with_node("n6", no_constant), "'data_0' is no constant of the graph"),
+    "no bias": (with_node("n6", drop_bias), "nothing in the graph corresponds to conv2.conv.bias"),
+    "a computed weight": (with_node("n6", no_constant), "'data_0' is not a constant of the graph"),
     "no output": (lambda model: model.graph.ClearField("output"), "its graph has no output"),
     "no last layer": (
         lambda model: setattr(model.graph.output[0], "name", "r137"),
         "does not end in a fully connected",
     ),
     "a wrong shape": (replace_weight("conv2/3x3_b_0", np.zeros(7, np.float32)), "its bias is (7,) where (192,)"),
-    "text for numbers": (replace_weight("conv2/3x3_b_0", np.array(["a"] * 192, object)), "holds no numbers"),
+    "text for numbers": (replace_weight("conv2/3x3_b_0", np.array(["a"] * 192, object)), "does not hold numbers"),
     "NaN": (
         replace_weight("conv2/3x3_b_0", np.full(192, np.nan, np.float32)),
         "conv2.conv.bias has values that are not",
@@ -238,12 +238,12 @@ def test_vgg_19s_graph_is_not_vgg_16s(file: Path) -> None:
 def test_a_truncated_file_is_refused(inception: Any, file: Path, share: float) -> None:
     data = inception.SerializeToString()
     file.write_bytes(data[: int(share * len(data))])
-    assert "is no whole ONNX file" in refuse(file)
+    assert "is not a complete ONNX file" in refuse(file)
 
 
 def test_the_packages_own_graph_has_no_weights(file: Path) -> None:
     file.write_bytes(graphs.light_file("inception_v1").read_bytes())
-    assert "is no constant of the graph" in refuse(file)
+    assert "is not a constant of the graph" in refuse(file)
 
 
 def test_damage_anywhere_is_refused_and_nothing_else_is_raised(file: Path) -> None:

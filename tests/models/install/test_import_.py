@@ -86,7 +86,7 @@ def test_pictures_that_the_network_does_not_take_are_refused(
 ) -> None:
     path = tmp_path / "mine.pth"
     torch.save(state, path)
-    with pytest.raises(WrongWeightsError, match="lenet5 does not go with what its card asks for"):
+    with pytest.raises(WrongWeightsError, match="lenet5 cannot be built as its card asks"):
         import_file(LENET, path, catalogue, label_set="cifar10", preset="half-224")
     assert not list(catalogue.cache_dir.glob("checkpoints/*"))
 
