@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from models import get_model
 from models.networks.layers import LRN_PAPER, LocalResponseNorm
 from tests.networks import convolutions, meta, top_shapes
 
@@ -41,3 +42,17 @@ def test_one_weird_trick_has_one_tower_and_no_normalisation() -> None:
         (256, 1),
     ]
     assert not any(isinstance(layer, LocalResponseNorm) for layer in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "ones"), [("alexnet", {"conv2", "conv4", "conv5", "fc6", "fc7"}), ("alexnet_owt", set())]
+)
+def test_biases_of_the_papers_layers_start_at_one(name: str, ones: set[str]) -> None:
+    """Section 5: the second, fourth and fifth convolution and the hidden fully connected layers, for the ReLUs' sake;
+    the others at zero. torchvision's one tower has no such rule."""
+    network = get_model(name, num_classes=2)
+    layers = {path: layer for path, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    for path, layer in layers.items():
+        assert layer.bias is not None
+        assert set(layer.bias.tolist()) == ({1.0} if path in ones else {0.0}), path
+    assert ones <= layers.keys()

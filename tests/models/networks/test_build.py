@@ -7,9 +7,11 @@ import torch
 
 from models import get_model
 from models.networks.alexnet import AlexNet
+from models.networks.build import build
 from models.networks.googlenet import GoogLeNet
 from models.networks.layers import LRN_CAFFE, LRNConstants
-from tests.networks import PARAMETERS, PARAMETERS_WITH_HEADS, meta
+from models.networks.variants import find_variant
+from tests.networks import PARAMETERS, PARAMETERS_WITH_HEADS, convolutions, meta
 
 
 @pytest.mark.parametrize("name", [name for name in PARAMETERS if name not in PARAMETERS_WITH_HEADS])
@@ -38,3 +40,26 @@ def test_arguments_reach_the_network() -> None:
         assert graph.aux2 is not None
         # Nothing differs in AlexNet's graph, so that asking for it is no error.
         assert isinstance(get_model("alexnet", as_graph=True), AlexNet)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "inception_v3", "lenet5"])
+def test_the_zoos_geometry_may_be_asked_for_where_it_is_the_same(name: str) -> None:
+    assert repr(meta(name, as_graph=True)) == repr(meta(name))
+
+
+def test_the_row_decides_what_the_caller_does_not() -> None:
+    vgg16 = find_variant("vgg16")
+    with torch.device("meta"):
+        network = build(vgg16, num_classes=7)
+        with_heads = build(find_variant("googlenet"), num_classes=7, aux_heads=True)
+    assert [layer.out_channels for layer in convolutions(network)][:3] == [64, 64, 128]
+    assert len(convolutions(network)) == 13
+    assert network.get_submodule("classifier.6").out_features == 7
+    assert not network.training
+    assert with_heads.get_submodule("aux1.fc2").out_features == 7
+    assert not with_heads.training
+
+
+def test_an_argument_that_the_network_does_not_take_is_an_error() -> None:
+    with pytest.raises(TypeError, match="pool_first"):
+        meta("vgg16", pool_first=True)

@@ -70,10 +70,20 @@ def test_every_parameter_learns() -> None:
 
 
 def test_weights_start_within_the_papers_bounds() -> None:
+    """Appendix A: uniform within 2.4 / fan-in. A map of C3 has 60 / 16 maps of 25 inputs in the mean."""
     network = LeNet5()
-    for layer, inputs in ((network.c1, 25), (network.c5, 400), (network.f6, 120), (network.output, 84)):
+    for layer, inputs in (
+        (network.c1, 25), (network.c3, 25 * 3.75), (network.c5, 400), (network.f6, 120), (network.output, 84),
+    ):  # fmt: skip
         bound = 2.4 / inputs
         assert bound * 0.9 < layer.weight.abs().max().item() <= bound
+        assert layer.bias is not None
+        assert not layer.bias.any()
+
+
+def test_subsampling_starts_as_an_average() -> None:
+    picture = torch.randn(2, 6, 4, 4)
+    torch.testing.assert_close(LeNet5().s2(picture), F.avg_pool2d(picture, 2))
 
 
 def test_lenet5_has_the_papers_connections() -> None:

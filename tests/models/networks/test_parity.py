@@ -27,6 +27,12 @@ THEIRS = {
 WITH_HEADS = ("googlenet_bn", "inception_v3")
 
 
+def published(name: str) -> dict[str, Any]:
+    """What torchvision says of its first weights for ImageNet."""
+    meta: dict[str, Any] = torchvision.models.get_model_weights(THEIRS[name])["IMAGENET1K_V1"].meta
+    return meta
+
+
 def torchvisions(name: str, **arguments: Any) -> nn.Module:
     """torchvision's network in eval mode, with auxiliary heads where it has any, and random weights from a fixed seed.
 
@@ -148,3 +154,21 @@ def test_in_training_mode_the_heads_are_torchvisions_in_order_of_depth(name: str
         assert all((wanted - other).abs().max() > 1000 * 1e-5 * wanted.std() for other in others)
     # Batch norm has learnt the same from the batch.
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_the_table_has_torchvisions_numbers(name: str) -> None:
+    variant, theirs = VARIANTS[name], published(name)
+    assert variant.published == (theirs["_metrics"]["ImageNet-1K"]["acc@1"], theirs["_metrics"]["ImageNet-1K"]["acc@5"])
+    # torchvision counts Inception v3's auxiliary head, and not GoogLeNet's two, which its weights lack.
+    with torch.device("meta"):
+        ours = get_model(name, aux_heads=name == "inception_v3")
+    assert sum(parameter.numel() for parameter in ours.parameters()) == theirs["num_params"]
+    if name != "inception_v3":
+        assert variant.params == theirs["num_params"]
+    assert variant.multiply_adds / 1e9 == pytest.approx(theirs["_ops"], abs=0.0005)
+
+
+def test_no_other_variant_claims_torchvisions_numbers() -> None:
+    claims = {name for name, variant in VARIANTS.items() if variant.published_source.startswith("torchvision")}
+    assert claims == set(THEIRS)
