@@ -83,8 +83,11 @@ class Window:
         steps = []
         for i in range(2):
             span = size[i] + self.padding[i] + self.padding[i + 2] - self.dilation[i] * (self.kernel[i] - 1) - 1
-            steps.append(-(-span // self.stride[i]) if self.ceil_mode else span // self.stride[i])
-        return tuple(step + 1 for step in steps)
+            last = -(-span // self.stride[i]) if self.ceil_mode else span // self.stride[i]
+            # A window that begins in the padding at the end does not count.
+            begins_outside = last * self.stride[i] >= size[i] + self.padding[i]
+            steps.append(last if self.ceil_mode and begins_outside else last + 1)
+        return tuple(steps)
 
     def covers(self, size: tuple[int, ...]) -> bool:
         """Whether an average pool averages the whole map, and no padding."""

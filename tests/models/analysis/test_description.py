@@ -12,13 +12,11 @@ import pytest
 
 from models.analysis.description import REFERENCE, Description, compare, describe, of_the_paper
 from models.checkpoints.catalogue import Catalogue
-from models.checkpoints.manifest import manifest
 from models.images.preprocess import PRESETS
 from models.networks.variants import VARIANTS, UnknownModelError, Variant
-from tests.cards import put
+from tests.cards import box_top1, put
 
-#: Of LeNet-5, by the manifest.
-BOX_TOP1 = next(row.top1 for row in manifest() if row.variant == "lenet5")
+BOX_TOP1 = box_top1()
 
 #: The checkpoints of a machine where nothing was imported.
 CATALOGUE = Catalogue(Path("there is no such folder"))

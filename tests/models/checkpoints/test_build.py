@@ -14,9 +14,7 @@ from models import get_model
 from models.checkpoints.build import build_checkpoint, check_weights
 from models.checkpoints.catalogue import Catalogue, WeightsMissingError, WrongWeightsError
 from models.install.import_ import write_checkpoint
-from tests.cards import checkpoint
-
-BOX = Path(__file__).parents[3] / "weights" / "lenet5-mnist.safetensors"
+from tests.cards import BOX, checkpoint
 
 
 @pytest.fixture(autouse=True)

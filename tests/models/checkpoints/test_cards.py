@@ -12,13 +12,11 @@ import pytest
 
 from models.checkpoints.cards import OPTIONS, parse_card
 from models.checkpoints.catalogue import Catalogue, card, read_card
-from models.checkpoints.manifest import manifest
 from models.images.preprocess import PRESETS
 from models.networks.variants import VARIANTS
-from tests.cards import checkpoint, put
+from tests.cards import box_top1, checkpoint, put
 
-#: Of LeNet-5, by the manifest.
-BOX_TOP1 = next(row.top1 for row in manifest() if row.variant == "lenet5")
+BOX_TOP1 = box_top1()
 
 
 def test_a_card_comes_back_whole(tmp_path: Path) -> None:

@@ -19,12 +19,10 @@ from models.checkpoints.catalogue import (
     WrongWeightsError,
     cache_dir,
 )
-from models.checkpoints.manifest import manifest
 from models.networks.variants import VARIANTS, find_variant
-from tests.cards import checkpoint, put
+from tests.cards import box_top1, checkpoint, put
 
-#: Of LeNet-5, by the manifest.
-BOX_TOP1 = next(row.top1 for row in manifest() if row.variant == "lenet5")
+BOX_TOP1 = box_top1()
 
 
 def test_an_empty_machine_has_what_is_in_the_box(tmp_path: Path) -> None:
