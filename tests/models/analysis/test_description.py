@@ -70,7 +70,7 @@ def test_a_checkpoint_says_whether_its_weights_are_here() -> None:
     assert set(states.values()) == {"loadable", "weights missing"}
 
 
-def test_a_plain_name_is_the_papers_network_and_at_names_another(tmp_path: Path) -> None:
+def test_a_plain_name_is_the_papers_network_and_the_at_sign_chooses_another(tmp_path: Path) -> None:
     assert of_the_paper(CATALOGUE, "inception_v1").name == "googlenet@imagenet1k"
     assert of_the_paper(CATALOGUE, "googlenet@cifar10").name == "googlenet@cifar10"
     put(tmp_path, "nin", "cifar10")

@@ -156,7 +156,7 @@ def test_the_history_has_a_bar_a_year_and_winner() -> None:
     assert [colour == colours[0] for colour in colours] == [True, True, False, False, False, False]
 
 
-def test_what_is_saved_is_a_png_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_save_writes_a_png_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "history.png"
     save(history_figure(), file)
     with Image.open(file) as picture:

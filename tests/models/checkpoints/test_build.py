@@ -49,12 +49,12 @@ def test_default_without_weights_says_how_to_get_them() -> None:
         get_model("vgg", weights="default")
 
 
-def test_no_such_file_is_said_plainly(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no file"):
         get_model("lenet5", weights=tmp_path / "nothing.pth")
 
 
-def test_the_number_of_classes_is_the_weights(tmp_path: Path) -> None:
+def test_the_number_of_classes_comes_from_the_weights(tmp_path: Path) -> None:
     path = tmp_path / "seven.safetensors"
     save_file(get_model("lenet5", num_classes=7).state_dict(), path)
     assert get_model("lenet5", weights=path)(torch.zeros(1, 1, 32, 32)).shape == (1, 7)
@@ -63,7 +63,7 @@ def test_the_number_of_classes_is_the_weights(tmp_path: Path) -> None:
         get_model("lenet5", weights=path, num_classes=10)
 
 
-def test_untrained_weights_are_the_same_in_every_build_and_disturb_nobody(tmp_path: Path) -> None:
+def test_untrained_weights_are_the_same_in_every_build_and_leave_the_random_state_alone(tmp_path: Path) -> None:
     untrained = Catalogue(tmp_path, untrained=True).find("lenet5")
     torch.manual_seed(4)
     expected = torch.rand(3)
@@ -84,7 +84,7 @@ def test_a_loadable_checkpoint_is_built() -> None:
     assert same(build_checkpoint(Catalogue().find("lenet5")), load_file(BOX))
 
 
-def test_auxiliary_heads_come_out_of_a_file_or_stay_there(tmp_path: Path) -> None:
+def test_auxiliary_heads_are_read_from_a_file_if_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "heads.pth"
     with_heads = get_model("googlenet", num_classes=3, aux_heads=True)
     torch.save(with_heads.state_dict(), path)
@@ -114,7 +114,7 @@ def test_files_without_batch_norms_counters_load(tmp_path: Path) -> None:
     assert same(get_model("googlenet_bn", weights=path), network.state_dict())
 
 
-def test_the_weights_in_the_box_are_found_right_by_their_headers(tmp_path: Path) -> None:
+def test_the_headers_of_the_weights_in_the_box_fit_their_networks(tmp_path: Path) -> None:
     for row in Catalogue(tmp_path).checkpoints():
         if row.state == "loadable":
             check_weights(row)
@@ -150,7 +150,7 @@ def test_wrong_weights_are_found_by_their_header(tmp_path: Path) -> None:
             check_weights(wrong)
 
 
-def test_a_file_that_may_not_be_read_now_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     """safetensors itself calls it missing."""
     lenet = Catalogue().find("lenet5")
 

@@ -142,9 +142,7 @@ GOOD: dict[str, str] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_card_that_says_what_it_cannot_counts_as_no_checkpoint_and_is_told_in_one_line(
-    tmp_path: Path, name: str
-) -> None:
+def test_an_invalid_card_is_left_out_with_one_line_that_says_why(tmp_path: Path, name: str) -> None:
     text, says = BAD[name]
     target = put(tmp_path, "lenet5", "mnist")
     target.write_bytes(header({"__metadata__": {"topfive": text}}))
@@ -160,13 +158,13 @@ def test_a_card_that_says_what_it_cannot_counts_as_no_checkpoint_and_is_told_in_
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_card_that_says_what_it_may_is_taken(tmp_path: Path, name: str) -> None:
+def test_a_valid_card_is_accepted(tmp_path: Path, name: str) -> None:
     target = put(tmp_path, "lenet5", "mnist")
     target.write_bytes(header({"__metadata__": {"topfive": GOOD[name]}}))
     assert read_card(target) is not None
 
 
-def test_a_card_of_another_checkpoint_than_its_file_is_named_for_is_left_out(tmp_path: Path) -> None:
+def test_a_card_that_does_not_match_the_file_name_is_left_out(tmp_path: Path) -> None:
     target = put(tmp_path, "lenet5", "mnist")
     target.write_bytes(put(tmp_path, "googlenet", "cifar10", top1=99.9).read_bytes())
     told: list[str] = []
@@ -193,7 +191,7 @@ def test_the_cards_of_the_manifest_and_of_every_preset_are_good(tmp_path: Path) 
         assert parse_card(card(checkpoint("vgg16", "imagenet1k", preprocess=preset))["topfive"]).preprocess == preset
 
 
-def test_a_card_without_damage_is_taken(tmp_path: Path) -> None:
+def test_an_undamaged_card_is_accepted(tmp_path: Path) -> None:
     """So what is refused below is refused for its damage."""
     target = put(tmp_path, "lenet5", "mnist")
     target.write_bytes(header({"__metadata__": {"topfive": CARD}}))

@@ -67,7 +67,7 @@ def test_an_attribute_that_is_invalid_is_named(attributes: dict[str, list[int]],
 @pytest.mark.parametrize(
     ("rule", "padding"), [("NOTSET", (1, 1, 1, 1)), ("VALID", (1, 1, 1, 1)), ("SAME_UPPER", ("SAME_UPPER",))]
 )
-def test_a_rule_for_the_padding_equals_no_padding_of_torchs(rule: str, padding: tuple[Any, ...]) -> None:
+def test_padding_by_rule_equals_no_padding_of_torch(rule: str, padding: tuple[Any, ...]) -> None:
     assert Window.read(pool(pads=[1, 1, 1, 1], auto_pad=rule)).padding == padding
 
 
@@ -148,7 +148,7 @@ def test_a_graph_may_end_in_its_logits(tmp_path: Path) -> None:
     assert (graph.logits(), graph.num_classes) == ("y", 2)
 
 
-def test_what_changes_nothing_is_skipped_and_what_changes_the_shape_is_told(classifier: OnnxGraph) -> None:
+def test_nodes_without_effect_are_skipped_and_reshapes_are_reported(classifier: OnnxGraph) -> None:
     assert classifier.node("dropped") is None
     assert classifier.reshapes("dropped")
     assert not classifier.reshapes("logits")

@@ -79,7 +79,7 @@ def test_imported_weights_answer_as_caffes_own_network(bvlc: Path, imported: Che
     assert expected.max(axis=1).min() > 0.1
 
 
-def test_as_graph_answers_as_the_file_is(bvlc: Path, photographs: Array) -> None:
+def test_with_as_graph_the_answers_are_those_of_the_file(bvlc: Path, photographs: Array) -> None:
     expected = graphs.answers(onnx.load(bvlc), photographs)
     found = probabilities(get_model("googlenet", weights=bvlc, as_graph=True), photographs)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
@@ -87,13 +87,13 @@ def test_as_graph_answers_as_the_file_is(bvlc: Path, photographs: Array) -> None
     assert np.abs(original - expected).max() > 1e-2
 
 
-def test_the_constants_of_normalisation_are_read_off_the_graph(bvlc: Path, imported: Checkpoint) -> None:
+def test_the_constants_of_normalisation_come_from_the_graph(bvlc: Path, imported: Checkpoint) -> None:
     assert read_weights(GOOGLENET, bvlc).network == {"lrn": CAFFE}
     assert imported.network == {"lrn": CAFFE}
     assert "as_graph" not in imported.network
 
 
-def test_the_preprocessing_that_travels_is_caffes(imported: Checkpoint) -> None:
+def test_an_imported_checkpoint_has_caffes_preprocessing(imported: Checkpoint) -> None:
     preprocess = imported.preprocess
     assert (preprocess.colour, preprocess.scale) == ("bgr", 1.0)
     assert (preprocess.mean, preprocess.std) == ((104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
@@ -138,7 +138,7 @@ ZOO: list[Any] = [
 
 
 @pytest.mark.parametrize(("variant", "name", "lrn"), ZOO)
-def test_a_graph_as_it_is_gives_the_logits_of_onnx_runtime(
+def test_with_as_graph_a_network_gives_the_logits_of_onnx_runtime(
     file: Path, variant: str, name: str, lrn: LRNConstants | None
 ) -> None:
     onnx.save(graphs.cut_softmax(graphs.zoo_graph(name)), file)
@@ -167,7 +167,7 @@ def test_googlenets_graph_is_read_in_caffes_geometry(inception: Any, file: Path)
         assert graphs.distance(found, expected) < 1e-4
 
 
-def test_a_graph_imported_as_it_is_stays_so(inception: Any, file: Path, tmp_path: Path) -> None:
+def test_as_graph_is_kept_in_the_stored_checkpoint(inception: Any, file: Path, tmp_path: Path) -> None:
     onnx.save(inception, file)
     catalogue = Catalogue(tmp_path / "cache")
     stored = import_file(GOOGLENET, file, catalogue, as_graph=True)
@@ -178,7 +178,7 @@ def test_a_graph_imported_as_it_is_stays_so(inception: Any, file: Path, tmp_path
     stored.path.unlink()
 
 
-def test_constants_and_classes_are_the_graphs(inception: Any, file: Path) -> None:
+def test_constants_and_classes_come_from_the_graph(inception: Any, file: Path) -> None:
     edited = graphs.copied(inception)
     for name in ("n3", "n8"):
         graphs.attribute(graphs.node(edited, name), "alpha").f = 2e-4
@@ -199,14 +199,16 @@ SAME_GEOMETRY: dict[str, Edit] = {
 
 
 @pytest.mark.parametrize("name", SAME_GEOMETRY)
-def test_the_same_geometry_said_otherwise_is_taken(inception: Any, weights: Weights, file: Path, name: str) -> None:
+def test_equal_geometry_by_other_attributes_is_taken(
+    inception: Any, weights: Weights, file: Path, name: str
+) -> None:
     model = graphs.copied(inception)
     SAME_GEOMETRY[name](model)
     onnx.save(model, file)
     assert graphs.same_weights(read_weights(GOOGLENET, file, as_graph=True), weights)
 
 
-def test_weights_in_a_file_of_their_own_are_read_if_it_is_there_and_whole(
+def test_external_weights_are_read_if_their_file_is_there_and_complete(
     inception: Any, weights: Weights, tmp_path: Path
 ) -> None:
     """Beside the graph, as ONNX keeps large ones."""

@@ -53,7 +53,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path.unlink()
 
 
-def test_the_padding_is_counted_as_in_caffe_unless_the_graph_is_taken_as_it_is(
+def test_the_padding_is_counted_as_in_caffe_unless_as_graph_is_asked_for(
     inception: Any, as_is: Array, file: Path, tmp_path: Path
 ) -> None:
     """And so it stays in what is stored."""
@@ -157,7 +157,7 @@ WAYS: dict[str, tuple[Edit, bool]] = {
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_what_stands_around_a_batch_norm_is_folded_into_it(inception: Any, as_is: Array, file: Path, name: str) -> None:
+def test_nodes_around_a_batch_norm_are_folded_into_it(inception: Any, as_is: Array, file: Path, name: str) -> None:
     edit, changes = WAYS[name]
     edited = graphs.copied(inception)
     edit(edited)
@@ -218,7 +218,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "name",
     EDITS,
 )
-def test_a_batch_norm_that_is_not_ours_is_refused(inception: Any, file: Path, name: str) -> None:
+def test_a_batch_norm_that_differs_is_refused(inception: Any, file: Path, name: str) -> None:
     edit, expected = EDITS[name]
     edited = graphs.copied(inception)
     edit(edited)

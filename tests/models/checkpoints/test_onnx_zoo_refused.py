@@ -174,7 +174,7 @@ MALFORMED: dict[str, tuple[Edit, str]] = {
     "name",
     [*GEOMETRY, *MALFORMED],
 )
-def test_another_geometry_is_no_graph_as_it_is(inception: Any, weights: Weights, file: Path, name: str) -> None:
+def test_another_geometry_is_refused_with_as_graph(inception: Any, weights: Weights, file: Path, name: str) -> None:
     edit, expected = (GEOMETRY | MALFORMED)[name]
     model = graphs.copied(inception)
     edit(model)
@@ -184,7 +184,7 @@ def test_another_geometry_is_no_graph_as_it_is(inception: Any, weights: Weights,
         assert graphs.same_weights(read_weights(GOOGLENET, file), weights)
 
 
-def test_zfnets_pools_must_round_as_ours_whatever_is_asked_for(tmp_path: Path) -> None:
+def test_zfnets_pools_must_round_as_ours_without_as_graph_too(tmp_path: Path) -> None:
     path, model = tmp_path / "graph.onnx", graphs.zoo_graph("zfnet512", blank=True)
     # A map of 109 leaves a window of three nothing to round; one row more does.
     edits(opset(10), add("n3", ceil_mode=1), set_numbers("n3", "pads", [0, 0, 1, 1]))(model)
@@ -257,7 +257,7 @@ def test_damage_anywhere_is_refused_and_nothing_else_is_raised(file: Path) -> No
         refuse(file, "alexnet")
 
 
-def test_what_is_written_otherwise_but_means_the_same_is_taken(inception: Any, weights: Weights, file: Path) -> None:
+def test_an_equivalent_graph_is_accepted(inception: Any, weights: Weights, file: Path) -> None:
     """A kernel's size left to its weights, a fully connected layer the other way round, no softmax, no dropout."""
     model = graphs.without_softmax(inception)
     conv = graphs.node(model, "n6")

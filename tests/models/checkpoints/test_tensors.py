@@ -63,7 +63,7 @@ def test_a_crop_is_scaled_then_centred_then_divided() -> None:
     torch.testing.assert_close(found[0], torch.tensor(expected))
 
 
-def test_bgr_turns_the_channels_round_before_the_means_are_taken_off() -> None:
+def test_bgr_reverses_the_channels_before_the_means_are_subtracted() -> None:
     found = normalised(PIXELS, preprocess(colour="bgr", scale=1.0, mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0)))
     assert found[0, :, 0, 0].tolist() == [30 - 104, 20 - 117, 10 - 123]
 
@@ -81,6 +81,6 @@ def test_a_grey_crop_has_one_channel() -> None:
     torch.testing.assert_close(found, torch.zeros(2, 1, 4, 4))
 
 
-def test_the_input_lies_channels_last_in_memory_as_the_crops_do() -> None:
+def test_the_input_is_channels_last_in_memory() -> None:
     found = normalised(torch.zeros(2, 4, 5, 3, dtype=torch.uint8), preprocess())
     assert found.is_contiguous(memory_format=torch.channels_last)

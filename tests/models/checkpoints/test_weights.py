@@ -35,7 +35,7 @@ def test_the_networks_arguments_come_from_the_card(tmp_path: Path) -> None:
     assert (read.num_classes, read.network) == (10, {"lrn": lrn})
 
 
-def test_a_public_file_is_known_and_brings_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_file_has_its_row_of_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = next(row for row in manifest() if row.variant == "vgg16")
     monkeypatch.setattr("models.checkpoints.weights.known_file", lambda variant, path: row)
     torch.save(get_model("lenet5").state_dict(), tmp_path / "a.pth")

@@ -68,7 +68,7 @@ def test_the_stored_file_is_readable_by_all_and_alone_in_its_folder(
     assert list(stored.parent.iterdir()) == [stored]
 
 
-def test_label_set_and_preset_are_the_callers(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
+def test_the_caller_chooses_label_set_and_preset(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
     path = tmp_path / "mine.pth"
     torch.save(state, path)
     stored = import_file(LENET, path, catalogue, label_set="cifar10")
@@ -126,7 +126,7 @@ def test_network_arguments_travel_and_build_the_network(catalogue: Catalogue, tm
     assert not built.pool1.ceil_mode
 
 
-def test_tensors_that_share_memory_are_stored_apart(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
+def test_tensors_that_share_memory_are_stored_separately(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
     shared = torch.arange(200.0)
     state |= {"f6.bias": shared[:84], "c5.bias": shared[:120], "output.bias": shared[:1].expand(10)}
     path = tmp_path / "mine.pth"

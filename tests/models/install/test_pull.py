@@ -295,7 +295,7 @@ def test_redirects_are_followed_and_nothing_is_compressed_on_the_way(
 # What an earlier run, or a failed import, has left.
 
 
-def test_a_run_that_was_killed_before_the_import_has_not_downloaded_in_vain(
+def test_the_download_of_a_run_that_was_killed_before_the_import_is_used(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
 ) -> None:
     """It had taken the ".part" off the name already."""
@@ -348,7 +348,7 @@ def test_a_file_of_the_manifest_that_is_another_network_is_removed(
         pytest.param(lambda content: b"<html>please log in</html>".ljust(len(content)), id="a login page"),
     ],
 )
-def test_wrong_bytes_are_thrown_away(
+def test_wrong_bytes_are_removed(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, lie: Callable[[bytes], bytes]
 ) -> None:
     server.content = lie(content)
@@ -389,7 +389,7 @@ def test_a_rounded_size_may_be_too_small(
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
-def test_a_refusal_is_said_at_once(row: ManifestRow, catalogue: Catalogue, server: Server, status: int) -> None:
+def test_an_http_error_is_reported_at_once(row: ManifestRow, catalogue: Catalogue, server: Server, status: int) -> None:
     def refuse(handler: _Handler, attempt: int) -> bool:
         handler.send_response(status)
         handler.send_header("Content-Length", "0")
@@ -403,7 +403,7 @@ def test_a_refusal_is_said_at_once(row: ManifestRow, catalogue: Catalogue, serve
     assert (leftovers(catalogue), stored(catalogue)) == ([], [])
 
 
-def test_no_network_is_one_line_and_nothing_half_written(
+def test_without_a_network_there_is_one_line_and_no_file(
     row: ManifestRow, catalogue: Catalogue, slept: list[float]
 ) -> None:
     nobody = replace(row, url="http://127.0.0.1:9/lenet5.pth")

@@ -33,7 +33,7 @@ def test_a_map_of_c3_sees_the_maps_of_s2_in_its_row_and_no_others(column: int) -
     assert [not torch.equal(before[row], after[row]) for row in range(16)] == [column in row for row in C3_TABLE]
 
 
-def test_c3_is_a_convolution_with_holes() -> None:
+def test_c3_is_a_convolution_without_the_missing_connections() -> None:
     layer, maps = TableConv2d(6, C3_TABLE, 5), torch.randn(2, 6, 14, 14)
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)

@@ -48,7 +48,7 @@ def test_auxiliary_heads_have_the_papers_size() -> None:
 
 
 @pytest.mark.parametrize("variant", variants(), ids=lambda variant: variant.name)
-def test_what_serves_has_no_heads_and_returns_logits_alone(variant: Variant) -> None:
+def test_a_network_that_serves_has_no_heads_and_returns_logits_alone(variant: Variant) -> None:
     """In either mode without them, and in eval mode with them."""
     pictures = torch.empty(2, *variant.input_shape, device="meta")
     network = meta(variant.name, num_classes=13)

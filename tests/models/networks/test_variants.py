@@ -27,20 +27,20 @@ from tests.networks import ALIASES, PARAMETERS, meta, variants
         ("bn-inception", "bn_inception"),
     ],
 )
-def test_a_misspelt_name_is_answered_with_what_was_meant(name: str, meant: str) -> None:
+def test_a_misspelt_name_gets_a_suggestion(name: str, meant: str) -> None:
     with pytest.raises(UnknownModelError, match=rf"unknown model '{name}' \(did you mean {meant}\?\); known: alexnet,"):
         find_variant(name)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "", "x", "g" * 100_000, "mobilenet", "'; drop", "\n"])
-def test_what_is_like_none_of_them_is_not(name: str) -> None:
+def test_a_name_unlike_all_known_ones_gets_no_suggestion(name: str) -> None:
     with pytest.raises(UnknownModelError) as caught:
         find_variant(name)
     assert "did you mean" not in str(caught.value)
     assert set(VARIANTS) < set(caught.value.known)
 
 
-def test_a_right_name_for_a_wrong_label_set_is_not_misspelt() -> None:
+def test_a_right_name_for_a_wrong_label_set_gets_no_suggestion() -> None:
     assert "did you mean" not in str(UnknownModelError("googlenet@mnist"))
 
 

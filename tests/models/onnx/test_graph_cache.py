@@ -81,7 +81,7 @@ def test_replicas_that_start_together_export_once(tmp_path: Path, monkeypatch: p
     assert set(found) == {graph_path(LENET, tmp_path)}
 
 
-def test_other_weights_cards_and_code_are_other_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_cards_and_code_have_other_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert LENET.path is not None
     data = LENET.path.read_bytes()
     same = imported(tmp_path, data)
@@ -97,7 +97,7 @@ def test_other_weights_cards_and_code_are_other_graphs(tmp_path: Path, monkeypat
     assert len(paths) == 7
 
 
-def test_graphs_that_nobody_uses_any_more_go_when_a_new_one_comes(
+def test_old_unused_graphs_are_removed_when_a_new_one_is_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graph_cache, "export_apart", lambda _checkpoint, _cache, path: path.write_bytes(b"new"))
@@ -112,7 +112,7 @@ def test_graphs_that_nobody_uses_any_more_go_when_a_new_one_comes(
     assert left == {"lenet5@mnist-new.onnx", "lenet5@cifar10-old.onnx", graph_path(LENET, tmp_path).name}
 
 
-def test_damaged_weights_are_said_to_be(tmp_path: Path) -> None:
+def test_damaged_weights_are_reported(tmp_path: Path) -> None:
     assert LENET.path is not None
     damaged = imported(tmp_path, LENET.path.read_bytes().replace(b"output.weight", b"output.weigth"))
     with pytest.raises(WrongWeightsError, match=r"output\.weight is missing"):
@@ -120,7 +120,7 @@ def test_damaged_weights_are_said_to_be(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("graphs/*.onnx"))
 
 
-def test_weights_that_are_not_there_are_said_to_be_missing(tmp_path: Path) -> None:
+def test_missing_weights_are_reported(tmp_path: Path) -> None:
     for gone in (Catalogue(tmp_path).find("vgg16"), replace(LENET, path=tmp_path / "gone.safetensors")):
         with pytest.raises(WeightsMissingError):
             cached_graph(gone, tmp_path)
@@ -132,7 +132,7 @@ def test_an_export_that_fails_for_another_reason_says_so(tmp_path: Path, monkeyp
         cached_graph(LENET, tmp_path)
 
 
-def test_a_cache_that_cannot_be_written_to_does_not_keep_anything_from_serving(
+def test_a_cache_that_cannot_be_written_to_does_not_prevent_serving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graph_cache, "export_apart", lambda _checkpoint, _cache, path: path.write_bytes(b"a graph"))
@@ -160,7 +160,7 @@ def test_weights_that_are_replaced_while_they_are_exported_leave_no_graph(
     assert not list(tmp_path.glob("graphs/*.onnx"))
 
 
-def test_what_a_killed_export_left_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_of_a_killed_export_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_cache, "export_apart", lambda _checkpoint, _cache, path: path.write_bytes(b"new"))
     left = tmp_path / "graphs" / ".lenet5@mnist-0123456789abcdef.onnx.k1.part"
     left.parent.mkdir()
@@ -184,7 +184,7 @@ def test_an_export_that_takes_too_long_says_so(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES])
-def test_what_the_cache_does_not_take_goes_to_a_folder_of_this_run_with_one_line(
+def test_graphs_go_to_a_folder_of_this_run_if_the_cache_fails_with_one_log_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
     tried = []
@@ -208,7 +208,7 @@ def test_what_the_cache_does_not_take_goes_to_a_folder_of_this_run_with_one_line
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EAGAIN])
-def test_what_no_other_folder_mends_is_told_at_once(
+def test_an_error_that_another_folder_would_not_mend_is_raised_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     tried = []
@@ -223,7 +223,7 @@ def test_what_no_other_folder_mends_is_told_at_once(
     assert len(tried) == 1
 
 
-def test_where_no_folder_takes_it_the_reason_is_the_first_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_no_folder_works_the_first_error_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def export(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -236,9 +236,7 @@ def test_where_no_folder_takes_it_the_reason_is_the_first_one(tmp_path: Path, mo
         cached_graph(LENET, tmp_path)
 
 
-def test_weights_that_cannot_be_read_are_no_reason_to_look_for_another_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_weights_do_not_lead_to_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -277,7 +275,7 @@ def test_the_processes_of_a_service_share_a_folder_and_it_goes_with_the_last(tmp
     assert not folder.exists()
 
 
-def test_only_folders_of_ours_are_cleared(tmp_path: Path) -> None:
+def test_only_graph_folders_of_this_user_are_removed(tmp_path: Path) -> None:
     temporary, precious = tmp_path / "temporary", tmp_path / "precious"
     precious.mkdir()
     (precious / "file").touch()
@@ -294,7 +292,7 @@ def test_only_folders_of_ours_are_cleared(tmp_path: Path) -> None:
     }
 
 
-def test_a_process_of_its_own_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_process_outside_a_service_leaves_nothing_behind(tmp_path: Path) -> None:
     code = (
         "import sys, tempfile; from pathlib import Path; from models.onnx import graph_cache;"
         "tempfile.tempdir = sys.argv[1]; graph_cache._make_own_folder(Path('cache'), OSError(28, 'full'));"
@@ -328,9 +326,7 @@ def test_a_damaged_graph_is_replaced_whole_and_once(tmp_path: Path, monkeypatch:
     assert len(exported) == 1
 
 
-def test_a_damaged_graph_in_a_cache_that_is_full_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_graph_in_a_full_cache_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = graph_path(LENET, tmp_path)
     path.parent.mkdir()
     path.write_bytes(b"damaged")
