@@ -1,4 +1,4 @@
-"""Networks on the meta device, and what is asked of their layers."""
+"""Networks on the meta device, and facts of all of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PARAMETERS = {
 }
 
 
-#: With the auxiliary heads.
+#: Parameters with the auxiliary heads.
 PARAMETERS_WITH_HEADS = {"googlenet": 13_378_280, "googlenet_bn": 13_004_888, "inception_v3": 27_161_264}
 
 

@@ -1,4 +1,4 @@
-"""The walk over a network's layers, against brute force and against receptive fields that others have computed."""
+"""Costs of layers against brute force, and receptive fields against published ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.networks.layers import ConvBNReLU
 from models.networks.variants import VARIANTS
 from tests.networks import meta
 
-#: Pixels of the pictures for the brute force: more than three layers of the kernels below can see.
+#: The side of pictures for the brute force: more than three layers of the kernels below see.
 SIDE = 80
 KERNELS = st.sampled_from([(1, 1), (2, 2), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (1, 3), (3, 1), (2, 3)])
 STRIDES = st.sampled_from([(1, 1), (2, 2), (1, 2), (2, 1)])
@@ -26,7 +26,7 @@ ODD = st.sampled_from([(1, 1), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1)])
 
 
 class Branches(nn.Module):
-    """Several ways side by side, concatenated."""
+    """Several branches, concatenated."""
 
     def __init__(self, branches: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ def test_a_batch_norm_used_twice_is_refused() -> None:
 
 
 class Residual(nn.Module):
-    """Adds what it is given, which no network here does."""
+    """Adds its input to itself, which no network here does."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + x
@@ -272,7 +272,7 @@ def test_counting_leaves_the_network_as_it_was() -> None:
     ],
 )
 def test_in_training_mode_the_auxiliary_heads_are_layers(name: str, heads: dict[str, int], params: int) -> None:
-    """Each a way of its own from where it branches off, so that the longest way stays the main one."""
+    """Each head is a path of its own, and the longest path stays the main one."""
     network = meta(name, aux_heads=True)
     serving = analyse(network, VARIANTS[name].input_shape)
     training = analyse(network.train(), VARIANTS[name].input_shape)

@@ -1,4 +1,4 @@
-"""Layers as rows, against the papers' own tables."""
+"""The layer table against the papers' own tables."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_inception_v3_is_described_in_words_in_the_order_of_its_concatenation() 
         "1x1 128, 7x1 128, 1x7 128, 7x1 128, 1x7 192",
         "avg pool 3x3, 1x1 192",
     )
-    # Two ways through one 1x1: side by side, not on top of each other.
+    # Two paths begin with one 1x1; they are side by side.
     assert rows["Mixed_7c"].branches == (
         "1x1 320",
         "1x1 384, 1x3 384",
@@ -142,7 +142,7 @@ def test_inception_v3_is_described_in_words_in_the_order_of_its_concatenation() 
 
 
 def test_1x1_layers_of_network_in_network_are_rows_of_their_own() -> None:
-    """They reduce nothing: each is a layer of the perceptron on top of a convolution."""
+    """They are no reductions, but layers of the perceptron after a convolution."""
     rows = rows_of("nin")
     convolutions = [row for row in rows.values() if row.type == "convolution"]
     assert [row.name for row in convolutions] == [f"mlpconv{block}.{i}" for block in range(1, 5) for i in range(3)]

@@ -1,4 +1,4 @@
-"""From a name to a network with the right weights in it."""
+"""Networks with the weights of files and checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cards import BOX, checkpoint
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """``"default"`` means this machine's cache; these tests bring their own."""
+    """A cache of this test, since ``"default"`` would mean the machine's."""
     monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -107,7 +107,7 @@ def test_weights_of_another_precision_become_float32(tmp_path: Path, dtype: torc
 
 
 def test_files_without_batch_norms_counters_load(tmp_path: Path) -> None:
-    """torch wrote none before 0.4.1, and public checkpoints are that old."""
+    """Some public checkpoints are older than torch 0.4.1, which began to write them."""
     path = tmp_path / "old.pth"
     network = get_model("googlenet_bn", num_classes=3)
     torch.save({name: tensor for name, tensor in network.state_dict().items() if "num_batches" not in name}, path)

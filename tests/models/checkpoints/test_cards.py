@@ -55,7 +55,7 @@ DAMAGED: dict[str, bytes] = {
 
 
 def changed(**fields: object) -> str:
-    """The card of LeNet-5 with these fields; with None in the place of the dots, without one."""
+    """The card of LeNet-5 with these fields changed, or removed if the value is ``...``; ``a__b`` is field b of a."""
     document = json.loads(CARD)
     for name, value in fields.items():
         inner = document
@@ -69,7 +69,7 @@ def changed(**fields: object) -> str:
     return json.dumps(document)
 
 
-#: A card that says this -> what is said of it.
+#: The damage -> the card, and a part of the error.
 BAD: dict[str, tuple[str, str]] = {
     "an accuracy in words": (changed(top1="99"), "top1"),
     "no number": (changed(top1=float("nan")), "top1"),
@@ -175,7 +175,7 @@ def test_a_card_that_does_not_match_the_file_name_is_left_out(tmp_path: Path) ->
 
 
 def test_every_option_of_every_network_is_known_and_no_other() -> None:
-    """A network's constructor says what it takes."""
+    """The arguments of its constructor are the options of a network."""
     passed_by_us = {"num_classes", "aux_heads"}
     for variant in VARIANTS.values():
         module, function = variant.builder.split(":")
@@ -192,7 +192,7 @@ def test_the_cards_of_the_manifest_and_of_every_preset_are_good(tmp_path: Path) 
 
 
 def test_an_undamaged_card_is_accepted(tmp_path: Path) -> None:
-    """So what is refused below is refused for its damage."""
+    """So the cards below are refused for their damage alone."""
     target = put(tmp_path, "lenet5", "mnist")
     target.write_bytes(header({"__metadata__": {"topfive": CARD}}))
     assert read_card(target) is not None

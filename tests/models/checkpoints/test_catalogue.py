@@ -207,7 +207,7 @@ def test_a_name_prefers_a_checkpoint_that_can_be_served(tmp_path: Path) -> None:
     assert found("imagenet1k", "cifar10") == "googlenet@imagenet1k"
     assert found("imagenet1k", model="googlenet@imagenet1k") == "googlenet@imagenet1k"
     assert found("imagenet1k", labels="imagenet1k") == "googlenet@imagenet1k"
-    # What cannot be loaded now is nearer than what would have to be fetched.
+    # A checkpoint that cannot be served now comes before one whose weights have to be fetched.
     assert Catalogue(tmp_path / "empty").find("googlenet", None, lambda _: False).name == "googlenet@cifar10"
 
 

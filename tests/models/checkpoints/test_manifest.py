@@ -57,7 +57,7 @@ def path(row: ManifestRow) -> Path:
 
 
 def load_weights(file: Path) -> list[torch.Tensor]:
-    """What is trained: no running means, no counts."""
+    """The trained tensors: neither running means nor counts."""
     return [tensor for name, tensor in load_file(file).items() if "running" not in name and "num_batches" not in name]
 
 
@@ -121,7 +121,7 @@ def test_the_first_row_of_a_variant_is_the_published_one() -> None:
     for row in manifest():
         if row.labels == VARIANTS[row.variant].labels:
             first.setdefault(row.variant, row)
-    # Of these nobody has published weights, so that they carry the papers' figures.
+    # No weights of these are published, so that the table has the papers' figures.
     assert set(VARIANTS) - set(first) == {"zfnet", "nin", "vgg11_lrn", "vgg16_c"}
     for name in set(first) - {"lenet5"}:
         assert (first[name].top1, first[name].top5) == VARIANTS[name].published
@@ -129,7 +129,7 @@ def test_the_first_row_of_a_variant_is_the_published_one() -> None:
 
 
 def test_lrn_constants_belong_to_caffes_alexnets() -> None:
-    """A state dict fits the paper's constants as well, so nothing else would notice."""
+    """A state dict fits any constants, so that no error would show a mistake."""
     caffe = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}
     assert ROWS["bvlcalexnet-12.onnx"].network == {"lrn": caffe}
     assert ROWS["caffenet-12.onnx"].network == {"lrn": caffe, "pool_first": True}
@@ -172,7 +172,7 @@ def test_a_file_is_known_by_its_digest_and_its_variant(tmp_path: Path, monkeypat
     (row,) = (row for row in SHIPPED if row.variant == "lenet5")
     file = path(row)
     assert known_file(VARIANTS["lenet5"], file) == row
-    # The beginning of the digest is enough, as in torchvision's names; another network's row never is.
+    # The beginning of the digest is enough, as in torchvision's names; the variant must be the row's.
     short = replace(row, sha256=row.sha256[:8])
     monkeypatch.setattr(module, "manifest", lambda: (short,))
     assert known_file(VARIANTS["lenet5"], file) is short

@@ -35,7 +35,7 @@ def test_attributes_that_are_left_out_have_onnxs_defaults() -> None:
 def test_attributes_that_are_given_are_read() -> None:
     window = Window.read(pool(strides=[2, 1], pads=[1, 2, 3, 4], dilations=[1, 2], ceil_mode=1, count_include_pad=1))
     assert window == Window((3, 3), (2, 1), (1, 2, 3, 4), (1, 2), True, True)
-    # Of the padding only what torch states too.
+    # Only the padding that torch has too.
     assert window.numbers() == {"kernel": (3, 3), "stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
 
 
@@ -96,7 +96,7 @@ def test_a_pools_output_has_the_size_that_onnx_runtime_gives_it() -> None:
         ({"kernel_shape": [7, 7], "pads": [0, 0, 1, 1], "count_include_pad": 1}, (6, 6), False),
         ({"kernel_shape": [7, 7], "count_include_pad": 1}, (7, 7), True),
         ({"kernel_shape": [7, 7], "pads": [1, 1, 0, 0]}, (6, 6), True),
-        # It begins two outside, and ends one before the end.
+        # It begins two pixels outside, and ends one before the end.
         ({"kernel_shape": [7, 7], "pads": [2, 2, 0, 0], "strides": [7, 7]}, (6, 6), False),
         ({"kernel_shape": [7, 7]}, (8, 8), False),
         ({"kernel_shape": [4, 4], "dilations": [2, 2]}, (7, 7), False),
@@ -110,7 +110,7 @@ def test_an_average_covers_the_map_if_it_averages_all_of_it_and_nothing_else(
 
 
 def saved(path: Path, nodes: list[onnx.NodeProto], output: str, **weights: Any) -> OnnxGraph:
-    """A graph of a picture and these nodes, through a file."""
+    """A graph of these nodes, which take a picture, saved and read again."""
     graph = helper.make_graph(
         nodes,
         "g",

@@ -1,4 +1,4 @@
-"""The zoo's graphs read into our networks: ONNX Runtime must give the same answers on the same file."""
+"""Networks with weights from the zoo's graphs give the answers of ONNX Runtime on the same file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def probabilities(network: torch.nn.Module, pictures: Array) -> Array:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Torch's threads spin while they wait for one another: on a busy machine several are slower than one."""
+    """Torch's threads spin while they wait, so that several are slower than one on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -62,7 +62,7 @@ def imported(bvlc: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 @pytest.fixture(scope="module")
 def photographs(test_data: Path) -> Array:
-    """Three photographs as Caffe's networks want them: BGR, the mean colour taken off."""
+    """Three photographs as Caffe's networks want them: BGR, minus the mean colour."""
     preprocess, crops = PRESETS["caffe-224"], []
     for path in sorted((test_data / "photos").glob("*.jpg"))[::16]:
         bgr = picture_to_crop(path.read_bytes(), preprocess, max_pixels=10**8)[..., ::-1]
@@ -110,7 +110,7 @@ def inception() -> Any:
 
 @pytest.fixture(scope="module")
 def weights(inception: Any, tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    """What is read from GoogLeNet's graph."""
+    """The weights of GoogLeNet's graph."""
     path = tmp_path_factory.mktemp("graphs") / "graph.onnx"
     onnx.save(inception, path)
     read = read_weights(GOOGLENET, path)
@@ -120,7 +120,7 @@ def weights(inception: Any, tmp_path_factory: pytest.TempPathFactory) -> Weights
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Path]:
-    """Where a test writes its graph; removed at once, since each is large and pytest keeps three runs."""
+    """The file for a test's graph. It is large, and pytest would keep those of three runs, so it is removed at once."""
     path = tmp_path / "graph.onnx"
     yield path
     path.unlink(missing_ok=True)
@@ -146,7 +146,7 @@ def test_with_as_graph_a_network_gives_the_logits_of_onnx_runtime(
     expected = graphs.answers(file, pictures)
     network = get_model(variant, weights=file, as_graph=True)
     assert graphs.distance(graphs.logits(network, pictures), expected) < 1e-4
-    # What the comparison can tell apart: the two pictures, and the constants of normalisation.
+    # The comparison is sensitive to the picture, and to the constants of normalisation.
     assert graphs.distance(expected[0], expected[1]) > 0.1
     norms = [layer for layer in network.modules() if isinstance(layer, LocalResponseNorm)]
     assert {norm.constants for norm in norms} == ({lrn} if lrn is not None else set())
@@ -157,7 +157,7 @@ def test_with_as_graph_a_network_gives_the_logits_of_onnx_runtime(
 
 
 def test_googlenets_graph_is_read_in_caffes_geometry(inception: Any, file: Path) -> None:
-    """Whether the file has lost it or not."""
+    """It does not matter whether the file still has it."""
     pictures, caffes = graphs.patches(2), graphs.caffe_geometry(inception)
     expected = graphs.answers(graphs.without_softmax(caffes), pictures)
     assert graphs.distance(graphs.answers(graphs.without_softmax(inception), pictures), expected) > 0.1
@@ -190,7 +190,7 @@ def test_constants_and_classes_come_from_the_graph(inception: Any, file: Path) -
     assert found.known is None
 
 
-#: The same windows, said otherwise.
+#: Attributes that describe the same windows.
 SAME_GEOMETRY: dict[str, Edit] = {
     "rounding up where nothing is left": edits(opset(10), add("n9", ceil_mode=1)),
     "padding that no window reaches": set_numbers("n9", "pads", [0, 0, 1, 1]),
@@ -199,9 +199,7 @@ SAME_GEOMETRY: dict[str, Edit] = {
 
 
 @pytest.mark.parametrize("name", SAME_GEOMETRY)
-def test_equal_geometry_by_other_attributes_is_taken(
-    inception: Any, weights: Weights, file: Path, name: str
-) -> None:
+def test_equal_geometry_by_other_attributes_is_taken(inception: Any, weights: Weights, file: Path, name: str) -> None:
     model = graphs.copied(inception)
     SAME_GEOMETRY[name](model)
     onnx.save(model, file)

@@ -1,4 +1,4 @@
-"""State dicts out of weight files. What is refused at an import is in install/test_import_refused.py."""
+"""State dicts from weight files. install/test_import_refused.py has those that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``topfive import``: whole or not at all, and what a file says of itself travels with it."""
+"""``topfive import`` stores a file whole or not at all, and keeps its card."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_card_does_not_lend_its_accuracy_to_other_classes(catalogue: Catalogue
 
 
 def test_network_arguments_travel_and_build_the_network(catalogue: Catalogue, tmp_path: Path) -> None:
-    """GoogLeNet's LRN and geometry fit any state dict: only the card can tell them."""
+    """Any state dict fits every LRN and geometry of GoogLeNet, so that the card has to name them."""
     googlenet = VARIANTS["googlenet"]
     constants = {"size": 3, "alpha": 0.5, "beta": 0.5, "k": 2.0}
     network = get_model("googlenet", num_classes=10)

@@ -1,4 +1,4 @@
-"""Weight files that are refused: in one line, with nothing run, stored, replaced or left behind."""
+"""Refused weight files: one line says why; nothing is run, stored, replaced or left behind."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def changed(**tensors: torch.Tensor | None) -> Callable[[State], object]:
     return change
 
 
-#: What a pickle holds -> what the refusal says.
+#: The content of a pickle, and a part of the error.
 BAD_PICKLES: dict[str, tuple[Callable[[State], object], str]] = {
     "a missing tensor": (changed(f6__bias=None), "f6.bias is missing"),
     "no last layer": (changed(output__bias=None), "output.bias is missing"),
@@ -78,7 +78,7 @@ BAD_PICKLES: dict[str, tuple[Callable[[State], object], str]] = {
 
 
 def refuse(catalogue: Catalogue, path: Path, **options: Any) -> str:
-    """Imports over a good checkpoint, which must stay as it is, and returns the one line of the refusal."""
+    """Imports over a good checkpoint, which must stay as it is. Returns the error, which is one line."""
     target = catalogue.path_for(LENET, "mnist")
     write_checkpoint(target, get_model("lenet5", weights=None), checkpoint("lenet5", "mnist"))
     before = target.read_bytes()
@@ -110,7 +110,7 @@ def test_bad_safetensors_are_refused(catalogue: Catalogue, state: State, tmp_pat
     assert expected in refuse(catalogue, path)
 
 
-# torch says that checking sparse tensors is slow; only in these tests would that be an error.
+# torch warns that checking sparse tensors is slow, and warnings are errors in tests.
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor:UserWarning")
 def test_sparse_tensors_are_refused(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
     torch.save({**state, "f6.bias": torch.zeros(84).to_sparse()}, tmp_path / "mine.pth")
@@ -122,7 +122,7 @@ def test_code_in_a_pickle_does_not_run(catalogue: Catalogue, state: State, tmp_p
     torch.save({**state, "f6.bias": Attack(proof)}, path)
     assert "not a complete torch file of plain weights" in refuse(catalogue, path)
     assert not proof.exists()
-    # And it would have: the attack is a real one.
+    # The attack is a real one.
     torch.load(path, weights_only=False)
     assert proof.exists()
 

@@ -1,4 +1,4 @@
-"""Downloads from a server that behaves, and from one that misbehaves in every way that servers do."""
+"""Downloads from a server, which misbehaves as servers do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from models.networks.variants import VARIANTS, UnknownModelError
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one file. ``misbehave`` may take a request over; it returns whether it did."""
+    """Serves one file. ``misbehave`` may answer a request itself; it returns whether it did."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -105,7 +105,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between attempts, in seconds, which nobody waits for."""
+    """The pauses between attempts, in seconds; they are recorded, not waited."""
     pauses: list[float] = []
     monkeypatch.setattr(pulling, "time", SimpleNamespace(sleep=pauses.append))
     return pauses
@@ -120,7 +120,7 @@ def part_of(row: ManifestRow, catalogue: Catalogue, data: bytes) -> Path:
 
 
 def fetch(row: ManifestRow, catalogue: Catalogue, mirror: str | None = None) -> list[int]:
-    """Pulls; returns the progress that was told."""
+    """Pulls, and returns the reported progress."""
     told: list[int] = []
     stored = pull(row, catalogue, mirror=mirror, progress=lambda _, done: told.append(done))
     assert stored.path is not None
@@ -148,7 +148,7 @@ def test_a_whole_download_is_stored(row: ManifestRow, catalogue: Catalogue, cont
 def test_a_cut_is_resumed_where_it_happened(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, exact: bool
 ) -> None:
-    """Also for torchvision's files, whose exact size is not published and whose digest is a prefix."""
+    """The same for torchvision's files, whose exact size is not published and whose digest is a prefix."""
 
     def cut(handler: _Handler, attempt: int) -> bool:
         if attempt <= 2:
@@ -193,7 +193,7 @@ def test_a_finished_part_needs_no_network(
 def test_bytes_from_another_place_than_asked_for_are_not_appended(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, status: int, first: int
 ) -> None:
-    """A proxy may answer with what it has; Content-Range says what that is."""
+    """A proxy may send another range than was asked for; Content-Range has it."""
     part_of(row, catalogue, content[:1000])
 
     def answer(handler: _Handler, attempt: int) -> bool:
@@ -213,7 +213,7 @@ def test_bytes_from_another_place_than_asked_for_are_not_appended(
 def test_an_answer_without_a_range_is_the_whole_file(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
 ) -> None:
-    """Even if its Content-Range says what was asked for: the status decides too."""
+    """A Content-Range does not make status 200 a partial answer."""
     part_of(row, catalogue, content[:1000])
 
     def answer(handler: _Handler, attempt: int) -> bool:
@@ -292,13 +292,13 @@ def test_redirects_are_followed_and_nothing_is_compressed_on_the_way(
     assert encodings == ["identity"] * 2
 
 
-# What an earlier run, or a failed import, has left.
+# Downloads that an earlier run, or a failed import, has left.
 
 
 def test_the_download_of_a_run_that_was_killed_before_the_import_is_used(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
 ) -> None:
-    """It had taken the ".part" off the name already."""
+    """Its download is complete and has no ".part" in its name any more."""
     part = part_of(row, catalogue, content)
     part.replace(part.with_suffix(""))
     fetch(row, catalogue)
@@ -314,7 +314,7 @@ def test_a_damaged_download_of_a_killed_run_is_not_imported(
         fetch(row, catalogue)
     assert (leftovers(catalogue), stored(catalogue)) == ([], [])
     fetch(row, catalogue)
-    # Asked for what follows the part first, then for all of it.
+    # The first request is for the bytes after the part, the second for the whole file.
     assert server.requests == [f"bytes={len(content)}-", None]
 
 
@@ -374,7 +374,7 @@ def test_a_length_that_is_too_short_is_noticed_and_resumed(
 def test_more_than_the_manifest_promises_is_refused(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, exact: bool
 ) -> None:
-    """By a single byte where the size is known, by more than rounding explains where it is not."""
+    """More is one byte if the exact size is known, else more than rounding explains."""
     server.content = content + b"x" * (1 if exact else len(content) // 100 + 2**20 + 1)
     with pytest.raises(PullError, match="more than"):
         fetch(row if exact else replace(row, bytes=None, mib=len(content) / 2**20), catalogue)
@@ -384,7 +384,7 @@ def test_more_than_the_manifest_promises_is_refused(
 def test_a_rounded_size_may_be_too_small(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
 ) -> None:
-    """torchvision's sizes are rounded to a thousandth of a MiB: up to 524 bytes."""
+    """torchvision rounds sizes to a thousandth of a MiB, by up to 524 bytes."""
     fetch(replace(row, bytes=None, mib=(len(content) - 524) / 2**20), catalogue)
 
 

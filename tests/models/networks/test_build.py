@@ -1,4 +1,4 @@
-"""From a variant to its network."""
+"""A variant -> its network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_arguments_reach_the_network() -> None:
         assert not graph.pool1.ceil_mode
         assert graph.norm1.constants == LRN_CAFFE
         assert graph.aux2 is not None
-        # Nothing differs in AlexNet's graph, so that asking for it is no error.
+        # The layers of AlexNet's graph are the same.
         assert isinstance(get_model("alexnet", as_graph=True), AlexNet)
 
 

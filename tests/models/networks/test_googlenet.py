@@ -91,7 +91,7 @@ def test_training_gives_three_outputs(heads: tuple[GoogLeNet, tuple[torch.Tensor
 def test_gradient_flows_from_each_head_to_the_first_layer(
     heads: tuple[GoogLeNet, tuple[torch.Tensor, ...]], head: int, reached: str, untouched: str
 ) -> None:
-    """And from the head's own place only: 4a for the first auxiliary head, 4d for the second."""
+    """The first auxiliary head is attached to 4a, the second to 4d."""
     network, outputs = heads
     network.zero_grad(set_to_none=True)
     outputs[head].square().sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""GoogLeNet with batch norm, where it leaves the paper. test_parity.py has the rest."""
+"""Where GoogLeNet with batch norm differs from the paper. test_parity.py compares it with torchvision's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.networks import convolutions, meta
 
 
 def test_googlenet_bn_has_3x3_where_the_paper_has_5x5() -> None:
-    """A mistake that torchvision's weights bind us to; ``googlenet`` is the paper's."""
+    """torchvision's weights were trained with this mistake; ``googlenet`` is the paper's."""
     kernels = {
         name: {tuple(c.kernel_size) for c in convolutions(meta(name))[1:]} for name in ("googlenet", "googlenet_bn")
     }

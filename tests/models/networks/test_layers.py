@@ -1,4 +1,4 @@
-"""Layers that several papers share."""
+"""Layers and initialisations that several networks share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_local_response_normalisation_is_torchs(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_normalisation_in_half_precision_survives_activations_of_thousands(dtype: torch.dtype) -> None:
-    """Their squares lie beyond float16."""
+    """Their squares overflow float16."""
     x = torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(0)) * 2000
     found = LocalResponseNorm(LRN_CAFFE)(x.to(dtype))
     assert found.dtype == dtype
@@ -70,7 +70,7 @@ def test_a_convolution_has_biases_unless_batch_norm_follows_it() -> None:
 
 @pytest.fixture
 def small() -> Iterator[nn.Sequential]:
-    """A convolution with unlike fans, and a linear layer; all parameters are one."""
+    """A convolution with unequal fans and a linear layer, all of whose parameters are one."""
     network = nn.Sequential(nn.Conv2d(16, 64, 3), nn.Flatten(), nn.Linear(200, 100))
     for parameter in network.parameters():
         nn.init.ones_(parameter)
@@ -80,7 +80,7 @@ def small() -> Iterator[nn.Sequential]:
 
 
 def check_gaussian(weight: torch.Tensor, std: float) -> None:
-    """A mean of zero, that deviation, and tails that a uniform distribution does not have."""
+    """Checks the mean of zero, the deviation, and tails that a uniform distribution does not have."""
     assert weight.mean().item() == pytest.approx(0, abs=0.05 * std)
     assert weight.std().item() == pytest.approx(std, rel=0.04)
     assert weight.abs().max() > 3 * std
@@ -125,7 +125,7 @@ def test_glorots_weights_are_uniform(small: nn.Sequential) -> None:
 def test_nothing_is_drawn_on_the_meta_device(
     init: Callable[[nn.Module], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There it would take torch seconds."""
+    """Drawing there takes torch seconds."""
     for name in ("normal_", "kaiming_normal_"):
         monkeypatch.setattr(nn.init, name, lambda *_arguments, **_options: pytest.fail("drawn"))
     with torch.device("meta"):

@@ -95,7 +95,7 @@ def test_lenet5_has_the_papers_connections() -> None:
         "c5": 48_120,
         "f6": 10_164,
     }
-    # The biases are no multiplications; S2 and S4 multiply once an output, and the linear output is not the paper's.
+    # Biases need no multiplication; S2 and S4 multiply once an output, and the linear output is not the paper's.
     biases, subsampling, output = 4704 + 1600 + 120 + 84, 1176 + 400, 840
     connections = 122_304 + 151_600 + 48_120 + 10_164
     assert VARIANTS["lenet5"].multiply_adds == connections - biases + subsampling + output

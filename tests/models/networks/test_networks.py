@@ -1,4 +1,4 @@
-"""All networks: what they return, and how their heads teach them."""
+"""All networks: outputs, auxiliary heads and their gradients, dropouts and fresh weights."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_auxiliary_heads_have_the_papers_size() -> None:
 
 @pytest.mark.parametrize("variant", variants(), ids=lambda variant: variant.name)
 def test_a_network_that_serves_has_no_heads_and_returns_logits_alone(variant: Variant) -> None:
-    """In either mode without them, and in eval mode with them."""
+    """Without heads in both modes, and with heads in eval mode."""
     pictures = torch.empty(2, *variant.input_shape, device="meta")
     network = meta(variant.name, num_classes=13)
     assert not any(is_head(name) for name in network.state_dict())
@@ -73,7 +73,7 @@ class Taught(NamedTuple):
         return [F.cross_entropy(logits, self.classes) for logits in self.outputs]
 
     def gradients(self, loss: torch.Tensor) -> dict[str, torch.Tensor | None]:
-        """Of every parameter, by name; None where the loss does not reach."""
+        """The gradient of every parameter, by name; None if the loss does not reach it."""
         names, parameters = zip(*self.network.named_parameters(), strict=True)
         found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         return dict(zip(names, found, strict=True))
@@ -131,7 +131,7 @@ def test_the_main_loss_does_not_reach_the_heads(taught: Taught) -> None:
         assert (gradient is None) == is_head(name), name
 
 
-#: The dropouts of each network where they stand: the layer before, the rate, the layer after.
+#: The dropouts of each network: the layer before, the rate, the layer after.
 DROPOUTS: dict[str, list[tuple[str, float, str]]] = {
     "lenet5": [],
     # Krizhevsky et al., section 4.2: "the first two fully-connected layers", 0.5.
@@ -189,7 +189,7 @@ FRESH = {
 
 @pytest.fixture(scope="module")
 def fresh() -> Callable[[str], nn.Module]:
-    """A network with the weights that it starts with, once for all tests of it."""
+    """Builds a network with fresh weights, once for all tests."""
 
     @cache
     def build(name: str) -> nn.Module:

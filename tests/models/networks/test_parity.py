@@ -1,4 +1,4 @@
-"""Networks that take torchvision's weights answer as torchvision's do, with whatever is in the state dict."""
+"""Networks that take torchvision's weights give torchvision's logits, for any state dict."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WITH_HEADS = ("googlenet_bn", "inception_v3")
 
 
 def published(name: str) -> dict[str, Any]:
-    """What torchvision says of its first weights for ImageNet."""
+    """The facts that torchvision publishes with its first weights for ImageNet."""
     meta: dict[str, Any] = torchvision.models.get_model_weights(THEIRS[name])["IMAGENET1K_V1"].meta
     return meta
 
@@ -43,7 +43,7 @@ def torchvisions(name: str, **arguments: Any) -> nn.Module:
         arguments["aux_logits"] = True
     if name != "alexnet_owt":
         arguments["init_weights"] = False
-    # On the meta device nothing is initialised only to be overwritten.
+    # On the meta device no weights are drawn.
     with torch.device("meta"):
         network: nn.Module = getattr(torchvision.models, THEIRS[name])(**arguments)
     network.to_empty(device="cpu").eval()
@@ -61,7 +61,7 @@ def torchvisions(name: str, **arguments: Any) -> nn.Module:
 
 
 def with_weights_of(theirs: nn.Module, name: str, **arguments: Any) -> nn.Module:
-    """Our network on the very tensors of theirs, which saves half the memory."""
+    """Our network with the tensors of theirs, not copies, which saves half the memory."""
     with torch.device("meta"):
         ours = get_model(name, **arguments)
     ours.load_state_dict(theirs.state_dict(), assign=True)
@@ -73,7 +73,7 @@ def pictures(name: str, batch: int) -> torch.Tensor:
 
 
 def assert_same(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> None:
-    """Within a small part of what tells logits apart at all."""
+    """Checks that logits differ by a small part of their spread at most."""
     assert ours.shape == theirs.shape
     spread = theirs.std().item()
     assert spread > 1e-3
@@ -89,13 +89,13 @@ def test_torchvisions_state_dict_gives_torchvisions_logits(name: str) -> None:
         expected = theirs(x)
         assert_same(ours(x), expected)
         assert_same(ours(x[:1]), expected[:1])
-    # The pictures matter: a network that only passes its last biases on would be equal too.
+    # The pictures matter; else a network that passes only its last biases on would pass too.
     assert (expected[0] - expected[1]).abs().max() > 1000 * 1e-5 * expected.std()
 
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_dropout_is_torchvisions(name: str) -> None:
-    """No state dict and no logits show it."""
+    """Neither state dicts nor logits show it."""
 
     def rates(network: nn.Module) -> list[float]:
         return sorted(layer.p for layer in network.modules() if isinstance(layer, nn.Dropout))
@@ -152,7 +152,7 @@ def test_in_training_mode_the_heads_are_torchvisions_in_order_of_depth(name: str
         assert (wanted[0] - wanted[1]).abs().max() > 1000 * 1e-5 * wanted.std()
         others = [other for other in expected if other is not wanted]
         assert all((wanted - other).abs().max() > 1000 * 1e-5 * wanted.std() for other in others)
-    # Batch norm has learnt the same from the batch.
+    # The running statistics of batch norm are the same after the batch.
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Names of networks, misspelt ones among them."""
+"""The table of variants against papers and torch, and names that are misspelt."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_torch_counts_the_same(variant: Variant) -> None:
     with FlopCounterMode(display=False) as counter:
         network(picture)
     assert picture.numel() + sum(outputs) == variant.activations
-    # LeNet-5's C3 is computed dense although 60 of its 96 kernels exist; the facts of its paper are its own test.
+    # LeNet-5's C3 is computed dense although 60 of its 96 kernels exist; test_lenet.py checks its paper's counts.
     if variant.name != "lenet5":
         assert counter.get_total_flops() == 2 * variant.multiply_adds
 

@@ -1,4 +1,4 @@
-"""Exported graphs: the same probabilities as torch, whatever the network is made of."""
+"""Exported graphs give torch's probabilities, for every network."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from models.onnx import export as exporting
 from models.onnx.export import export, graph
 from tests.cards import checkpoint
 
-#: Of their weights nine tenths are in the hidden fully connected layers, which are no other for being wide.
+#: Networks with nine tenths of their weights in the hidden fully connected layers, whose width does not matter here.
 LARGE = {name for name, variant in VARIANTS.items() if variant.params > 60_000_000}
-#: What they are here. As they are, tests/service/whole/test_untrained.py has them exported, and compared with torch.
+#: Their width here. tests/service/whole/test_untrained.py exports the whole networks and compares them with torch.
 _HIDDEN = 64
-#: Pixels that VGG is checked at: its layers are of one kind whatever the size, and its arithmetic is a twelfth.
+#: The size of pictures for VGG, which needs a twelfth of the arithmetic so.
 _VGG_SIDE = 64
 UNTRAINED = Catalogue(untrained=True)
 
@@ -53,7 +53,7 @@ def slim(name: str, **arguments: Any) -> nn.Module:
             inputs = outputs
     network.to_empty(device="cpu")
     for parameter in network.parameters():
-        # He's scale for weights, and biases that are missed.
+        # He's scale for weights, and biases large enough to be missed.
         nn.init.normal_(parameter, 0, (2 / parameter[0].numel()) ** 0.5 if parameter.dim() > 1 else 0.1)
     return network.eval()
 
@@ -111,14 +111,14 @@ def check(name: str, batches: tuple[int, ...], **arguments: Any) -> None:
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
         assert (indices[:, 0] == expected_indices[:, 0]).mean() > 0.9
         tops += list(found[:, 0])
-    # What the comparison can tell apart: the classes, and the pictures.
+    # The comparison is sensitive to the class, and to the picture.
     assert max(tops) > 0.03
     assert np.std(tops) > 1e-3
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_graph_gives_torchs_probabilities(name: str) -> None:
-    """One picture, three, and of four networks the largest batch too."""
+    """For one picture and three; for four networks the largest batch too."""
     check(name, (1, 3, 16) if name in ("lenet5", "googlenet", "alexnet", "vgg16") else (1, 3))
 
 
@@ -168,7 +168,7 @@ def test_the_distribution_is_that_of_all_classes_in_their_order() -> None:
 
 
 class Doubling(nn.Module):
-    """No network here adds."""
+    """Adds, which no network here does."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + x
@@ -182,14 +182,14 @@ def test_a_layer_of_an_unknown_kind_is_named(layer: nn.Module, says: str) -> Non
         graph(nn.Sequential(layer, nn.Linear(2, 2)), PRESETS["mnist"])
 
 
-# What is compared before a graph is stored.
+# The comparison with torch before a graph is stored.
 
 
 Damage = Callable[[onnx.ModelProto], None]
 
 
 def damaged(monkeypatch: pytest.MonkeyPatch, *steps: Damage) -> None:
-    """Has every graph damaged on its way from the writer to the file."""
+    """Damages every graph between the writer and the file."""
 
     def damaging(network: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
         model = graph(network, preprocess)
@@ -211,7 +211,7 @@ def other_mean(model: onnx.ModelProto) -> None:
 
 
 def scaled(output: str, factor: float) -> Damage:
-    """Multiplies the distribution or the probabilities by a number, and leaves the other outputs as they were."""
+    """Multiplies one output by a number, and leaves the others as they were."""
 
     def damage(model: onnx.ModelProto) -> None:
         for node in model.graph.node:
@@ -224,7 +224,7 @@ def scaled(output: str, factor: float) -> Damage:
 
 
 def wrong_for(count: int) -> Damage:
-    """Adds a number to one class' logit where a batch has that many pictures."""
+    """Adds a number to the logit of one class if a batch has that many pictures."""
 
     def damage(model: onnx.ModelProto) -> None:
         softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
@@ -263,7 +263,7 @@ def other_picture(model: onnx.ModelProto) -> None:
 
 DAMAGE: dict[str, Damage] = {
     "a forgotten mean": other_mean,
-    # Twice the tolerance of what LeNet-5 gives a digit, and the other outputs as they should be.
+    # Twice the tolerance of a probability near one; the other outputs are right.
     "probabilities alone": scaled("probabilities", 1.002),
     "the distribution alone": scaled("distribution", 1.002),
     "one picture": wrong_for(1),
@@ -284,7 +284,7 @@ def test_a_graph_that_answers_otherwise_is_not_stored(
 
 
 def test_the_damage_of_one_size_of_batch_shows_in_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The comparison runs one picture and three. So what is refused above is refused for its answers."""
+    """So the graphs above are refused for their answers, not because the damage itself fails."""
     damaged(monkeypatch, wrong_for(2))
     export(Catalogue().find("lenet5@mnist"), tmp_path / "graph.onnx")
 
@@ -329,7 +329,7 @@ def test_a_graph_that_is_not_stored_leaves_the_older_one(tmp_path: Path, monkeyp
 
 
 def test_a_graph_that_mixes_up_classes_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its probabilities are right, and each belongs to another class."""
+    """The graph has the right probabilities for the wrong classes."""
 
     def mixed_up(network: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
         with torch.no_grad():
@@ -356,7 +356,7 @@ def test_damaged_weights_are_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v2"])
 def test_a_checkpoint_for_cifar10_is_exported_at_its_own_size(tmp_path: Path, name: str) -> None:
-    """Half-precision weights too: what is served is what was measured."""
+    """The stored weights have half precision."""
     network, path = lively(name, num_classes=10), tmp_path / "weights.safetensors"
     described = checkpoint(name, "cifar10", preprocess=PRESETS["cifar10"])
     write_checkpoint(path, network, described, half=True)

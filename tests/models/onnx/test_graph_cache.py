@@ -1,4 +1,4 @@
-"""Graphs on disk: made once, by one process, for exactly the weights that they hold."""
+"""Graphs on disk are exported once, by one process, for exactly the weights that they have."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LENET = Catalogue().find("lenet5@mnist")
 
 @pytest.fixture(autouse=True)
 def no_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test is a run of its own, with a temporary folder of its own."""
+    """Each test is a separate run, with its own temporary folder."""
     monkeypatch.setattr(graph_cache, "_own_folders", [])
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -41,7 +41,7 @@ def no_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def imported(cache: Path, data: bytes) -> Checkpoint:
-    """The box's LeNet-5 in a cache of its own, to be damaged."""
+    """A LeNet-5 with this content, in a cache of the test."""
     path = Catalogue(cache).path_for(LENET.variant, "mnist")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -49,7 +49,7 @@ def imported(cache: Path, data: bytes) -> Checkpoint:
 
 
 def test_a_graph_is_made_once_and_without_torch(tmp_path: Path) -> None:
-    """In a process of its own: this one has imported torch long ago."""
+    """In another process, since this one has imported torch."""
     code = (
         "import sys; from pathlib import Path; from models.checkpoints.catalogue import Catalogue;"
         "from service.engines.loader import engine_loader;"
@@ -137,7 +137,7 @@ def test_a_cache_that_cannot_be_written_to_does_not_prevent_serving(
 ) -> None:
     monkeypatch.setattr(graph_cache, "export_apart", lambda _checkpoint, _cache, path: path.write_bytes(b"a graph"))
     (tmp_path / "graphs").write_text("a file where the folder should be")
-    # A file may be written to; a folder below it cannot be.
+    # No folder can be made below a file.
     found = cached_graph(LENET, tmp_path / "graphs")
     assert found.read_bytes() == b"a graph"
     assert found.parent.parent == tmp_path / "temporary"
@@ -201,7 +201,7 @@ def test_graphs_go_to_a_folder_of_this_run_if_the_cache_fails_with_one_log_line(
     own = found[0].parent
     assert own.parent == tmp_path / "temporary"
     assert [path.parent for path in found] == [own] * 3
-    # The cache is tried once, not once a network.
+    # The cache is tried once, not once for each network.
     assert tried == [tmp_path / "graphs", own, own]
     (record,) = caplog.records
     assert os.strerror(number) in record.getMessage()
@@ -266,7 +266,7 @@ def test_the_processes_of_a_service_share_a_folder_and_it_goes_with_the_last(tmp
         assert Path(second.stdout.readline().strip()) == folder
         assert folder.stat().st_mode & 0o777 == 0o700
         for process in (first, second):
-            # As Ray ends replicas: without letting Python clean up.
+            # Ray ends replicas by a signal too, without letting Python clean up.
             assert clear_unused_graphs() == 0
             assert (folder / "graph").exists()
             process.send_signal(signal.SIGKILL)
@@ -306,7 +306,7 @@ def test_a_damaged_graph_is_replaced_whole_and_once(tmp_path: Path, monkeypatch:
     exported = []
 
     def export(_checkpoint: Checkpoint, _cache: Path, path: Path) -> None:
-        # Until there is a new one, the old one is there for those who may still make something of it.
+        # The damaged graph stays until there is a new one.
         assert not exported
         assert path.exists()
         exported.append(path)
@@ -361,7 +361,7 @@ def test_an_exporter_that_is_killed_and_one_that_finds_the_disk_full_are_told_ap
 
 
 def test_a_real_exporter_says_that_it_cannot_write(tmp_path: Path) -> None:
-    """By a limit on files, which a full disk resembles."""
+    """A limit on the size of files stands in for a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
     try:
