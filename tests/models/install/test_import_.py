@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from models import get_model
 from models.analysis.description import counted
 from models.checkpoints.catalogue import Catalogue, WrongWeightsError, card, read_card
+from models.checkpoints.weights import Weights
 from models.images.preprocess import PRESETS
+from models.install import import_ as importing
 from models.install.import_ import import_file, write_checkpoint
 from models.networks.variants import VARIANTS, find_variant
 from tests.cards import checkpoint
@@ -151,3 +153,34 @@ def test_a_disk_that_fills_up_leaves_what_was_there(
     folder = catalogue.cache_dir / "checkpoints"
     assert [file.name for file in folder.iterdir()] == ["lenet5@mnist.safetensors"]
     assert equal(folder / "lenet5@mnist.safetensors", state)
+
+
+def test_half_precision_is_for_weights_and_not_for_biases_or_batch_norm(tmp_path: Path) -> None:
+    network = get_model("googlenet_bn", num_classes=10)
+    path = tmp_path / "half.safetensors"
+    for half, width in ((True, torch.float16), (False, torch.float32)):
+        write_checkpoint(path, network, checkpoint("googlenet_bn", "cifar10"), half=half)
+        stored = load_file(path)
+        assert {tensor.dtype for tensor in stored.values() if tensor.ndim > 1} == {width}
+        narrow = {name: tensor for name, tensor in stored.items() if tensor.ndim <= 1}
+        assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in narrow.items())
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("name", "as_graph", "crop"),
+    [("alexnet", True, 224), ("alexnet", False, 227), ("googlenet", True, 224), ("inception_v3", True, 299)],
+)
+def test_the_zoos_caffe_networks_take_224_pixels(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, as_graph: bool, crop: int
+) -> None:
+    """On a network that is only described: its weights would be hundreds of megabytes."""
+    variant, described = VARIANTS[name], []
+    read = Weights({}, 1000, {}, None)
+    monkeypatch.setattr(importing, "read_weights", lambda *_arguments, **_options: read)
+    monkeypatch.setattr(importing, "build_with", lambda *_arguments, **_options: torch.nn.Identity())
+    monkeypatch.setattr(importing, "write_checkpoint", lambda target, _network, made: described.append(made))
+    monkeypatch.setattr(importing, "counted", lambda made: made)
+    monkeypatch.setattr(Catalogue, "path_for", lambda *_arguments: tmp_path)
+    import_file(variant, tmp_path / "graph.onnx", catalogue, as_graph=as_graph)
+    assert described[0].preprocess == replace(PRESETS[variant.preprocess], crop=crop)
