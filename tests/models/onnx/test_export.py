@@ -116,22 +116,6 @@ def check(name: str, batches: tuple[int, ...], **arguments: Any) -> None:
     assert np.std(tops) > 1e-3
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_a_graph_gives_torchs_probabilities(name: str) -> None:
-    """For one picture and three; for four networks the largest batch too."""
-    check(name, (1, 3, 16) if name in ("lenet5", "googlenet", "alexnet", "vgg16") else (1, 3))
-
-
-@pytest.mark.parametrize("constants", [LRNConstants(), LRNConstants(3, 5e-3, 0.75, 2.0), LRNConstants(4, 1e-2, 0.5)])
-def test_response_normalisation_has_the_checkpoints_constants(constants: LRNConstants) -> None:
-    check("alexnet", (2, 3), lrn=constants)
-
-
-@pytest.mark.parametrize("name", ["googlenet", "inception_v2"])
-def test_the_zoos_geometry_is_exported_too(name: str) -> None:
-    check(name, (1, 3), as_graph=True)
-
-
 def test_batch_norm_and_dropout_are_not_in_the_graph() -> None:
     model = graph(get_model("googlenet_bn", aux_heads=True).requires_grad_(False), PRESETS["half-224"])
     kinds = {node.op_type for node in model.graph.node}
@@ -365,3 +349,19 @@ def test_a_checkpoint_for_cifar10_is_exported_at_its_own_size(tmp_path: Path, na
     loaded = session(onnx.load(tmp_path / "graph.onnx"))
     assert loaded.get_inputs()[0].shape[1:] == [64, 64, 3]
     assert loaded.get_outputs()[0].shape[1:] == [10]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_graph_gives_torchs_probabilities(name: str) -> None:
+    """For one picture and three; for four networks the largest batch too."""
+    check(name, (1, 3, 16) if name in ("lenet5", "googlenet", "alexnet", "vgg16") else (1, 3))
+
+
+@pytest.mark.parametrize("constants", [LRNConstants(), LRNConstants(3, 5e-3, 0.75, 2.0), LRNConstants(4, 1e-2, 0.5)])
+def test_response_normalisation_has_the_checkpoints_constants(constants: LRNConstants) -> None:
+    check("alexnet", (2, 3), lrn=constants)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v2"])
+def test_the_zoos_geometry_is_exported_too(name: str) -> None:
+    check(name, (1, 3), as_graph=True)

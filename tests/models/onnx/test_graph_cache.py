@@ -48,24 +48,6 @@ def imported(cache: Path, data: bytes) -> Checkpoint:
     return replace(LENET, path=path)
 
 
-def test_a_graph_is_made_once_and_without_torch(tmp_path: Path) -> None:
-    """In another process, since this one has imported torch."""
-    code = (
-        "import sys; from pathlib import Path; from models.checkpoints.catalogue import Catalogue;"
-        "from service.engines.loader import engine_loader;"
-        "load = engine_loader(device='cpu', engine=None, precision='float32', threads=1, cache_dir=Path(sys.argv[1]));"
-        "engine = load(Catalogue().find('lenet5@mnist')); engine.warm_up(4); print('torch' in sys.modules)"
-    )
-    for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "False"
-    (path,) = tmp_path.glob("graphs/*.onnx")
-    assert path == graph_path(LENET, tmp_path)
-    first = path.stat().st_ino
-    assert cached_graph(LENET, tmp_path) == path
-    assert path.stat().st_ino == first
-
-
 def test_replicas_that_start_together_export_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 
@@ -110,14 +92,6 @@ def test_old_unused_graphs_are_removed_when_a_new_one_is_exported(
     cached_graph(LENET, tmp_path)
     left = {path.name for path in folder.glob("*.onnx")}
     assert left == {"lenet5@mnist-new.onnx", "lenet5@cifar10-old.onnx", graph_path(LENET, tmp_path).name}
-
-
-def test_damaged_weights_are_reported(tmp_path: Path) -> None:
-    assert LENET.path is not None
-    damaged = imported(tmp_path, LENET.path.read_bytes().replace(b"output.weight", b"output.weigth"))
-    with pytest.raises(WrongWeightsError, match=r"output\.weight is missing"):
-        cached_graph(damaged, tmp_path)
-    assert not list(tmp_path.glob("graphs/*.onnx"))
 
 
 def test_missing_weights_are_reported(tmp_path: Path) -> None:
@@ -371,3 +345,29 @@ def test_a_real_exporter_says_that_it_cannot_write(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.errno == errno.EFBIG
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_graph_is_made_once_and_without_torch(tmp_path: Path) -> None:
+    """In another process, since this one has imported torch."""
+    code = (
+        "import sys; from pathlib import Path; from models.checkpoints.catalogue import Catalogue;"
+        "from service.engines.loader import engine_loader;"
+        "load = engine_loader(device='cpu', engine=None, precision='float32', threads=1, cache_dir=Path(sys.argv[1]));"
+        "engine = load(Catalogue().find('lenet5@mnist')); engine.warm_up(4); print('torch' in sys.modules)"
+    )
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "False"
+    (path,) = tmp_path.glob("graphs/*.onnx")
+    assert path == graph_path(LENET, tmp_path)
+    first = path.stat().st_ino
+    assert cached_graph(LENET, tmp_path) == path
+    assert path.stat().st_ino == first
+
+
+def test_damaged_weights_are_reported(tmp_path: Path) -> None:
+    assert LENET.path is not None
+    damaged = imported(tmp_path, LENET.path.read_bytes().replace(b"output.weight", b"output.weigth"))
+    with pytest.raises(WrongWeightsError, match=r"output\.weight is missing"):
+        cached_graph(damaged, tmp_path)
+    assert not list(tmp_path.glob("graphs/*.onnx"))
