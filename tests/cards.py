@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, card
 from models.images.preprocess import PRESETS
 from models.networks.variants import VARIANTS
+
+#: The LeNet-5 in the box.
+BOX = Path(__file__).parents[1] / "weights" / "lenet5-mnist.safetensors"
+
+
+def box_top1() -> float:
+    """The accuracy of the LeNet-5 in the box, read from its header by safetensors itself."""
+    with safe_open(BOX, "pt") as file:
+        return float(json.loads(file.metadata()["topfive"])["top1"])
 
 
 def checkpoint(variant: str, labels: str, **fields: Any) -> Checkpoint:

@@ -37,7 +37,7 @@ def zoo_graph(name: str, *, seed: int = 0, blank: bool = False) -> Any:
     shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     constants = [node for node in graph.node if node.op_type == "ConstantOfShape"]
     norms = [node for node in graph.node if node.op_type == "BatchNormalization"]
-    # Variances and scales are about one: a scale as small as a bias would let nothing through.
+    # Variances and scales are about one; with smaller scales the signal would vanish.
     about_one = {node.input[i] for node in norms for i in (1, 4)} | _scales(graph)
     for node in constants:
         shape = tuple(int(size) for size in shapes[node.input[0]])
@@ -52,20 +52,20 @@ def zoo_graph(name: str, *, seed: int = 0, blank: bool = False) -> Any:
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, ...], about_one: bool) -> Array:
-    # Of large weights, which take seconds to draw, a million numbers again and again: no two rows have the same.
+    # A million numbers are repeated in large weights, which take seconds to draw; their rows still differ.
     array = np.resize(rng.standard_normal(min(math.prod(shape), 1_000_003), dtype=np.float32), shape)
-    # He's scale for weights; biases a little off zero, or their order would not matter.
+    # He's scale for weights; biases are not zero, so that their order matters.
     array *= np.float32(0.05 if len(shape) == 1 else np.sqrt(2 / np.prod(shape[-3:] if len(shape) == 4 else shape[1:])))
     return np.abs(1 + 4 * array) if about_one else array
 
 
 def light_file(name: str) -> Path:
-    """The package's own file, whose weights are computed by its graph: it has none to give."""
+    """The package's own file, which has no weights: its graph computes them."""
     return Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
 
 
 def _vgg16() -> Any:
-    """Of VGG-19, which the package has: less the fourth convolution, and its ReLU, of the last three blocks."""
+    """VGG-19, which the package has, without the fourth convolution and ReLU of the last three blocks."""
     model = onnx.load(light_file("vgg19"))
     nodes = model.graph.node
     for conv in [node for node in nodes if node.op_type == "Conv" and node.input[1].endswith("_4_w_0")]:
@@ -78,13 +78,13 @@ def _vgg16() -> Any:
 
 
 def _scales(graph: Any) -> set[str]:
-    """The constants that Caffe's scale layers multiply with, behind the Unsqueeze that shapes them."""
+    """The constants by which Caffe's scale layers multiply, before the Unsqueeze that shapes them."""
     shaped = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Unsqueeze"}
     return {shaped.get(value, value) for node in graph.node if node.op_type == "Mul" for value in node.input}
 
 
 def copied(model: Any) -> Any:
-    """A graph of its own to edit."""
+    """A copy of a graph, to edit."""
     copy = type(model)()
     copy.CopyFrom(model)
     return copy
@@ -123,7 +123,7 @@ def without_softmax(model: Any) -> Any:
 
 
 def cut_softmax(model: Any) -> Any:
-    """The same graph, up to its logits from now on."""
+    """Cuts the softmax off this very graph."""
     softmax = model.graph.node.pop()
     assert softmax.op_type == "Softmax"
     model.graph.output[0].name = softmax.input[0]
@@ -208,7 +208,7 @@ def answers(model: Any, pictures: Array) -> Array:
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns of every weight that is an input too
-    # Threads that spin while they wait take the cores from whatever else runs.
+    # Threads that spin while they wait take cores from others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

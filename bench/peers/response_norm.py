@@ -17,7 +17,7 @@ import onnxruntime
 from onnx import helper
 from torch import nn
 
-from models.checkpoints.building import build_checkpoint
+from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Catalogue
 from models.networks.layers import LocalResponseNorm
 from models.onnx.export import graph

@@ -1,6 +1,6 @@
-"""What a network is made of and what it needs, counted from the network itself, layer by layer.
+"""Costs of a network layer by layer, counted from the network itself.
 
-torch.fx gives the layers and how they hang together, a run on the meta device their shapes; everything else follows.
+torch.fx gives the layers and their connections, and a run on the meta device their shapes; the rest is arithmetic.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import fx, nn
 from models.networks.googlenet import HeadPool
 from models.networks.layers import LocalResponseNorm
 from models.networks.lenet import ScaledTanh, Subsampling, TableConv2d
+from models.networks.memory import Costs
 from models.networks.tracing import Shape, output_shapes, trace
 
 Pair = tuple[int, int]
@@ -22,7 +23,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One layer, with what works on its output in place (batch norm, ReLU, tanh) counted to it."""
+    """One layer. What works on its output in place (batch norm, ReLU, tanh) is part of it."""
 
     name: str
     """Module name in the network."""
@@ -35,20 +36,19 @@ class Layer:
     """Channels, height and width; or units."""
     params: int
     multiply_adds: int
-    """Of one picture. Only convolutions, fully connected layers and LeNet's subsampling have any."""
+    """For one picture. Only convolutions, fully connected layers and LeNet's subsampling have any."""
     activations: int
     """Elements of the output; 0 for what works in place."""
     receptive_field: Pair
-    """Height and width, in pixels of the picture, that one output sees; more than the picture has where padding
-    takes part."""
+    """Height and width that one output sees, in pixels of the picture; larger than the picture where padding counts."""
     jump: Pair
-    """Pixels of the picture between two neighbouring outputs: the stride so far."""
+    """Pixels of the picture between two neighbouring outputs: the product of the strides so far."""
     depth: int
-    """Layers with weights on the longest way from the picture to here, this one included."""
+    """Layers with weights on the longest path from the picture to this layer, itself included."""
     sources: tuple[str, ...]
-    """Names of the layers before; empty for the picture."""
+    """Names of the layers whose outputs it takes; empty if it takes the picture."""
     module: str | None
-    """Name of the inception module that it is part of."""
+    """Name of the inception module that contains it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +68,31 @@ class Analysis:
 
     @property
     def activations(self) -> int:
-        """Elements of the input and of the outputs of convolutions, pools and fully connected layers, one picture."""
+        """Elements, for one picture, of the input and the outputs of convolutions, pools and fully connected layers."""
         return prod(self.input_shape) + sum(layer.activations for layer in self.layers)
 
     @property
+    def costs(self) -> Costs:
+        return Costs(self.params, self.activations, self.multiply_adds)
+
+    @property
     def depth(self) -> int:
-        """Layers with weights on the longest way through."""
+        """Layers with weights on the longest path."""
         return max(layer.depth for layer in self.layers)
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Trainable parameters."""
+    """The number of trainable parameters."""
     return sum(p.numel() for p in network.parameters())
 
 
 def analyse(network: nn.Module, input_shape: tuple[int, int, int]) -> Analysis:
-    """Every layer of a network in the mode it is in, for pictures of (channels, height, width).
+    """Analyses every layer of a network in its present mode, for pictures of (channels, height, width).
 
-    In training mode the auxiliary heads are layers too. The network keeps its weights; nothing is computed.
+    In training mode the auxiliary heads are layers too. The network stays as it is, and nothing is computed.
+
+    Raises:
+        ValueError: a layer is of an unknown kind, or is used twice.
     """
     walk = _Walk(network, input_shape)
     for node in trace(network):
@@ -95,14 +102,14 @@ def analyse(network: nn.Module, input_shape: tuple[int, int, int]) -> Analysis:
 
 @dataclass(frozen=True, slots=True)
 class _At:
-    """What is known where a value leaves a node."""
+    """What is known of a node's output."""
 
     shape: Shape
     receptive_field: Pair
     jump: Pair
     depth: int
     layers: tuple[str, ...]
-    """The layers that made it; several behind a concatenation."""
+    """The layers whose outputs it is; several after a concatenation."""
 
 
 class _Walk:
@@ -124,7 +131,7 @@ class _Walk:
         elif node.op == "call_function" and node.target is torch.flatten:
             self.at[node] = self.at[node.all_input_nodes[0]]
         elif node.op != "output":
-            raise ValueError(f"no layer of a kind that is counted here: {node.format_node()}")
+            raise ValueError(f"cannot count a layer of this kind: {node.format_node()}")
 
     def _concatenation(self, node: fx.Node) -> None:
         branches = [self.at[source] for source in node.all_input_nodes]
@@ -135,7 +142,7 @@ class _Walk:
             depth=max(branch.depth for branch in branches),
             layers=tuple(name for branch in branches for name in branch.layers),
         )
-        # The module whose forward concatenates is an inception module, and what lies below it is its.
+        # The module whose forward concatenates is an inception module; the layers below it are its own.
         for owner in list(node.meta.get("nn_module_stack", ()))[-1:]:
             for name, layer in self.layers.items():
                 if name.startswith(owner + "."):
@@ -146,14 +153,14 @@ class _Walk:
         kind = _kind(module)
         params = parameter_count(module)
         if name in self.layers or (params and name in self.counted):
-            raise ValueError(f"{name} is used twice, and has no one place in a table")
+            raise ValueError(f"{name} is used twice, and a table has one place for it")
         self.counted.add(name)
         if kind is None:
-            # Works in place on the layer before.
+            # It works in place on the layer before it.
             self.at[node] = before
             if params:
                 if len(before.layers) != 1:
-                    raise ValueError(f"{name} stands behind {len(before.layers)} layers, and can be counted to none")
+                    raise ValueError(f"{name} follows {len(before.layers)} layers, and is part of none")
                 last = self.layers[before.layers[0]]
                 self.layers[last.name] = replace(last, params=last.params + params)
             return
@@ -164,7 +171,7 @@ class _Walk:
         output = self.shapes[name]
         in_place = kind in ("LRN", "dropout")
         after = _At(
-            # A dropout between the last map and a fully connected layer gets the map flattened already.
+            # The dropout before a fully connected layer takes the flattened map, and passes on the shape before that.
             shape=before.shape if in_place else output,
             receptive_field=_pair(
                 field + (size - 1) * jump
@@ -193,7 +200,7 @@ class _Walk:
 
 
 def _kind(module: nn.Module) -> str | None:
-    """What a layer is; None for what belongs to the layer before it."""
+    """The kind of a layer; None for a module that is part of the layer before it."""
     match module:
         case nn.Conv2d() | TableConv2d():
             return "convolution"
@@ -211,11 +218,11 @@ def _kind(module: nn.Module) -> str | None:
             return "dropout"
         case nn.ReLU() | nn.BatchNorm2d() | nn.Flatten() | ScaledTanh():
             return None
-    raise ValueError(f"no layer of a kind that is counted here: {type(module).__name__}")
+    raise ValueError(f"cannot count a layer of this kind: {type(module).__name__}")
 
 
 def _window(module: nn.Module, before: Shape) -> tuple[Pair, Pair]:
-    """Kernel and stride."""
+    """Kernel and stride of a layer."""
     match module:
         case HeadPool() if module.adapts(before):
             return _adaptive(_pair(before[1:]), (4, 4))
@@ -233,7 +240,7 @@ def _window(module: nn.Module, before: Shape) -> tuple[Pair, Pair]:
 
 
 def _adaptive(size: Pair, out: Pair) -> tuple[Pair, Pair]:
-    """The largest window of an adaptive pool and its mean step; its windows begin at floor(i * size / out) and end at
+    """The largest window of an adaptive pool and its mean step. Window i is floor(i * size / out) to
     ceil((i + 1) * size / out)."""
     largest = (max(-(-(i + 1) * n // m) - i * n // m for i in range(m)) for n, m in zip(size, out, strict=True))
     return _pair(largest), _pair(n // m if m > 1 else 1 for n, m in zip(size, out, strict=True))
@@ -242,7 +249,7 @@ def _adaptive(size: Pair, out: Pair) -> tuple[Pair, Pair]:
 def _multiply_adds(module: nn.Module, output: Shape) -> int:
     match module:
         case nn.Conv2d() | TableConv2d():
-            # Of a table's dense kernel only the connections that exist count. One use of each weight a position.
+            # Each weight is used once at each position. A TableConv2d has weights for its connections only.
             return module.weight.numel() * prod(output[1:])
         case nn.Linear():
             return module.weight.numel()

@@ -1,4 +1,4 @@
-"""What ``topfive describe`` tells of a network: its layers, what they need, and how it compares with the others."""
+"""What ``topfive describe`` reports: a network's layers, what they cost, and networks side by side."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import torch
 
 from models.analysis.costs import Analysis, analyse
 from models.analysis.layer_table import Row, layer_rows
-from models.checkpoints.building import build
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
 from models.checkpoints.labels import labels
 from models.images.preprocess import PRESETS
-from models.networks.memory import ELEMENT, Costs, Needs, Purpose
+from models.networks.build import build
+from models.networks.memory import ELEMENT, Costs, Purpose
 from models.networks.variants import UnknownModelError, find_variant
 
 PURPOSES: tuple[Purpose, ...] = ("inference", "training")
-#: What the others are compared with.
+#: The network that others are compared with.
 REFERENCE = "vgg16"
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A network, in the geometry in which a checkpoint is served."""
+    """A network in the geometry in which a checkpoint is served."""
 
     checkpoint: Checkpoint
     as_graph: bool
     analysis: Analysis
     rows: Sequence[Row]
-    needs: dict[Purpose, Needs]
-    """Training has the auxiliary heads, where the paper trains with them."""
+    needs: dict[Purpose, Costs]
+    """Costs by purpose. Those of training include the auxiliary heads."""
 
     @property
     def geometry(self) -> str | None:
-        """Which geometry this is, if the zoo's graph has another; see ``Variant.graph_differs``."""
+        """The geometry in words; None if the zoo's graph has the same (see ``Variant.graph_differs``)."""
         differs = self.checkpoint.variant.graph_differs
         if not differs:
             return None
@@ -45,7 +45,7 @@ class Description:
         return f"the original; in the ONNX Model Zoo's graph {differs} (--as-graph)"
 
     def to_json(self, *, batch: int, memory: int | None) -> dict[str, Any]:
-        """A JSON object, with bytes by kind of number, purpose and batch; ``largest_batch`` is what fits ``memory``."""
+        """A JSON object: bytes by number format, purpose and batch; ``largest_batch`` fits into ``memory`` bytes."""
         variant, analysis = self.checkpoint.variant, self.analysis
         largest = {} if memory is None else {"memory_limit": memory, "largest_batch": self._largest(memory)}
         return {
@@ -81,8 +81,11 @@ class Description:
 
 
 def of_the_paper(catalogue: Catalogue, name: str) -> Checkpoint:
-    """The checkpoint to describe. A plain name stands for the network of its paper, whatever other classes the weights
-    that are here know. Raises UnknownModelError."""
+    """The checkpoint to describe. A plain name means the label set of the paper, whichever weights are on this machine.
+
+    Raises:
+        UnknownModelError: there is no such variant or checkpoint.
+    """
     if "@" not in name:
         with suppress(UnknownModelError):
             return catalogue.find(name, find_variant(name).labels)
@@ -90,14 +93,14 @@ def of_the_paper(catalogue: Catalogue, name: str) -> Checkpoint:
 
 
 def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
-    """Analyses the network of a checkpoint, whether its weights are here or not; on the meta device, in a second.
+    """Analyses the network of a checkpoint in about a second, on the meta device; its weights need not be here.
 
     Args:
-        checkpoint: its label set, its geometry and its constants are the network's.
-        as_graph: the zoo graph's geometry, whatever the checkpoint has.
+        checkpoint: decides the number of classes, the picture's size and the network's arguments.
+        as_graph: takes the zoo graph's geometry, whatever the checkpoint's is.
 
     Raises:
-        WrongWeightsError: the checkpoint's card names constants or pictures that the network does not take.
+        WrongWeightsError: the network cannot have the arguments or the pictures of the checkpoint's card.
     """
     variant = checkpoint.variant
     arguments = dict(checkpoint.network)
@@ -109,7 +112,7 @@ def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
         # The zoo feeds every Caffe network 224 pixels.
         side = 224
     classes = len(labels(checkpoint.labels))
-    # Whoever trains, trains the original.
+    # Training is always that of the original geometry.
     original = {name: value for name, value in arguments.items() if name != "as_graph"}
     original_side = PRESETS[variant.preprocess].side if as_graph else side
     try:
@@ -119,9 +122,9 @@ def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
         analysis = analyse(network, (channels, side, side))
         training = analyse(trained, (channels, original_side, original_side))
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
-        # Constants that the network does not have, or pictures of a size that it does not take.
+        # The card names arguments that the network does not have, or pictures of a size that it does not take.
         raise WrongWeightsError(
-            f"{checkpoint.name}: {variant.name} does not go with what its card asks for: {error}"
+            f"{checkpoint.name}: {variant.name} cannot be built as its card asks: {error}"
         ) from error
     return Description(
         checkpoint=checkpoint,
@@ -129,16 +132,15 @@ def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
         analysis=analysis,
         rows=layer_rows(analysis),
         needs={
-            "inference": Needs(analysis.params, analysis.activations),
-            "training": Needs(training.params, training.activations),
+            "inference": analysis.costs,
+            "training": training.costs,
         },
     )
 
 
 def counted(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with its own costs. Raises as ``describe`` does."""
-    analysis = describe(checkpoint).analysis
-    return replace(checkpoint, own_costs=Costs(analysis.params, analysis.activations, analysis.multiply_adds))
+    """The checkpoint with its own costs. Raises what ``describe`` raises."""
+    return replace(checkpoint, own_costs=describe(checkpoint).analysis.costs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +153,19 @@ class Compared:
     params: int
     multiply_adds: int
     analytic_bytes: int
-    """Of one picture, in float32."""
+    """Analytic memory of one picture in float32."""
     top1: float | None
     top5: float | None
     accuracy_source: str
     labels: str
     params_ratio: float
-    """These three over VGG-16's."""
+    """This and the next two are relative to the reference."""
     multiply_adds_ratio: float
     analytic_ratio: float
 
 
 def compare(checkpoints: Sequence[Checkpoint], reference: Checkpoint) -> list[Compared]:
-    """Networks side by side, in the order given, with their ratios to the reference."""
+    """Compares networks with a reference, in the order given."""
     against = describe(reference)
     rows = []
     for checkpoint in checkpoints:

@@ -17,7 +17,7 @@ class Entry:
     name: str
     top5_error: float
     variant: str | None = None
-    """The variant here that is the same network, or the nearest to it."""
+    """The variant that is this network, or the closest to it."""
     note: str = ""
 
 

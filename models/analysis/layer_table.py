@@ -1,7 +1,7 @@
 """The layers of a network as rows, in the form of table 1 of the GoogLeNet paper.
 
-A row is a layer, a 1x1 reduction with the convolution that it feeds, or a whole inception module. A module's branches
-stand in the paper's columns ("#3x3 reduce", "#3x3", ...) if they have its shape, else in one column in words.
+A row is a layer, or a 1x1 reduction with the convolution after it, or a whole inception module. A module's branches are
+in the paper's columns ("#3x3 reduce", "#3x3", ...) if they have the paper's form, else described in words.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from models.networks.tracing import Shape
 
 Chain = tuple[Layer, ...]
 
-#: The kernels of a branch, the first 1x1 apart -> its columns in the GoogLeNet and the BN-Inception paper.
+#: The kernels of a branch -> its columns in the papers of GoogLeNet and BN-Inception.
 _COLUMNS: dict[tuple[Pair, ...], tuple[str, ...]] = {
     ((1, 1),): ("#1x1",),
     ((1, 1), (3, 3)): ("#3x3 reduce", "#3x3"),
@@ -27,18 +27,18 @@ _ORDER = (*dict.fromkeys(name for names in _COLUMNS.values() for name in names),
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row. Numbers are of one picture; see ``analysis.Layer`` for their meaning."""
+    """One row; ``costs.Layer`` explains the numbers."""
 
     name: str
     type: str
     patch: str
-    """Kernel and stride as "7x7/2"; of a module only its stride."""
+    """Kernel and stride, "7x7/2"; for a module only a stride above one, "/2"."""
     output: Shape
     depth: int
-    """Layers with weights in it, one on top of the other."""
+    """Layers with weights on its longest path."""
     branches: tuple[str, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
-    """The branches in the paper's columns; empty where they have another shape."""
+    """The branches in the paper's columns; empty if they have another form."""
     params: int
     multiply_adds: int
     activations: int
@@ -52,7 +52,7 @@ def layer_rows(analysis: Analysis) -> list[Row]:
     rows = [_row(group, layers) for group in _groups(analysis.layers)]
     pools = [row.columns["pool proj"] for row in rows if "pool proj" in row.columns]
     if all(pool.startswith("max + ") and not pool.endswith("through") for pool in pools):
-        # Where there is but one kind of pool the paper does not name it.
+        # As in the paper, which does not name the pool where all modules have the same kind.
         for row in rows:
             if "pool proj" in row.columns:
                 row.columns["pool proj"] = row.columns["pool proj"].removeprefix("max + ")
@@ -60,21 +60,21 @@ def layer_rows(analysis: Analysis) -> list[Row]:
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """The columns that these rows use, in the paper's order; none if a module has branches of another shape."""
+    """The columns that these rows use, in the paper's order; none if the branches of any module have another form."""
     if any(row.branches and not row.columns for row in rows):
         return []
     return [name for name in _ORDER if any(name in row.columns for row in rows)]
 
 
 def _groups(layers: Sequence[Layer]) -> Iterator[Chain]:
-    """The layers of each row."""
+    """Yields the layers of each row."""
     users: dict[str, list[Layer]] = {}
     for layer in layers:
         for source in layer.sources:
             users.setdefault(source, []).append(layer)
 
     def reduces(layer: Layer) -> bool:
-        """A 1x1 convolution for the sake of the one larger convolution behind it, as in the paper's row conv2."""
+        """Whether a layer is a 1x1 convolution whose only user is a larger one, as in the paper's row conv2."""
         after = users.get(layer.name, [])
         return (
             layer.kind == "convolution"
@@ -107,7 +107,7 @@ def _row(group: Chain, layers: dict[str, Layer]) -> Row:
     ends = [chain[-1] for chain in chains] or [last]
     output = last.output if module is None else (sum(_maps(end) for end in dict.fromkeys(ends)), *last.output[1:])
     return Row(
-        # A convolution, its norm and its ReLU are one layer to whoever reads.
+        # "conv1.conv" is one layer for a reader, with its batch norm and ReLU: "conv1".
         name=module or last.name.removesuffix(".conv"),
         type="inception" if module is not None else last.kind,
         patch=(f"/{stride}" if stride > 1 else "") if module is not None else _patch(last),
@@ -127,11 +127,11 @@ def _row(group: Chain, layers: dict[str, Layer]) -> Row:
 
 
 def _chains(group: Chain, layers: dict[str, Layer]) -> list[Chain]:
-    """The ways through a group, from its input to its output, in the order of its concatenation."""
+    """The paths through a group from its input to its output, in the order of its concatenation."""
     inside = {layer.name: layer for layer in group}
     fed = {source for layer in group for source in layer.sources}
     ends = {layer.name for layer in group if layer.name not in fed}
-    # Whatever takes the whole output of the group has its sources in that order.
+    # The next layer takes all of them, in the order of the concatenation.
     order = next((layer.sources for layer in layers.values() if ends <= set(layer.sources)), tuple(inside))
 
     def way(layer: Layer) -> Chain:
@@ -150,9 +150,8 @@ def _columns(chains: Sequence[Chain]) -> dict[str, str]:
             word = chain[0].kind.split()[0]
             values = [f"{word} + {_maps(chain[1])}" if len(chain) > 1 else f"{word} + pass through"]
         else:
-            # A module of stride 2 has no 1x1 branch, and its last convolutions have the stride.
             names = _COLUMNS.get(tuple(layer.kernel for layer in chain), ())
-            # Of the two 3x3 the second says how many maps come out.
+            # Of two 3x3 layers the last gives the number of maps.
             values = [str(_maps(chain[0])), str(_maps(chain[-1]))][: len(names)]
         if not names or any(name in found for name in names):
             return {}

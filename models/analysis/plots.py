@@ -1,9 +1,7 @@
-"""Charts of what ``description.py`` and ``history.py`` tell, as PNG."""
+"""Charts of layers, of networks side by side, and of the ImageNet challenge, as PNG."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,15 +11,16 @@ from matplotlib.figure import Figure
 from models.analysis.description import Compared, Description
 from models.analysis.history import ILSVRC
 from models.analysis.layer_table import Row
+from models.files import atomic_write
 
 _MIB = 2**20
 _ACTIVATIONS, _PARAMETERS, _DEEP, _SHALLOW = "#2a7f9e", "#d1702c", "#2a7f9e", "#9aa5ab"
 
 
 def layers_figure(description: Description) -> Figure:
-    """Activations above, parameters below, a bar a row of the layer table, in MiB of float32.
+    """Draws a bar for each row of the layer table: activations above, parameters below, in MiB of float32.
 
-    VGG's is the well-known one: the first convolutions hold the memory, the first fully connected layer the parameters.
+    In VGG's, which is well known, the first convolutions have the activations, the first linear layer the parameters.
     """
     rows = [row for row in description.rows if row.params or row.activations]
     figure = Figure(figsize=(max(8.0, 0.42 * len(rows) + 2), 6.4), layout="constrained")
@@ -54,8 +53,8 @@ def layers_figure(description: Description) -> Figure:
 
 
 def comparison_figure(rows: Sequence[Compared]) -> Figure:
-    """Top-1 accuracy over analytic memory; the area of a point is its multiply-adds. Networks without a figure for
-    ImageNet are left out."""
+    """Draws top-1 accuracy over analytic memory; the area of a point shows multiply-adds. Networks whose accuracy on
+    ImageNet is not known are left out."""
     shown = [row for row in rows if row.top1 is not None and row.labels == "imagenet1k"]
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
@@ -69,7 +68,7 @@ def comparison_figure(rows: Sequence[Compared]) -> Figure:
     for cluster in _clusters(xs, ys):
         heights += _label(axes, [(shown[i].name, xs[i], ys[i]) for i in cluster])
     if shown:
-        # Room for the names, which the limits that matplotlib chooses know nothing of.
+        # matplotlib's own limits leave no room for the names.
         left, right = min(xs) / 1.9, max(xs) * 1.25
         space = max(0.09 * (max(heights) - min(heights)), 1.0)
         axes.set_xlim(left, right)
@@ -86,7 +85,7 @@ def comparison_figure(rows: Sequence[Compared]) -> Figure:
 
 
 def _clusters(xs: Sequence[float], ys: Sequence[float]) -> list[list[int]]:
-    """Points whose names would run into each other, as lists of indices from low to high."""
+    """Groups points whose names would overlap: lists of indices, lowest accuracy first."""
     left, found = sorted(range(len(xs)), key=ys.__getitem__), []
     while left:
         cluster = [left.pop(0)]
@@ -99,7 +98,11 @@ def _clusters(xs: Sequence[float], ys: Sequence[float]) -> list[list[int]]:
 
 
 def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> list[float]:
-    """One name above its point, two above and below, more in a column beside them; returns the column's heights."""
+    """Writes the names of a cluster: one above its point, two above and below, more in a column to the left.
+
+    Returns:
+        The heights of the column's names.
+    """
     if len(points) > 2:
         edge, middle = min(x for _, x, _ in points) / 1.35, sum(y for _, _, y in points) / len(points)
         line = {"arrowstyle": "-", "color": "#9aa5ab", "linewidth": 0.7, "shrinkA": 2, "shrinkB": 0}
@@ -117,7 +120,7 @@ def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> list[float
 
 
 def history_figure() -> Figure:
-    """ILSVRC's top-5 error by year."""
+    """Draws ILSVRC's top-5 error by year."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
     colours = [_DEEP if entry.variant else _SHALLOW for entry in ILSVRC]
@@ -136,19 +139,12 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         OSError: the folder does not exist or cannot be written to.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=130)
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _tick(row: Row) -> str:
-    """A layer's name, or what it is where the name is but a number ("features.0")."""
+    """A layer's name, or its kind and size if the name is only a number ("features.0")."""
     if "." not in row.name or row.type == "inception":
         return row.name
     kind = {"convolution": "conv", "linear": "fc"}.get(row.type, row.type)

@@ -1,7 +1,7 @@
-"""The card of a weight file, checked: what it may say of its checkpoint, field by field.
+"""The card of a weight file: its fields, and their bounds.
 
-A card steers the router by its accuracy and decoding by its sizes, and files come from strangers: a field of the wrong
-type, a number out of bounds or a field that nobody knows makes the whole card invalid.
+The router trusts a card's accuracy and decoding its sizes, but files come from strangers: one field that is unknown, of
+the wrong type or out of bounds makes the whole card invalid.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from models.images.preprocess import Preprocess
 from models.networks.memory import Costs
 from models.networks.variants import UnknownModelError, Variant, find_variant
 
-#: The largest side in pixels that a picture is resized, cropped or enlarged to; the networks here take 28 to 299.
+#: The largest side in pixels to which a picture is resized, cropped or enlarged; the networks take 28 to 299.
 MOST_PIXELS = 2048
-#: Of a text, in characters.
+#: The longest text, in characters.
 MOST_TEXT = 2000
-#: The arguments that a card may give to the network of a variant. Networks that are not here take none.
+#: The arguments that a card may give to the network of a variant; variants that are not listed take none.
 OPTIONS: Mapping[str, frozenset[str]] = {
     "alexnet": frozenset({"lrn", "pool_first", "as_graph"}),
     "googlenet": frozenset({"lrn", "as_graph"}),
@@ -33,7 +33,7 @@ OPTIONS: Mapping[str, frozenset[str]] = {
 
 
 class CardError(ValueError):
-    """A card that cannot be used; the text says in one line what is wrong with it."""
+    """The card cannot be used; the text says why in one line."""
 
 
 def _printable(text: str) -> str:
@@ -44,7 +44,7 @@ def _printable(text: str) -> str:
 
 def _label_set(name: str) -> str:
     if name not in LABEL_SETS:
-        raise ValueError(f"is none of {', '.join(LABEL_SETS)}")
+        raise ValueError(f"must be one of {', '.join(LABEL_SETS)}")
     return name
 
 
@@ -52,7 +52,7 @@ def _variant(name: str) -> str:
     try:
         find_variant(name)
     except UnknownModelError:
-        raise ValueError("is no known network") from None
+        raise ValueError("is not a known network") from None
     return name
 
 
@@ -65,7 +65,7 @@ Positive = Annotated[float, Field(ge=1e-9, le=1e6, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
-    """Takes nothing for what it is not: no text for a number, no truth value for one, no unknown field."""
+    """Converts nothing (a text or a truth value is not a number) and takes no unknown field."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -88,7 +88,7 @@ class _Preprocess(_Strict):
         if self.crop > self.resize:
             raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
         if self.enlarge % self.crop:
-            raise ValueError(f"enlarge {self.enlarge} is no multiple of crop {self.crop}")
+            raise ValueError(f"enlarge {self.enlarge} is not a multiple of crop {self.crop}")
         if (self.enlarge or self.crop) + 2 * self.pad > MOST_PIXELS:
             raise ValueError(f"crop, enlarge and pad make more than {MOST_PIXELS} pixels")
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -138,7 +138,7 @@ class _Card(_Strict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What a valid card says."""
+    """The content of a valid card."""
 
     variant: Variant
     labels: str
@@ -156,7 +156,7 @@ def parse_card(text: str) -> Card:
     """Reads the JSON of a card.
 
     Raises:
-        CardError: it is none, or a field is missing, unknown, of the wrong type or out of bounds.
+        CardError: it is not JSON, or a field is missing, unknown, of the wrong type or out of bounds.
     """
     try:
         fields = json.loads(text)
@@ -164,7 +164,7 @@ def parse_card(text: str) -> Card:
     except ValidationError as error:
         raise CardError(_first(error)) from error
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise CardError("its card is no JSON object") from error
+        raise CardError("its card is not a JSON object") from error
     return Card(
         variant=find_variant(checked.variant),
         labels=checked.labels,
@@ -180,12 +180,12 @@ def parse_card(text: str) -> Card:
 
 
 def printable(text: str) -> str:
-    """A text as a card may have it: what cannot be printed becomes a question mark, and what is too long is cut."""
+    """The text in a form that a card may have: unprintable characters become question marks, and the end is cut."""
     return "".join(c if c.isprintable() else "?" for c in text)[:MOST_TEXT]
 
 
 def _first(error: ValidationError) -> str:
-    """The first of what pydantic found, in one line."""
+    """The first error that pydantic found, in one line."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     what = first["msg"].removeprefix("Value error, ")

@@ -1,8 +1,8 @@
-"""Which checkpoints exist, and where their weights lie: the manifest, the box and the local cache. Without torch.
+"""The checkpoints of this machine and where their weights are: the manifest, the box and the local cache.
 
-``weights/manifest.toml`` names the checkpoints that the project knows: the ones in the box (``file``) and the
-public ones (``url``). ``topfive import`` puts weights into the cache, each file with its own card in its header;
-a card in the cache wins over the box.
+``weights/manifest.toml`` lists the checkpoints that the project knows: those in the box (``file``) and the public ones
+(``url``). ``topfive import`` puts weights into the cache, each file with its card in its header; a file in the cache
+replaces the one in the box. No torch is imported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class WeightsMissingError(FileNotFoundError):
-    """The checkpoint is known, but its weights are not on this machine. The text says how to get them."""
+    """The checkpoint is known, but its weights are not on this machine; the text says how to get them."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(f"{checkpoint.name} has no weights on this machine: {checkpoint.mend}")
@@ -43,13 +43,12 @@ class WeightsMissingError(FileNotFoundError):
 
 
 class WrongWeightsError(ValueError):
-    """The weight file is damaged, of no kind that is read here, or holds another network; the text says in one line
-    what is wrong with it."""
+    """The weight file is damaged, of an unknown format, or holds another network; the text says which in one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Weights for a variant on one label set, or the lack of them."""
+    """Weights for a variant on one label set, whether they are on this machine or not."""
 
     variant: Variant
     labels: str
@@ -59,28 +58,28 @@ class Checkpoint:
     top5: float | None
     accuracy_source: str = ""
     recipe: str = ""
-    """How it was trained, if that happened here: data, recipe and seed."""
+    """Data, recipe and seed, if ``topfive train`` made it."""
     trained: bool = True
     path: Path | None = None
-    """Where the weights lie; None if they are missing, or random."""
+    """Where the weights are; None if they are missing, or random."""
     modified_ns: int | None = None
-    """When a file in the cache was last put there: other weights, even under the same card. A later file has a later
-    time, whatever its own age: the inode's change time, which a copy with old times has too."""
+    """When the file was put into the cache, since other weights may have the same card. It is the inode's change time,
+    which is new even for a copy that keeps an old modification time."""
     url: str | None = None
     download_bytes: int | None = None
-    """What there is to fetch from ``url``."""
+    """Size of the file at ``url``."""
     network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
     own_costs: Costs | None = None
-    """Where they were counted for this very checkpoint."""
+    """Costs that were counted for this very checkpoint, if they were."""
 
     @property
     def costs(self) -> Costs:
-        """What the network needs in the shape of this checkpoint; the variant's figures, where nobody counted."""
+        """Costs with this checkpoint's classes and pictures; the variant's if they were not counted."""
         return self.own_costs or self.variant.costs
 
     @property
     def model(self) -> str:
-        """What an answer calls it: the variant's name."""
+        """Its name in answers: the variant's."""
         return self.variant.name
 
     @property
@@ -94,7 +93,7 @@ class Checkpoint:
 
     @property
     def mend(self) -> str:
-        """What to do about missing weights."""
+        """How to get missing weights."""
         name = self.variant.name
         if self.url is None or self.download_bytes is None:
             return f"no public weights are known; import your own with: topfive import {name} FILE"
@@ -103,13 +102,13 @@ class Checkpoint:
 
 
 class Catalogue:
-    """The checkpoints of this machine. Looks at the cache's folder on every call, so that an import shows at once.
+    """The checkpoints of this machine. Every call looks at the cache's folder, so that an import counts at once.
 
     Args:
-        cache_dir: where imported weights lie; ``cache_dir()`` by default.
-        untrained: every variant has seeded random weights instead, whatever checkpoints exist.
-        variants: the ones that count, for a service that does not host them all; by default all.
-        left_out: told of each file in the cache that counts as no checkpoint, and why, once for each content.
+        cache_directory: where imported weights are; ``cache_dir()`` by default.
+        untrained: every variant has random weights of a fixed seed instead, whatever checkpoints exist.
+        variants: those that a service hosts; all by default.
+        left_out: is called with each file in the cache that cannot be used and the reason, once for each content.
     """
 
     def __init__(
@@ -130,19 +129,19 @@ class Catalogue:
         self._found: dict[tuple[str, str | None], Checkpoint] = {}
 
     def checkpoints(self) -> list[Checkpoint]:
-        """One for each checkpoint that is known or here, and one for each variant that has none."""
-        # Files come into the folder by rename, which changes the folder's time: one stat tells whether to read it.
+        """One row for each checkpoint that is known or in the cache, and one for each variant without any."""
+        # A file comes by rename, which changes the time of the folder: one stat tells whether to read it again.
         try:
             changed_at = (self.cache_dir / "checkpoints").stat().st_mtime_ns
         except FileNotFoundError:
             changed_at = 0
         if changed_at != self._changed_at:
-            # A folder's time moves in ticks (of milliseconds on some systems), so two changes may share one: while
-            # the last one is fresh, the time proves nothing.
+            # A folder's time moves in ticks (of milliseconds on some systems), and a second change may come within
+            # the same tick: a recent time does not prove that nothing has changed since.
             fresh = abs(time.time_ns() - changed_at) < 1_000_000_000
             rows = [row for row in self._read() if row.variant.name in self._variants]
             if rows != self._rows:
-                # What has not changed stays the same object, which is quickly told from another.
+                # Rows that have not changed stay the same objects, so that callers can compare by identity.
                 before = {row.name: row for row in self._rows}
                 self._rows = [before[row.name] if before.get(row.name) == row else row for row in rows]
                 self._found.clear()
@@ -169,7 +168,7 @@ class Catalogue:
         return sorted(found.values(), key=lambda c: (order[c.variant.name], LABEL_SETS.index(c.labels)))
 
     def _card(self, path: Path) -> tuple[object, Checkpoint | None]:
-        """What identifies the content of a file in the cache, and its checkpoint; what is known is not read again."""
+        """What identifies the content of a file in the cache, and its checkpoint; known content is not read again."""
         try:
             status = path.stat()
         except OSError:
@@ -192,14 +191,15 @@ class Catalogue:
     def find(
         self, model: str, labels: str | None = None, serves: Callable[[Checkpoint], bool] | None = None
     ) -> Checkpoint:
-        """The checkpoint that ``model`` (variant, alias or ``variant@label_set``) stands for.
+        """The checkpoint that ``model`` names.
 
-        Without a label set: imagenet1k if loadable, else cifar10, else mnist; if nothing is loadable, the first.
+        Without a label set it is imagenet1k's if that is loadable, else cifar10's, else mnist's; if none is loadable,
+        the first of them that is known.
 
         Args:
-            model: as above.
-            labels: the label set, where ``model`` does not say it.
-            serves: whether a loadable checkpoint can be served; one that cannot comes after those that can.
+            model: a variant, an alias, or ``variant@label_set``.
+            labels: the label set, if ``model`` does not name one.
+            serves: tells whether a loadable checkpoint can be served; those that can come first.
 
         Raises:
             UnknownModelError: no such variant, or it has no checkpoint for that label set.
@@ -232,7 +232,7 @@ class Catalogue:
         if not rows:
             raise UnknownModelError(f"{variant.name}@{wanted}")
 
-        # What cannot be loaded now may be in a moment; what lacks weights has to be fetched first.
+        # A checkpoint that cannot be served now may be in a moment; missing weights have to be fetched first.
         def rank(row: Checkpoint) -> tuple[bool, bool, int]:
             there = row.state == "loadable"
             return not there, there and not serves(row), LABEL_SETS.index(row.labels)
@@ -250,7 +250,7 @@ def cache_dir() -> Path:
 
 
 def card(checkpoint: Checkpoint) -> dict[str, str]:
-    """The checkpoint's description as safetensors metadata; ``read_card`` takes it back."""
+    """The card of a checkpoint as safetensors metadata, which ``read_card`` reads."""
     fields = {
         "variant": checkpoint.variant.name,
         "labels": checkpoint.labels,
@@ -267,8 +267,8 @@ def card(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def read_card(path: Path) -> Checkpoint | None:
-    """The checkpoint that a safetensors file describes in its header; None for a file without our card, or with one
-    that cannot be used, or a damaged one."""
+    """The checkpoint that the card in a safetensors file describes; None if the file is damaged, or its card is missing
+    or cannot be used."""
     try:
         return checked_card(path)
     except CardError:
@@ -276,17 +276,17 @@ def read_card(path: Path) -> Checkpoint | None:
 
 
 def checked_card(path: Path) -> Checkpoint | None:
-    """The checkpoint that a safetensors file describes in its header; None for a file without our card.
+    """The checkpoint that the card in a safetensors file describes; None if the file has no card of this project.
 
     Raises:
-        CardError: the file is no whole safetensors file, or its card cannot be used.
+        CardError: the file is damaged, or its card cannot be used.
     """
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(100_000_000, status.st_size):  # the first is the format's own limit
-                raise CardError("it is no whole safetensors file")
+                raise CardError("it is not a complete safetensors file")
             header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", {})
         if "topfive" not in metadata:
@@ -296,9 +296,9 @@ def checked_card(path: Path) -> Checkpoint | None:
     except OSError as error:
         raise CardError(f"it cannot be read: {error.strerror}") from error
     except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CardError("it is no whole safetensors file") from error
+        raise CardError("it is not a complete safetensors file") from error
     if size != status.st_size:
-        raise CardError(f"it has {status.st_size:,} bytes where its header tells of {size:,}")
+        raise CardError(f"it has {status.st_size:,} bytes, but {size:,} by its header")
     card = parse_card(text)
     return Checkpoint(
         variant=card.variant,

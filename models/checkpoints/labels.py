@@ -1,4 +1,4 @@
-"""Label sets: the classes that a checkpoint answers with."""
+"""Label sets: the classes that checkpoints answer with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LABEL_SETS = ("imagenet1k", "cifar10", "mnist")
 
 
 class Label(NamedTuple):
-    """One class: the word of the answers, and its WordNet id where the set has such ids."""
+    """One class: the word in answers, and its WordNet id if the set has such ids."""
 
     word: str
     wordnet_id: str | None = None

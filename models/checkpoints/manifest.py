@@ -19,8 +19,8 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestRow:
-    """One checkpoint that the project knows. A variant may have several for one label set; the first is the one
-    to get."""
+    """One checkpoint that the project knows. If a variant has several for one label set, ``topfive pull`` gets the
+    first."""
 
     variant: str
     labels: str
@@ -32,19 +32,19 @@ class ManifestRow:
     file: str | None = None
     url: str | None = None
     sha256: str = ""
-    """The whole digest, or the prefix that torchvision puts into its file names."""
+    """The whole digest, or its beginning, as in torchvision's file names."""
     bytes: int | None = None
     mib: float | None = None
-    """The size as torchvision states it, where no exact one is published."""
+    """The size that torchvision states, if no exact one is published."""
     recipe: str = ""
     costs: Mapping[str, int] | None = None
-    """Where the checkpoint's classes or pictures are not the variant's own."""
+    """Costs, if the checkpoint's classes or pictures are not the variant's own."""
     network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
     """Arguments of the network that these weights were trained with, such as the constants of its LRN."""
 
     @property
     def size(self) -> int:
-        """Bytes of the file, exact where an exact figure is published."""
+        """Bytes of the file; rounded if no exact figure is published."""
         return self.bytes if self.bytes is not None else round((self.mib or 0) * 2**20)
 
 
@@ -56,8 +56,7 @@ def manifest() -> tuple[ManifestRow, ...]:
 
 
 def known_file(variant: Variant, path: Path) -> ManifestRow | None:
-    """The row of the manifest for this very file, told by its digest; None for a file that the project does not
-    know."""
+    """The manifest's row for this very file, found by its digest; None if the project does not know the file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     for row in manifest():

@@ -1,4 +1,4 @@
-"""An ONNX file as a graph of values: what computes each, and the constants among them."""
+"""The graph of an ONNX file: which node computes a value, and which values are constants."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from onnx import numpy_helper
 
 from models.checkpoints.catalogue import WrongWeightsError
 
-#: What changes only the shape.
+#: Nodes that change only the shape.
 _SHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-#: That, and what changes nothing at inference.
+#: Nodes that are skipped: those, and the ones that change nothing at inference.
 _PASSES = _SHAPES | {"Dropout", "Identity"}
 
 
@@ -26,22 +26,26 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a convolution or a pool sees at a time."""
+    """The window of a convolution or a pool."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[Any, ...]
-    """Top, left, bottom, right; or the name of a rule that computes them, which equals no padding of ours."""
+    """Top, left, bottom, right; or the name of ONNX's rule that computes them, which equals none of torch's."""
     dilation: tuple[int, ...]
     ceil_mode: bool
     count_include_pad: bool
 
     @classmethod
     def read(cls, node: onnx.NodeProto, kernel: tuple[int, ...] | None = None) -> Window:
-        """Of a node's attributes; ``kernel`` where they may leave it out.
+        """Reads the attributes of a node.
+
+        Args:
+            node: a convolution or a pool.
+            kernel: its kernel, if the attributes may leave it out.
 
         Raises:
-            ValueError: an attribute makes no sense; the text says which.
+            ValueError: an attribute is invalid; the text says which.
         """
         given = attributes(node)
         if kernel is not None:
@@ -66,7 +70,7 @@ class Window:
         )
 
     def numbers(self) -> dict[str, tuple[Any, ...]]:
-        """What torch's layers state too; the padding without the one at the end."""
+        """The numbers that torch's layers have too. Padding at the bottom and right, which they lack, is left out."""
         return {
             "kernel": self.kernel,
             "stride": self.stride,
@@ -79,11 +83,14 @@ class Window:
         steps = []
         for i in range(2):
             span = size[i] + self.padding[i] + self.padding[i + 2] - self.dilation[i] * (self.kernel[i] - 1) - 1
-            steps.append(-(-span // self.stride[i]) if self.ceil_mode else span // self.stride[i])
-        return tuple(step + 1 for step in steps)
+            last = -(-span // self.stride[i]) if self.ceil_mode else span // self.stride[i]
+            # A window that begins in the padding at the end does not count.
+            begins_outside = last * self.stride[i] >= size[i] + self.padding[i]
+            steps.append(last if self.ceil_mode and begins_outside else last + 1)
+        return tuple(steps)
 
     def covers(self, size: tuple[int, ...]) -> bool:
-        """Whether an average is that of the whole map, and of nothing else."""
+        """Whether an average pool averages the whole map, and no padding."""
         if len(self.padding) != 4 or self.output(size) != (1, 1) or self.dilation != (1, 1):
             return False
         if self.count_include_pad and any(self.padding):
@@ -95,7 +102,7 @@ class OnnxGraph:
     """The graph of a file.
 
     Raises:
-        WrongWeightsError: no whole ONNX file, or it lacks what every classifier has.
+        WrongWeightsError: the file is not a complete ONNX file, or its graph has no output.
     """
 
     def __init__(self, path: Path) -> None:
@@ -105,9 +112,9 @@ class OnnxGraph:
         except Exception as error:
             # protobuf's DecodeError, onnx's ValidationError, FileNotFoundError for external data ...
             first = str(error).strip().splitlines() or ["unreadable"]
-            raise WrongWeightsError(f"{path} is no whole ONNX file: {first[0]}") from error
+            raise WrongWeightsError(f"{path} is not a complete ONNX file: {first[0]}") from error
         if not model.graph.output:
-            raise WrongWeightsError(f"{path} is no whole ONNX file: its graph has no output")
+            raise WrongWeightsError(f"{path} is not a complete ONNX file: its graph has no output")
         self.path = path
         self.producers = {output: node for node in model.graph.node for output in node.output}
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -116,12 +123,12 @@ class OnnxGraph:
 
     @property
     def input_shape(self) -> tuple[int, int, int] | None:
-        """Channels, height and width of the picture; None if the graph leaves them open."""
+        """Channels, height and width of the picture; None if the graph does not fix them."""
         sizes = [size.dim_value for value in self._inputs[:1] for size in value.type.tensor_type.shape.dim]
         return (sizes[1], sizes[2], sizes[3]) if len(sizes) == 4 and all(sizes[1:]) else None
 
     def logits(self) -> str:
-        """The value before the softmax."""
+        """The name of the value before the softmax."""
         node = self.node(self.output)
         return str(node.input[0]) if node is not None and node.op_type == "Softmax" else str(self.output)
 
@@ -133,14 +140,14 @@ class OnnxGraph:
         return int(self.weight(node.input[2]).size)
 
     def node(self, value: str) -> onnx.NodeProto | None:
-        """What computes a value, behind what changes nothing; None for the graph's input."""
+        """The node that computes a value, skipping those that change nothing; None for the graph's input."""
         node = self.producers.get(value)
         while node is not None and node.op_type in _PASSES:
             node = self.producers.get(node.input[0])
         return node
 
     def reshapes(self, value: str) -> bool:
-        """Whether a change of shape lies between a value and its node."""
+        """Whether the shape changes between ``node(value)`` and the value."""
         node = self.producers.get(value)
         while node is not None and node.op_type in _PASSES:
             if node.op_type in _SHAPES:
@@ -149,18 +156,18 @@ class OnnxGraph:
         return False
 
     def weight(self, value: str) -> npt.NDArray[np.float32]:
-        """A constant tensor; a Reshape over one is seen through (Caffe's fully connected weights are 4-D)."""
+        """A constant tensor, in its own shape: a Reshape of it is skipped (Caffe's fully connected weights are 4-D)."""
         name = self._constant(value)
         if name is None:
-            raise WrongWeightsError(f"{self.path}: {value!r} is no constant of the graph")
+            raise WrongWeightsError(f"{self.path}: {value!r} is not a constant of the graph")
         value = name
         try:
             return np.asarray(numpy_helper.to_array(self.weights[value]), dtype=np.float32)
         except ValueError as error:
-            raise WrongWeightsError(f"{self.path}: {value!r} holds no numbers") from error
+            raise WrongWeightsError(f"{self.path}: {value!r} does not hold numbers") from error
 
     def constant_shape(self, value: str) -> tuple[int, ...]:
-        """The shape in which a constant is used, changes on the way included."""
+        """The shape in which a constant is used, after Reshape and the like."""
         node = self.producers.get(value)
         if node is None:
             return tuple(self.weights[value].dims)
@@ -186,7 +193,7 @@ class OnnxGraph:
         return self._constant(value) is not None
 
     def _constant(self, value: str) -> str | None:
-        """The name of the constant that a value is, behind what changes only its shape."""
+        """The name of the constant behind a value, skipping changes of shape; None if it is not a constant."""
         node = self.producers.get(value)
         while node is not None and node.op_type in _PASSES:
             value, node = node.input[0], self.producers.get(node.input[0])

@@ -1,12 +1,14 @@
-"""Weights out of the ONNX Model Zoo's graphs.
+"""Weights from the ONNX Model Zoo's graphs.
 
-The zoo's files were converted from Caffe and carry Caffe's tensor names, or none worth the name. So nothing is
-matched by name: our own network is traced, and both graphs are walked backwards from the logits side by side. What
-stands at the same place must be the same layer with the same numbers; its weights are then ours. A concatenation
-keeps the order of its inputs, which is what tells the branches of an inception module apart.
+The zoo's files were converted from Caffe and have Caffe's tensor names, or meaningless ones, so weights are not matched
+by name. This package's network is traced, and both graphs are walked from the logits backwards in step: nodes at the
+same place must be the same layer with the same numbers, and the weights of one belong to the other. The order of a
+concatenation's inputs tells the branches of an inception module apart.
 
-How pools round and whether an average counts the padding is compared where our network has the graph's own geometry.
-Where the conversion lost Caffe's (``Variant.graph_differs``), the original is kept unless ``as_graph`` is asked for.
+How pools round and whether an average counts the padding is compared if both have the same geometry. The conversion
+lost some of Caffe's (``Variant.graph_differs``); the original is kept unless ``as_graph`` asks for the graph's.
+
+In this file *theirs* is the zoo's node, *ours* the node of this package's network.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch import fx, nn
 
 from models.checkpoints.catalogue import WrongWeightsError
 from models.checkpoints.onnx_graph import OnnxGraph, Window, attributes
+from models.networks.build import build
 from models.networks.layers import LocalResponseNorm
 from models.networks.tracing import output_shapes, trace
 from models.networks.variants import Variant
@@ -30,13 +33,11 @@ from models.networks.variants import Variant
 def read_graph(
     variant: Variant, path: Path, *, as_graph: bool, arguments: Mapping[str, Any]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The state dict of a variant out of a zoo file, and the network arguments that the graph states (its LRN).
+    """Reads the state dict of a variant from a zoo file, and the network's arguments that the graph states (its LRN).
 
     Raises:
-        WrongWeightsError: no whole ONNX file, or its graph is not this variant's; the text says what differs.
+        WrongWeightsError: the file is not a complete ONNX file, or its graph is another; the text says what differs.
     """
-    from models.checkpoints.building import build
-
     graph = OnnxGraph(path)
     with torch.device("meta"):
         network = build(variant, num_classes=graph.num_classes, as_graph=as_graph, arguments=arguments)
@@ -44,12 +45,12 @@ def read_graph(
     walk.pair(graph.logits(), walk.logits)
     missing = [name for name in network.state_dict() if name not in walk.state]
     if missing:
-        raise WrongWeightsError(f"{path} does not fit {variant.name}: nothing in the graph stands for {missing[0]}")
+        raise WrongWeightsError(f"{path} does not fit {variant.name}: nothing in the graph corresponds to {missing[0]}")
     return walk.state, walk.arguments
 
 
 class _Walk:
-    """Pairs the nodes of both graphs, from the logits to the picture."""
+    """Pairs the nodes of both graphs, from the logits back to the picture."""
 
     def __init__(
         self, path: Path, graph: OnnxGraph, network: nn.Module, variant: Variant, *, same_geometry: bool
@@ -68,7 +69,7 @@ class _Walk:
         self.arguments: dict[str, Any] = {}
 
     def pair(self, value: str, ours: fx.Node) -> None:
-        """Walks from a pair of values (theirs by name) to the input."""
+        """Walks from a pair of values (theirs by name) back to the picture."""
         todo, paired = [(value, ours)], dict[str, onnx.NodeProto | None]()
         while todo:
             theirs_name, ours = todo.pop()
@@ -83,7 +84,7 @@ class _Walk:
                 raise self._differs(theirs, ours, "another one stands there too")
 
     def _behind_passes(self, node: fx.Node) -> tuple[fx.Node, bool]:
-        """The node behind what the graph need not have; and whether a flattening was passed."""
+        """The node before dropouts and flattenings, which a graph need not have; and whether one was a flattening."""
         flattens = False
         while True:
             if node.op == "call_function" and node.target is torch.flatten:
@@ -93,7 +94,7 @@ class _Walk:
             node = node.all_input_nodes[0]
 
     def _compare(self, theirs: onnx.NodeProto | None, ours: fx.Node) -> Iterator[tuple[str, fx.Node]]:
-        """Checks one pair, takes its weights, and yields the pairs before it."""
+        """Checks one pair, takes its weights, and yields the pairs of its inputs."""
         if theirs is None or ours.op == "placeholder":
             if theirs is not None or ours.op != "placeholder":
                 raise self._differs(theirs, ours, "one of the two is the picture")
@@ -164,7 +165,7 @@ class _Walk:
             if shape not in (wanted, (1, *wanted)):
                 raise self._differs(norm, ours, f"its constant is {shape} where {wanted} is expected")
             constant = self.graph.weight(constants[0]).reshape(-1)
-            # Walking backwards: what was met already comes after.
+            # The walk is backwards: what is in scale and shift already is applied after this constant.
             scale, shift = (scale * constant, shift) if norm.op_type == "Mul" else (scale, shift + scale * constant)
             (value,) = (value for value in norm.input if value not in constants)
             norm = self.graph.node(value)
@@ -187,7 +188,7 @@ class _Walk:
             raise self._differs(theirs, ours, str(error)) from error
 
     def _pool(self, theirs: onnx.NodeProto, ours: fx.Node, layer: nn.MaxPool2d | nn.AvgPool2d) -> None:
-        """The same windows: they begin alike, so that as many of them are the same; and the same count of padding."""
+        """Compares the windows of a pool, the number of windows, and whether an average counts the padding."""
         window = self._window(theirs, ours)
         self._same(theirs, ours, window.numbers(), _numbers(layer))
         if not self.same_geometry:
@@ -199,7 +200,7 @@ class _Walk:
             self._same(theirs, ours, found, {"count_include_pad": layer.count_include_pad})
 
     def _whole_map(self, theirs: onnx.NodeProto, ours: fx.Node) -> None:
-        """An average that is global because its window covers the map, the padding not counted."""
+        """Checks that an average pool is a global one: its window covers the map, and it does not count padding."""
         if not self.same_geometry:
             return
         window, before = self._window(theirs, ours), self._size_before(ours)
@@ -208,7 +209,7 @@ class _Walk:
 
     def _size_before(self, ours: fx.Node) -> tuple[int, ...]:
         node = ours.all_input_nodes[0]
-        # Past concatenations, and ReLUs, one of which may stand behind many layers.
+        # Skip concatenations, and ReLUs, since one may be used after many layers.
         while node.op != "call_module" or isinstance(self.layers[str(node.target)], nn.ReLU):
             node = node.all_input_nodes[0]
         return self.shapes[str(node.target)][1:]
@@ -224,7 +225,7 @@ class _Walk:
     ) -> None:
         for name, value in zip(names, theirs.input[1:], strict=False):
             array = self.graph.weight(value)
-            # A layer without a bias has batch norm behind it, which takes it into its mean:
+            # If our layer has no bias, batch norm follows it and takes their bias into its mean:
             # (x + bias) - mean = x - (mean - bias).
             norm = next(iter(ours.users)) if getattr(layer, name) is None else None
             wanted = tuple((getattr(layer, name) if norm is None else self.state[f"{norm.target}.running_mean"]).shape)
@@ -254,7 +255,7 @@ class _Walk:
 
 
 def _numbers(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
-    """What a ``Window`` of the graph has to equal."""
+    """The numbers of a layer, to be compared with ``Window.numbers``."""
 
     def pair(value: Any) -> tuple[int, int]:
         return (value, value) if isinstance(value, int) else tuple(value)

@@ -1,7 +1,7 @@
-"""Foreign weight files -> state dicts, checked.
+"""Weight files from elsewhere -> state dicts, checked.
 
-Nothing in a file is trusted: pickles are read with ``weights_only=True``, and every tensor's name, shape and values
-are checked.
+Nothing in a file is trusted: pickles are read with ``weights_only=True``, and every tensor's name, shape and values are
+checked.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from models.networks.variants import Variant
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What a weight file holds, in the terms of one variant."""
+    """The content of a weight file, read for one variant."""
 
     state: dict[str, torch.Tensor]
     num_classes: int
     network: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the network that these weights were trained with: of the manifest, the card or the graph."""
+    """Arguments of the network with which the weights were trained, by the manifest, the card or the graph."""
     known: ManifestRow | None = None
     """The manifest's row for this very file."""
 
 
 def read_weights(variant: Variant, path: Path, *, as_graph: bool = False) -> Weights:
-    """Reads a ``.safetensors``, a torchvision ``.pth`` or an ONNX Model Zoo ``.onnx``, told apart by the name.
+    """Reads a ``.safetensors``, a torchvision ``.pth`` or an ONNX Model Zoo ``.onnx`` file; the suffix decides.
 
     Raises:
-        WrongWeightsError: damaged, unreadable, of another kind, or of another network.
+        WrongWeightsError: it is damaged, of another format, or of another network.
         FileNotFoundError: there is no such file.
         OSError: it cannot be read.
     """
@@ -63,7 +63,7 @@ def read_weights(variant: Variant, path: Path, *, as_graph: bool = False) -> Wei
         state, stated = read_graph(variant, path, as_graph=as_graph, arguments=arguments)
         network = {**arguments, **stated}
     else:
-        raise WrongWeightsError(f"{path} is no .safetensors, .pth or .onnx file")
+        raise WrongWeightsError(f"{path} is not a .safetensors, .pth or .onnx file")
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -74,23 +74,23 @@ def read_weights(variant: Variant, path: Path, *, as_graph: bool = False) -> Wei
 
 
 def read_outline(variant: Variant, path: Path) -> Weights:
-    """Reads what a ``.safetensors`` file says of its tensors, and not the tensors: those are on the meta device.
+    """Reads the header of a ``.safetensors`` file; the tensors of the result are on the meta device.
 
     Raises:
-        WrongWeightsError: damaged, or of another network.
+        WrongWeightsError: it is damaged, or of another network.
         OSError: it cannot be read.
     """
-    # safetensors calls a file missing that it may not open; Python tells why.
+    # safetensors calls a file missing if it may not be opened; Python says why.
     with path.open("rb"):
         pass
     try:
         with safe_open(path, "pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
             shapes = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, ValueError) as error:
-        raise WrongWeightsError(f"{path} is no whole safetensors file: {_line(error)}") from error
+        raise WrongWeightsError(f"{path} is not a complete safetensors file: {_line(error)}") from error
     with torch.device("meta"):
-        # Floats of every width become float32 when they are read.
+        # ``read_weights`` makes float32 of floats of every width.
         state = {
             name: torch.empty(shape, dtype=torch.float32 if "F" in kind else torch.int64)
             for name, (shape, kind) in shapes.items()
@@ -99,11 +99,14 @@ def read_outline(variant: Variant, path: Path) -> Weights:
 
 
 def check_fit(path: Path, name: str, network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Raises WrongWeightsError, naming the first difference and how many there are, unless the tensors are exactly
-    those of the network."""
+    """Checks that the tensors are exactly those of the network.
+
+    Raises:
+        WrongWeightsError: they are not; the text has the first difference and the number of the others.
+    """
     wanted = network.state_dict()
     differences = [f"{key} is missing" for key in wanted if key not in state]
-    differences += [f"{key} has no place in it" for key in state if key not in wanted]
+    differences += [f"{key} is not part of it" for key in state if key not in wanted]
     differences += [
         f"{key} is {tuple(state[key].shape)} where {tuple(wanted[key].shape)} is expected"
         for key in wanted
@@ -120,7 +123,7 @@ def check_fit(path: Path, name: str, network: nn.Module, state: Mapping[str, tor
 
 
 def _classes(variant: Variant, path: Path, state: Mapping[str, torch.Tensor]) -> int:
-    """Outputs of the last layer: the rows of its bias."""
+    """The number of classes: the length of the last layer's bias."""
     last = state.get(variant.last_layer + ".bias")
     if last is None or last.ndim != 1:
         raise WrongWeightsError(f"{path} does not fit {variant.name}: {variant.last_layer}.bias is missing")
@@ -128,14 +131,14 @@ def _classes(variant: Variant, path: Path, state: Mapping[str, torch.Tensor]) ->
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    # safetensors calls a file missing that it may not open; Python tells why.
+    # safetensors calls a file missing if it may not be opened; Python says why.
     with path.open("rb"):
         pass
     try:
         state: dict[str, torch.Tensor] = load_file(path)
         return state
     except (SafetensorError, ValueError) as error:
-        raise WrongWeightsError(f"{path} is no whole safetensors file: {_line(error)}") from error
+        raise WrongWeightsError(f"{path} is not a complete safetensors file: {_line(error)}") from error
 
 
 def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
@@ -143,15 +146,15 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load raises UnpicklingError, RuntimeError, EOFError, ValueError, KeyError ... on damaged files.
-        raise WrongWeightsError(f"{path} is no whole torch file of plain weights") from error
+        raise WrongWeightsError(f"{path} is not a complete torch file of plain weights") from error
     if not isinstance(state, Mapping) or not all(_is_plain(name, value) for name, value in state.items()):
-        raise WrongWeightsError(f"{path} holds no state dict (names and plain tensors)")
+        raise WrongWeightsError(f"{path} is not a state dict (names and plain tensors)")
     return dict(state)
 
 
 def _is_plain(name: object, value: object) -> bool:
-    """A name and a dense tensor with numbers in it: torch files also hold sparse, nested, quantised and empty
-    (meta) ones, on which the checks do not work."""
+    """Whether an item is a name and a dense tensor of numbers. Torch files may also hold sparse, nested, quantised and
+    meta tensors, on which the checks do not work."""
     return (
         isinstance(name, str)
         and isinstance(value, torch.Tensor)

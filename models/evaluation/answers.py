@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from models.checkpoints.tensors import normalised
 from models.data.arrays import Numbers
 from models.images.preprocess import Preprocess
-from models.onnx.export import normalised
 
 
 class Answers(NamedTuple):

@@ -1,9 +1,7 @@
-"""``topfive import``: a foreign weight file -> a checkpoint in the local cache, whole or not at all."""
+"""``topfive import``: a weight file from elsewhere -> a checkpoint in the local cache, whole or not at all."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.analysis.description import counted
-from models.checkpoints.building import build_with
+from models.checkpoints.build import build_with
 from models.checkpoints.cards import CardError, printable
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError, card, checked_card
 from models.checkpoints.labels import LABEL_SETS, labels
 from models.checkpoints.weights import Weights, read_weights
+from models.files import atomic_write
 from models.images.preprocess import PRESETS, Preprocess
 from models.networks.variants import Variant
 
@@ -32,20 +31,21 @@ def import_file(
     preset: str | None = None,
     as_graph: bool = False,
 ) -> Checkpoint:
-    """Checks a weight file and stores it in the cache, whole or not at all; returns the stored checkpoint.
+    """Checks a weight file and stores it in the cache, whole or not at all. Returns the stored checkpoint.
 
     Args:
-        variant: the network that the file should hold.
+        variant: the network that the weights are for.
         path: see ``read_weights``.
-        catalogue: whose cache it goes to.
-        label_set: what the classes mean; by default what the file says of itself, else the variant's own set if
-            the number of classes agrees.
-        preset: preprocessing, a name in ``preprocess.PRESETS``; by default what the manifest says of this very
-            file, else what the file says of itself, else the variant's.
-        as_graph: keeps a zoo graph's own geometry where it differs from the original network's.
+        catalogue: the cache to store it in.
+        label_set: what the classes mean; by default that of the file's card, else the variant's own.
+        preset: preprocessing, a name in ``preprocess.PRESETS``; by default the manifest's for this very file, else that
+            of its card, else the variant's.
+        as_graph: keeps the geometry of a zoo graph where it differs from the original network's.
 
     Raises:
-        WrongWeightsError, FileNotFoundError: nothing was stored, an older file is still in place.
+        WrongWeightsError: the file or the label set does not fit; nothing was stored, and an older file stays.
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read, or the cache cannot be written to.
     """
     weights = read_weights(variant, path, as_graph=as_graph)
     own = _own_card(path) if path.suffix.lower() == ".safetensors" else None
@@ -77,7 +77,7 @@ def _describe(
         own = replace(own, path=None, modified_ns=None, network=network)
         if own.labels == label_set:
             return own
-        # What it scored on other classes says nothing about these.
+        # Its accuracy was measured on other classes.
         return replace(own, labels=label_set, top1=None, top5=None, accuracy_source="")
     top1, top5 = (None, None) if label_set != variant.labels else variant.published
     source = f"not measured on this file; {variant.published_source}" if top1 is not None else ""
@@ -106,7 +106,7 @@ def _describe(
 
 def _graph_input(variant: Variant, as_graph: bool) -> Preprocess:
     preprocess = PRESETS[variant.preprocess]
-    # The zoo feeds every Caffe network, AlexNet too, 224 pixels.
+    # All of the zoo's Caffe networks, AlexNet too, take 224 pixels.
     return replace(preprocess, crop=224) if as_graph and preprocess.crop == 227 else preprocess
 
 
@@ -121,30 +121,26 @@ def _label_set(variant: Variant, num_classes: int, asked: str | None) -> str:
 
 
 def write_checkpoint(target: Path, network: nn.Module, checkpoint: Checkpoint, *, half: bool = False) -> None:
-    """Writes weights and card as safetensors, to a temporary file beside the target that is renamed when whole.
+    """Writes weights and card as safetensors, whole or not at all.
 
     Args:
-        half: the weights of convolutions and linear layers as float16, half the bytes. Biases and batch norm, a
-            hundredth of a network, keep their float32.
+        target: the file; its folder is made if need be.
+        network: whose weights are written.
+        checkpoint: what the card says.
+        half: stores the weights of convolutions and linear layers as float16. Biases and batch norm, a hundredth of a
+            network, stay float32.
 
     Raises:
-        OSError: the file could not be written; an older one is still in place.
+        OSError: the file could not be written; an older one stays.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    # Copies, since tensors of one file may share memory, which safetensors refuses to write.
+    state = {k: tensor.clone(memory_format=torch.contiguous_format) for k, tensor in network.state_dict().items()}
+    if half:
+        state = {k: tensor.half() if tensor.ndim > 1 else tensor for k, tensor in state.items()}
     try:
-        # Copies: tensors of a foreign file may share memory, which safetensors refuses to write.
-        state = {k: tensor.clone(memory_format=torch.contiguous_format) for k, tensor in network.state_dict().items()}
-        if half:
-            state = {k: tensor.half() if tensor.ndim > 1 else tensor for k, tensor in state.items()}
-        save_file(state, part, metadata=card(checkpoint))
-        # mkstemp makes files for their owner alone; weights are as public as the folder that they lie in.
-        part.chmod(0o644)
-        part.replace(target)
+        with atomic_write(target) as part:
+            save_file(state, part, metadata=card(checkpoint))
     except SafetensorError as error:
         # How safetensors reports a full disk.
         raise OSError(f"{target} could not be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)

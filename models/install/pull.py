@@ -1,7 +1,7 @@
 """``topfive pull``: a public checkpoint over the network into the local cache.
 
-A download goes to ``<file>.part`` and is resumed from there after a cut, in this run or a later one. It becomes a
-checkpoint only when its digest is right; then it is stored as safetensors like any imported file, and removed.
+A download goes to ``<file>.part``, and is resumed there after a cut, in this run or a later one. When its digest is
+right it is imported like any weight file, and removed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from models.install.import_ import import_file
 from models.networks.variants import VARIANTS, UnknownModelError, find_variant
 
 _CHUNK = 1 << 18
-#: Attempts in a row that bring not one byte, after which the pull has failed.
+#: Attempts in a row without a single byte after which the pull fails.
 _ATTEMPTS = 4
 _HOPELESS = (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects)
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
@@ -34,14 +34,14 @@ class PullError(RuntimeError):
 
 
 class Progress(Protocol):
-    """Told how far a download is."""
+    """Is called with the progress of a download."""
 
     def __call__(self, row: ManifestRow, done: int) -> None:
-        """``done`` bytes of the row's file are here."""
+        """``done`` bytes of the row's file have arrived."""
 
 
 def rows_to_pull(names: Sequence[str], catalogue: Catalogue) -> list[ManifestRow]:
-    """The manifest's rows for variants or checkpoints by name; without names, of everything that lacks weights.
+    """The manifest's rows for variants or checkpoints by name; without names, for all that lack weights.
 
     Raises:
         UnknownModelError: no such variant, or no public checkpoint of it.
@@ -54,10 +54,14 @@ def rows_to_pull(names: Sequence[str], catalogue: Catalogue) -> list[ManifestRow
 
 
 def check_space(rows: Sequence[ManifestRow], catalogue: Catalogue) -> None:
-    """Raises PullError unless the downloads, and what is stored of them, fit on the cache's disk."""
+    """Checks that the downloads, and the checkpoints made of them, fit on the disk of the cache.
+
+    Raises:
+        PullError: they do not.
+    """
     folder = catalogue.cache_dir
     folder.mkdir(parents=True, exist_ok=True)
-    # A file and the checkpoint made of it lie side by side for a moment, and several at once may.
+    # Each download and the checkpoint made of it are both there for a moment, and several run at once.
     wanted = sum(2 * row.size - min(row.size, _size(_part(row, catalogue))) for row in rows)
     free = shutil.disk_usage(folder).free
     if wanted > free:
@@ -72,20 +76,21 @@ def pull(row: ManifestRow, catalogue: Catalogue, *, mirror: str | None, progress
 
     Args:
         row: what to fetch.
-        catalogue: whose cache it goes to.
+        catalogue: the cache to store it in.
         mirror: an ``http(s)://`` or ``file://`` folder to take the file from instead of its own host.
-        progress: called with the bytes that are here, from this thread.
+        progress: is called from this thread.
 
     Raises:
-        PullError: nothing was stored; a part that is worth resuming is kept.
-        WrongWeightsError: the file is what the manifest says, and still not the network's.
+        PullError: nothing was stored; a part that can be resumed is kept.
+        WrongWeightsError: the file is the manifest's, but does not fit the network.
+        OSError: the checkpoint could not be stored; the download is kept.
     """
     url = source(row, mirror)
     part = _part(row, catalogue)
     part.parent.mkdir(parents=True, exist_ok=True)
     whole = part.with_suffix("")
     try:
-        if whole.exists():  # fetched by a run that was killed before it could store it
+        if whole.exists():  # a run was killed between the download and the import
             whole.replace(part)
         if not _is_whole(part, row):
             _fetch(url, part, row, lambda done: progress(row, done))
@@ -94,7 +99,7 @@ def pull(row: ManifestRow, catalogue: Catalogue, *, mirror: str | None, progress
         try:
             stored = import_file(VARIANTS[row.variant], whole, catalogue, label_set=row.labels, preset=row.preprocess)
         except OSError:
-            whole.replace(part)  # a full disk, say: the download is good, and is not fetched again
+            whole.replace(part)  # the disk is full, perhaps; the download is good
             raise
         whole.unlink()
         return stored
@@ -107,7 +112,7 @@ def pull(row: ManifestRow, catalogue: Catalogue, *, mirror: str | None, progress
 
 
 def source(row: ManifestRow, mirror: str | None) -> str:
-    """Where a row's file comes from."""
+    """The URL of a row's file, on its own host or on the mirror."""
     assert row.url is not None
     return row.url if mirror is None else f"{mirror.rstrip('/')}/{_file(row)}"
 
@@ -123,7 +128,7 @@ def _row(variant: str, label_set: str) -> ManifestRow:
 
 
 def _fetch(url: str, part: Path, row: ManifestRow, progress: Callable[[int], None]) -> None:
-    """Downloads until the file is whole, resuming after every cut that came after some bytes."""
+    """Downloads until the file is whole, and resumes after cuts."""
     failures = 0
     while True:
         before = _size(part)
@@ -151,23 +156,23 @@ def _fetch(url: str, part: Path, row: ManifestRow, progress: Callable[[int], Non
 
 @contextmanager
 def _opened(url: str, start: int) -> Iterator[tuple[bool, Iterator[bytes]]]:
-    """The bytes of a URL from ``start`` on, and whether the server really begins there; else they are all of them."""
+    """The bytes of a URL from ``start`` on, and True; or all of its bytes, and False, if the server cannot resume."""
     if url.startswith("file://"):
         with Path(unquote(urlsplit(url).path)).open("rb") as file:
             file.seek(start)
             yield True, iter(lambda: file.read(_CHUNK), b"")
         return
     headers = {"Range": f"bytes={start}-"} if start else {}
-    # Compressed transfer would make the bytes on the wire and those of the file two different counts.
+    # Bytes of a compressed transfer would not be those of the file.
     headers["Accept-Encoding"] = "identity"
     with httpx.stream("GET", url, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            # What is here is as long as the file, or longer: the digest decides.
+            # The part is as long as the file, or longer: the digest decides.
             yield True, iter(())
             return
         response.raise_for_status()
         resumed = response.headers.get("content-range", "").startswith(f"bytes {start}-")
-        # As they come: in chunks of a size of ours, the last ones before a cut would be lost.
+        # Raw, as they arrive: with chunks of a fixed size the bytes just before a cut would be lost.
         yield response.status_code == httpx.codes.PARTIAL_CONTENT and resumed, response.iter_raw()
 
 
@@ -197,7 +202,9 @@ def _check_digest(part: Path, row: ManifestRow) -> None:
     digest = _digest(part)
     if not digest.startswith(row.sha256):
         part.unlink()
-        raise PullError(f"{_file(row)} has sha256 {digest[:16]}... where {row.sha256[:16]}... is expected; thrown away")
+        raise PullError(
+            f"{_file(row)} has sha256 {digest[:16]}... where {row.sha256[:16]}... is expected; it was removed"
+        )
 
 
 def _file(row: ManifestRow) -> str:

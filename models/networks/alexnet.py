@@ -22,10 +22,10 @@ class AlexNet(nn.Module):
 
     Args:
         num_classes: outputs of fc8.
-        lrn: constants of the two normalisation layers; the paper's by default, a checkpoint brings its own.
+        lrn: constants of the two normalisation layers; the paper's by default. A checkpoint may have others.
         pool_first: pools before it normalises, as Caffe's CaffeNet does; the paper normalises first.
-        as_graph: for pictures of 224 pixels, as in the ONNX Model Zoo's conversion: 54 -> 26 -> 12 -> 6 in place of
-            55 -> 27 -> 13 -> 6. The layers are the same either way, the checkpoint's crop is not.
+        as_graph: the checkpoint takes pictures of 224 pixels, as the ONNX Model Zoo's conversion does: 54 -> 26 ->
+            12 -> 6 in place of 55 -> 27 -> 13 -> 6. The layers are the same either way.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class AlexNet(nn.Module):
         self.conv3 = nn.Conv2d(256, 384, kernel_size=3, padding=1)
         self.conv4 = nn.Conv2d(384, 384, kernel_size=3, padding=1, groups=2)
         self.conv5 = nn.Conv2d(384, 256, kernel_size=3, padding=1, groups=2)
-        # Rounding up changes nothing at 227 (13 -> 6) and is what lets the zoo's 224 pixel graph (12 -> 6) end in
-        # the 6 x 6 that fc6 needs: its last pool has an extra row and column at the end.
+        # Rounding up changes nothing at 227 pixels (13 -> 6). At the zoo's 224 (12 -> 6) it gives the 6 x 6 that fc6
+        # needs: the zoo's last pool has an extra row and column at the end.
         self.pool5 = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
         self.fc6 = nn.Linear(256 * 6 * 6, 4096)
         self.fc7 = nn.Linear(4096, 4096)
@@ -59,7 +59,7 @@ class AlexNet(nn.Module):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """Gaussian 0.01; biases of conv2, conv4, conv5 and the hidden fully connected layers one (section 5)."""
+        """Gaussian weights (0.01); biases are one in conv2, conv4, conv5, fc6 and fc7, else zero (section 5)."""
         init_gaussian(self, std=0.01)
         for layer in (self.conv2, self.conv4, self.conv5, self.fc6, self.fc7):
             assert layer.bias is not None
@@ -105,9 +105,9 @@ def alexnet(
 class AlexNetOWT(nn.Module):
     """float (N, 3, 224, 224) -> logits (N, num_classes); 61,100,840 parameters with 1000 classes.
 
-    torchvision's ``alexnet``, whose module names these are, so that its state dicts load as they are. The paper of
-    2014 describes the net of 2012 without its second tower; torchvision's weights bind us to more: no local response
-    normalisation, and 224 pixels with a padding of two, which make 55 x 55 as well.
+    This is torchvision's ``alexnet`` with its module names, so that its state dicts load as they are. The paper of
+    2014 describes the net of 2012 without the second tower; torchvision also drops local response normalisation, and
+    takes 224 pixels with a padding of two, which make 55 x 55 as well.
     """
 
     def __init__(self, num_classes: int = 1000) -> None:
@@ -127,7 +127,7 @@ class AlexNetOWT(nn.Module):
             nn.ReLU(inplace=True),
             nn.MaxPool2d(kernel_size=3, stride=2),
         )
-        # torchvision pools to 6 x 6 here, which is what 224 pixels arrive with.
+        # torchvision has an adaptive pool to 6 x 6 here; 224 pixels are 6 x 6 already.
         self.classifier = nn.Sequential(
             nn.Dropout(p=0.5),
             nn.Linear(256 * 6 * 6, 4096),

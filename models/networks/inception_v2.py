@@ -3,8 +3,8 @@ covariate shift" (2015), appendix and figure 5. The ONNX Model Zoo, and others, 
 
 GoogLeNet with batch norm after every convolution, two 3x3 in place of each 5x5, average pools inside most modules, and
 modules of stride 2 (3c, 4e) in place of the pools between them.
-Figure 5 gives the sizes. In 4c and 4d the pool is projected to 96 maps, which the figure's own 576 outputs need; the
-network that the zoo converted has it so.
+Figure 5 gives the sizes, except for the pool projections of 4c and 4d: with the printed 128 maps the outputs would not
+be the figure's 576. They are 96, as in the network that the zoo converted.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import nn
 
 from models.networks.layers import ConvBNReLU, init_kaiming
 
-#: Caffe's batch norm adds this to the variance.
+#: What Caffe's batch norm adds to the variance.
 EPS = 1e-5
 
-#: Figure 5: channels in, #1x1, #3x3 reduce, #3x3, double #3x3 reduce, double #3x3, pool proj. Without a 1x1 (0) the
-#: module has stride 2 and hands its pool through.
+#: Figure 5: channels in, #1x1, #3x3 reduce, #3x3, double #3x3 reduce, double #3x3, pool proj. A module without a
+#: 1x1 (0) has stride 2 and passes its pool on.
 FIGURE_5: dict[str, tuple[int, int, int, int, int, int, int]] = {
     "3a": (192, 64, 64, 64, 64, 96, 32),
     "3b": (256, 64, 64, 96, 64, 96, 64),
@@ -88,7 +88,7 @@ class BNInception(nn.Module):
         def average() -> nn.AvgPool2d:
             return nn.AvgPool2d(kernel_size=3, stride=1, padding=1, count_include_pad=not as_graph)
 
-        # The paper's appendix has a separable convolution of depth multiplier 8 here; the weights are of a plain one.
+        # The paper's appendix has a separable convolution of depth multiplier 8 here; the public weights a plain one.
         self.conv1 = ConvBNReLU(3, 64, kernel_size=7, stride=2, padding=3, eps=EPS)
         self.pool1 = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
         self.conv2_reduce = ConvBNReLU(64, 64, kernel_size=1, eps=EPS)

@@ -1,10 +1,10 @@
 """Inception v3, from Szegedy et al., "Rethinking the Inception architecture for computer vision" (2015).
 
 Large kernels are factorised: 7x7 into 1x7 and 7x1 (figure 6), 3x3 into 1x3 and 3x1 side by side (figure 7). The paper
-calls the network of its table 1 Inception-v2, a name that BN-Inception has too, and Inception-v3 what comes of it with
-factorised 7x7 kernels in the stem, batch norm in the auxiliary head, label smoothing and RMSProp.
-Module names are torchvision's, so that its state dicts load as they are; its weights are TensorFlow's, and where they
-leave the paper the line says so.
+calls the network of its table 1 Inception-v2, a name that BN-Inception has too. Inception-v3 adds factorised 7x7
+kernels in the stem, batch norm in the auxiliary head, label smoothing and RMSProp.
+Module names are torchvision's, so that its state dicts load as they are. Its weights come from TensorFlow; comments say
+where they differ from the paper.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from models.networks.layers import ConvBNReLU, init_kaiming
 
 
 def _average() -> nn.AvgPool2d:
-    # TensorFlow's average leaves the padding out of its count; torchvision's counts it, and its accuracy is
-    # published so.
+    # TensorFlow's average does not count the padding. torchvision's does, and publishes its accuracy with it.
     return nn.AvgPool2d(kernel_size=3, stride=1, padding=1)
 
 

@@ -1,4 +1,4 @@
-"""Layers that more than one paper uses and torch does not have as they need them."""
+"""Layers and initialisations that several networks share."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ LRN_CAFFE = LRNConstants()
 class LocalResponseNorm(nn.Module):
     """b = a / (k + alpha / size * sum of a^2 over ``size`` neighbouring channels) ^ beta.
 
-    Same values as ``torch.nn.LocalResponseNorm``, which pools over a 5-D copy; a sum of shifted slices of the
-    padded squares needs none.
+    Gives the values of ``torch.nn.LocalResponseNorm`` without its 5-D copy: it adds shifted slices of the padded
+    squares.
     """
 
     def __init__(self, constants: LRNConstants) -> None:
@@ -43,7 +43,7 @@ class LocalResponseNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         c = self.constants
         if x.dtype in (torch.float16, torch.bfloat16):
-            # Activations of Caffe's models reach thousands, and their squares lie beyond float16.
+            # Activations of Caffe's models reach thousands, whose squares overflow float16.
             wide: torch.Tensor = self.forward(x.float())
             return wide.to(x.dtype)
         squares = F.pad(x * x, (0, 0, 0, 0, c.size // 2, (c.size - 1) // 2))
@@ -59,7 +59,7 @@ class LocalResponseNorm(nn.Module):
 
 
 class ConvReLU(nn.Sequential):
-    """A convolution with biases and its ReLU."""
+    """A convolution with biases, then ReLU."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, padding: int = 0
@@ -70,11 +70,12 @@ class ConvReLU(nn.Sequential):
 
 
 class ConvBNReLU(nn.Sequential):
-    """A convolution without biases, batch normalisation and ReLU (Ioffe and Szegedy 2015, section 3.2: the bias is
-    cancelled by the mean subtraction, and its role is taken by beta).
+    """A convolution without biases, then batch normalisation, then ReLU.
+
+    Subtracting the mean would cancel a bias, and beta takes its role (Ioffe and Szegedy 2015, section 3.2).
 
     Args:
-        eps: what is added to the variance; it belongs to the weights that were trained with it.
+        eps: added to the variance; weights need the value that they were trained with.
     """
 
     def __init__(
@@ -94,15 +95,15 @@ class ConvBNReLU(nn.Sequential):
 
 
 def _layers_to_draw(network: nn.Module) -> Iterator[nn.Conv2d | nn.Linear]:
-    """Layers whose weights hold numbers. On the meta device there are none, and drawing them all the same would take
-    torch seconds: it computes no Gaussians there without most of its compiler."""
+    """Yields the convolutions and linear layers that are not on the meta device. Those have no numbers to draw, and
+    torch would load most of its compiler, for seconds, to draw Gaussians there."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.is_meta:
             yield layer
 
 
 def init_gaussian(network: nn.Module, std: float = 0.01) -> None:
-    """Zero-mean Gaussian weights and zero biases, for convolutions and linear layers (Krizhevsky 2012, section 5)."""
+    """Draws zero-mean Gaussian weights for convolutions and linear layers (Krizhevsky 2012, section 5); zero biases."""
     for layer in _layers_to_draw(network):
         nn.init.normal_(layer.weight, 0.0, std)
         if layer.bias is not None:
@@ -110,7 +111,7 @@ def init_gaussian(network: nn.Module, std: float = 0.01) -> None:
 
 
 def init_xavier(network: nn.Module) -> None:
-    """Glorot's uniform weights and zero biases, what Caffe's GoogLeNet starts from."""
+    """Draws Glorot's uniform weights, with which Caffe's GoogLeNet starts; zero biases."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -119,7 +120,7 @@ def init_xavier(network: nn.Module) -> None:
 
 
 def init_kaiming(network: nn.Module) -> None:
-    """He's normal weights (fan out) and zero biases for convolutions, Gaussian 0.01 for linear layers."""
+    """Draws He's normal weights (fan out) for convolutions, Gaussian 0.01 for linear layers; zero biases."""
     init_gaussian(network)
     for layer in _layers_to_draw(network):
         if isinstance(layer, nn.Conv2d):

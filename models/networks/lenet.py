@@ -1,7 +1,8 @@
 """LeNet-5, from LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998).
 
-The paper's own network, not the textbook one: C3 sees the maps of S2 through Table I, the two subsampling layers
-have a trainable coefficient and bias a map, and every layer up to F6 squashes with a scaled tanh.
+This is the paper's network, not the simplified one of textbooks: table I says which maps of S2 each map of C3 sees,
+the two subsampling layers have a trainable coefficient and bias for each map, and a scaled tanh follows each layer up
+to F6.
 One deviation: the paper ends in ten radial basis functions with fixed codes; here the output is linear (850
 parameters), so that softmax gives probabilities.
 """
@@ -41,11 +42,11 @@ class ScaledTanh(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """Sum over 2x2, times a trainable coefficient a map, plus a trainable bias a map (section II-B)."""
+    """The sum over 2x2, times a trainable coefficient of the map, plus its trainable bias (section II-B)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # A quarter makes the start an average. The paper gives no initial values for these two.
+        # The paper gives no initial values for these two. A quarter makes the sum an average.
         self.coefficient = nn.Parameter(torch.full((channels, 1, 1), 0.25))
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
@@ -56,14 +57,14 @@ class Subsampling(nn.Module):
 class TableConv2d(nn.Module):
     """A convolution in which each output map sees only the input maps that a table names.
 
-    Only the kernels that exist are parameters: (connections, size, size). They are laid into the dense
-    (out, in, size, size) weight on the way, since one dense convolution is faster than sixteen small ones.
+    Only the kernels of the table are parameters: (connections, size, size). ``forward`` puts them into a dense weight
+    of (out, in, size, size), since one dense convolution is faster than sixteen small ones.
     """
 
     def __init__(self, in_channels: int, table: tuple[tuple[int, ...], ...], kernel_size: int) -> None:
         super().__init__()
         self.shape = (len(table), in_channels, kernel_size, kernel_size)
-        # Plain numbers, not buffers: the table is part of the architecture, and a state dict holds weights alone.
+        # Plain lists rather than buffers: the table is part of the architecture, and no part of a state dict.
         self.rows = [row for row, columns in enumerate(table) for _ in columns]
         self.columns = [column for columns in table for column in columns]
         self.weight = nn.Parameter(torch.empty(len(self.rows), kernel_size, kernel_size))
@@ -99,7 +100,7 @@ class LeNet5(nn.Module):
             nn.init.uniform_(layer.weight, -2.4 / inputs, 2.4 / inputs)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        # C3's maps have 3, 4 or 6 inputs; the mean of Table I (60 / 16) serves them all.
+        # C3's maps have 3, 4 or 6 inputs; one bound for all, by the mean of table I (60 / 16).
         bound = 2.4 / (25 * len(self.c3.rows) / len(C3_TABLE))
         nn.init.uniform_(self.c3.weight, -bound, bound)
 

@@ -1,9 +1,9 @@
 """Network in network, from Lin, Chen and Yan, "Network in network" (2013).
 
-Every convolution is followed by a small perceptron across channels, which is two 1x1 convolutions ("cascaded cross
-channel parametric pooling", section 3.1), and global average pooling over one map a class takes the place of fully
-connected layers (section 3.2). The paper trains on CIFAR, SVHN and MNIST; this is its ImageNet network in Caffe's
-model zoo, by the authors.
+A small perceptron across channels, two 1x1 convolutions, follows every convolution ("cascaded cross channel parametric
+pooling", section 3.1). The last layer has one map for each class, whose global average is the logit, and there are no
+fully connected layers (section 3.2). The paper trains on CIFAR, SVHN and MNIST; this is the authors' ImageNet network
+in Caffe's model zoo.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class NetworkInNetwork(nn.Module):
         self.mlpconv3 = _mlpconv(256, 384, 384, kernel_size=3, stride=1, padding=1)
         self.pool3 = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
         self.dropout = nn.Dropout(p=0.5)
-        # One map a class, with a ReLU before the average as everywhere else, so that no logit is negative.
+        # A ReLU comes before the average too, so that no logit is negative.
         self.mlpconv4 = _mlpconv(384, 1024, num_classes, kernel_size=3, stride=1, padding=1)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        # Caffe's file starts from Gaussians of 0.01 and 0.05, which twelve layers hardly let through.
+        # Caffe's file starts from Gaussians of 0.01 and 0.05, with which a signal fades over twelve layers.
         init_kaiming(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

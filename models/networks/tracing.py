@@ -1,4 +1,4 @@
-"""A network as a graph of its layers, by torch.fx, and the shapes in it, without arithmetic."""
+"""The graph of a network's layers, by torch.fx, and the shapes of their outputs, without arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.networks.googlenet import HeadPool
 from models.networks.layers import LocalResponseNorm
 from models.networks.lenet import ScaledTanh, Subsampling, TableConv2d
 
-#: Layers of our own that count as one, as torch's do.
+#: Modules of this package that are one layer: the tracer does not look inside them, as with torch's own.
 _LEAVES = (HeadPool, LocalResponseNorm, ScaledTanh, Subsampling, TableConv2d)
 
 Shape = tuple[int, ...]
@@ -23,14 +23,14 @@ class _Tracer(fx.Tracer):
 
 
 def trace(network: nn.Module) -> list[fx.Node]:
-    """The graph of a network in the mode it is in: training mode has the auxiliary heads."""
+    """The nodes of a network's graph in running order; in training mode the auxiliary heads are among them."""
     return list(_Tracer().trace(network).nodes)
 
 
 def output_shapes(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Shape]:
-    """The output shape, without the batch, of every module by its name.
+    """The output shape of every module by its name, without the batch.
 
-    Runs on the meta device, so that it costs neither memory nor arithmetic; the network keeps its weights and its mode.
+    It runs the network on the meta device, which takes no memory and no arithmetic; weights and mode stay as they are.
     """
     shapes: dict[str, Shape] = {}
 
@@ -43,9 +43,9 @@ def output_shapes(network: nn.Module, input_shape: tuple[int, int, int]) -> dict
 
     hooks = [module.register_forward_hook(record(name)) for name, module in network.named_modules()]
     try:
-        # Two pictures: batch norm in training mode refuses a map of one value.
+        # Two pictures, since batch norm in training mode refuses a single value for each channel.
         pictures = torch.empty(2, *input_shape, device="meta")
-        # Lent, not moved: the network keeps its tensors, running means and all.
+        # Meta tensors stand in for the network's own for this call: it keeps those, running means included.
         tensors = {name: torch.empty_like(tensor, device="meta") for name, tensor in network.state_dict().items()}
         torch.func.functional_call(network, tensors, (pictures,))
     finally:

@@ -1,4 +1,4 @@
-"""The table of variants: one exact architecture a row, oldest first. Literal data; tests prove every number."""
+"""The table of variants: one exact architecture in each row, oldest first. Tests check every number."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from models.networks.memory import Costs
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
-#: Characters of a name that are compared with the known ones.
+#: Characters of an unknown name that are compared with the known ones.
 _LONGEST = 40
-#: How alike two names must be, of 1, for one to be meant by the other: resnet50 is no misspelt lenet5.
+#: How similar, from 0 to 1, a known name must be to be suggested: lenet5 is not suggested for resnet50.
 _ALIKE = 0.8
 
 
 class UnknownModelError(ValueError):
-    """No variant, alias or checkpoint has that name. The text names one that is nearly the same, and lists all."""
+    """No variant, alias or checkpoint has that name. The text suggests a similar one, and lists all."""
 
     def __init__(self, name: str, known: Iterable[str] | None = None) -> None:
         known = sorted([*VARIANTS, *_ALIASES] if known is None else known)
-        # Only a name of sensible length is compared: a request may bring kilobytes.
+        # A request may contain a name of kilobytes, which would take long to compare.
         alike = get_close_matches(name.partition("@")[0][:_LONGEST].lower(), known, 1, _ALIKE)
         meant = f" (did you mean {alike[0]}?)" if alike and not name.startswith(alike[0]) else ""
         super().__init__(f"unknown model {name!r}{meant}; known: {', '.join(known)}")
@@ -38,33 +38,34 @@ class Variant:
     paper: str
     year: int
     builder: str
-    """``module:function`` below ``models``, called with ``num_classes`` and the arguments below."""
+    """``module:function`` in this folder; ``build.py`` calls it with the arguments below and its own."""
     arguments: Mapping[str, Any] = field(default_factory=lambda: _NONE)
     input_shape: tuple[int, int, int] = (3, 224, 224)
     """Channels, height, width."""
     labels: str = "imagenet1k"
-    """The label set that the network was made for."""
+    """The label set of the paper."""
     params: int
     """Trainable parameters, auxiliary heads left out."""
     activations: int
-    """Elements of analytic memory for one picture beside the parameters: the input and the outputs of
-    convolutions, pools (LeNet's subsampling too) and fully connected layers."""
+    """Elements of the input and of the outputs of convolutions, pools (LeNet's subsampling too) and fully connected
+    layers, for one picture."""
     multiply_adds: int
-    """Of one picture, in convolutions, fully connected layers and LeNet's subsampling."""
+    """Those of convolutions, fully connected layers and LeNet's subsampling, for one picture."""
     preprocess: str = "torchvision-224"
-    """The preset of ``preprocess.py`` that weights of unknown origin, and random ones, are served with."""
+    """The preset of ``images/preprocess.py`` for weights of unknown origin, and for random ones."""
     published: tuple[float | None, float | None] = (None, None)
-    """Top-1 and top-5 accuracy in percent of one network: of the best known public checkpoint, or the paper's."""
+    """Top-1 and top-5 accuracy of one network in percent: the best known public checkpoint's, else the paper's."""
     published_source: str = ""
     last_layer: str
-    """Module name of the layer that gives the logits: its bias has a number a class."""
+    """Module name of the layer that gives the logits; its bias has one number for each class."""
     has_aux_heads: bool = False
     graph_differs: str = ""
-    """How the zoo's graph of it, which ``as_graph`` keeps, differs from the original network; empty: not at all."""
+    """How the ONNX Model Zoo's graph, whose geometry ``as_graph`` keeps, differs from the original; empty if it does
+    not."""
 
     @property
     def costs(self) -> Costs:
-        """With its own label set and input."""
+        """Costs with its own label set and input."""
         return Costs(self.params, self.activations, self.multiply_adds)
 
 

@@ -32,7 +32,7 @@ class VGG(nn.Module):
     """float (N, 3, 224, 224) -> logits (N, num_classes).
 
     Raises:
-        KeyError: the configuration is none of Table 1's.
+        KeyError: table 1 has no such column.
     """
 
     def __init__(self, configuration: str, num_classes: int = 1000) -> None:
@@ -77,5 +77,5 @@ def _features(configuration: tuple[int | str, ...]) -> nn.Sequential:
 
 
 def vgg(num_classes: int = 1000, *, configuration: str) -> VGG:
-    """VGG of the given column of Table 1."""
+    """VGG by its column in table 1."""
     return VGG(configuration, num_classes)

@@ -1,21 +1,19 @@
-"""A checkpoint as an ONNX graph that takes 8-bit crops and answers with classes, for runtimes without torch.
+"""A checkpoint -> an ONNX graph from 8-bit crops to classes, for a runtime without torch.
 
-Input ``crops``: uint8 (N, side, side, channels) as ``preprocess.crop`` makes them. Outputs ``probabilities`` float32
-(N, k) and ``indices`` int64 (N, k), most probable first, with k the smaller of ten and the number of classes; and
-``distribution`` float32 (N, classes), the probabilities of all classes in the order of their numbers, which is there
-anyway and costs nothing where it is not fetched. Inside: the checkpoint's normalisation, the network with batch norm
-folded into its convolutions, softmax and top-k.
+Input ``crops``: uint8 (N, side, side, channels) as ``preprocess.crop`` makes them. Outputs: ``probabilities`` float32
+(N, k) and ``indices`` int64 (N, k), most probable first, where k is ten or the number of classes if that is smaller;
+``distribution`` float32 (N, classes), the probabilities of all classes in the order of their numbers, which costs
+nothing unless it is fetched. The graph has the checkpoint's normalisation, the network with batch norm folded into its
+convolutions, softmax and top-k.
 
-torch's own exporter gives the same convolutions in a quarter of a minute a network; the graph is written here from the
-layers that ``tracing`` finds, in a second, which also lets normalisation share the first convolution's weights.
+The graph is written from the layers that ``tracing`` finds, in a second for each network. torch's exporter takes a
+quarter of a minute for the same convolutions, and cannot fold normalisation into the first convolution's weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,45 +24,40 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 from torch.nn.utils import fuse_conv_bn_weights
 
-from models.checkpoints.building import build_checkpoint
+from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Checkpoint, WeightsMissingError, WrongWeightsError
+from models.checkpoints.tensors import normalised
+from models.files import atomic_write
 from models.images.preprocess import Preprocess
 from models.networks.layers import LocalResponseNorm
 from models.networks.lenet import ScaledTanh, Subsampling, TableConv2d
 from models.networks.tracing import trace
 
-#: Classes that the graph gives for a picture at most.
+#: The most classes that the graph gives for a picture.
 MAX_K = 10
 _OPSET = 17
-#: How far a probability may be from torch's, absolutely and relatively.
+#: The largest distance of a probability from torch's, absolute and relative.
 _TOLERANCE, _RELATIVE = 1e-4, 1e-2
 
 
 def export(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes the graph of a checkpoint, checked against torch, whole or not at all.
+    """Writes the graph of a checkpoint, whole or not at all, after comparing its probabilities with torch's.
 
     Raises:
-        WeightsMissingError, WrongWeightsError: see ``building.build_checkpoint``.
-        ArithmeticError: the graph's answers differ from torch's.
+        WeightsMissingError, WrongWeightsError: see ``checkpoints.build.build_checkpoint``.
+        ArithmeticError: the probabilities differ.
     """
     network = build_checkpoint(checkpoint).requires_grad_(False)
     model = graph(network, checkpoint.preprocess)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
+    with atomic_write(path) as part:
         onnx.save(model, str(part))
         del model
         _check(network, checkpoint.preprocess, part)
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _check(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
-    """Compares with torch on noise, for one picture and for three."""
+    """Compares a graph with its network in torch on noise, for one picture and for three."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -74,8 +67,8 @@ def _check(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
         found, indices, whole = session.run(["probabilities", "indices", "distribution"], {"crops": crops})
         with torch.inference_mode():
             everything = torch.softmax(network(normalised(torch.from_numpy(crops), preprocess)), 1)
-        # The probabilities of the very classes that the graph names; and relatively too, since fresh weights give
-        # each of a thousand classes a thousandth.
+        # Torch's probabilities of the classes that the graph chose. They are compared relatively too, since fresh
+        # weights give each of a thousand classes a thousandth.
         named = everything.gather(1, torch.from_numpy(indices))
         for answer, expected in ((found, named.numpy()), (whole, everything.numpy())):
             distance = float(np.abs(answer - expected).max())
@@ -83,18 +76,8 @@ def _check(network: nn.Module, preprocess: Preprocess, path: Path) -> None:
                 raise ArithmeticError(f"the graph's probabilities differ from torch's by {distance}")
 
 
-def normalised(crops: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
-    """uint8 (N, H, W, C) -> the network's input, float (N, C, H, W), channels last in memory as it came."""
-    shape = (1, preprocess.channels, 1, 1)
-    mean = torch.tensor(preprocess.mean, device=crops.device).expand(shape[1]).reshape(shape)
-    std = torch.tensor(preprocess.std, device=crops.device).expand(shape[1]).reshape(shape)
-    x = crops.permute(0, 3, 1, 2)
-    x = x.flip(1) if preprocess.colour == "bgr" else x
-    return (x * preprocess.scale - mean) / std
-
-
 def graph(network: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
-    """The ONNX model of a network in eval mode, behind the arithmetic of its preprocessing."""
+    """The ONNX model of a network in eval mode, with the normalisation of its preprocessing before it."""
     writer = _Writer(network, preprocess)
     for node in trace(network):
         writer.visit(node)
@@ -102,7 +85,7 @@ def graph(network: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
 
 
 class _Writer:
-    """Turns the nodes of a traced network into nodes of ONNX, one after the other."""
+    """Writes the ONNX nodes of a traced network, one after the other."""
 
     def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
         self.modules = dict(network.named_modules())
@@ -111,7 +94,7 @@ class _Writer:
         self.weights: list[onnx.TensorProto] = []
         self.values: dict[fx.Node, str] = {}
         self.channels = 0
-        """Of the last convolution."""
+        """Output channels of the last convolution."""
 
     def visit(self, node: fx.Node) -> None:
         sources = [self.values[source] for source in node.all_input_nodes if source in self.values]
@@ -126,7 +109,7 @@ class _Writer:
         elif node.op == "call_module":
             self.values[node] = self._layer(node, self.modules[str(node.target)], sources[0])
         else:
-            raise ValueError(f"no layer that is exported here: {node.format_node()}")
+            raise ValueError(f"cannot export a layer of this kind: {node.format_node()}")
 
     def add(self, kind: str, inputs: list[str], *, outputs: int = 1, **attributes: Any) -> str:
         names = [f"v{len(self.nodes)}" + (f"_{i}" if i else "") for i in range(outputs)]
@@ -139,8 +122,8 @@ class _Writer:
         return name
 
     def _normalised(self) -> str:
-        """uint8 (N, H, W, C) -> float (N, C, H, W) without the mean; the scale is in the first convolution's weights,
-        and so is the order of the channels."""
+        """uint8 (N, H, W, C) -> float (N, C, H, W) minus the mean. The first convolution's weights have the scale, the
+        standard deviation and the order of the channels in them."""
         mean = np.array(self.preprocess.mean) / self.preprocess.scale
         mean = mean[::-1] if self.preprocess.colour == "bgr" else mean
         value = self.add("Cast", ["crops"], to=TensorProto.FLOAT)
@@ -152,7 +135,7 @@ class _Writer:
             case nn.Conv2d() | TableConv2d():
                 return self._convolution(node, module, source)
             case nn.BatchNorm2d() | nn.Dropout() | nn.Identity():
-                return source  # in the convolution before it; of training alone
+                return source  # batch norm is in the convolution before it; the others do nothing in eval mode
             case nn.ReLU():
                 return self.add("Relu", [source])
             case ScaledTanh():
@@ -174,7 +157,7 @@ class _Writer:
                 return self.add("Add", [value, self.constant(module.bias)])
             case LocalResponseNorm():
                 return self._response_norm(module, source)
-        raise ValueError(f"no layer that is exported here: {type(module).__name__}")
+        raise ValueError(f"cannot export a layer of this kind: {type(module).__name__}")
 
     def _convolution(self, node: fx.Node, module: nn.Conv2d | TableConv2d, source: str) -> str:
         weight: torch.Tensor
@@ -206,15 +189,15 @@ class _Writer:
         return self.add("Conv", inputs, **attributes)
 
     def _first(self, weight: torch.Tensor) -> torch.Tensor:
-        """The first weights for channels in the picture's order and of its scale. The padding is zero either way."""
+        """The first convolution's weights for channels in the picture's order and scale. Padding is zero in both."""
         scale = self.preprocess.scale / torch.tensor(self.preprocess.std, dtype=weight.dtype)
         weight = weight * scale.reshape(1, -1, 1, 1)
         return weight.flip(1) if self.preprocess.colour == "bgr" else weight
 
     def _response_norm(self, module: LocalResponseNorm, source: str) -> str:
-        """x / (k + alpha / size * sum of x^2) ^ beta. The sum over neighbouring channels is a 1x1 convolution with a
-        band of weights, which runs at the speed of convolutions; ONNX Runtime's own LRN takes several times as long,
-        and so does its Pow beside two square roots."""
+        """x / (k + alpha / size * sum of x^2) ^ beta, without ONNX Runtime's own LRN and Pow, which take several times
+        as long: the sum over neighbouring channels is a 1x1 convolution with a band of weights, and the power of 0.75
+        is the product of two square roots."""
         c = module.constants
         offsets = torch.arange(self.channels)[None, :] - torch.arange(self.channels)[:, None]
         band = (offsets >= -(c.size // 2)) & (offsets <= (c.size - 1) // 2)
@@ -267,7 +250,7 @@ def _window(module: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
 
 
 def main() -> None:
-    """``python -m models.onnx.export NAME``: what ``graph_cache`` starts."""
+    """``python -m models.onnx.export NAME``, the process that ``graph_cache`` starts."""
     from models.onnx.graph_cache import OS_ERROR, OUT_OF_MEMORY, WEIGHTS_MISSING, WRONG_WEIGHTS, catalogued
 
     parser = argparse.ArgumentParser()
@@ -289,7 +272,7 @@ def main() -> None:
             raise
         _end(OS_ERROR, f"{error.errno} {error.strerror}: {error.filename or given.output}")
     except (MemoryError, RuntimeError) as error:
-        # torch and ONNX Runtime have no exception of their own for it: "can't allocate memory", "std::bad_alloc".
+        # torch and ONNX Runtime have no exception for a lack of memory: "can't allocate memory", "std::bad_alloc".
         if isinstance(error, RuntimeError) and "alloc" not in str(error):
             raise
         _end(OUT_OF_MEMORY, str(error) or "there was not enough memory")

@@ -1,12 +1,12 @@
-"""Exported graphs on disk, so that whoever serves a checkpoint a second time needs no torch.
+"""Exported graphs on disk, so that serving a checkpoint again needs no torch.
 
-A graph is named for its checkpoint and for a digest of the weights, of what the card says of them, of the code of
-``models`` and of torch's version. A graph that is not there yet is exported in a process of its own, which keeps torch,
-its 300 MB and its seconds, out of the server's.
+The name of a graph has its checkpoint and a digest of the weights, the card, the code of ``models`` and torch's
+version. A missing graph is exported in a separate process, which keeps torch, 300 MB and seconds of importing, out of
+the server's.
 
-Where the cache cannot take a graph (the disk is full, the folder is read-only), graphs go to a folder of this run below
-the system's temporary one, which the processes of one service share. Each of them holds a lock on it, which falls with
-the process however that ends, so that ``clear_unused_graphs`` knows what nobody needs any more.
+If the cache cannot take a graph (the disk is full, the folder is read-only), graphs go to a folder of this run below
+the system's temporary one, which the processes of one service share. Each of them holds a lock on it, which the system
+releases when the process ends, so that ``clear_unused_graphs`` knows which folders are unused.
 """
 
 from __future__ import annotations
@@ -33,19 +33,18 @@ from typing import NamedTuple
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError, card
 
-#: How long an export may take. VGG-19 takes seconds; a machine short of memory may swap.
+#: How long an export may take. VGG-19 takes seconds, but a machine short of memory may swap.
 _EXPORT_WITHIN_S = 300.0
-#: Graphs of the same checkpoint that nobody has loaded for so long go when a new one comes.
+#: Older graphs of a checkpoint that were not loaded for so long are removed when a new one is exported.
 _STALE_S = 24 * 3600.0
-#: Exit statuses of the exporting process, whose last line says what is wrong; that of ``OS_ERROR`` begins with the
-#: error's number.
+#: Exit statuses of the exporting process. Its last line says what is wrong; with ``OS_ERROR`` it begins with the errno.
 WRONG_WEIGHTS, WEIGHTS_MISSING, OS_ERROR, OUT_OF_MEMORY = 3, 4, 5, 6
-#: Why a file cannot be written in one folder and may be in another.
+#: Errors after which another folder is tried.
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
     errno.ENOENT, errno.EIO, errno.ENAMETOOLONG, errno.EMLINK,
 }  # fmt: skip
-#: The processes of one service carry the same value (``service/processes.py``).
+#: The processes of one service have the same value in this variable (``service/lifecycle/processes.py``).
 _RUN_ID = "TOPFIVE_RUN_ID"
 _PREFIX = "topfive-graphs-"
 
@@ -53,26 +52,26 @@ log = logging.getLogger(__name__)
 
 
 class ExportError(RuntimeError):
-    """A graph could not be exported, for a reason that is not the weights'; the text says which in one line."""
+    """A graph could not be exported, and the weights are not the reason; the text says why in one line."""
 
 
 class KilledError(ExportError):
-    """The process that exports was ended by a signal, as the system does when memory is short."""
+    """The exporting process was ended by a signal, as the system does when memory is short."""
 
 
 class Damaged(NamedTuple):
-    """A graph that does not parse."""
+    """A graph file that cannot be parsed."""
 
     path: Path
     inode: int
-    """Of the very file: another process may have replaced it by now."""
+    """The inode of the damaged file: another process may have replaced it since."""
 
     @classmethod
     def at(cls, path: Path) -> Damaged:
         return cls(path, path.stat().st_ino)
 
     def is_there(self) -> bool:
-        """Whether nobody has replaced it."""
+        """Whether the damaged file is still there."""
         try:
             return self.path.stat().st_ino == self.inode
         except FileNotFoundError:
@@ -80,16 +79,15 @@ class Damaged(NamedTuple):
 
 
 def cached_graph(checkpoint: Checkpoint, cache_dir: Path, *, damaged: Damaged | None = None) -> Path:
-    """The graph of a checkpoint below ``cache_dir``, exported first if need be; below the run's own folder where the
-    cache cannot be written to. Blocks.
+    """The file with the graph of a checkpoint, exported first if need be. Blocks.
 
     Args:
         checkpoint: a loadable one.
-        cache_dir: where graphs are kept.
-        damaged: a graph that was found damaged, and is replaced by a new one.
+        cache_dir: graphs are kept below it; if it cannot be written to, in the run's own folder.
+        damaged: a graph that could not be parsed; a new one replaces it.
 
     Raises:
-        WeightsMissingError, WrongWeightsError: see ``building.build_checkpoint``.
+        WeightsMissingError, WrongWeightsError: see ``checkpoints.build.build_checkpoint``.
         OSError: the weights cannot be read, or no folder can take the graph.
         MemoryError: memory was short.
         ExportError: the export failed for another reason.
@@ -111,8 +109,8 @@ def _is_whole(file: Path, damaged: Damaged | None) -> bool:
 
 
 def _export_somewhere(checkpoint: Checkpoint, cache_dir: Path, path: Path, damaged: Damaged | None) -> Path:
-    """Exports into the cache, or else into the run's own folder; what the cache did not take once is not tried there
-    again, since each try is a whole export."""
+    """Exports into the cache, or else into the run's own folder. Each try is a whole export, so a cache that failed
+    once is not tried again."""
     if not _own_folders:
         try:
             return _export_once(checkpoint, cache_dir, path, damaged)
@@ -126,23 +124,22 @@ def _export_somewhere(checkpoint: Checkpoint, cache_dir: Path, path: Path, damag
 
 
 def _export_once(checkpoint: Checkpoint, cache_dir: Path, path: Path, damaged: Damaged | None) -> Path:
-    """Exports unless another process has done so meanwhile. Replicas that start together often want the same graph, and
-    each export takes several times its weights in memory."""
+    """Exports, unless another process has done so meanwhile: replicas that start together often want the same graph,
+    and an export takes several times the memory of the weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / "export.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _is_whole(path, damaged):
-            # It comes by rename, over a damaged one.
             export_apart(checkpoint, cache_dir, path)
             _forget_others(path)
             if graph_path(checkpoint, cache_dir).name != path.name:
-                # The weights were replaced meanwhile, and nobody knows which ones were exported.
+                # The exported weights may be the old ones or the new ones.
                 path.unlink()
                 raise ExportError(f"the weights of {checkpoint.name} were replaced while they were exported")
     return path
 
 
-#: The run's own folder, once it is needed.
+#: The run's own folder, if it was needed.
 _own_folders: list[Path] = []
 
 
@@ -150,7 +147,7 @@ def _make_own_folder(instead_of: Path, why: OSError) -> None:
     """Makes the run's own folder for graphs.
 
     Raises:
-        OSError: there is no temporary folder that can be written to; then it is ``why``.
+        OSError: it cannot be made either; the error is ``why``.
     """
     run = os.environ.get(_RUN_ID)
     try:
@@ -165,12 +162,12 @@ def _make_own_folder(instead_of: Path, why: OSError) -> None:
     )
     _own_folders.append(folder)
     if run is None:
-        # Of a service the others may still use it.
+        # Other processes of a service may still use the folder; outside a service there are none.
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _locked_folder(name: str) -> Path:
-    """A folder in the temporary one, which this process locks for as long as it lives."""
+    """Makes a folder in the temporary one and locks it until this process ends."""
     folder = Path(tempfile.gettempdir()) / name
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -181,11 +178,11 @@ def _locked_folder(name: str) -> Path:
         with contextlib.suppress(FileNotFoundError):
             if folder.stat().st_ino == os.fstat(handle).st_ino:
                 return folder
-        os.close(handle)  # it was cleared away between the first step and the last
+        os.close(handle)  # another process has removed the folder before it was locked
 
 
 def clear_unused_graphs() -> int:
-    """Removes the folders of runs that have ended, however they ended. Returns how many there were."""
+    """Removes the graph folders of runs that have ended, however they ended. Returns how many."""
     cleared = 0
     with contextlib.suppress(OSError):
         for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
@@ -210,10 +207,10 @@ def _clear_if_unused(folder: Path) -> bool:
 
 
 def graph_path(checkpoint: Checkpoint, cache_dir: Path) -> Path:
-    """Where the graph of a checkpoint lies, or will.
+    """Where the graph of a checkpoint is kept, whether it is there or not.
 
     Raises:
-        WeightsMissingError: the weights have gone.
+        WeightsMissingError: the file with the weights is gone.
     """
     digest = hashlib.sha256(_code().encode())
     digest.update(card(checkpoint)["topfive"].encode())
@@ -228,7 +225,7 @@ def graph_path(checkpoint: Checkpoint, cache_dir: Path) -> Path:
 
 @functools.cache
 def _code() -> str:
-    """A digest of the code that a graph depends on: of all of it, rather than of a list that somebody forgets."""
+    """A digest of torch's version and of all code in ``models``; a list of files would be forgotten when it changes."""
     digest = hashlib.sha256()
     digest.update(metadata.version("torch").encode())
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
@@ -237,12 +234,12 @@ def _code() -> str:
 
 
 def export_apart(checkpoint: Checkpoint, cache_dir: Path, path: Path) -> None:
-    """Exports a graph in a process of its own, whole or not at all. Raises as ``cached_graph`` does."""
+    """Exports a graph in a separate process, whole or not at all. Raises what ``cached_graph`` raises."""
     command = [sys.executable, "-m", "models.onnx.export", checkpoint.variant.name, "--labels", checkpoint.labels]
     command += ["--cache-dir", str(cache_dir), "--output", str(path)]
     if not checkpoint.trained:
         command.append("--untrained")
-    # Threads that spin while they wait for each other would take cores from those who serve meanwhile.
+    # Threads that spin while they wait would take cores from the processes that serve.
     env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     try:
         done = subprocess.run(  # noqa: S603
@@ -273,13 +270,13 @@ def _forget_others(path: Path) -> None:
         with contextlib.suppress(OSError):
             if other.stem != path.stem and time.time() - other.stat().st_mtime > _STALE_S:
                 other.unlink(missing_ok=True)
-    # What an export that was killed has left. There is but one at a time.
+    # Leftovers of exports that were killed: no other export runs, since this one holds the lock.
     for part in path.parent.glob(f".{name}-*.part"):
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
 
 
 def catalogued(name: str, labels: str, cache_dir: Path, *, untrained: bool) -> Checkpoint:
-    """The checkpoint that an exporting process was asked for."""
+    """The checkpoint that the exporting process is asked for."""
     catalogue = Catalogue(cache_dir, untrained=untrained)
     return catalogue.find(name) if untrained else catalogue.find(name, labels)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from models.analysis.plots import save
+from models.files import atomic_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +35,10 @@ def write_curves(path: Path, epochs: Sequence[Epoch], title: str) -> None:
     Raises:
         OSError: the folder cannot be written to.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Epoch)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(epoch) for epoch in epochs)
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Epoch)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in epochs)
     save(curves_figure(epochs, title), path.with_suffix(".png"))
 
 

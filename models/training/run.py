@@ -14,11 +14,11 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from models.checkpoints.building import build
 from models.checkpoints.labels import labels
+from models.checkpoints.tensors import normalised
 from models.images.preprocess import Preprocess
+from models.networks.build import build
 from models.networks.variants import Variant
-from models.onnx.export import normalised
 from models.training.accuracy import Accuracy, measure
 from models.training.augment import colour_axes, coloured, distorted
 from models.training.batches import Batch, steps_in, training_batches

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from models.files import atomic_write
 from models.training.errors import RecipeError, TrainingError
 
 
@@ -21,16 +20,8 @@ def save_state(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        part = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save({"identity": dict(identity), "state": dict(state)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_write(path, mode=0o600, durable=True) as part, part.open("wb") as file:
+            torch.save({"identity": dict(identity), "state": dict(state)}, file)
     except (OSError, RuntimeError) as error:
         # torch wraps what the file raises in a RuntimeError of many lines.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error

@@ -176,7 +176,7 @@ def _most_at_once(checkpoints: Iterable[Checkpoint]) -> int:
 def _evaluate(checkpoints: dict[str, Checkpoint], pictures: Labelled, plan: Plan) -> Evaluation:
     import torch
 
-    from models.checkpoints.building import build_checkpoint
+    from models.checkpoints.build import build_checkpoint
     from models.evaluation.evaluate import Member, evaluate
 
     label_set = next(iter(checkpoints.values())).labels

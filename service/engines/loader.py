@@ -120,7 +120,7 @@ def _export_graph(checkpoint: Checkpoint, loader: Loader) -> None:
 
 def _check_weights(checkpoint: Checkpoint, _loader: Loader) -> None:
     if checkpoint.path is not None:
-        from models.checkpoints.building import check_weights
+        from models.checkpoints.build import check_weights
 
         check_weights(checkpoint)
 

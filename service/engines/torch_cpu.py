@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.checkpoints.building import build_checkpoint
+from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Checkpoint
-from models.networks.postprocess import top_k
-from models.onnx.export import normalised
+from models.checkpoints.tensors import normalised, top_k
 from service.domain.prediction import MAX_K
 from service.engines import TopK, blank, give_memory_back
 

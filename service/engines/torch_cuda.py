@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.checkpoints.building import build_checkpoint
+from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Checkpoint
+from models.checkpoints.tensors import top_k
 from models.images.preprocess import Preprocess
 from models.networks.layers import ConvBNReLU
 from models.networks.lenet import TableConv2d
-from models.networks.postprocess import top_k
 from service.domain.errors import OutOfDeviceMemoryError
 from service.domain.prediction import MAX_K
 from service.engines import TopK, blank

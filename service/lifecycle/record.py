@@ -28,6 +28,7 @@ from typing import IO, Any
 
 import psutil
 
+from models.files import atomic_write
 from service.config.listening import url
 from service.lifecycle.haproxy import STOPPING, STOPPING_LINE
 from service.lifecycle.processes import Run, end_run
@@ -307,7 +308,5 @@ def _touch_all(folder: Path) -> None:
 
 
 def _write(path: Path, fields: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    with open(part, "w", opener=_open_own) as file:
-        json.dump(fields, file)
-    part.replace(path)
+    with atomic_write(path, mode=0o600) as part:
+        part.write_text(json.dumps(fields))

@@ -13,9 +13,7 @@ import contextlib
 import fcntl
 import json
 import logging
-import os
 import statistics
-import tempfile
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from models.checkpoints.catalogue import Checkpoint
+from models.files import atomic_write
 from service.domain.quantile import quantile
 from service.engines.fingerprint import Fingerprint
 
@@ -193,14 +192,8 @@ def add_profiles(path: Path, device: str, profiles: Iterable[Profile]) -> None:
                 path.replace(path.with_suffix(".json.old"))
         together = before.profiles | {profile.checkpoint: profile for profile in profiles}
         after = ProfileFile(device=device, profiles=dict(sorted(together.items())))
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as part:
-                part.write(after.model_dump_json(indent=1) + "\n")
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with atomic_write(path) as part:
+            part.write_text(after.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def shipped_folder() -> Path:

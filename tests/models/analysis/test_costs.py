@@ -1,4 +1,4 @@
-"""The walk over a network's layers, against brute force and against receptive fields that others have computed."""
+"""Costs of layers against brute force, and receptive fields against published ones."""
 
 from __future__ import annotations
 
@@ -15,22 +15,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import get_model
 from models.analysis.costs import Pair, analyse, parameter_count
 from models.networks.layers import ConvBNReLU
+from models.networks.variants import VARIANTS
+from tests.networks import meta
 
-#: Pixels of the pictures for the brute force: more than three layers of the kernels below can see.
+#: The side of pictures for the brute force: more than three layers of the kernels below see.
 SIDE = 80
 KERNELS = st.sampled_from([(1, 1), (2, 2), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (1, 3), (3, 1), (2, 3)])
 STRIDES = st.sampled_from([(1, 1), (2, 2), (1, 2), (2, 1)])
 ODD = st.sampled_from([(1, 1), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1)])
 
 
-def meta(name: str, **arguments: object) -> nn.Module:
-    """A network without memory or arithmetic, for questions of shape."""
-    with torch.device("meta"):
-        return get_model(name, **arguments)  # type: ignore[arg-type]
-
-
 class Branches(nn.Module):
-    """Several ways side by side, concatenated."""
+    """Several branches, concatenated."""
 
     def __init__(self, branches: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -182,11 +178,11 @@ class Twice(nn.Module):
 
 def test_a_layer_used_twice_is_refused() -> None:
     for layer in (nn.Conv2d(3, 3, 1), nn.MaxPool2d(1), nn.Dropout()):
-        with pytest.raises(ValueError, match=r"^layer is used twice, and has no one place in a table$"):
+        with pytest.raises(ValueError, match=r"^layer is used twice, and a table has one place for it$"):
             analyse(Twice(layer), (3, 8, 8))
 
 
-def test_a_relu_used_twice_is_none_of_the_layers() -> None:
+def test_a_relu_used_twice_is_not_a_layer() -> None:
     assert [layer.name for layer in analyse(Twice(nn.ReLU()), (3, 8, 8)).layers] == ["first", "second"]
 
 
@@ -196,14 +192,14 @@ def test_a_batch_norm_used_twice_is_refused() -> None:
 
 
 class Residual(nn.Module):
-    """Adds what it is given, which no network here does."""
+    """Adds its input to itself, which no network here does."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + x
 
 
-def test_what_is_not_counted_here_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^no layer of a kind that is counted here: .*add"):
+def test_a_layer_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^cannot count a layer of this kind: .*add"):
         analyse(nn.Sequential(Residual()), (3, 8, 8))
 
 
@@ -255,3 +251,60 @@ def test_analysis_leaves_mode_weights_and_statistics_as_they_were() -> None:
         assert tensor.device.type == "cpu"
         assert torch.equal(tensor, before[name]), name
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_counting_leaves_the_network_as_it_was() -> None:
+    network = get_model("lenet5").train()
+    picture = torch.rand(1, 1, 32, 32)
+    before = network(picture)
+    # By hand: input, C1, S2, C3, S4, C5, F6, output.
+    assert analyse(network, (1, 32, 32)).activations == 1024 + 4704 + 1176 + 1600 + 400 + 120 + 84 + 10
+    assert network.training
+    assert torch.equal(network(picture), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "params"),
+    [
+        ("googlenet", {"aux1": 12, "aux2": 18}, 13_378_280),
+        ("googlenet_bn", {"aux1": 12, "aux2": 18}, 13_004_888),
+        ("inception_v3", {"AuxLogits": 40}, 27_161_264),
+    ],
+)
+def test_in_training_mode_the_auxiliary_heads_are_layers(name: str, heads: dict[str, int], params: int) -> None:
+    """Each head is a path of its own, and the longest path stays the main one."""
+    network = meta(name, aux_heads=True)
+    serving = analyse(network, VARIANTS[name].input_shape)
+    training = analyse(network.train(), VARIANTS[name].input_shape)
+    assert (serving.params, training.params) == (VARIANTS[name].params, params)
+    assert serving.depth == training.depth
+    trunk = {layer.name for layer in serving.layers}
+    extra = [layer for layer in training.layers if layer.name not in trunk]
+    depths: dict[str, int] = {}
+    for layer in extra:
+        head = layer.name.split(".")[0]
+        depths[head] = max(depths.get(head, 0), layer.depth)
+        assert layer.module is None
+    assert depths == heads
+    assert {layer.name: layer for layer in training.layers if layer.name in trunk} == {
+        layer.name: layer for layer in serving.layers
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "pixels"),
+    [
+        ("alexnet", "pool5", 195),
+        ("alexnet", "fc6", 355),
+        ("vgg16", "features.30", 212),
+        ("inception_v2", "inception5b", 699),
+        ("inception_v3", "Mixed_7c", 1311),
+    ],
+)
+def test_receptive_fields_are_those_that_others_have_computed(name: str, last: str, pixels: int) -> None:
+    """Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks" (Distill, 2019), for the
+    last map of each network; fc6 sees the whole of AlexNet's. Of a module the largest branch counts."""
+    analysis = analyse(meta(name), VARIANTS[name].input_shape)
+    fields = [layer.receptive_field for layer in analysis.layers if last in (layer.name, layer.module)]
+    assert [max(sizes) for sizes in zip(*fields, strict=True)] == [pixels, pixels]
+    assert analysis.layers[-1].jump == (32, 32)

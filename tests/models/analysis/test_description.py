@@ -1,4 +1,4 @@
-"""What is told of a network: every variant, and checkpoints whose geometry or label set is not the variant's."""
+"""Descriptions of every variant, and of checkpoints with another geometry or label set than their variant's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ import pytest
 
 from models.analysis.description import REFERENCE, Description, compare, describe, of_the_paper
 from models.checkpoints.catalogue import Catalogue
-from models.checkpoints.manifest import manifest
 from models.images.preprocess import PRESETS
 from models.networks.variants import VARIANTS, UnknownModelError, Variant
-from tests.cards import put
+from tests.cards import box_top1, put
 
-#: Of LeNet-5, by the manifest.
-BOX_TOP1 = next(row.top1 for row in manifest() if row.variant == "lenet5")
+BOX_TOP1 = box_top1()
 
 #: The checkpoints of a machine where nothing was imported.
 CATALOGUE = Catalogue(Path("there is no such folder"))
@@ -31,7 +29,7 @@ def described(name: str, *, as_graph: bool = False) -> Description:
 
 
 def described_card(cache: Path, variant: str, labels: str = "imagenet1k", **fields: Any) -> Description:
-    """Of a checkpoint that says so in its card."""
+    """The description of a checkpoint with this card."""
     put(cache, variant, labels, **fields)
     return describe(Catalogue(cache).find(f"{variant}@{labels}"))
 
@@ -72,7 +70,7 @@ def test_a_checkpoint_says_whether_its_weights_are_here() -> None:
     assert set(states.values()) == {"loadable", "weights missing"}
 
 
-def test_a_plain_name_is_the_papers_network_and_at_names_another(tmp_path: Path) -> None:
+def test_a_plain_name_is_the_papers_network_and_the_at_sign_chooses_another(tmp_path: Path) -> None:
     assert of_the_paper(CATALOGUE, "inception_v1").name == "googlenet@imagenet1k"
     assert of_the_paper(CATALOGUE, "googlenet@cifar10").name == "googlenet@cifar10"
     put(tmp_path, "nin", "cifar10")
@@ -135,7 +133,7 @@ def test_the_zoos_geometry_has_the_sizes_of_its_graphs() -> None:
         (6, 6),
     ]
     assert described("alexnet", as_graph=True).analysis.input_shape == (3, 224, 224)
-    # Another count in the same windows.
+    # The windows are the same; only the count of the padding differs.
     assert described("inception_v2", as_graph=True).analysis == described("inception_v2").analysis
 
 
@@ -185,7 +183,7 @@ def test_the_comparison_is_with_vgg16() -> None:
     assert googlenet.analytic_bytes == VARIANTS["googlenet"].costs.analytic_bytes
     assert (googlenet.top1, googlenet.top5) == (67.78, 88.34)
     assert (nin.top1, nin.top5, nin.accuracy_source) == (None, None, "")
-    # No checkpoint of it is known; the paper's figure stands in.
+    # No checkpoint of it is known, so it has the paper's figure.
     assert (zfnet.top1, zfnet.top5, zfnet.accuracy_source) == (
         *VARIANTS["zfnet"].published,
         VARIANTS["zfnet"].published_source,

@@ -1,4 +1,4 @@
-"""Layers as rows, against the papers' own tables."""
+"""The layer table against the papers' own tables."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_rows_cover_every_layer_once(name: str, training: bool) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_rows_lie_on_top_of_each_other_and_end_in_the_logits(name: str) -> None:
+def test_rows_are_in_order_and_end_in_the_logits(name: str) -> None:
     analysis = analysed(name)
     rows = layer_rows(analysis)
     assert sum(row.depth for row in rows) == analysis.depth
@@ -98,7 +98,7 @@ def test_conv2_and_its_reduction_are_one_row_of_depth_two(name: str) -> None:
     assert "conv2_reduce" not in rows_of(name)
 
 
-def test_two_3x3_branches_of_googlenet_bn_have_no_columns_and_stand_in_words() -> None:
+def test_the_two_3x3_branches_of_googlenet_bn_are_described_in_words() -> None:
     rows = rows_of("googlenet_bn")
     assert columns(list(rows.values())) == []
     for module, (_, ch1x1, reduce3, ch3x3, reduce5, ch5x5, pool) in TABLE_1.items():
@@ -112,7 +112,7 @@ def test_two_3x3_branches_of_googlenet_bn_have_no_columns_and_stand_in_words() -
         )
 
 
-def test_inception_v3_stands_in_words_in_the_order_of_its_concatenation() -> None:
+def test_inception_v3_is_described_in_words_in_the_order_of_its_concatenation() -> None:
     rows = rows_of("inception_v3")
     assert columns(list(rows.values())) == []
     assert rows["Mixed_5b"].branches == (
@@ -128,7 +128,7 @@ def test_inception_v3_stands_in_words_in_the_order_of_its_concatenation() -> Non
         "1x1 128, 7x1 128, 1x7 128, 7x1 128, 1x7 192",
         "avg pool 3x3, 1x1 192",
     )
-    # Two ways through one 1x1: side by side, not on top of each other.
+    # Two paths begin with one 1x1; they are side by side.
     assert rows["Mixed_7c"].branches == (
         "1x1 320",
         "1x1 384, 1x3 384",
@@ -142,7 +142,7 @@ def test_inception_v3_stands_in_words_in_the_order_of_its_concatenation() -> Non
 
 
 def test_1x1_layers_of_network_in_network_are_rows_of_their_own() -> None:
-    """They reduce nothing: each is a layer of the perceptron on top of a convolution."""
+    """They are no reductions, but layers of the perceptron after a convolution."""
     rows = rows_of("nin")
     convolutions = [row for row in rows.values() if row.type == "convolution"]
     assert [row.name for row in convolutions] == [f"mlpconv{block}.{i}" for block in range(1, 5) for i in range(3)]

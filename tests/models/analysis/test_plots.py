@@ -1,4 +1,4 @@
-"""The charts: that they show the numbers, can be read, and are files or nothing."""
+"""Charts show the numbers, are legible, and are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def described(name: str) -> Description:
 
 
 def compared(name: str) -> Compared:
-    """A row of the comparison, from the tables alone, which is instant; test_description.py proves the real ones."""
+    """A row of the comparison from the tables alone, which is fast; test_description.py checks the real ones."""
     checkpoint, variant = CATALOGUE.find(name), VARIANTS[name]
     published = (checkpoint.top1, checkpoint.top5) if checkpoint.top1 is not None else variant.published
     return Compared(
@@ -69,7 +69,7 @@ def test_a_bar_is_as_high_as_the_bytes_of_its_row(name: str) -> None:
     picture = 4 * channels * height * width / MIB
     assert sum(bars(above)) + sum(bars(below)) + picture == pytest.approx(told.needs["inference"].bytes() / MIB)
     assert len(below.get_xticklabels()) == len(rows)
-    # Nothing rises over the frame, numbers on top included.
+    # Bars and the numbers on top stay within the frame.
     for axes in (above, below):
         assert axes.get_ylim()[1] > max(bars(axes))
 
@@ -101,11 +101,11 @@ def test_the_comparison_has_a_point_for_each_network_with_a_figure_for_imagenet(
 
 
 def check_names(rows: list[Compared]) -> None:
-    """That none is cut off or runs into another."""
+    """Checks that no name is cut off, or overlaps another."""
     figure = comparison_figure(rows)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    # Of the text alone: an annotation's own extent has its line too.
+    # The extent of the text alone; that of an annotation includes its line.
     boxes = {
         text.get_text(): Text.get_window_extent(text, canvas.get_renderer())
         for axes in figure.axes
@@ -156,7 +156,7 @@ def test_the_history_has_a_bar_a_year_and_winner() -> None:
     assert [colour == colours[0] for colour in colours] == [True, True, False, False, False, False]
 
 
-def test_what_is_saved_is_a_png_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_save_writes_a_png_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "history.png"
     save(history_figure(), file)
     with Image.open(file) as picture:

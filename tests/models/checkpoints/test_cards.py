@@ -12,13 +12,11 @@ import pytest
 
 from models.checkpoints.cards import OPTIONS, parse_card
 from models.checkpoints.catalogue import Catalogue, card, read_card
-from models.checkpoints.manifest import manifest
 from models.images.preprocess import PRESETS
 from models.networks.variants import VARIANTS
-from tests.cards import checkpoint, put
+from tests.cards import box_top1, checkpoint, put
 
-#: Of LeNet-5, by the manifest.
-BOX_TOP1 = next(row.top1 for row in manifest() if row.variant == "lenet5")
+BOX_TOP1 = box_top1()
 
 
 def test_a_card_comes_back_whole(tmp_path: Path) -> None:
@@ -57,7 +55,7 @@ DAMAGED: dict[str, bytes] = {
 
 
 def changed(**fields: object) -> str:
-    """The card of LeNet-5 with these fields; with None in the place of the dots, without one."""
+    """The card of LeNet-5 with these fields changed, or removed if the value is ``...``; ``a__b`` is field b of a."""
     document = json.loads(CARD)
     for name, value in fields.items():
         inner = document
@@ -71,7 +69,7 @@ def changed(**fields: object) -> str:
     return json.dumps(document)
 
 
-#: A card that says this -> what is said of it.
+#: The damage -> the card, and a part of the error.
 BAD: dict[str, tuple[str, str]] = {
     "an accuracy in words": (changed(top1="99"), "top1"),
     "no number": (changed(top1=float("nan")), "top1"),
@@ -102,7 +100,7 @@ BAD: dict[str, tuple[str, str]] = {
     "a huge border": (changed(preprocess__pad=10**12), "pad"),
     "a border of less": (changed(preprocess__pad=-1), "pad"),
     "enlarged and padded too far": (changed(preprocess__enlarge=2016, preprocess__pad=17), "more than 2048"),
-    "enlarged to no multiple": (changed(preprocess__enlarge=29), "no multiple"),
+    "enlarged to no multiple": (changed(preprocess__enlarge=29), "not a multiple"),
     "four means": (changed(preprocess__mean=[0.1] * 4), "mean"),
     "three means for grey": (changed(preprocess__mean=[0.1] * 3), "mean has 3 numbers for 1 channels"),
     "no means": (changed(preprocess__mean=[]), "mean"),
@@ -125,8 +123,8 @@ BAD: dict[str, tuple[str, str]] = {
     "costs in part": (changed(costs={"params": 5}), "activations"),
     "costs in words": (changed(costs="many"), "costs"),
     "no object": ("[]", "its card"),
-    "no JSON": ("{", "no JSON object"),
-    "nesting without end": ("[" * 100_000, "no JSON object"),
+    "no JSON": ("{", "not a JSON object"),
+    "nesting without end": ("[" * 100_000, "not a JSON object"),
 }
 GOOD: dict[str, str] = {
     "as it is": CARD,
@@ -144,9 +142,7 @@ GOOD: dict[str, str] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_card_that_says_what_it_cannot_counts_as_no_checkpoint_and_is_told_in_one_line(
-    tmp_path: Path, name: str
-) -> None:
+def test_an_invalid_card_is_left_out_with_one_line_that_says_why(tmp_path: Path, name: str) -> None:
     text, says = BAD[name]
     target = put(tmp_path, "lenet5", "mnist")
     target.write_bytes(header({"__metadata__": {"topfive": text}}))
@@ -162,13 +158,13 @@ def test_a_card_that_says_what_it_cannot_counts_as_no_checkpoint_and_is_told_in_
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_card_that_says_what_it_may_is_taken(tmp_path: Path, name: str) -> None:
+def test_a_valid_card_is_accepted(tmp_path: Path, name: str) -> None:
     target = put(tmp_path, "lenet5", "mnist")
     target.write_bytes(header({"__metadata__": {"topfive": GOOD[name]}}))
     assert read_card(target) is not None
 
 
-def test_a_card_of_another_checkpoint_than_its_file_is_named_for_is_left_out(tmp_path: Path) -> None:
+def test_a_card_that_does_not_match_the_file_name_is_left_out(tmp_path: Path) -> None:
     target = put(tmp_path, "lenet5", "mnist")
     target.write_bytes(put(tmp_path, "googlenet", "cifar10", top1=99.9).read_bytes())
     told: list[str] = []
@@ -179,11 +175,11 @@ def test_a_card_of_another_checkpoint_than_its_file_is_named_for_is_left_out(tmp
 
 
 def test_every_option_of_every_network_is_known_and_no_other() -> None:
-    """A network's constructor says what it takes."""
+    """The arguments of its constructor are the options of a network."""
     passed_by_us = {"num_classes", "aux_heads"}
     for variant in VARIANTS.values():
         module, function = variant.builder.split(":")
-        build = getattr(importlib.import_module(f"models.{module}"), function)
+        build = getattr(importlib.import_module(f"models.networks.{module}"), function)
         options = set(inspect.signature(build).parameters) - passed_by_us - set(variant.arguments)
         assert options == OPTIONS.get(variant.name, frozenset()), variant.name
 
@@ -195,8 +191,8 @@ def test_the_cards_of_the_manifest_and_of_every_preset_are_good(tmp_path: Path) 
         assert parse_card(card(checkpoint("vgg16", "imagenet1k", preprocess=preset))["topfive"]).preprocess == preset
 
 
-def test_a_card_without_damage_is_taken(tmp_path: Path) -> None:
-    """So what is refused below is refused for its damage."""
+def test_an_undamaged_card_is_accepted(tmp_path: Path) -> None:
+    """So the cards below are refused for their damage alone."""
     target = put(tmp_path, "lenet5", "mnist")
     target.write_bytes(header({"__metadata__": {"topfive": CARD}}))
     assert read_card(target) is not None

@@ -19,12 +19,10 @@ from models.checkpoints.catalogue import (
     WrongWeightsError,
     cache_dir,
 )
-from models.checkpoints.manifest import manifest
 from models.networks.variants import VARIANTS, find_variant
-from tests.cards import checkpoint, put
+from tests.cards import box_top1, checkpoint, put
 
-#: Of LeNet-5, by the manifest.
-BOX_TOP1 = next(row.top1 for row in manifest() if row.variant == "lenet5")
+BOX_TOP1 = box_top1()
 
 
 def test_an_empty_machine_has_what_is_in_the_box(tmp_path: Path) -> None:
@@ -38,7 +36,7 @@ def test_an_empty_machine_has_what_is_in_the_box(tmp_path: Path) -> None:
     assert lenet.path.is_file()
 
 
-def test_missing_weights_say_what_mends_them(tmp_path: Path) -> None:
+def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
     missing = Catalogue(tmp_path).find("vgg")
     text = str(WeightsMissingError(missing))
     assert "vgg16@imagenet1k has no weights on this machine" in text
@@ -59,7 +57,7 @@ def test_a_service_that_hosts_some_variants_knows_no_others(tmp_path: Path) -> N
     assert "vgg16" not in caught.value.known
 
 
-def test_what_is_loadable_wins_then_imagenet_then_cifar_then_mnist(tmp_path: Path) -> None:
+def test_loadable_checkpoints_come_first_then_imagenet_then_cifar_then_mnist(tmp_path: Path) -> None:
     catalogue = Catalogue(tmp_path)
     assert catalogue.find("vgg16").labels == "imagenet1k"
     for labels in ("mnist", "cifar10", "imagenet1k"):
@@ -73,7 +71,7 @@ def test_what_is_loadable_wins_then_imagenet_then_cifar_then_mnist(tmp_path: Pat
     ]
 
 
-def test_labels_and_at_force_a_label_set(tmp_path: Path) -> None:
+def test_labels_and_the_at_sign_choose_a_label_set(tmp_path: Path) -> None:
     put(tmp_path, "googlenet", "cifar10")
     put(tmp_path, "googlenet", "mnist")
     catalogue = Catalogue(tmp_path)
@@ -128,7 +126,7 @@ def test_a_file_in_the_cache_wins_over_the_box(tmp_path: Path) -> None:
     assert (found.path, found.top1, found.origin) == (target, 12.5, "a test")
 
 
-def test_what_comes_and_goes_is_seen_at_once(tmp_path: Path) -> None:
+def test_files_that_come_and_go_are_seen_at_once(tmp_path: Path) -> None:
     catalogue = Catalogue(tmp_path)
     for top1 in (1.0, 2.0):
         target = put(tmp_path, "lenet5", "mnist", top1=top1)
@@ -150,7 +148,7 @@ def test_two_changes_within_one_tick_of_the_file_systems_clock_are_both_seen(tmp
     assert catalogue.find("lenet5").top1 == 2.0
 
 
-def test_a_folder_that_rests_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_has_not_changed_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = put(tmp_path, "lenet5", "mnist").parent
     os.utime(folder, ns=(10**18, 10**18))
     catalogue = Catalogue(tmp_path)
@@ -159,7 +157,7 @@ def test_a_folder_that_rests_is_read_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert catalogue.checkpoints() is rows
 
 
-def test_what_has_not_changed_stays_the_same_object(tmp_path: Path) -> None:
+def test_unchanged_rows_stay_the_same_objects(tmp_path: Path) -> None:
     catalogue = Catalogue(tmp_path)
     put(tmp_path, "vgg16", "imagenet1k")
     before = {row.name: row for row in catalogue.checkpoints()}
@@ -196,7 +194,7 @@ def test_an_old_file_that_is_put_back_counts_as_later(tmp_path: Path) -> None:
     assert found.modified_ns > second
 
 
-def test_a_name_stands_for_what_can_be_served(tmp_path: Path) -> None:
+def test_a_name_prefers_a_checkpoint_that_can_be_served(tmp_path: Path) -> None:
     for labels in ("imagenet1k", "cifar10"):
         put(tmp_path, "googlenet", labels)
     catalogue = Catalogue(tmp_path)
@@ -209,11 +207,11 @@ def test_a_name_stands_for_what_can_be_served(tmp_path: Path) -> None:
     assert found("imagenet1k", "cifar10") == "googlenet@imagenet1k"
     assert found("imagenet1k", model="googlenet@imagenet1k") == "googlenet@imagenet1k"
     assert found("imagenet1k", labels="imagenet1k") == "googlenet@imagenet1k"
-    # What cannot be loaded now is nearer than what would have to be fetched.
+    # A checkpoint that cannot be served now comes before one whose weights have to be fetched.
     assert Catalogue(tmp_path / "empty").find("googlenet", None, lambda _: False).name == "googlenet@cifar10"
 
 
-def test_a_file_that_an_import_has_not_finished_is_ignored(tmp_path: Path) -> None:
+def test_a_temporary_file_of_an_import_is_ignored(tmp_path: Path) -> None:
     target = put(tmp_path, "lenet5", "mnist")
     target.rename(target.with_name(f".{target.name}.x.part"))
     assert Catalogue(tmp_path).find("lenet5").top1 == BOX_TOP1

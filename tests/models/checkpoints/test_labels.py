@@ -1,4 +1,4 @@
-"""Label sets: as many classes as they should have, in the order that weights expect."""
+"""Label sets have the classes, and the order, that weights expect."""
 
 from __future__ import annotations
 

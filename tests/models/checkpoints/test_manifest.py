@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from models.analysis.description import counted
+from models.checkpoints import manifest as module
 from models.checkpoints.catalogue import Catalogue, read_card
 from models.checkpoints.labels import LABEL_SETS
-from models.checkpoints.manifest import ManifestRow, manifest
+from models.checkpoints.manifest import ManifestRow, known_file, manifest
+from models.checkpoints.tensors import normalised
 from models.images.preprocess import PRESETS
 from models.networks.variants import VARIANTS
 
-#: torchvision's files, size in MiB. The digits in the name are the beginning of the sha256.
-TORCHVISION = {
-    "alexnet-owt-7be5be79.pth": 233.1,
-    "vgg11-8a719046.pth": 506.8,
-    "vgg13-19584684.pth": 507.5,
-    "vgg16-397923af.pth": 527.8,
-    "vgg19-dcbb9e9d.pth": 548.1,
-    "googlenet-1378be20.pth": 49.7,
-    "inception_v3_google-0cc3c7bd.pth": 103.9,
+#: torchvision's weights of the networks here, by the name of the file.
+TORCHVISION: dict[str, Any] = {
+    weights.url.rsplit("/", 1)[-1]: weights
+    for weights in (
+        torchvision.models.AlexNet_Weights.IMAGENET1K_V1,
+        torchvision.models.VGG11_Weights.IMAGENET1K_V1,
+        torchvision.models.VGG13_Weights.IMAGENET1K_V1,
+        torchvision.models.VGG16_Weights.IMAGENET1K_V1,
+        torchvision.models.VGG19_Weights.IMAGENET1K_V1,
+        torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1,
+        torchvision.models.Inception_V3_Weights.IMAGENET1K_V1,
+    )
 }
 #: The ONNX Model Zoo's files, sha256 and bytes, from the Git LFS pointers of its repository.
 ZOO = {
@@ -49,7 +57,7 @@ def path(row: ManifestRow) -> Path:
 
 
 def load_weights(file: Path) -> list[torch.Tensor]:
-    """What is trained: no running means, no counts."""
+    """The trained tensors: neither running means nor counts."""
     return [tensor for name, tensor in load_file(file).items() if "running" not in name and "num_batches" not in name]
 
 
@@ -80,24 +88,32 @@ def test_the_zoos_files(name: str) -> None:
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvisions_files(name: str) -> None:
-    from torchvision import models as torchvision_models
-
-    row = ROWS[name]
+    row, theirs = ROWS[name], TORCHVISION[name]
+    assert row.url == theirs.url
+    # The digits in the name are the beginning of the sha256.
     assert row.sha256 == name[:-4].rsplit("-", 1)[1]
-    assert row.mib == pytest.approx(TORCHVISION[name], abs=0.051)
-    published = [
-        weights
-        for model in torchvision_models.list_models(torchvision_models)
-        for weights in torchvision_models.get_model_weights(model)
-        if weights.url == row.url
-    ]
-    assert len(published) == 1
-    meta = published[0].meta
-    assert row.mib == meta["_file_size"]
-    assert meta["_metrics"]["ImageNet-1K"] == {"acc@1": row.top1, "acc@5": row.top5}
-    transform = published[0].transforms()
-    preprocess = PRESETS[row.preprocess]
-    assert ([preprocess.resize], [preprocess.crop]) == (transform.resize_size, transform.crop_size)
+    assert row.mib == theirs.meta["_file_size"]
+    assert theirs.meta["_metrics"]["ImageNet-1K"] == {"acc@1": row.top1, "acc@5": row.top5}
+    assert row.labels == "imagenet1k"
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvisions_files_get_the_input_that_torchvision_gives_them(name: str) -> None:
+    """Its transform normalises by ImageNet's mean, and GoogLeNet and Inception v3 undo that in their forward."""
+    preprocess, theirs = PRESETS[ROWS[name].preprocess], TORCHVISION[name].transforms()
+    assert ([preprocess.resize], [preprocess.crop]) == (theirs.resize_size, theirs.crop_size)
+    assert preprocess.fit == "short side"
+    crop = torch.randint(0, 256, (1, 5, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    expected = torchvision.transforms.functional.normalize(crop.permute(0, 3, 1, 2) / 255, theirs.mean, theirs.std)
+    if name.startswith(("googlenet", "inception")):
+        with torch.device("meta"):
+            network = torchvision.models.get_model(
+                "googlenet" if name.startswith("googlenet") else "inception_v3",
+                transform_input=True,
+                init_weights=False,
+            )
+        expected = network._transform_input(expected)
+    torch.testing.assert_close(normalised(crop, preprocess), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_first_row_of_a_variant_is_the_published_one() -> None:
@@ -105,7 +121,7 @@ def test_the_first_row_of_a_variant_is_the_published_one() -> None:
     for row in manifest():
         if row.labels == VARIANTS[row.variant].labels:
             first.setdefault(row.variant, row)
-    # Of these nobody has published weights, so that they carry the papers' figures.
+    # No weights of these are published, so that the table has the papers' figures.
     assert set(VARIANTS) - set(first) == {"zfnet", "nin", "vgg11_lrn", "vgg16_c"}
     for name in set(first) - {"lenet5"}:
         assert (first[name].top1, first[name].top5) == VARIANTS[name].published
@@ -113,7 +129,7 @@ def test_the_first_row_of_a_variant_is_the_published_one() -> None:
 
 
 def test_lrn_constants_belong_to_caffes_alexnets() -> None:
-    """A state dict fits the paper's constants as well, so nothing else would notice."""
+    """A state dict fits any constants, so that no error would show a mistake."""
     caffe = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}
     assert ROWS["bvlcalexnet-12.onnx"].network == {"lrn": caffe}
     assert ROWS["caffenet-12.onnx"].network == {"lrn": caffe, "pool_first": True}
@@ -150,3 +166,28 @@ def test_a_file_lies_in_the_box_for_every_row_that_says_so() -> None:
     assert box == {row.file for row in SHIPPED}
     assert {"lenet5-mnist.safetensors", "googlenet-cifar10.safetensors", "inception_v2-cifar10.safetensors"} <= box
     assert all(path(row).stat().st_size < 25e6 for row in SHIPPED)
+
+
+def test_a_file_is_known_by_its_digest_and_its_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = (row for row in SHIPPED if row.variant == "lenet5")
+    file = path(row)
+    assert known_file(VARIANTS["lenet5"], file) == row
+    # The beginning of the digest is enough, as in torchvision's names; the variant must be the row's.
+    short = replace(row, sha256=row.sha256[:8])
+    monkeypatch.setattr(module, "manifest", lambda: (short,))
+    assert known_file(VARIANTS["lenet5"], file) is short
+    assert known_file(VARIANTS["googlenet"], file) is None
+    for digest in ("", row.sha256[1:9]):
+        monkeypatch.setattr(module, "manifest", lambda digest=digest: (replace(row, sha256=digest),))
+        assert known_file(VARIANTS["lenet5"], file) is None
+    changed = tmp_path / "changed.safetensors"
+    changed.write_bytes(file.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr(module, "manifest", lambda: (row,))
+    assert known_file(VARIANTS["lenet5"], changed) is None
+
+
+def test_an_exact_size_is_better_than_a_rounded_one() -> None:
+    (row,) = (row for row in SHIPPED if row.variant == "lenet5")
+    assert replace(row, bytes=1000, mib=5.0).size == 1000
+    assert replace(row, bytes=None, mib=2.5).size == 2_621_440
+    assert replace(row, bytes=None, mib=None).size == 0

@@ -1,4 +1,4 @@
-"""The zoo's graphs read into our networks: ONNX Runtime must give the same answers on the same file."""
+"""Networks with weights from the zoo's graphs give the answers of ONNX Runtime on the same file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def probabilities(network: torch.nn.Module, pictures: Array) -> Array:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Torch's threads spin while they wait for one another: on a busy machine several are slower than one."""
+    """Torch's threads spin while they wait, so that several are slower than one on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -62,7 +62,7 @@ def imported(bvlc: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 @pytest.fixture(scope="module")
 def photographs(test_data: Path) -> Array:
-    """Three photographs as Caffe's networks want them: BGR, the mean colour taken off."""
+    """Three photographs as Caffe's networks want them: BGR, minus the mean colour."""
     preprocess, crops = PRESETS["caffe-224"], []
     for path in sorted((test_data / "photos").glob("*.jpg"))[::16]:
         bgr = picture_to_crop(path.read_bytes(), preprocess, max_pixels=10**8)[..., ::-1]
@@ -79,7 +79,7 @@ def test_imported_weights_answer_as_caffes_own_network(bvlc: Path, imported: Che
     assert expected.max(axis=1).min() > 0.1
 
 
-def test_as_graph_answers_as_the_file_is(bvlc: Path, photographs: Array) -> None:
+def test_with_as_graph_the_answers_are_those_of_the_file(bvlc: Path, photographs: Array) -> None:
     expected = graphs.answers(onnx.load(bvlc), photographs)
     found = probabilities(get_model("googlenet", weights=bvlc, as_graph=True), photographs)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
@@ -87,13 +87,13 @@ def test_as_graph_answers_as_the_file_is(bvlc: Path, photographs: Array) -> None
     assert np.abs(original - expected).max() > 1e-2
 
 
-def test_the_constants_of_normalisation_are_read_off_the_graph(bvlc: Path, imported: Checkpoint) -> None:
+def test_the_constants_of_normalisation_come_from_the_graph(bvlc: Path, imported: Checkpoint) -> None:
     assert read_weights(GOOGLENET, bvlc).network == {"lrn": CAFFE}
     assert imported.network == {"lrn": CAFFE}
     assert "as_graph" not in imported.network
 
 
-def test_the_preprocessing_that_travels_is_caffes(imported: Checkpoint) -> None:
+def test_an_imported_checkpoint_has_caffes_preprocessing(imported: Checkpoint) -> None:
     preprocess = imported.preprocess
     assert (preprocess.colour, preprocess.scale) == ("bgr", 1.0)
     assert (preprocess.mean, preprocess.std) == ((104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
@@ -110,7 +110,7 @@ def inception() -> Any:
 
 @pytest.fixture(scope="module")
 def weights(inception: Any, tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    """What is read from GoogLeNet's graph."""
+    """The weights of GoogLeNet's graph."""
     path = tmp_path_factory.mktemp("graphs") / "graph.onnx"
     onnx.save(inception, path)
     read = read_weights(GOOGLENET, path)
@@ -120,7 +120,7 @@ def weights(inception: Any, tmp_path_factory: pytest.TempPathFactory) -> Weights
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Path]:
-    """Where a test writes its graph; removed at once, since each is large and pytest keeps three runs."""
+    """The file for a test's graph. It is large, and pytest would keep those of three runs, so it is removed at once."""
     path = tmp_path / "graph.onnx"
     yield path
     path.unlink(missing_ok=True)
@@ -138,7 +138,7 @@ ZOO: list[Any] = [
 
 
 @pytest.mark.parametrize(("variant", "name", "lrn"), ZOO)
-def test_a_graph_as_it_is_gives_the_logits_of_onnx_runtime(
+def test_with_as_graph_a_network_gives_the_logits_of_onnx_runtime(
     file: Path, variant: str, name: str, lrn: LRNConstants | None
 ) -> None:
     onnx.save(graphs.cut_softmax(graphs.zoo_graph(name)), file)
@@ -146,7 +146,7 @@ def test_a_graph_as_it_is_gives_the_logits_of_onnx_runtime(
     expected = graphs.answers(file, pictures)
     network = get_model(variant, weights=file, as_graph=True)
     assert graphs.distance(graphs.logits(network, pictures), expected) < 1e-4
-    # What the comparison can tell apart: the two pictures, and the constants of normalisation.
+    # The comparison is sensitive to the picture, and to the constants of normalisation.
     assert graphs.distance(expected[0], expected[1]) > 0.1
     norms = [layer for layer in network.modules() if isinstance(layer, LocalResponseNorm)]
     assert {norm.constants for norm in norms} == ({lrn} if lrn is not None else set())
@@ -157,7 +157,7 @@ def test_a_graph_as_it_is_gives_the_logits_of_onnx_runtime(
 
 
 def test_googlenets_graph_is_read_in_caffes_geometry(inception: Any, file: Path) -> None:
-    """Whether the file has lost it or not."""
+    """It does not matter whether the file still has it."""
     pictures, caffes = graphs.patches(2), graphs.caffe_geometry(inception)
     expected = graphs.answers(graphs.without_softmax(caffes), pictures)
     assert graphs.distance(graphs.answers(graphs.without_softmax(inception), pictures), expected) > 0.1
@@ -167,7 +167,7 @@ def test_googlenets_graph_is_read_in_caffes_geometry(inception: Any, file: Path)
         assert graphs.distance(found, expected) < 1e-4
 
 
-def test_a_graph_imported_as_it_is_stays_so(inception: Any, file: Path, tmp_path: Path) -> None:
+def test_as_graph_is_kept_in_the_stored_checkpoint(inception: Any, file: Path, tmp_path: Path) -> None:
     onnx.save(inception, file)
     catalogue = Catalogue(tmp_path / "cache")
     stored = import_file(GOOGLENET, file, catalogue, as_graph=True)
@@ -178,7 +178,7 @@ def test_a_graph_imported_as_it_is_stays_so(inception: Any, file: Path, tmp_path
     stored.path.unlink()
 
 
-def test_constants_and_classes_are_the_graphs(inception: Any, file: Path) -> None:
+def test_constants_and_classes_come_from_the_graph(inception: Any, file: Path) -> None:
     edited = graphs.copied(inception)
     for name in ("n3", "n8"):
         graphs.attribute(graphs.node(edited, name), "alpha").f = 2e-4
@@ -190,7 +190,7 @@ def test_constants_and_classes_are_the_graphs(inception: Any, file: Path) -> Non
     assert found.known is None
 
 
-#: The same windows, said otherwise.
+#: Attributes that describe the same windows.
 SAME_GEOMETRY: dict[str, Edit] = {
     "rounding up where nothing is left": edits(opset(10), add("n9", ceil_mode=1)),
     "padding that no window reaches": set_numbers("n9", "pads", [0, 0, 1, 1]),
@@ -199,14 +199,14 @@ SAME_GEOMETRY: dict[str, Edit] = {
 
 
 @pytest.mark.parametrize("name", SAME_GEOMETRY)
-def test_the_same_geometry_said_otherwise_is_taken(inception: Any, weights: Weights, file: Path, name: str) -> None:
+def test_equal_geometry_by_other_attributes_is_taken(inception: Any, weights: Weights, file: Path, name: str) -> None:
     model = graphs.copied(inception)
     SAME_GEOMETRY[name](model)
     onnx.save(model, file)
     assert graphs.same_weights(read_weights(GOOGLENET, file, as_graph=True), weights)
 
 
-def test_weights_in_a_file_of_their_own_are_read_if_it_is_there_and_whole(
+def test_external_weights_are_read_if_their_file_is_there_and_complete(
     inception: Any, weights: Weights, tmp_path: Path
 ) -> None:
     """Beside the graph, as ONNX keeps large ones."""
@@ -218,7 +218,7 @@ def test_weights_in_a_file_of_their_own_are_read_if_it_is_there_and_whole(
     for _ in ("half of it", "none of it"):
         with pytest.raises(WrongWeightsError) as caught:
             import_file(GOOGLENET, path, catalogue)
-        assert str(caught.value).startswith(f"{path} is no whole ONNX file: ")
+        assert str(caught.value).startswith(f"{path} is not a complete ONNX file: ")
         assert "tensor" in str(caught.value)
         assert "\n" not in str(caught.value)
         data.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Batch norm in the zoo's BN-Inception: Caffe's scale layer, what there is of it, and a bias are folded into it."""
+"""Batch norm in the zoo's BN-Inception: Caffe's scale layer and a bias are folded into it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCALE, VARIANCE = "conv1/7x7_s2/bn/sc_w_0", "conv1/7x7_s2/bn_var_0"
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Torch's threads spin while they wait for one another: on a busy machine several are slower than one."""
+    """Torch's threads spin while they wait, so that several are slower than one on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -41,22 +41,22 @@ def inception() -> Any:
 
 @pytest.fixture(scope="module")
 def as_is(inception: Any) -> Array:
-    """What the graph says, unedited."""
+    """The answers of the unedited graph."""
     return graphs.answers(inception, PICTURES)
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One file for all edits, one after the other: they are large."""
+    """One file for all edited graphs, which are large."""
     path = tmp_path_factory.mktemp("graphs") / "graph.onnx"
     yield path
     path.unlink()
 
 
-def test_the_padding_is_counted_as_in_caffe_unless_the_graph_is_taken_as_it_is(
+def test_the_padding_is_counted_as_in_caffe_unless_as_graph_is_asked_for(
     inception: Any, as_is: Array, file: Path, tmp_path: Path
 ) -> None:
-    """And so it stays in what is stored."""
+    """The stored checkpoint has the same geometry."""
     counted = graphs.counted_padding(inception)
     caffes = graphs.answers(counted, PICTURES)
     assert graphs.distance(caffes, as_is) > 0.1
@@ -69,7 +69,7 @@ def test_the_padding_is_counted_as_in_caffe_unless_the_graph_is_taken_as_it_is(
         stored.path.unlink()
 
 
-# What may stand behind a convolution. Each edit is made behind all 69 of them.
+# Nodes that may follow a convolution. Each edit is made after all 69 of them.
 
 
 def scale_layers(model: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
@@ -130,7 +130,7 @@ def several(model: Any) -> None:
 
 
 def biases(model: Any) -> None:
-    """Our convolutions have none: they go into the running means."""
+    """Our convolutions have no biases: they go into the running means."""
     rng = np.random.default_rng(1)
     for number, (conv, norm, _, _) in enumerate(scale_layers(model)):
         (channels,) = (tensor.dims[0] for tensor in model.graph.initializer if tensor.name == norm.input[1])
@@ -157,7 +157,7 @@ WAYS: dict[str, tuple[Edit, bool]] = {
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_what_stands_around_a_batch_norm_is_folded_into_it(inception: Any, as_is: Array, file: Path, name: str) -> None:
+def test_nodes_around_a_batch_norm_are_folded_into_it(inception: Any, as_is: Array, file: Path, name: str) -> None:
     edit, changes = WAYS[name]
     edited = graphs.copied(inception)
     edit(edited)
@@ -168,7 +168,7 @@ def test_what_stands_around_a_batch_norm_is_folded_into_it(inception: Any, as_is
     assert graphs.distance(found, expected) < 1e-4
 
 
-# What may not.
+# Nodes that may not.
 
 
 def set_input(name: str, place: int, value: str) -> Edit:
@@ -182,7 +182,7 @@ def bias_of(length: int) -> Edit:
     return edit
 
 
-#: What is done to the graph -> what the refusal says.
+#: The damage -> the edit of the graph, and a part of the error.
 EDITS: dict[str, tuple[Edit, str]] = {
     "epsilon": (
         with_node("n1", lambda node: setattr(graphs.attribute(node, "epsilon"), "f", 1e-3)),
@@ -218,7 +218,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "name",
     EDITS,
 )
-def test_a_batch_norm_that_is_not_ours_is_refused(inception: Any, file: Path, name: str) -> None:
+def test_a_batch_norm_that_differs_is_refused(inception: Any, file: Path, name: str) -> None:
     edit, expected = EDITS[name]
     edited = graphs.copied(inception)
     edit(edited)

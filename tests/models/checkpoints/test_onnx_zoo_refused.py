@@ -1,4 +1,4 @@
-"""Graphs that are not quite the network: each refused in one line that names what differs."""
+"""Graphs that differ from the network: each is refused in one line that names the difference."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def inception() -> Any:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One file for all edits, one after the other: they are large."""
+    """One file for all edited graphs, which are large."""
     path = tmp_path_factory.mktemp("graphs") / "graph.onnx"
     yield path
     path.unlink()
@@ -40,7 +40,7 @@ def read(model: Any, file: Path, variant: str = "googlenet") -> Weights:
 
 @pytest.fixture(scope="module")
 def weights(inception: Any, file: Path) -> Weights:
-    """What is read from the unedited graph."""
+    """The weights of the unedited graph."""
     return read(inception, file)
 
 
@@ -76,7 +76,7 @@ def rename(kind: str) -> Edit:
     return edit
 
 
-#: What is done to the graph -> what the refusal says.
+#: The damage -> the edit of the graph, and a part of the error.
 EDITS: dict[str, tuple[Edit, str]] = {
     "stride": (
         set_numbers("n6", "strides", [2, 2]),
@@ -97,15 +97,15 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "axis": (with_node("n137", lambda node: setattr(node.attribute[0], "i", 2)), "its axis is 2"),
     "another activation": (rename("Sigmoid"), "Sigmoid n7 stands where conv2.relu is expected: another kind of layer"),
     "a layer less": (with_node("n10", read_picture), "the picture"),
-    "no bias": (with_node("n6", drop_bias), "nothing in the graph stands for conv2.conv.bias"),
-    "a computed weight": (with_node("n6", no_constant), "'data_0' is no constant of the graph"),
+    "no bias": (with_node("n6", drop_bias), "nothing in the graph corresponds to conv2.conv.bias"),
+    "a computed weight": (with_node("n6", no_constant), "'data_0' is not a constant of the graph"),
     "no output": (lambda model: model.graph.ClearField("output"), "its graph has no output"),
     "no last layer": (
         lambda model: setattr(model.graph.output[0], "name", "r137"),
         "does not end in a fully connected",
     ),
     "a wrong shape": (replace_weight("conv2/3x3_b_0", np.zeros(7, np.float32)), "its bias is (7,) where (192,)"),
-    "text for numbers": (replace_weight("conv2/3x3_b_0", np.array(["a"] * 192, object)), "holds no numbers"),
+    "text for numbers": (replace_weight("conv2/3x3_b_0", np.array(["a"] * 192, object)), "does not hold numbers"),
     "NaN": (
         replace_weight("conv2/3x3_b_0", np.full(192, np.nan, np.float32)),
         "conv2.conv.bias has values that are not",
@@ -122,7 +122,7 @@ def test_a_graph_with_one_thing_changed_is_refused(inception: Any, file: Path, n
     assert expected in refuse(file)
 
 
-# The geometry: only if it is what the network is asked to have.
+# Geometry, which is compared only if the network has that of the graph.
 
 
 def padding_by_rule(model: Any) -> None:
@@ -133,7 +133,7 @@ def padding_by_rule(model: Any) -> None:
 
 AVERAGE = "AveragePool n138 stands where avgpool is expected"
 NOT_WHOLE = AVERAGE + ": it does not average the whole map of (6, 6)"
-#: What is done to the graph -> what the refusal says to ``as_graph``; without, our own geometry is taken.
+#: The edit of the graph, and a part of the error with ``as_graph``. Without it our own geometry is taken.
 GEOMETRY: dict[str, tuple[Edit, str]] = {
     "rounding up": (
         lambda model: model.CopyFrom(graphs.caffe_geometry(model)),
@@ -156,7 +156,7 @@ GEOMETRY: dict[str, tuple[Edit, str]] = {
     "counted padding": (add("n138", count_include_pad=1), NOT_WHOLE),
 }
 
-#: Windows that make no sense, or miss a part of the map.
+#: Windows that are invalid, or do not cover the map.
 MALFORMED: dict[str, tuple[Edit, str]] = {
     "an average that begins outside": (
         edits(set_numbers("n138", "pads", [3, 3, 0, 0]), set_numbers("n138", "strides", [7, 7])),
@@ -174,7 +174,7 @@ MALFORMED: dict[str, tuple[Edit, str]] = {
     "name",
     [*GEOMETRY, *MALFORMED],
 )
-def test_another_geometry_is_no_graph_as_it_is(inception: Any, weights: Weights, file: Path, name: str) -> None:
+def test_another_geometry_is_refused_with_as_graph(inception: Any, weights: Weights, file: Path, name: str) -> None:
     edit, expected = (GEOMETRY | MALFORMED)[name]
     model = graphs.copied(inception)
     edit(model)
@@ -184,9 +184,9 @@ def test_another_geometry_is_no_graph_as_it_is(inception: Any, weights: Weights,
         assert graphs.same_weights(read_weights(GOOGLENET, file), weights)
 
 
-def test_zfnets_pools_must_round_as_ours_whatever_is_asked_for(tmp_path: Path) -> None:
+def test_zfnets_pools_must_round_as_ours_without_as_graph_too(tmp_path: Path) -> None:
     path, model = tmp_path / "graph.onnx", graphs.zoo_graph("zfnet512", blank=True)
-    # A map of 109 leaves a window of three nothing to round; one row more does.
+    # A map of 109 needs no rounding with a window of three; a map of 110 does.
     edits(opset(10), add("n3", ceil_mode=1), set_numbers("n3", "pads", [0, 0, 1, 1]))(model)
     onnx.save(model, path)
     text = refuse(path, "zfnet512")
@@ -195,7 +195,7 @@ def test_zfnets_pools_must_round_as_ours_whatever_is_asked_for(tmp_path: Path) -
 
 
 def test_a_layer_that_the_graph_has_twice_with_different_weights_is_refused(inception: Any, file: Path) -> None:
-    """The first branch of 3a reads from a second convolution, which our network has no place for."""
+    """The first branch of 3a takes a second convolution, which our network does not have."""
     model = graphs.copied(inception)
     place = [node.name for node in model.graph.node].index("n9") + 1
     other = np.random.default_rng(1).standard_normal((192, 64, 3, 3)).astype(np.float32)
@@ -238,16 +238,16 @@ def test_vgg_19s_graph_is_not_vgg_16s(file: Path) -> None:
 def test_a_truncated_file_is_refused(inception: Any, file: Path, share: float) -> None:
     data = inception.SerializeToString()
     file.write_bytes(data[: int(share * len(data))])
-    assert "is no whole ONNX file" in refuse(file)
+    assert "is not a complete ONNX file" in refuse(file)
 
 
 def test_the_packages_own_graph_has_no_weights(file: Path) -> None:
     file.write_bytes(graphs.light_file("inception_v1").read_bytes())
-    assert "is no constant of the graph" in refuse(file)
+    assert "is not a constant of the graph" in refuse(file)
 
 
 def test_damage_anywhere_is_refused_and_nothing_else_is_raised(file: Path) -> None:
-    """On the small file without weights: whatever is damaged, it has none to give."""
+    """The small file has no weights, so that it is refused with or without damage; nothing else may be raised."""
     data, rng = graphs.light_file("bvlc_alexnet").read_bytes(), np.random.default_rng(0)
     for _ in range(300):
         damaged = bytearray(data)
@@ -257,8 +257,8 @@ def test_damage_anywhere_is_refused_and_nothing_else_is_raised(file: Path) -> No
         refuse(file, "alexnet")
 
 
-def test_what_is_written_otherwise_but_means_the_same_is_taken(inception: Any, weights: Weights, file: Path) -> None:
-    """A kernel's size left to its weights, a fully connected layer the other way round, no softmax, no dropout."""
+def test_an_equivalent_graph_is_accepted(inception: Any, weights: Weights, file: Path) -> None:
+    """The kernel's size only in the weights, a transposed fully connected layer, no softmax and no dropout."""
     model = graphs.without_softmax(inception)
     conv = graphs.node(model, "n6")
     conv.attribute.remove(graphs.attribute(conv, "kernel_shape"))

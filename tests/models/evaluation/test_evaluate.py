@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from models import get_model
 from models.checkpoints.catalogue import WrongWeightsError
 from models.checkpoints.labels import labels
+from models.checkpoints.tensors import normalised
 from models.data.errors import DataError
 from models.data.sources import Held, Labelled, open_splits
 from models.evaluation.batches import geometry
@@ -24,7 +25,6 @@ from models.evaluation.evaluate import ENSEMBLE, Evaluation, Member, Plan, evalu
 from models.evaluation.measures import top1, top5
 from models.evaluation.report import to_json
 from models.images.preprocess import PRESETS, Preprocess, crop
-from models.onnx.export import normalised
 from tests.data_sets import colours, digits, tree, write_zip
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,4 +1,4 @@
-"""``topfive import``: whole or not at all, and what a file says of itself travels with it."""
+"""``topfive import`` stores a file whole or not at all, and keeps its card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from models import get_model
 from models.analysis.description import counted
 from models.checkpoints.catalogue import Catalogue, WrongWeightsError, card, read_card
+from models.checkpoints.weights import Weights
 from models.images.preprocess import PRESETS
+from models.install import import_ as importing
 from models.install.import_ import import_file, write_checkpoint
 from models.networks.variants import VARIANTS, find_variant
 from tests.cards import checkpoint
@@ -68,7 +70,7 @@ def test_the_stored_file_is_readable_by_all_and_alone_in_its_folder(
     assert list(stored.parent.iterdir()) == [stored]
 
 
-def test_label_set_and_preset_are_the_callers(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
+def test_the_caller_chooses_label_set_and_preset(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
     path = tmp_path / "mine.pth"
     torch.save(state, path)
     stored = import_file(LENET, path, catalogue, label_set="cifar10")
@@ -86,7 +88,7 @@ def test_pictures_that_the_network_does_not_take_are_refused(
 ) -> None:
     path = tmp_path / "mine.pth"
     torch.save(state, path)
-    with pytest.raises(WrongWeightsError, match="lenet5 does not go with what its card asks for"):
+    with pytest.raises(WrongWeightsError, match="lenet5 cannot be built as its card asks"):
         import_file(LENET, path, catalogue, label_set="cifar10", preset="half-224")
     assert not list(catalogue.cache_dir.glob("checkpoints/*"))
 
@@ -113,7 +115,7 @@ def test_a_card_does_not_lend_its_accuracy_to_other_classes(catalogue: Catalogue
 
 
 def test_network_arguments_travel_and_build_the_network(catalogue: Catalogue, tmp_path: Path) -> None:
-    """GoogLeNet's LRN and geometry fit any state dict: only the card can tell them."""
+    """Any state dict fits every LRN and geometry of GoogLeNet, so that the card has to name them."""
     googlenet = VARIANTS["googlenet"]
     constants = {"size": 3, "alpha": 0.5, "beta": 0.5, "k": 2.0}
     network = get_model("googlenet", num_classes=10)
@@ -126,7 +128,7 @@ def test_network_arguments_travel_and_build_the_network(catalogue: Catalogue, tm
     assert not built.pool1.ceil_mode
 
 
-def test_tensors_that_share_memory_are_stored_apart(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
+def test_tensors_that_share_memory_are_stored_separately(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
     shared = torch.arange(200.0)
     state |= {"f6.bias": shared[:84], "c5.bias": shared[:120], "output.bias": shared[:1].expand(10)}
     path = tmp_path / "mine.pth"
@@ -151,3 +153,34 @@ def test_a_disk_that_fills_up_leaves_what_was_there(
     folder = catalogue.cache_dir / "checkpoints"
     assert [file.name for file in folder.iterdir()] == ["lenet5@mnist.safetensors"]
     assert equal(folder / "lenet5@mnist.safetensors", state)
+
+
+def test_half_precision_is_for_weights_and_not_for_biases_or_batch_norm(tmp_path: Path) -> None:
+    network = get_model("googlenet_bn", num_classes=10)
+    path = tmp_path / "half.safetensors"
+    for half, width in ((True, torch.float16), (False, torch.float32)):
+        write_checkpoint(path, network, checkpoint("googlenet_bn", "cifar10"), half=half)
+        stored = load_file(path)
+        assert {tensor.dtype for tensor in stored.values() if tensor.ndim > 1} == {width}
+        narrow = {name: tensor for name, tensor in stored.items() if tensor.ndim <= 1}
+        assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in narrow.items())
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("name", "as_graph", "crop"),
+    [("alexnet", True, 224), ("alexnet", False, 227), ("googlenet", True, 224), ("inception_v3", True, 299)],
+)
+def test_the_zoos_caffe_networks_take_224_pixels(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, as_graph: bool, crop: int
+) -> None:
+    """On a network that is only described: its weights would be hundreds of megabytes."""
+    variant, described = VARIANTS[name], []
+    read = Weights({}, 1000, {}, None)
+    monkeypatch.setattr(importing, "read_weights", lambda *_arguments, **_options: read)
+    monkeypatch.setattr(importing, "build_with", lambda *_arguments, **_options: torch.nn.Identity())
+    monkeypatch.setattr(importing, "write_checkpoint", lambda target, _network, made: described.append(made))
+    monkeypatch.setattr(importing, "counted", lambda made: made)
+    monkeypatch.setattr(Catalogue, "path_for", lambda *_arguments: tmp_path)
+    import_file(variant, tmp_path / "graph.onnx", catalogue, as_graph=as_graph)
+    assert described[0].preprocess == replace(PRESETS[variant.preprocess], crop=crop)

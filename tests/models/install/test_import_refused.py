@@ -1,4 +1,4 @@
-"""Weight files that are refused: in one line, with nothing run, stored, replaced or left behind."""
+"""Refused weight files: one line says why; nothing is run, stored, replaced or left behind."""
 
 from __future__ import annotations
 
@@ -53,32 +53,32 @@ def changed(**tensors: torch.Tensor | None) -> Callable[[State], object]:
     return change
 
 
-#: What a pickle holds -> what the refusal says.
+#: The content of a pickle, and a part of the error.
 BAD_PICKLES: dict[str, tuple[Callable[[State], object], str]] = {
     "a missing tensor": (changed(f6__bias=None), "f6.bias is missing"),
     "no last layer": (changed(output__bias=None), "output.bias is missing"),
-    "an extra tensor": (changed(f7__bias=torch.zeros(3)), "f7.bias has no place in it"),
-    "an extra tensor named like a head": (changed(aux1__bias=torch.zeros(3)), "aux1.bias has no place in it"),
+    "an extra tensor": (changed(f7__bias=torch.zeros(3)), "f7.bias is not part of it"),
+    "an extra tensor named like a head": (changed(aux1__bias=torch.zeros(3)), "aux1.bias is not part of it"),
     "a wrong shape": (changed(f6__bias=torch.zeros(85)), "f6.bias is (85,) where (84,) is expected"),
     "NaN": (changed(f6__bias=torch.full((84,), torch.nan)), "f6.bias has values that are not finite"),
     "infinity": (changed(c1__bias=torch.tensor([1, 2, 3, 4, 5, -torch.inf])), "c1.bias has values that are not"),
     "too large for float32": (changed(f6__bias=torch.full((84,), 1e300, dtype=torch.float64)), "not finite"),
     "whole numbers": (changed(f6__bias=torch.zeros(84, dtype=torch.int64)), "f6.bias holds torch.int64"),
     "complex numbers": (changed(f6__bias=torch.zeros(84, dtype=torch.complex64)), "f6.bias holds torch.complex64"),
-    "a tensor without values": (changed(f6__bias=torch.zeros(84, device="meta")), "no state dict"),
-    "a number for a name": (lambda state: dict([*state.items(), (5, torch.zeros(3))]), "no state dict"),
-    "a list": (lambda state: list(state.values()), "no state dict"),
-    "a state dict in a dict": (lambda state: {"state_dict": state}, "no state dict"),
-    "a single tensor": (lambda state: state["f6.bias"], "no state dict"),
+    "a tensor without values": (changed(f6__bias=torch.zeros(84, device="meta")), "is not a state dict"),
+    "a number for a name": (lambda state: dict([*state.items(), (5, torch.zeros(3))]), "is not a state dict"),
+    "a list": (lambda state: list(state.values()), "is not a state dict"),
+    "a state dict in a dict": (lambda state: {"state_dict": state}, "is not a state dict"),
+    "a single tensor": (lambda state: state["f6.bias"], "is not a state dict"),
     "nothing": (lambda state: {}, "output.bias is missing"),
-    "a whole module": (lambda state: get_model("lenet5"), "no whole torch file of plain weights"),
+    "a whole module": (lambda state: get_model("lenet5"), "not a complete torch file of plain weights"),
     "another network": (lambda state: {"classifier.6.bias": torch.zeros(1000)}, "output.bias is missing"),
     "seven classes": (lambda state: get_model("lenet5", num_classes=7).state_dict(), "the file has 7 classes"),
 }
 
 
 def refuse(catalogue: Catalogue, path: Path, **options: Any) -> str:
-    """Imports over a good checkpoint, which must stay as it is, and returns the one line of the refusal."""
+    """Imports over a good checkpoint, which must stay as it is. Returns the error, which is one line."""
     target = catalogue.path_for(LENET, "mnist")
     write_checkpoint(target, get_model("lenet5", weights=None), checkpoint("lenet5", "mnist"))
     before = target.read_bytes()
@@ -110,19 +110,19 @@ def test_bad_safetensors_are_refused(catalogue: Catalogue, state: State, tmp_pat
     assert expected in refuse(catalogue, path)
 
 
-# torch says that checking sparse tensors is slow; only in these tests would that be an error.
+# torch warns that checking sparse tensors is slow, and warnings are errors in tests.
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor:UserWarning")
 def test_sparse_tensors_are_refused(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
     torch.save({**state, "f6.bias": torch.zeros(84).to_sparse()}, tmp_path / "mine.pth")
-    assert "no state dict" in refuse(catalogue, tmp_path / "mine.pth")
+    assert "is not a state dict" in refuse(catalogue, tmp_path / "mine.pth")
 
 
 def test_code_in_a_pickle_does_not_run(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
     proof, path = tmp_path / "proof", tmp_path / "mine.pth"
     torch.save({**state, "f6.bias": Attack(proof)}, path)
-    assert "no whole torch file of plain weights" in refuse(catalogue, path)
+    assert "not a complete torch file of plain weights" in refuse(catalogue, path)
     assert not proof.exists()
-    # And it would have: the attack is a real one.
+    # The attack is a real one.
     torch.load(path, weights_only=False)
     assert proof.exists()
 
@@ -132,7 +132,7 @@ def test_code_in_a_pickle_does_not_run(catalogue: Catalogue, state: State, tmp_p
 def test_random_bytes_are_refused(catalogue: Catalogue, tmp_path: Path, suffix: str, data: bytes) -> None:
     path = tmp_path / f"mine{suffix}"
     path.write_bytes(data)
-    assert f"{path} is no whole " in refuse(catalogue, path)
+    assert f"{path} is not a complete " in refuse(catalogue, path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
@@ -147,7 +147,7 @@ def test_truncated_files_are_refused(
         save_file(state, path, card(checkpoint("lenet5", "mnist")))
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    assert f"{path} is no whole " in refuse(catalogue, path)
+    assert f"{path} is not a complete " in refuse(catalogue, path)
 
 
 def test_another_networks_file_is_named(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_first_of_many_differences_is_named_and_the_others_counted(
 @pytest.mark.parametrize("name", ["mine.bin", "mine", "mine.h5", "mine.pth.tar", "pth"])
 def test_unknown_suffixes_are_refused(catalogue: Catalogue, state: State, tmp_path: Path, name: str) -> None:
     torch.save(state, tmp_path / name)
-    assert "is no .safetensors, .pth or .onnx file" in refuse(catalogue, tmp_path / name)
+    assert "is not a .safetensors, .pth or .onnx file" in refuse(catalogue, tmp_path / name)
 
 
 def test_label_sets_must_exist_and_fit(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_label_sets_must_exist_and_fit(catalogue: Catalogue, state: State, tmp_p
     assert refuse(catalogue, path) == "the file has 1000 classes, mnist has 10; say which with --labels"
 
 
-def test_no_file_at_all(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(catalogue: Catalogue, tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.pth", tmp_path):
         with pytest.raises(FileNotFoundError, match="there is no file"):
             import_file(LENET, path, catalogue)
@@ -202,9 +202,7 @@ def test_a_file_with_a_bad_card_is_refused(
     assert told.startswith(f"{path}: its card is wrong: {field}: ")
 
 
-def test_a_name_that_cannot_be_printed_makes_no_card_that_cannot_be_read(
-    catalogue: Catalogue, state: State, tmp_path: Path
-) -> None:
+def test_an_unprintable_file_name_makes_a_valid_card(catalogue: Catalogue, state: State, tmp_path: Path) -> None:
     path = tmp_path / "mine\nred\x1b[31m.pth"
     torch.save(state, path)
     stored = import_file(LENET, path, catalogue)

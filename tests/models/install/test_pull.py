@@ -1,4 +1,4 @@
-"""Downloads from a server that behaves, and from one that misbehaves in every way that servers do."""
+"""Downloads from a server, which misbehaves as servers do."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from models import get_model
-from models.checkpoints.catalogue import Catalogue
+from models.checkpoints.catalogue import Catalogue, WrongWeightsError
 from models.checkpoints.manifest import ManifestRow
+from models.install import pull as pulling
 from models.install.pull import PullError, check_space, pull, rows_to_pull, source
 from models.networks.variants import VARIANTS, UnknownModelError
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one file. ``misbehave`` may take a request over; it returns whether it did."""
+    """Serves one file. ``misbehave`` may answer a request itself; it returns whether it did."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -101,8 +103,24 @@ def catalogue(tmp_path: Path) -> Catalogue:
     return Catalogue(tmp_path / "cache")
 
 
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts, in seconds; they are recorded, not waited."""
+    pauses: list[float] = []
+    monkeypatch.setattr(pulling, "time", SimpleNamespace(sleep=pauses.append))
+    return pauses
+
+
+def part_of(row: ManifestRow, catalogue: Catalogue, data: bytes) -> Path:
+    """The part that an earlier run has left."""
+    part = catalogue.cache_dir / "downloads" / f"{str(row.url).rsplit('/', 1)[-1]}.part"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_bytes(data)
+    return part
+
+
 def fetch(row: ManifestRow, catalogue: Catalogue, mirror: str | None = None) -> list[int]:
-    """Pulls; returns the progress that was told."""
+    """Pulls, and returns the reported progress."""
     told: list[int] = []
     stored = pull(row, catalogue, mirror=mirror, progress=lambda _, done: told.append(done))
     assert stored.path is not None
@@ -130,7 +148,7 @@ def test_a_whole_download_is_stored(row: ManifestRow, catalogue: Catalogue, cont
 def test_a_cut_is_resumed_where_it_happened(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, exact: bool
 ) -> None:
-    """Also for torchvision's files, whose exact size is not published and whose digest is a prefix."""
+    """The same for torchvision's files, whose exact size is not published and whose digest is a prefix."""
 
     def cut(handler: _Handler, attempt: int) -> bool:
         if attempt <= 2:
@@ -157,9 +175,7 @@ def test_a_server_that_ignores_range_is_read_from_the_start(
 
 
 def test_a_later_run_resumes_too(row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes) -> None:
-    part = catalogue.cache_dir / "downloads" / "lenet5.pth.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(content[:5000])
+    part_of(row, catalogue, content[:5000])
     fetch(row, catalogue)
     assert server.requests == ["bytes=5000-"]
 
@@ -167,28 +183,162 @@ def test_a_later_run_resumes_too(row: ManifestRow, catalogue: Catalogue, server:
 def test_a_finished_part_needs_no_network(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
 ) -> None:
-    part = catalogue.cache_dir / "downloads" / "lenet5.pth.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(content)
+    part_of(row, catalogue, content)
     fetch(row, catalogue)
     assert server.requests == []
 
 
-def test_a_server_that_always_cuts_is_given_up_and_the_part_is_kept(
+@pytest.mark.parametrize("first", [0, 100, 10_000], ids=["the start", "too early", "too late"])
+@pytest.mark.parametrize("status", [200, 206])
+def test_bytes_from_another_place_than_asked_for_are_not_appended(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, status: int, first: int
+) -> None:
+    """A proxy may send another range than was asked for; Content-Range has it."""
+    part_of(row, catalogue, content[:1000])
+
+    def answer(handler: _Handler, attempt: int) -> bool:
+        handler.send_response(status)
+        handler.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        # Appended to the part, these bytes would make another file.
+        handler.wfile.write(content)
+        return True
+
+    server.misbehave = answer
+    fetch(row, catalogue)
+    assert server.requests == ["bytes=1000-"]
+
+
+def test_an_answer_without_a_range_is_the_whole_file(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
+) -> None:
+    """A Content-Range does not make status 200 a partial answer."""
+    part_of(row, catalogue, content[:1000])
+
+    def answer(handler: _Handler, attempt: int) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Range", f"bytes 1000-{len(content) - 1}/{len(content)}")
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+        return True
+
+    server.misbehave = answer
+    fetch(row, catalogue)
+
+
+def drop(handler: _Handler) -> None:
+    """Closes the connection without a byte."""
+    handler.close_connection = True
+
+
+def test_a_server_that_always_cuts_is_given_up_and_the_part_is_kept(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, slept: list[float]
 ) -> None:
     def cut(handler: _Handler, attempt: int) -> bool:
         if attempt == 1:
             handler.send(content[:1000], length=len(content))
         else:
-            handler.close_connection = True
+            drop(handler)
         return True
 
     server.misbehave = cut
     with pytest.raises(PullError, match="will be resumed"):
         fetch(row, catalogue)
+    # One attempt that brought bytes, and four in a row that did not.
+    assert server.requests == [None, *["bytes=1000-"] * 4]
+    assert slept == sorted(slept)
+    assert slept[0] == 0 < slept[1]
     assert leftovers(catalogue) == ["lenet5.pth.part"]
     assert stored(catalogue) == []
+
+
+def test_attempts_are_counted_anew_after_one_that_brought_bytes(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, slept: list[float]
+) -> None:
+    """Three attempts without a byte, twice, are not four in a row."""
+
+    def sometimes(handler: _Handler, attempt: int) -> bool:
+        if attempt == 4:
+            handler.send(content[:1000], length=len(content))
+        elif attempt < 8:
+            drop(handler)
+        return attempt < 8
+
+    server.misbehave = sometimes
+    fetch(row, catalogue)
+    assert server.requests == [*[None] * 4, *["bytes=1000-"] * 4]
+    assert slept[:3] == slept[4:]
+    assert slept[3] == 0
+
+
+def test_redirects_are_followed_and_nothing_is_compressed_on_the_way(
+    row: ManifestRow, catalogue: Catalogue, server: Server
+) -> None:
+    encodings: list[str | None] = []
+
+    def redirect(handler: _Handler, attempt: int) -> bool:
+        encodings.append(handler.headers.get("Accept-Encoding"))
+        if attempt == 1:
+            handler.send_response(302)
+            handler.send_header("Location", f"{server.url}/elsewhere")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+        return attempt == 1
+
+    server.misbehave = redirect
+    fetch(row, catalogue)
+    assert encodings == ["identity"] * 2
+
+
+# Downloads that an earlier run, or a failed import, has left.
+
+
+def test_the_download_of_a_run_that_was_killed_before_the_import_is_used(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
+) -> None:
+    """Its download is complete and has no ".part" in its name any more."""
+    part = part_of(row, catalogue, content)
+    part.replace(part.with_suffix(""))
+    fetch(row, catalogue)
+    assert server.requests == []
+
+
+def test_a_damaged_download_of_a_killed_run_is_not_imported(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
+) -> None:
+    part = part_of(row, catalogue, content[:-7] + b"garbage")
+    part.replace(part.with_suffix(""))
+    with pytest.raises(PullError, match="sha256"):
+        fetch(row, catalogue)
+    assert (leftovers(catalogue), stored(catalogue)) == ([], [])
+    fetch(row, catalogue)
+    # The first request is for the bytes after the part, the second for the whole file.
+    assert server.requests == [f"bytes={len(content)}-", None]
+
+
+def test_a_full_disk_at_the_import_keeps_the_download(
+    row: ManifestRow, catalogue: Catalogue, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pulling, "import_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            fetch(row, catalogue)
+    assert leftovers(catalogue) == ["lenet5.pth.part"]
+    fetch(row, catalogue)
+    assert server.requests == [None]
+
+
+def test_a_file_of_the_manifest_that_is_another_network_is_removed(
+    row: ManifestRow, catalogue: Catalogue, content: bytes
+) -> None:
+    with pytest.raises(WrongWeightsError, match="does not fit vgg16"):
+        pull(replace(row, variant="vgg16", labels="imagenet1k"), catalogue, mirror=None, progress=lambda _, done: None)
+    assert (leftovers(catalogue), stored(catalogue)) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -198,7 +348,7 @@ def test_a_server_that_always_cuts_is_given_up_and_the_part_is_kept(
         pytest.param(lambda content: b"<html>please log in</html>".ljust(len(content)), id="a login page"),
     ],
 )
-def test_wrong_bytes_are_thrown_away(
+def test_wrong_bytes_are_removed(
     row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, lie: Callable[[bytes], bytes]
 ) -> None:
     server.content = lie(content)
@@ -220,17 +370,26 @@ def test_a_length_that_is_too_short_is_noticed_and_resumed(
     assert server.requests == [None, "bytes=500-"]
 
 
+@pytest.mark.parametrize("exact", [True, False])
 def test_more_than_the_manifest_promises_is_refused(
-    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes, exact: bool
 ) -> None:
-    server.content = content + b"x" * 1000
+    """More is one byte if the exact size is known, else more than rounding explains."""
+    server.content = content + b"x" * (1 if exact else len(content) // 100 + 2**20 + 1)
     with pytest.raises(PullError, match="more than"):
-        fetch(row, catalogue)
+        fetch(row if exact else replace(row, bytes=None, mib=len(content) / 2**20), catalogue)
     assert (leftovers(catalogue), stored(catalogue)) == ([], [])
 
 
+def test_a_rounded_size_may_be_too_small(
+    row: ManifestRow, catalogue: Catalogue, server: Server, content: bytes
+) -> None:
+    """torchvision rounds sizes to a thousandth of a MiB, by up to 524 bytes."""
+    fetch(replace(row, bytes=None, mib=(len(content) - 524) / 2**20), catalogue)
+
+
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
-def test_a_refusal_is_said_at_once(row: ManifestRow, catalogue: Catalogue, server: Server, status: int) -> None:
+def test_an_http_error_is_reported_at_once(row: ManifestRow, catalogue: Catalogue, server: Server, status: int) -> None:
     def refuse(handler: _Handler, attempt: int) -> bool:
         handler.send_response(status)
         handler.send_header("Content-Length", "0")
@@ -244,11 +403,15 @@ def test_a_refusal_is_said_at_once(row: ManifestRow, catalogue: Catalogue, serve
     assert (leftovers(catalogue), stored(catalogue)) == ([], [])
 
 
-def test_no_network_is_one_line_and_nothing_half_written(row: ManifestRow, catalogue: Catalogue) -> None:
+def test_without_a_network_there_is_one_line_and_no_file(
+    row: ManifestRow, catalogue: Catalogue, slept: list[float]
+) -> None:
     nobody = replace(row, url="http://127.0.0.1:9/lenet5.pth")
     with pytest.raises(PullError, match=r"cannot fetch lenet5\.pth from 127\.0\.0\.1:9") as error:
         fetch(nobody, catalogue)
     assert "\n" not in str(error.value)
+    # Trying again would not help.
+    assert slept == []
     assert (leftovers(catalogue), stored(catalogue)) == ([], [])
 
 
@@ -275,9 +438,33 @@ def test_an_older_checkpoint_survives_a_failed_pull(row: ManifestRow, catalogue:
     assert catalogue.path_for(catalogue.find("lenet5").variant, "mnist").read_bytes() == before
 
 
-def test_a_full_disk_is_noticed_before_anything_is_fetched(
+def test_downloads_need_room_for_themselves_and_for_the_checkpoints_made_of_them(
+    row: ManifestRow, catalogue: Catalogue, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files of 1000 bytes, of which 300 of one are here already, need 3700 bytes."""
+    rows = [replace(row, bytes=1000), replace(row, bytes=1000, url="http://127.0.0.1:9/other.pth")]
+    part_of(row, catalogue, bytes(300))
+    for free, fits in ((3700, True), (3699, False), (2000, False)):
+        monkeypatch.setattr(
+            pulling, "shutil", SimpleNamespace(disk_usage=lambda _folder, free=free: SimpleNamespace(free=free))
+        )
+        if fits:
+            check_space(rows, catalogue)
+        else:
+            with pytest.raises(PullError, match="2 downloads and the checkpoints made of them"):
+                check_space(rows, catalogue)
+
+
+def test_a_part_that_is_too_long_saves_no_room(
     row: ManifestRow, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    part_of(row, catalogue, bytes(5000))
+    monkeypatch.setattr(pulling, "shutil", SimpleNamespace(disk_usage=lambda _folder: SimpleNamespace(free=999)))
+    with pytest.raises(PullError, match="MB free"):
+        check_space([replace(row, bytes=1000)], catalogue)
+
+
+def test_a_full_disk_is_noticed_before_anything_is_fetched(row: ManifestRow, catalogue: Catalogue) -> None:
     check_space([row], catalogue)
     huge = replace(row, bytes=10**15)
     with pytest.raises(PullError, match="MB free"):
@@ -288,6 +475,7 @@ def test_names_become_rows(catalogue: Catalogue) -> None:
     (vgg,) = rows_to_pull(["vgg"], catalogue)
     assert (vgg.variant, vgg.labels) == ("vgg16", "imagenet1k")
     assert rows_to_pull(["vgg16@imagenet1k"], catalogue) == [vgg]
+    assert rows_to_pull(["vgg16", "vgg", "vgg16@imagenet1k"], catalogue) == [vgg]
     everything = rows_to_pull([], catalogue)
     assert {row.variant for row in everything} == set(VARIANTS) - {"lenet5", "zfnet", "nin", "vgg11_lrn", "vgg16_c"}
     for name in ("resnet50", "lenet5", "nin", "vgg16@mnist"):

@@ -41,7 +41,7 @@ def on_meta(*, as_graph: bool = False) -> GoogLeNet:
 
 
 @pytest.mark.parametrize("row", TABLE_1)
-def test_table_one(row: str) -> None:
+def test_rows_have_the_sizes_and_weights_of_table_one(row: str) -> None:
     network = on_meta()
     (channels, side), thousands = TABLE_1[row]
     assert sides(network)[row] == (1, channels, side, side)
@@ -51,7 +51,7 @@ def test_table_one(row: str) -> None:
 
 
 @pytest.mark.parametrize(("as_graph", "expected"), [(False, [56, 28, 14, 7]), (True, [55, 27, 13, 6])])
-def test_pools_round_up_and_as_a_zoo_graph_down(as_graph: bool, expected: list[int]) -> None:
+def test_pools_round_up_and_in_the_zoos_graph_down(as_graph: bool, expected: list[int]) -> None:
     found = sides(on_meta(as_graph=as_graph))
     assert [found[f"pool{i}"][-1] for i in range(1, 5)] == expected
     assert found["avgpool"] == (1, 1024, 1, 1)
@@ -91,7 +91,7 @@ def test_training_gives_three_outputs(heads: tuple[GoogLeNet, tuple[torch.Tensor
 def test_gradient_flows_from_each_head_to_the_first_layer(
     heads: tuple[GoogLeNet, tuple[torch.Tensor, ...]], head: int, reached: str, untouched: str
 ) -> None:
-    """And from the head's own place only: 4a for the first auxiliary head, 4d for the second."""
+    """The first auxiliary head is attached to 4a, the second to 4d."""
     network, outputs = heads
     network.zero_grad(set_to_none=True)
     outputs[head].square().sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
@@ -123,7 +123,7 @@ def test_the_heads_pool_is_the_papers_where_the_paper_has_it(side: int) -> None:
 
 
 @pytest.mark.parametrize("side", [3, 4, 8, 13, 17, 20])
-def test_the_heads_pool_any_other_map_to_four_by_four(side: int) -> None:
+def test_the_heads_pool_maps_of_other_sizes_to_four_by_four(side: int) -> None:
     maps = torch.randn(2, 5, side, side)
     assert torch.equal(HeadPool()(maps), F.adaptive_avg_pool2d(maps, 4))
     if side == 4:

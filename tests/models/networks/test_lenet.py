@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.analysis.costs import analyse
 from models.networks.lenet import C3_TABLE, LeNet5, ScaledTanh, Subsampling, TableConv2d
+from models.networks.variants import VARIANTS
+from tests.networks import meta
 
 
 def test_table_one_has_sixty_connections() -> None:
@@ -28,7 +33,7 @@ def test_a_map_of_c3_sees_the_maps_of_s2_in_its_row_and_no_others(column: int) -
     assert [not torch.equal(before[row], after[row]) for row in range(16)] == [column in row for row in C3_TABLE]
 
 
-def test_c3_is_a_convolution_with_holes() -> None:
+def test_c3_is_a_convolution_without_the_missing_connections() -> None:
     layer, maps = TableConv2d(6, C3_TABLE, 5), torch.randn(2, 6, 14, 14)
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
@@ -65,7 +70,32 @@ def test_every_parameter_learns() -> None:
 
 
 def test_weights_start_within_the_papers_bounds() -> None:
+    """Appendix A: uniform within 2.4 / fan-in. A map of C3 has 60 / 16 maps of 25 inputs in the mean."""
     network = LeNet5()
-    for layer, inputs in ((network.c1, 25), (network.c5, 400), (network.f6, 120), (network.output, 84)):
+    for layer, inputs in (
+        (network.c1, 25), (network.c3, 25 * 3.75), (network.c5, 400), (network.f6, 120), (network.output, 84),
+    ):  # fmt: skip
         bound = 2.4 / inputs
         assert bound * 0.9 < layer.weight.abs().max().item() <= bound
+        assert layer.bias is not None
+        assert not layer.bias.any()
+
+
+def test_subsampling_starts_as_an_average() -> None:
+    picture = torch.randn(2, 6, 4, 4)
+    torch.testing.assert_close(LeNet5().s2(picture), F.avg_pool2d(picture, 2))
+
+
+def test_lenet5_has_the_papers_connections() -> None:
+    """Section II-B counts a unit's bias as a connection."""
+    layers = {layer.name: layer for layer in analyse(meta("lenet5"), (1, 32, 32)).layers}
+    assert {name: layers[name].multiply_adds + prod(layers[name].output) for name in ("c1", "c3", "c5", "f6")} == {
+        "c1": 122_304,
+        "c3": 151_600,
+        "c5": 48_120,
+        "f6": 10_164,
+    }
+    # Biases need no multiplication; S2 and S4 multiply once an output, and the linear output is not the paper's.
+    biases, subsampling, output = 4704 + 1600 + 120 + 84, 1176 + 400, 840
+    connections = 122_304 + 151_600 + 48_120 + 10_164
+    assert VARIANTS["lenet5"].multiply_adds == connections - biases + subsampling + output

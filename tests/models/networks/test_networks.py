@@ -1,118 +1,21 @@
-"""The networks as a whole: their table, what they return, and how their heads teach them."""
+"""All networks: outputs, auxiliary heads and their gradients, dropouts and fresh weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from models import UnknownModelError, get_model, list_models
+from models import get_model
 from models.analysis.costs import analyse, parameter_count
-from models.networks.layers import LocalResponseNorm, LRNConstants
-from models.networks.lenet import Subsampling, TableConv2d
-from models.networks.variants import VARIANTS, Variant, find_variant
+from models.networks.variants import VARIANTS, Variant
 from models.training.loss import classification_loss
-
-PARAMETERS = {
-    "lenet5": 60_850,
-    "alexnet": 60_965_224,
-    "zfnet": 62_357_608,
-    "zfnet512": 87_250_536,
-    "nin": 7_595_176,
-    "alexnet_owt": 61_100_840,
-    "vgg11": 132_863_336,
-    "vgg11_lrn": 132_863_336,
-    "vgg13": 133_047_848,
-    "vgg16_c": 133_638_952,
-    "vgg16": 138_357_544,
-    "vgg19": 143_667_240,
-    "googlenet": 6_998_552,
-    "googlenet_bn": 6_624_904,
-    "inception_v2": 11_194_984,
-    "inception_v3": 23_834_568,
-}
-#: With the auxiliary heads.
-PARAMETERS_WITH_HEADS = {"googlenet": 13_378_280, "googlenet_bn": 13_004_888, "inception_v3": 27_161_264}
-ALIASES = {
-    "alexnet_2012": "alexnet",
-    "vgg": "vgg16",
-    "vgg_a": "vgg11",
-    "vgg_a_lrn": "vgg11_lrn",
-    "vgg_b": "vgg13",
-    "vgg_c": "vgg16_c",
-    "vgg_d": "vgg16",
-    "vgg_e": "vgg19",
-    "inception_v1": "googlenet",
-    "bn_inception": "inception_v2",
-}
-#: Layers whose outputs analytic memory counts.
-COUNTED = (
-    *(nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
-    *(TableConv2d, Subsampling),
-)
-
-
-def meta(name: str, **arguments: object) -> nn.Module:
-    """A network without memory or arithmetic, for questions of shape."""
-    with torch.device("meta"):
-        return get_model(name, **arguments)  # type: ignore[arg-type]
-
-
-def variants() -> list[Variant]:
-    return list(VARIANTS.values())
-
-
-@pytest.mark.parametrize("variant", variants(), ids=lambda variant: variant.name)
-def test_the_table_tells_what_the_network_has(variant: Variant) -> None:
-    network = meta(variant.name)
-    analysis = analyse(network, variant.input_shape)
-    assert parameter_count(network) == analysis.params == variant.params == PARAMETERS[variant.name]
-    assert (analysis.activations, analysis.multiply_adds) == (variant.activations, variant.multiply_adds)
-    classes = 10 if variant.labels == "mnist" else 1000
-    assert network.get_submodule(variant.last_layer).bias.shape == (classes,)
-
-
-@pytest.mark.parametrize("variant", variants(), ids=lambda variant: variant.name)
-def test_torch_counts_the_same(variant: Variant) -> None:
-    """Multiply-adds by torch's own counter, and outputs by a hook on each layer."""
-    network, picture = meta(variant.name), torch.empty(1, *variant.input_shape, device="meta")
-    outputs: list[int] = []
-    for layer in network.modules():
-        if isinstance(layer, COUNTED):
-            layer.register_forward_hook(lambda _layer, _inputs, output: outputs.append(output.numel()))
-    with FlopCounterMode(display=False) as counter:
-        network(picture)
-    assert picture.numel() + sum(outputs) == variant.activations
-    # LeNet-5's C3 is computed dense although 60 of its 96 kernels exist; the facts of its paper are its own test.
-    if variant.name != "lenet5":
-        assert counter.get_total_flops() == 2 * variant.multiply_adds
-
-
-def test_the_table_holds_every_network_oldest_first() -> None:
-    assert list_models() == list(PARAMETERS)
-    assert [variant.year for variant in variants()] == sorted(variant.year for variant in variants())
-
-
-def test_vgg16_needs_the_600_megabytes_a_picture_that_it_is_known_for() -> None:
-    assert VARIANTS["vgg16"].costs.analytic_bytes / 2**20 == pytest.approx(585.9, abs=0.05)
-    assert VARIANTS["vgg16"].costs.analytic_bytes / 10**6 == pytest.approx(614.4, abs=0.05)
-
-
-def test_counting_leaves_the_network_as_it_was() -> None:
-    network = get_model("lenet5").train()
-    picture = torch.rand(1, 1, 32, 32)
-    before = network(picture)
-    # By hand: input, C1, S2, C3, S4, C5, F6, output.
-    assert analyse(network, (1, 32, 32)).activations == 1024 + 4704 + 1176 + 1600 + 400 + 120 + 84 + 10
-    assert network.training
-    assert torch.equal(network(picture), before)
+from tests.networks import PARAMETERS, PARAMETERS_WITH_HEADS, meta, variants
 
 
 @pytest.mark.parametrize("variant", variants(), ids=lambda variant: variant.name)
@@ -131,38 +34,6 @@ def test_a_picture_gets_the_same_logits_alone_and_in_a_batch() -> None:
     assert not torch.allclose(whole[0], whole[1], rtol=1e-3, atol=0)
 
 
-def test_aliases_name_the_same_rows() -> None:
-    assert {alias: variant.name for variant in variants() for alias in variant.aliases} == ALIASES
-    for alias, name in ALIASES.items():
-        assert find_variant(alias) is find_variant(name) is VARIANTS[name]
-
-
-@pytest.mark.parametrize("name", ["resnet50", "VGG16", "", "vgg16@imagenet1k"])
-def test_an_unknown_name_is_answered_with_the_known_ones(name: str) -> None:
-    with pytest.raises(UnknownModelError) as caught:
-        get_model(name)
-    assert {*list_models(), *ALIASES} == set(caught.value.known)
-    for known in caught.value.known:
-        assert known in str(caught.value)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    size=st.integers(1, 9),
-    alpha=st.floats(1e-5, 2.0),
-    beta=st.floats(0.25, 1.5),
-    k=st.floats(0.5, 3.0),
-    channels=st.integers(1, 12),
-    seed=st.integers(0, 2**31),
-)
-def test_local_response_normalisation_is_torchs(
-    size: int, alpha: float, beta: float, k: float, channels: int, seed: int
-) -> None:
-    x = torch.randn(2, channels, 3, 4, generator=torch.Generator().manual_seed(seed)) * 10
-    ours = LocalResponseNorm(LRNConstants(size, alpha, beta, k))(x)
-    torch.testing.assert_close(ours, nn.LocalResponseNorm(size, alpha, beta, k)(x), rtol=1e-5, atol=1e-6)
-
-
 def is_head(name: str) -> bool:
     return name.lower().startswith("aux")
 
@@ -176,15 +47,9 @@ def test_auxiliary_heads_have_the_papers_size() -> None:
         assert params - heads == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", [name for name in PARAMETERS if name not in PARAMETERS_WITH_HEADS])
-def test_heads_that_a_network_does_not_have_are_an_error(name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name} has no auxiliary heads$"):
-        meta(name, aux_heads=True)
-
-
 @pytest.mark.parametrize("variant", variants(), ids=lambda variant: variant.name)
-def test_what_serves_has_no_heads_and_returns_logits_alone(variant: Variant) -> None:
-    """In either mode without them, and in eval mode with them."""
+def test_a_network_that_serves_has_no_heads_and_returns_logits_alone(variant: Variant) -> None:
+    """Without heads in both modes, and with heads in eval mode."""
     pictures = torch.empty(2, *variant.input_shape, device="meta")
     network = meta(variant.name, num_classes=13)
     assert not any(is_head(name) for name in network.state_dict())
@@ -208,7 +73,7 @@ class Taught(NamedTuple):
         return [F.cross_entropy(logits, self.classes) for logits in self.outputs]
 
     def gradients(self, loss: torch.Tensor) -> dict[str, torch.Tensor | None]:
-        """Of every parameter, by name; None where the loss does not reach."""
+        """The gradient of every parameter, by name; None if the loss does not reach it."""
         names, parameters = zip(*self.network.named_parameters(), strict=True)
         found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         return dict(zip(names, found, strict=True))
@@ -264,3 +129,81 @@ def test_a_heads_own_loss_reaches_what_lies_before_it_and_nothing_else(taught: T
 def test_the_main_loss_does_not_reach_the_heads(taught: Taught) -> None:
     for name, gradient in taught.gradients(taught.losses()[0]).items():
         assert (gradient is None) == is_head(name), name
+
+
+#: The dropouts of each network: the layer before, the rate, the layer after.
+DROPOUTS: dict[str, list[tuple[str, float, str]]] = {
+    "lenet5": [],
+    # Krizhevsky et al., section 4.2: "the first two fully-connected layers", 0.5.
+    "alexnet": [("fc6", 0.5, "fc7"), ("fc7", 0.5, "fc8")],
+    # Zeiler and Fergus, section 3.1: layers 6 and 7, 0.5.
+    "zfnet": [("fc6", 0.5, "fc7"), ("fc7", 0.5, "fc8")],
+    "zfnet512": [("fc6", 0.5, "fc7"), ("fc7", 0.5, "fc8")],
+    # Lin, Chen and Yan, section 4.1, between mlpconv layers; before the last one in the authors' ImageNet network.
+    "nin": [("pool3", 0.5, "mlpconv4.0.conv")],
+    "alexnet_owt": [("features.12", 0.5, "classifier.1"), ("classifier.1", 0.5, "classifier.4")],
+    # Simonyan and Zisserman, section 3.1: "the first two fully-connected layers", 0.5.
+    "vgg16": [("classifier.0", 0.5, "classifier.3"), ("classifier.3", 0.5, "classifier.6")],
+    # Szegedy et al. 2014, table 1, 40 %; section 5, 70 % in the heads.
+    "googlenet": [("avgpool", 0.4, "fc"), ("aux1.fc1", 0.7, "aux1.fc2"), ("aux2.fc1", 0.7, "aux2.fc2")],
+    # torchvision's.
+    "googlenet_bn": [("avgpool", 0.2, "fc"), ("aux1.fc1", 0.7, "aux1.fc2"), ("aux2.fc1", 0.7, "aux2.fc2")],
+    # Ioffe and Szegedy, section 4.2.1: "Remove Dropout".
+    "inception_v2": [],
+    "inception_v3": [("avgpool", 0.5, "fc")],
+}
+
+
+@pytest.mark.parametrize("name", DROPOUTS)
+def test_dropout_stands_where_the_paper_has_it(name: str) -> None:
+    network = meta(name, aux_heads=VARIANTS[name].has_aux_heads).train()
+    layers = analyse(network, VARIANTS[name].input_shape).layers
+    users = {source: layer.name for layer in layers for source in layer.sources}
+    found = [
+        (layer.sources[0], network.get_submodule(layer.name).p, users[layer.name])
+        for layer in layers
+        if layer.kind == "dropout"
+    ]
+    assert found == DROPOUTS[name]
+
+
+#: A layer of each network -> the standard deviation of its fresh weights.
+FRESH = {
+    # Krizhevsky et al., section 5.
+    ("alexnet", "conv2"): 0.01,
+    ("alexnet", "fc7"): 0.01,
+    ("alexnet_owt", "features.3"): 0.01,
+    ("zfnet", "conv2"): 0.01,
+    # Glorot's: sqrt(2 / (inputs + outputs)), of 3x3 from 96 maps to 128, and of 1024 units to 1000.
+    ("googlenet", "inception3a.branch2.1.conv"): (2 / (9 * (96 + 128))) ** 0.5,
+    ("googlenet", "fc"): (2 / 2024) ** 0.5,
+    # He's: sqrt(2 / (kernel * outputs)), and 0.01 for linear layers.
+    ("nin", "mlpconv2.0.conv"): (2 / (25 * 256)) ** 0.5,
+    ("googlenet_bn", "inception3a.branch2.1.conv"): (2 / (9 * 128)) ** 0.5,
+    ("googlenet_bn", "fc"): 0.01,
+    ("vgg11", "features.3"): (2 / (9 * 128)) ** 0.5,
+    ("inception_v2", "conv2.conv"): (2 / (9 * 192)) ** 0.5,
+    ("inception_v3", "Mixed_5b.branch5x5_2.conv"): (2 / (25 * 64)) ** 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Callable[[str], nn.Module]:
+    """Builds a network with fresh weights, once for all tests."""
+
+    @cache
+    def build(name: str) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(11)
+            return get_model(name)
+
+    return build
+
+
+@pytest.mark.parametrize(("name", "layer"), FRESH, ids=" ".join)
+def test_fresh_weights_have_the_spread_of_their_scheme(
+    fresh: Callable[[str], nn.Module], name: str, layer: str
+) -> None:
+    weight = fresh(name).get_parameter(f"{layer}.weight")
+    assert weight.std().item() == pytest.approx(FRESH[name, layer], rel=0.02)
+    assert weight.mean().item() == pytest.approx(0, abs=0.02 * FRESH[name, layer])

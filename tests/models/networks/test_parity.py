@@ -1,4 +1,4 @@
-"""Networks that take torchvision's weights answer as torchvision's do, with whatever is in the state dict."""
+"""Networks that take torchvision's weights give torchvision's logits, for any state dict."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ THEIRS = {
 WITH_HEADS = ("googlenet_bn", "inception_v3")
 
 
+def published(name: str) -> dict[str, Any]:
+    """The facts that torchvision publishes with its first weights for ImageNet."""
+    meta: dict[str, Any] = torchvision.models.get_model_weights(THEIRS[name])["IMAGENET1K_V1"].meta
+    return meta
+
+
 def torchvisions(name: str, **arguments: Any) -> nn.Module:
     """torchvision's network in eval mode, with auxiliary heads where it has any, and random weights from a fixed seed.
 
@@ -37,7 +43,7 @@ def torchvisions(name: str, **arguments: Any) -> nn.Module:
         arguments["aux_logits"] = True
     if name != "alexnet_owt":
         arguments["init_weights"] = False
-    # On the meta device nothing is initialised only to be overwritten.
+    # On the meta device no weights are drawn.
     with torch.device("meta"):
         network: nn.Module = getattr(torchvision.models, THEIRS[name])(**arguments)
     network.to_empty(device="cpu").eval()
@@ -55,7 +61,7 @@ def torchvisions(name: str, **arguments: Any) -> nn.Module:
 
 
 def with_weights_of(theirs: nn.Module, name: str, **arguments: Any) -> nn.Module:
-    """Our network on the very tensors of theirs, which saves half the memory."""
+    """Our network with the tensors of theirs, not copies, which saves half the memory."""
     with torch.device("meta"):
         ours = get_model(name, **arguments)
     ours.load_state_dict(theirs.state_dict(), assign=True)
@@ -67,7 +73,7 @@ def pictures(name: str, batch: int) -> torch.Tensor:
 
 
 def assert_same(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> None:
-    """Within a small part of what tells logits apart at all."""
+    """Checks that logits differ by a small part of their spread at most."""
     assert ours.shape == theirs.shape
     spread = theirs.std().item()
     assert spread > 1e-3
@@ -83,13 +89,13 @@ def test_torchvisions_state_dict_gives_torchvisions_logits(name: str) -> None:
         expected = theirs(x)
         assert_same(ours(x), expected)
         assert_same(ours(x[:1]), expected[:1])
-    # The pictures matter: a network that only passes its last biases on would be equal too.
+    # The pictures matter; else a network that passes only its last biases on would pass too.
     assert (expected[0] - expected[1]).abs().max() > 1000 * 1e-5 * expected.std()
 
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_dropout_is_torchvisions(name: str) -> None:
-    """No state dict and no logits show it."""
+    """Neither state dicts nor logits show it."""
 
     def rates(network: nn.Module) -> list[float]:
         return sorted(layer.p for layer in network.modules() if isinstance(layer, nn.Dropout))
@@ -146,5 +152,23 @@ def test_in_training_mode_the_heads_are_torchvisions_in_order_of_depth(name: str
         assert (wanted[0] - wanted[1]).abs().max() > 1000 * 1e-5 * wanted.std()
         others = [other for other in expected if other is not wanted]
         assert all((wanted - other).abs().max() > 1000 * 1e-5 * wanted.std() for other in others)
-    # Batch norm has learnt the same from the batch.
+    # The running statistics of batch norm are the same after the batch.
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_the_table_has_torchvisions_numbers(name: str) -> None:
+    variant, theirs = VARIANTS[name], published(name)
+    assert variant.published == (theirs["_metrics"]["ImageNet-1K"]["acc@1"], theirs["_metrics"]["ImageNet-1K"]["acc@5"])
+    # torchvision counts Inception v3's auxiliary head, and not GoogLeNet's two, which its weights lack.
+    with torch.device("meta"):
+        ours = get_model(name, aux_heads=name == "inception_v3")
+    assert sum(parameter.numel() for parameter in ours.parameters()) == theirs["num_params"]
+    if name != "inception_v3":
+        assert variant.params == theirs["num_params"]
+    assert variant.multiply_adds / 1e9 == pytest.approx(theirs["_ops"], abs=0.0005)
+
+
+def test_no_other_variant_claims_torchvisions_numbers() -> None:
+    claims = {name for name, variant in VARIANTS.items() if variant.published_source.startswith("torchvision")}
+    assert claims == set(THEIRS)

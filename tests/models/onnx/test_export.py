@@ -1,7 +1,8 @@
-"""Exported graphs: the same probabilities as torch, whatever the network is made of."""
+"""Exported graphs give torch's probabilities, for every network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,22 @@ import torch
 from torch import nn
 
 from models import get_model
-from models.checkpoints.building import build_checkpoint
+from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Catalogue, WrongWeightsError
+from models.checkpoints.tensors import normalised, top_k
 from models.images.preprocess import PRESETS, Preprocess
 from models.install.import_ import write_checkpoint
 from models.networks.layers import LRNConstants
-from models.networks.postprocess import top_k
 from models.networks.variants import VARIANTS
 from models.onnx import export as exporting
-from models.onnx.export import export, graph, normalised
+from models.onnx.export import export, graph
 from tests.cards import checkpoint
 
-#: Of their weights nine tenths are in the hidden fully connected layers, which are no other for being wide.
+#: Networks with nine tenths of their weights in the hidden fully connected layers, whose width does not matter here.
 LARGE = {name for name, variant in VARIANTS.items() if variant.params > 60_000_000}
-#: What they are here. As they are, tests/service/test_untrained.py has them exported, and compared with torch.
+#: Their width here. tests/service/whole/test_untrained.py exports the whole networks and compares them with torch.
 _HIDDEN = 64
-#: Pixels that VGG is checked at: its layers are of one kind whatever the size, and its arithmetic is a twelfth.
+#: The size of pictures for VGG, which needs a twelfth of the arithmetic so.
 _VGG_SIDE = 64
 UNTRAINED = Catalogue(untrained=True)
 
@@ -52,7 +53,7 @@ def slim(name: str, **arguments: Any) -> nn.Module:
             inputs = outputs
     network.to_empty(device="cpu")
     for parameter in network.parameters():
-        # He's scale for weights, and biases that are missed.
+        # He's scale for weights, and biases large enough to be missed.
         nn.init.normal_(parameter, 0, (2 / parameter[0].numel()) ** 0.5 if parameter.dim() > 1 else 0.1)
     return network.eval()
 
@@ -110,28 +111,12 @@ def check(name: str, batches: tuple[int, ...], **arguments: Any) -> None:
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
         assert (indices[:, 0] == expected_indices[:, 0]).mean() > 0.9
         tops += list(found[:, 0])
-    # What the comparison can tell apart: the classes, and the pictures.
+    # The comparison is sensitive to the class, and to the picture.
     assert max(tops) > 0.03
     assert np.std(tops) > 1e-3
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_a_graph_gives_torchs_probabilities(name: str) -> None:
-    """One picture, three, and of four networks the largest batch too."""
-    check(name, (1, 3, 16) if name in ("lenet5", "googlenet", "alexnet", "vgg16") else (1, 3))
-
-
-@pytest.mark.parametrize("constants", [LRNConstants(), LRNConstants(3, 5e-3, 0.75, 2.0), LRNConstants(4, 1e-2, 0.5)])
-def test_response_normalisation_is_the_checkpoints(constants: LRNConstants) -> None:
-    check("alexnet", (2, 3), lrn=constants)
-
-
-@pytest.mark.parametrize("name", ["googlenet", "inception_v2"])
-def test_the_zoos_geometry_is_exported_too(name: str) -> None:
-    check(name, (1, 3), as_graph=True)
-
-
-def test_batch_norm_and_training_leave_no_trace() -> None:
+def test_batch_norm_and_dropout_are_not_in_the_graph() -> None:
     model = graph(get_model("googlenet_bn", aux_heads=True).requires_grad_(False), PRESETS["half-224"])
     kinds = {node.op_type for node in model.graph.node}
     assert not kinds & {"BatchNormalization", "Dropout", "Mul", "Div"}
@@ -145,34 +130,190 @@ def test_few_classes_give_few_answers() -> None:
     assert [output.shape for output in outputs] == [(2, 4)] * 3
 
 
-def test_the_file_is_whole_checked_and_alone(tmp_path: Path) -> None:
+def test_the_file_is_a_valid_graph_and_alone_in_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     export(UNTRAINED.find("lenet5"), path)
     onnx.checker.check_model(onnx.load(path))
     assert [file.name for file in tmp_path.iterdir()] == ["graph.onnx"]
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
-@pytest.fixture
-def wrong_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer that forgets the mean."""
+def test_the_distribution_is_that_of_all_classes_in_their_order() -> None:
+    network, preprocess = get_model("lenet5", num_classes=13).requires_grad_(False), PRESETS["mnist"]
+    crops = pictures(3, preprocess)
+    model = session(graph(network, preprocess))
+    probabilities, indices, whole = model.run(["probabilities", "indices", "distribution"], {"crops": crops})
+    expected = torch.softmax(network(normalised(torch.from_numpy(crops), preprocess)), 1).numpy()
+    np.testing.assert_allclose(whole, expected, rtol=0, atol=1e-5)
+    # The ten most probable of the thirteen, best first.
+    assert indices.shape == (3, 10)
+    assert indices.tolist() == np.argsort(-whole, 1, kind="stable")[:, :10].tolist()
+    np.testing.assert_array_equal(probabilities, np.take_along_axis(whole, indices, 1))
 
-    def forgetful(network: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
+
+class Doubling(nn.Module):
+    """Adds, which no network here does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"), [(Doubling(), "add"), (nn.Sigmoid(), "Sigmoid"), (nn.AdaptiveAvgPool2d(2), "AdaptiveAvgPool2d")]
+)
+def test_a_layer_of_an_unknown_kind_is_named(layer: nn.Module, says: str) -> None:
+    with pytest.raises(ValueError, match=f"cannot export a layer of this kind: .*{says}"):
+        graph(nn.Sequential(layer, nn.Linear(2, 2)), PRESETS["mnist"])
+
+
+# The comparison with torch before a graph is stored.
+
+
+Damage = Callable[[onnx.ModelProto], None]
+
+
+def damaged(monkeypatch: pytest.MonkeyPatch, *steps: Damage) -> None:
+    """Damages every graph between the writer and the file."""
+
+    def damaging(network: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
         model = graph(network, preprocess)
-        model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.full(1, 90, np.float32), "w0"))
+        for step in steps:
+            step(model)
         return model
 
-    monkeypatch.setattr(exporting, "graph", forgetful)
+    monkeypatch.setattr(exporting, "graph", damaging)
 
 
-@pytest.mark.usefixtures("wrong_graph")
-def test_a_graph_that_answers_otherwise_is_not_stored(tmp_path: Path) -> None:
+def constant(model: onnx.ModelProto, array: Any) -> str:
+    name = f"damage{len(model.graph.initializer)}"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    return name
+
+
+def other_mean(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.full(1, 90, np.float32), "w0"))
+
+
+def scaled(output: str, factor: float) -> Damage:
+    """Multiplies one output by a number, and leaves the others as they were."""
+
+    def damage(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [f"{name} before" if name == output else name for name in names]
+        by = constant(model, np.float32(factor))
+        model.graph.node.append(onnx.helper.make_node("Mul", [f"{output} before", by], [output]))
+
+    return damage
+
+
+def wrong_for(count: int) -> Damage:
+    """Adds a number to the logit of one class if a batch has that many pictures."""
+
+    def damage(model: onnx.ModelProto) -> None:
+        softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+        place, logits = list(model.graph.node).index(softmax), softmax.input[0]
+        softmax.input[0] = "damaged"
+        shift = np.zeros(_classes(model), np.float32)
+        shift[2] = 3
+        nodes = [
+            onnx.helper.make_node("Shape", [logits], ["shape"]),
+            onnx.helper.make_node("Gather", ["shape", constant(model, np.int64(0))], ["count"]),
+            onnx.helper.make_node("Equal", ["count", constant(model, np.int64(count))], ["hit"]),
+            onnx.helper.make_node("Cast", ["hit"], ["hit as a number"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Mul", ["hit as a number", constant(model, shift)], ["shift"]),
+            onnx.helper.make_node("Add", [logits, "shift"], ["damaged"]),
+        ]
+        for i, node in enumerate(nodes):
+            model.graph.node.insert(place + i, node)
+
+    return damage
+
+
+def _classes(model: onnx.ModelProto) -> int:
+    return int(model.graph.output[-1].type.tensor_type.shape.dim[1].dim_value)
+
+
+def other_picture(model: onnx.ModelProto) -> None:
+    """The logits of a batch are those of its first picture."""
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    place, logits = list(model.graph.node).index(softmax), softmax.input[0]
+    softmax.input[0] = "mixed"
+    spread = onnx.helper.make_node("Expand", ["first", "shape"], ["mixed"])
+    first = onnx.helper.make_node("Gather", [logits, constant(model, np.array([0]))], ["first"], axis=0)
+    for i, node in enumerate([first, onnx.helper.make_node("Shape", [logits], ["shape"]), spread]):
+        model.graph.node.insert(place + i, node)
+
+
+DAMAGE: dict[str, Damage] = {
+    "a forgotten mean": other_mean,
+    # Twice the tolerance of a probability near one; the other outputs are right.
+    "probabilities alone": scaled("probabilities", 1.002),
+    "the distribution alone": scaled("distribution", 1.002),
+    "one picture": wrong_for(1),
+    "three pictures": wrong_for(3),
+    "the first picture's answer for all": other_picture,
+    "nothing that is a number": scaled("distribution", float("nan")),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_graph_that_answers_otherwise_is_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    damaged(monkeypatch, DAMAGE[name])
     with pytest.raises(ArithmeticError, match="differ from torch's by"):
         export(Catalogue().find("lenet5@mnist"), tmp_path / "graph.onnx")
     assert not list(tmp_path.iterdir())
 
 
+def test_the_damage_of_one_size_of_batch_shows_in_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the graphs above are refused for their answers, not because the damage itself fails."""
+    damaged(monkeypatch, wrong_for(2))
+    export(Catalogue().find("lenet5@mnist"), tmp_path / "graph.onnx")
+
+
+@pytest.mark.parametrize("output", ["probabilities", "distribution"])
+@pytest.mark.parametrize(
+    ("classes", "factor", "taken"),
+    [
+        # Fresh weights give each of ten classes about 0.1: a thousandth of that is the absolute tolerance.
+        (10, 1.0005, True),
+        (10, 1.002, False),
+        # And each of a thousand classes about 0.001, of which a hundredth is the relative one.
+        (1000, 1.005, True),
+        (1000, 1.02, False),
+    ],
+)
+def test_probabilities_may_differ_by_a_ten_thousandth_and_a_hundredth_of_themselves(
+    tmp_path: Path, output: str, classes: int, factor: float, taken: bool
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = get_model("lenet5", num_classes=classes).requires_grad_(False)
+    model = graph(network, PRESETS["mnist"])
+    scaled(output, factor)(model)
+    onnx.save(model, tmp_path / "graph.onnx")
+    if taken:
+        exporting._check(network, PRESETS["mnist"], tmp_path / "graph.onnx")
+    else:
+        with pytest.raises(ArithmeticError, match="differ from torch's by"):
+            exporting._check(network, PRESETS["mnist"], tmp_path / "graph.onnx")
+
+
+def test_a_graph_that_is_not_stored_leaves_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "graph.onnx"
+    export(UNTRAINED.find("lenet5"), path)
+    before = path.read_bytes()
+    damaged(monkeypatch, other_mean)
+    with pytest.raises(ArithmeticError):
+        export(Catalogue().find("lenet5@mnist"), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_graph_that_mixes_up_classes_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its probabilities are right, and each belongs to another class."""
+    """The graph has the right probabilities for the wrong classes."""
 
     def mixed_up(network: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
         with torch.no_grad():
@@ -186,13 +327,11 @@ def test_a_graph_that_mixes_up_classes_is_not_stored(tmp_path: Path, monkeypatch
         export(Catalogue().find("lenet5@mnist"), tmp_path / "graph.onnx")
 
 
-def test_damaged_weights_are_said_to_be(tmp_path: Path) -> None:
+def test_damaged_weights_are_reported(tmp_path: Path) -> None:
     checkpoint = Catalogue().find("lenet5@mnist")
     assert checkpoint.path is not None
     broken = tmp_path / "lenet5.safetensors"
     broken.write_bytes(checkpoint.path.read_bytes()[:-10])
-    from dataclasses import replace
-
     with pytest.raises(WrongWeightsError):
         build_checkpoint(replace(checkpoint, path=broken))
     with pytest.raises(WrongWeightsError):
@@ -201,7 +340,7 @@ def test_damaged_weights_are_said_to_be(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v2"])
 def test_a_checkpoint_for_cifar10_is_exported_at_its_own_size(tmp_path: Path, name: str) -> None:
-    """Half-precision weights too: what is served is what was measured."""
+    """The stored weights have half precision."""
     network, path = lively(name, num_classes=10), tmp_path / "weights.safetensors"
     described = checkpoint(name, "cifar10", preprocess=PRESETS["cifar10"])
     write_checkpoint(path, network, described, half=True)
@@ -210,3 +349,19 @@ def test_a_checkpoint_for_cifar10_is_exported_at_its_own_size(tmp_path: Path, na
     loaded = session(onnx.load(tmp_path / "graph.onnx"))
     assert loaded.get_inputs()[0].shape[1:] == [64, 64, 3]
     assert loaded.get_outputs()[0].shape[1:] == [10]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_graph_gives_torchs_probabilities(name: str) -> None:
+    """For one picture and three; for four networks the largest batch too."""
+    check(name, (1, 3, 16) if name in ("lenet5", "googlenet", "alexnet", "vgg16") else (1, 3))
+
+
+@pytest.mark.parametrize("constants", [LRNConstants(), LRNConstants(3, 5e-3, 0.75, 2.0), LRNConstants(4, 1e-2, 0.5)])
+def test_response_normalisation_has_the_checkpoints_constants(constants: LRNConstants) -> None:
+    check("alexnet", (2, 3), lrn=constants)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v2"])
+def test_the_zoos_geometry_is_exported_too(name: str) -> None:
+    check(name, (1, 3), as_graph=True)

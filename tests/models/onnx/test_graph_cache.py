@@ -1,4 +1,4 @@
-"""Graphs on disk: made once, by one process, for exactly the weights that they hold."""
+"""Graphs on disk are exported once, by one process, for exactly the weights that they have."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LENET = Catalogue().find("lenet5@mnist")
 
 @pytest.fixture(autouse=True)
 def no_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test is a run of its own, with a temporary folder of its own."""
+    """Each test is a separate run, with its own temporary folder."""
     monkeypatch.setattr(graph_cache, "_own_folders", [])
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -41,29 +41,11 @@ def no_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def imported(cache: Path, data: bytes) -> Checkpoint:
-    """The box's LeNet-5 in a cache of its own, to be damaged."""
+    """A LeNet-5 with this content, in a cache of the test."""
     path = Catalogue(cache).path_for(LENET.variant, "mnist")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return replace(LENET, path=path)
-
-
-def test_a_graph_is_made_once_and_without_torch(tmp_path: Path) -> None:
-    """In a process of its own: this one has imported torch long ago."""
-    code = (
-        "import sys; from pathlib import Path; from models.checkpoints.catalogue import Catalogue;"
-        "from service.engines.loader import engine_loader;"
-        "load = engine_loader(device='cpu', engine=None, precision='float32', threads=1, cache_dir=Path(sys.argv[1]));"
-        "engine = load(Catalogue().find('lenet5@mnist')); engine.warm_up(4); print('torch' in sys.modules)"
-    )
-    for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "False"
-    (path,) = tmp_path.glob("graphs/*.onnx")
-    assert path == graph_path(LENET, tmp_path)
-    first = path.stat().st_ino
-    assert cached_graph(LENET, tmp_path) == path
-    assert path.stat().st_ino == first
 
 
 def test_replicas_that_start_together_export_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +63,7 @@ def test_replicas_that_start_together_export_once(tmp_path: Path, monkeypatch: p
     assert set(found) == {graph_path(LENET, tmp_path)}
 
 
-def test_other_weights_cards_and_code_are_other_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_cards_and_code_have_other_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert LENET.path is not None
     data = LENET.path.read_bytes()
     same = imported(tmp_path, data)
@@ -97,7 +79,7 @@ def test_other_weights_cards_and_code_are_other_graphs(tmp_path: Path, monkeypat
     assert len(paths) == 7
 
 
-def test_graphs_that_nobody_uses_any_more_go_when_a_new_one_comes(
+def test_old_unused_graphs_are_removed_when_a_new_one_is_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graph_cache, "export_apart", lambda _checkpoint, _cache, path: path.write_bytes(b"new"))
@@ -112,15 +94,7 @@ def test_graphs_that_nobody_uses_any_more_go_when_a_new_one_comes(
     assert left == {"lenet5@mnist-new.onnx", "lenet5@cifar10-old.onnx", graph_path(LENET, tmp_path).name}
 
 
-def test_damaged_weights_are_said_to_be(tmp_path: Path) -> None:
-    assert LENET.path is not None
-    damaged = imported(tmp_path, LENET.path.read_bytes().replace(b"output.weight", b"output.weigth"))
-    with pytest.raises(WrongWeightsError, match=r"output\.weight is missing"):
-        cached_graph(damaged, tmp_path)
-    assert not list(tmp_path.glob("graphs/*.onnx"))
-
-
-def test_weights_that_are_not_there_are_said_to_be_missing(tmp_path: Path) -> None:
+def test_missing_weights_are_reported(tmp_path: Path) -> None:
     for gone in (Catalogue(tmp_path).find("vgg16"), replace(LENET, path=tmp_path / "gone.safetensors")):
         with pytest.raises(WeightsMissingError):
             cached_graph(gone, tmp_path)
@@ -132,12 +106,12 @@ def test_an_export_that_fails_for_another_reason_says_so(tmp_path: Path, monkeyp
         cached_graph(LENET, tmp_path)
 
 
-def test_a_cache_that_cannot_be_written_to_does_not_keep_anything_from_serving(
+def test_a_cache_that_cannot_be_written_to_does_not_prevent_serving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graph_cache, "export_apart", lambda _checkpoint, _cache, path: path.write_bytes(b"a graph"))
     (tmp_path / "graphs").write_text("a file where the folder should be")
-    # A file may be written to; a folder below it cannot be.
+    # No folder can be made below a file.
     found = cached_graph(LENET, tmp_path / "graphs")
     assert found.read_bytes() == b"a graph"
     assert found.parent.parent == tmp_path / "temporary"
@@ -160,7 +134,7 @@ def test_weights_that_are_replaced_while_they_are_exported_leave_no_graph(
     assert not list(tmp_path.glob("graphs/*.onnx"))
 
 
-def test_what_a_killed_export_left_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_of_a_killed_export_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_cache, "export_apart", lambda _checkpoint, _cache, path: path.write_bytes(b"new"))
     left = tmp_path / "graphs" / ".lenet5@mnist-0123456789abcdef.onnx.k1.part"
     left.parent.mkdir()
@@ -184,7 +158,7 @@ def test_an_export_that_takes_too_long_says_so(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES])
-def test_what_the_cache_does_not_take_goes_to_a_folder_of_this_run_with_one_line(
+def test_graphs_go_to_a_folder_of_this_run_if_the_cache_fails_with_one_log_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
     tried = []
@@ -201,14 +175,14 @@ def test_what_the_cache_does_not_take_goes_to_a_folder_of_this_run_with_one_line
     own = found[0].parent
     assert own.parent == tmp_path / "temporary"
     assert [path.parent for path in found] == [own] * 3
-    # The cache is tried once, not once a network.
+    # The cache is tried once, not once for each network.
     assert tried == [tmp_path / "graphs", own, own]
     (record,) = caplog.records
     assert os.strerror(number) in record.getMessage()
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EAGAIN])
-def test_what_no_other_folder_mends_is_told_at_once(
+def test_an_error_that_another_folder_would_not_mend_is_raised_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     tried = []
@@ -223,7 +197,7 @@ def test_what_no_other_folder_mends_is_told_at_once(
     assert len(tried) == 1
 
 
-def test_where_no_folder_takes_it_the_reason_is_the_first_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_no_folder_works_the_first_error_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def export(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -236,9 +210,7 @@ def test_where_no_folder_takes_it_the_reason_is_the_first_one(tmp_path: Path, mo
         cached_graph(LENET, tmp_path)
 
 
-def test_weights_that_cannot_be_read_are_no_reason_to_look_for_another_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_weights_do_not_lead_to_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -250,7 +222,7 @@ def test_weights_that_cannot_be_read_are_no_reason_to_look_for_another_folder(
 
 def test_the_processes_of_a_service_share_a_folder_and_it_goes_with_the_last(tmp_path: Path) -> None:
     code = (
-        "import sys, tempfile; from pathlib import Path; from models import graph_cache;"
+        "import sys, tempfile; from pathlib import Path; from models.onnx import graph_cache;"
         "tempfile.tempdir = sys.argv[1];"
         "graph_cache._make_own_folder(Path('cache'), OSError(28, 'full'));"
         "(graph_cache._own_folders[0] / 'graph').touch(); print(graph_cache._own_folders[0], flush=True);"
@@ -268,7 +240,7 @@ def test_the_processes_of_a_service_share_a_folder_and_it_goes_with_the_last(tmp
         assert Path(second.stdout.readline().strip()) == folder
         assert folder.stat().st_mode & 0o777 == 0o700
         for process in (first, second):
-            # As Ray ends replicas: without letting Python clean up.
+            # Ray ends replicas by a signal too, without letting Python clean up.
             assert clear_unused_graphs() == 0
             assert (folder / "graph").exists()
             process.send_signal(signal.SIGKILL)
@@ -277,7 +249,7 @@ def test_the_processes_of_a_service_share_a_folder_and_it_goes_with_the_last(tmp
     assert not folder.exists()
 
 
-def test_only_folders_of_ours_are_cleared(tmp_path: Path) -> None:
+def test_only_graph_folders_of_this_user_are_removed(tmp_path: Path) -> None:
     temporary, precious = tmp_path / "temporary", tmp_path / "precious"
     precious.mkdir()
     (precious / "file").touch()
@@ -294,9 +266,9 @@ def test_only_folders_of_ours_are_cleared(tmp_path: Path) -> None:
     }
 
 
-def test_a_process_of_its_own_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_process_outside_a_service_leaves_nothing_behind(tmp_path: Path) -> None:
     code = (
-        "import sys, tempfile; from pathlib import Path; from models import graph_cache;"
+        "import sys, tempfile; from pathlib import Path; from models.onnx import graph_cache;"
         "tempfile.tempdir = sys.argv[1]; graph_cache._make_own_folder(Path('cache'), OSError(28, 'full'));"
         "assert graph_cache._own_folders[0].is_dir()"
     )
@@ -308,7 +280,7 @@ def test_a_damaged_graph_is_replaced_whole_and_once(tmp_path: Path, monkeypatch:
     exported = []
 
     def export(_checkpoint: Checkpoint, _cache: Path, path: Path) -> None:
-        # Until there is a new one, the old one is there for those who may still make something of it.
+        # The damaged graph stays until there is a new one.
         assert not exported
         assert path.exists()
         exported.append(path)
@@ -328,9 +300,7 @@ def test_a_damaged_graph_is_replaced_whole_and_once(tmp_path: Path, monkeypatch:
     assert len(exported) == 1
 
 
-def test_a_damaged_graph_in_a_cache_that_is_full_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_graph_in_a_full_cache_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = graph_path(LENET, tmp_path)
     path.parent.mkdir()
     path.write_bytes(b"damaged")
@@ -365,7 +335,7 @@ def test_an_exporter_that_is_killed_and_one_that_finds_the_disk_full_are_told_ap
 
 
 def test_a_real_exporter_says_that_it_cannot_write(tmp_path: Path) -> None:
-    """By a limit on files, which a full disk resembles."""
+    """A limit on the size of files stands in for a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
     try:
@@ -375,3 +345,29 @@ def test_a_real_exporter_says_that_it_cannot_write(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.errno == errno.EFBIG
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_graph_is_made_once_and_without_torch(tmp_path: Path) -> None:
+    """In another process, since this one has imported torch."""
+    code = (
+        "import sys; from pathlib import Path; from models.checkpoints.catalogue import Catalogue;"
+        "from service.engines.loader import engine_loader;"
+        "load = engine_loader(device='cpu', engine=None, precision='float32', threads=1, cache_dir=Path(sys.argv[1]));"
+        "engine = load(Catalogue().find('lenet5@mnist')); engine.warm_up(4); print('torch' in sys.modules)"
+    )
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "False"
+    (path,) = tmp_path.glob("graphs/*.onnx")
+    assert path == graph_path(LENET, tmp_path)
+    first = path.stat().st_ino
+    assert cached_graph(LENET, tmp_path) == path
+    assert path.stat().st_ino == first
+
+
+def test_damaged_weights_are_reported(tmp_path: Path) -> None:
+    assert LENET.path is not None
+    damaged = imported(tmp_path, LENET.path.read_bytes().replace(b"output.weight", b"output.weigth"))
+    with pytest.raises(WrongWeightsError, match=r"output\.weight is missing"):
+        cached_graph(damaged, tmp_path)
+    assert not list(tmp_path.glob("graphs/*.onnx"))

@@ -91,7 +91,7 @@ def test_classify_reads_standard_input() -> None:
         (["classify", "lenet5", str(DIGIT), "-k", "0"], "greater than or equal to 1"),
         (["classify", "lenet5", str(DIGIT), "--device", "tpu"], "TOPFIVE_DEVICE"),
         (["import", "resnet50", str(DIGIT)], "unknown model"),
-        (["import", "lenet5", str(DIGIT)], "no .safetensors, .pth or .onnx file"),
+        (["import", "lenet5", str(DIGIT)], "not a .safetensors, .pth or .onnx file"),
         (["import", "lenet5", "no-such-file.pth"], "there is no file"),
         (["import", "lenet5", str(DIGIT), "--preprocess", "sideways"], "torchvision-224"),
         (["serve", "--fleet", "galactic"], "galactic"),
@@ -255,4 +255,4 @@ def test_files_that_are_left_out_are_listed_with_the_reason(tmp_path: Path, monk
     target.write_bytes(b"text")
     result = runner.invoke(app, ["models"])
     assert result.exit_code == 0
-    assert f"left out {target}: it is no whole safetensors file" in result.stderr
+    assert f"left out {target}: it is not a complete safetensors file" in result.stderr

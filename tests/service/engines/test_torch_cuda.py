@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.checkpoints.building import build_checkpoint
+from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.images.preprocess import PRESETS
 from models.networks.layers import LRN_CAFFE, LocalResponseNorm

@@ -99,7 +99,7 @@ TOLD: dict[str, tuple[Exception, str, str]] = {
     "a defect": (RuntimeError(f"in {LENET.path}"), "load-failed", "could not be loaded; the service's log says why"),
     "an error without a number": (OSError(f"in {LENET.path}"), "load-failed", "the service's log says why"),
     "damage": (
-        WrongWeightsError(f"{LENET.path} is no whole safetensors file"),
+        WrongWeightsError(f"{LENET.path} is not a complete safetensors file"),
         "weights-damaged",
         "lenet5@mnist.safet",
     ),

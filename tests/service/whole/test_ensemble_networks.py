@@ -11,10 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models.checkpoints.building import build_checkpoint
+from models.checkpoints.build import build_checkpoint
 from models.checkpoints.catalogue import Catalogue
+from models.checkpoints.tensors import normalised
 from models.images.preprocess import picture_to_crop
-from models.onnx.export import normalised
 from service.commands.main import app
 from tests.pictures import photo
 from tests.running import uvicorn_service

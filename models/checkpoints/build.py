@@ -1,8 +1,7 @@
-"""A row of the table, or a checkpoint -> a torch module with the right weights in it."""
+"""A checkpoint or a weight file -> the network with its weights, a torch module."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,24 @@ from torch import nn
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError
 from models.checkpoints.weights import Weights, check_fit, read_outline, read_weights
-from models.networks.layers import LRNConstants
+from models.networks.build import build
 from models.networks.variants import Variant
 
-#: Random weights of a variant are the same in every process and every run.
+#: The seed of untrained checkpoints, so that their weights are the same in every process and every run.
 UNTRAINED_SEED = 0
 
 
-def build(
+def build_from(
     variant: Variant,
+    weights: str | Path,
     *,
-    weights: str | Path | None = None,
     num_classes: int | None = None,
     aux_heads: bool = False,
     as_graph: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """What ``models.get_model`` documents, for a row of the table."""
-    if weights is None:
-        return _network(variant, num_classes, aux_heads, as_graph, arguments or {}).eval()
+    """Builds a variant with the weights of a file, or of the local checkpoint for ``"default"``; the arguments and the
+    errors are those of ``models.get_model``."""
     if weights == "default":
         checkpoint = Catalogue().find(variant.name)
         if checkpoint.path is None:
@@ -52,22 +50,28 @@ def build_with(
     as_graph: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The network with weights that were read from ``path``, in eval mode.
+    """Builds a variant with weights that were read from ``path``, in eval mode.
 
     Raises:
         WrongWeightsError: the tensors are not exactly those of the network.
     """
     merged = {**weights.network, **(arguments or {})}
-    # On the meta device nothing is initialised only to be overwritten: the file's tensors become the parameters.
+    # On the meta device no weights are drawn: the file's tensors become the parameters.
     try:
         with torch.device("meta"):
-            network = _network(variant, weights.num_classes, aux_heads, as_graph, merged)
+            network = build(
+                variant,
+                num_classes=weights.num_classes,
+                aux_heads=aux_heads,
+                as_graph=as_graph,
+                arguments=merged,
+            )
     except (TypeError, ValueError, LookupError) as error:
-        raise WrongWeightsError(f"{path}: {variant.name} does not know what its card asks for: {error}") from error
+        raise WrongWeightsError(f"{path}: {variant.name} cannot be built as its card asks: {error}") from error
     state = weights.state
     if variant.has_aux_heads and not aux_heads:
         state = {name: tensor for name, tensor in state.items() if not name.lower().startswith("aux")}
-    # Files from before torch 0.4.1 lack batch norm's counter of batches, which nothing here uses.
+    # Files from before torch 0.4.1 lack batch norm's counter of batches, which this package never uses.
     counters = (name for name in network.state_dict() if name.endswith(".num_batches_tracked"))
     state = {**state, **{name: torch.tensor(0) for name in counters if name not in state}}
     check_fit(path, variant.name, network, state)
@@ -76,7 +80,7 @@ def build_with(
 
 
 def build_checkpoint(checkpoint: Checkpoint) -> nn.Module:
-    """The network of a checkpoint, ready to serve; seeded random weights for an untrained one.
+    """Builds the network of a checkpoint, ready to serve; an untrained one has random weights of a fixed seed.
 
     Raises:
         WeightsMissingError: its weights are not on this machine.
@@ -88,12 +92,11 @@ def build_checkpoint(checkpoint: Checkpoint) -> nn.Module:
             return build(checkpoint.variant, arguments=checkpoint.network)
     if checkpoint.path is None:
         raise WeightsMissingError(checkpoint)
-    return build(checkpoint.variant, weights=checkpoint.path, arguments=checkpoint.network)
+    return build_from(checkpoint.variant, checkpoint.path, arguments=checkpoint.network)
 
 
 def check_weights(checkpoint: Checkpoint) -> None:
-    """Compares the names, shapes and types of the tensors in a checkpoint's file with its network's, by the file's
-    header alone.
+    """Compares the tensors of a checkpoint's file with its network by name, shape and type, reading only the header.
 
     Raises:
         WeightsMissingError: its weights are not on this machine.
@@ -105,27 +108,3 @@ def check_weights(checkpoint: Checkpoint) -> None:
         raise WeightsMissingError(checkpoint)
     weights = read_outline(checkpoint.variant, path)
     build_with(checkpoint.variant, weights, path, arguments=checkpoint.network)
-
-
-def _network(
-    variant: Variant,
-    num_classes: int | None,
-    aux_heads: bool,
-    as_graph: bool,
-    arguments: Mapping[str, Any],
-) -> nn.Module:
-    module, function = variant.builder.split(":")
-    build_variant = getattr(importlib.import_module(f"models.networks.{module}"), function)
-    merged: dict[str, Any] = {**variant.arguments, **arguments}
-    if isinstance(merged.get("lrn"), Mapping):
-        merged["lrn"] = LRNConstants(**merged["lrn"])
-    if num_classes is not None:
-        merged["num_classes"] = num_classes
-    if variant.has_aux_heads:
-        merged["aux_heads"] = aux_heads
-    elif aux_heads:
-        raise ValueError(f"{variant.name} has no auxiliary heads")
-    if as_graph and variant.graph_differs:
-        merged["as_graph"] = True
-    network: nn.Module = build_variant(**merged)
-    return network
