@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from models.images.jpeg_markers import Markers, read_markers
+from models.images.jpeg import Markers, read_markers
 
 #: So many zeros at the end of a file are padding.
 PADDING = bytes(16)

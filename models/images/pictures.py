@@ -1,7 +1,7 @@
 """Encoded bytes -> an upright 8-bit picture, or an error that says what was wrong with the bytes
-(``picture_errors.py``).
+(``errors.py``).
 
-Before a decoder sees a file, ``jpeg_markers.py``, ``png_chunks.py``, ``webp_chunks.py`` or ``gif_blocks.py`` walks its
+Before a decoder sees a file, ``jpeg.py``, ``png.py``, ``webp.py`` or ``gif.py`` walks its
 parts: they count what it would cost to decode, and leave out what decides nothing about pixels. Metadata are sometimes
 damaged and sometimes huge, and viewers ignore them.
 """
@@ -15,22 +15,22 @@ from typing import Literal, NamedTuple, TypeAlias
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from models.images.bmp_pixels import decode_unusual, read_header, with_sound_palette
-from models.images.file_kinds import known_kind
-from models.images.gif_blocks import without_comments
-from models.images.jpeg_end import PADDING, with_two_ends
-from models.images.jpeg_markers import MOST_SCANS, check_scans, read_markers, without_metadata
-from models.images.opaque import grey_of_16_bits, over_white, white_outside, white_where, without_empty_alpha
-from models.images.picture_errors import (
+from models.images.bmp import decode_unusual, read_header, with_sound_palette
+from models.images.errors import (
     PictureError,
     TooManyPartsError,
     TooManyPixelsError,
     UndecodableError,
     UnsupportedFormatError,
 )
-from models.images.png_chunks import RGB, SIGNATURE
-from models.images.png_chunks import read_chunks as read_png_chunks
-from models.images.webp_chunks import read_chunks as read_webp_chunks
+from models.images.file_kinds import known_kind
+from models.images.gif import without_comments
+from models.images.jpeg import MOST_SCANS, check_scans, read_markers, without_metadata
+from models.images.jpeg_end import PADDING, with_two_ends
+from models.images.png import RGB, SIGNATURE
+from models.images.png import read_chunks as read_png_chunks
+from models.images.transparency import grey_of_16_bits, over_white, white_outside, white_where, without_empty_alpha
+from models.images.webp import read_chunks as read_webp_chunks
 
 __all__ = [
     "FORMATS",

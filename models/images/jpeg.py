@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from models.images.errors import TooManyPartsError
 from models.images.exif import orientation
-from models.images.picture_errors import TooManyPartsError
 
 #: Scans of one file. libjpeg's own progression has 10 for colour, mozjpeg's some more. Skia, which decodes for Android
 #: and Chrome, gives up at 100: "much larger than the number of scans we might expect in a normal image".

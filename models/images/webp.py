@@ -8,8 +8,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from models.images.errors import TooManyPartsError
 from models.images.exif import orientation
-from models.images.picture_errors import TooManyPartsError
 
 _PICTURE = frozenset({b"VP8 ", b"VP8L", b"ANMF"})
 _DECIDING = _PICTURE | {b"VP8X", b"ANIM", b"ALPH"}

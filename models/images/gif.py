@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.images.picture_errors import TooManyPartsError
+from models.images.errors import TooManyPartsError
 
 _EXTENSION, _GRAPHIC_CONTROL = 0x21, 0xF9
 _DISPOSAL = 0b11100

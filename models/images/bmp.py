@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from models.images.picture_errors import UndecodableError
+from models.images.errors import UndecodableError
 
 _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 1, 2, 3, 6
 #: Rows that are decoded at once: their 64-bit numbers take eight times as much memory as their pixels.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from models.images.errors import TooManyPartsError
 from models.images.exif import orientation
-from models.images.picture_errors import TooManyPartsError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE = 0, 2, 3
