@@ -4,6 +4,10 @@ A file is a row of segments, each a marker and a length, with entropy-coded data
 decoded here. The walk takes the same markers as libjpeg does (jdmarker.c), so that both see the same scans: what lies
 inside a segment is skipped, a thumbnail in the EXIF data with its own scans among it, and the first end of image is the
 end, whatever follows it.
+
+Cameras, panoramas and interrupted downloads leave files whose last two bytes are missing, and every viewer shows them.
+A decoder told "the file ends here" fills what is missing with grey, and does not say so. So the file is given two
+ends, one of zero bits and one of ones: if both give the same pixels, the file had all of them.
 """
 
 from __future__ import annotations
@@ -37,6 +41,11 @@ _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 #: in damaged files codes below C0: libjpeg skips those two bytes alone when it looks for a restart, so that they must
 #: not be taken for a segment that hides what follows.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+
+#: So many zeros at the end of a file are padding.
+PADDING = bytes(16)
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_END = b"\xff\xd9"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +192,34 @@ def _decides_about_pixels(code: int, data: bytes, start: int, end: int) -> bool:
     if code == _APP0:
         return data.startswith(b"JFIF\0", start + 4) and end - start >= 4 + 14
     return code == _APP14 and data.startswith(b"Adobe", start + 4) and end - start >= 4 + 12
+
+
+def with_two_ends(data: bytes, *, most_parts: int) -> tuple[bytes, bytes] | None:
+    """The file with two different ends, to be decoded and compared; None if it has an end, or lacks scans."""
+    found = read_markers(data, most_parts=most_parts, to_the_end=True)
+    if found.ended or not found.scans or not _every_scan_began(found):
+        return None
+    last = found.scans[-1]
+    body = data[: found.end].rstrip(b"\xff")
+    whole = body.rstrip(b"\0\xff")
+    # A zero or two can be the last of the data. More are padding, which in a file that was cut would stand for pixels.
+    if len(body) - len(whole) <= 2:
+        whole = body
+    # Between restart markers decoders start anew, and without the next one they would read neither end.
+    restart = bytes((0xFF, 0xD0 + len(_RESTART.findall(whole, last.data_at)) % 8))
+    return whole + bytes(64) + _END, whole + b"\xfe" * 64 + restart + b"\xfe" * 64 + _END
+
+
+def _every_scan_began(found: Markers) -> bool:
+    """Whether the scans there have all components, and if progressive every coefficient of them to its lowest bit."""
+    components = set(found.samples)
+    if not found.progressive:
+        return components <= {component for scan in found.scans for component in scan.components}
+    known = {
+        (component, coefficient)
+        for scan in found.scans
+        if scan.bit == 0
+        for component in scan.components
+        for coefficient in range(scan.first, scan.last + 1)
+    }
+    return len(known) >= 64 * len(components)

@@ -25,8 +25,7 @@ from models.images.errors import (
 )
 from models.images.file_kinds import known_kind
 from models.images.gif import without_comments
-from models.images.jpeg import MOST_SCANS, check_scans, read_markers, without_metadata
-from models.images.jpeg_end import PADDING, with_two_ends
+from models.images.jpeg import MOST_SCANS, PADDING, check_scans, read_markers, with_two_ends, without_metadata
 from models.images.png import RGB, SIGNATURE
 from models.images.png import read_chunks as read_png_chunks
 from models.images.transparency import grey_of_16_bits, over_white, white_outside, white_where, without_empty_alpha
