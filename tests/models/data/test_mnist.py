@@ -68,15 +68,6 @@ def npz(data: Data, names: tuple[str, ...] = ("train_images", "train_labels", "t
     return out.getvalue()
 
 
-@pytest.mark.parametrize("names", [
-    ("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"),
-])  # fmt: skip
-def test_an_npz_file(tmp_path: Path, names: tuple[str, ...]) -> None:
-    data, path = arrays(), tmp_path / "mnist.npz"
-    path.write_bytes(npz(data, names))
-    assert same(read_mnist(path, SPLITS), data)
-
-
 def refuse(path: Path) -> str:
     with pytest.raises(DataError) as caught:
         read_mnist(path, SPLITS)
@@ -150,30 +141,6 @@ def test_a_damaged_gzip_is_refused_wherever_the_damage_is(tmp_path: Path) -> Non
         path.write_bytes(data[:length])
         with pytest.raises(DataError):
             read_idx(path)
-
-
-def test_a_damaged_npz_is_refused(tmp_path: Path) -> None:
-    path, data = tmp_path / "mnist.npz", npz(arrays())
-    array = io.BytesIO()
-    np.save(array, np.zeros(3))
-    pickled = io.BytesIO()
-    np.savez(pickled, train_images=np.array([{}], dtype=object))
-    for content in (b"", b"no archive", data[:100], data[:-30], array.getvalue(), pickled.getvalue()):
-        path.write_bytes(content)
-        assert "is no .npz file with train_images" in refuse(path)
-
-
-def test_damage_anywhere_in_an_npz_raises_nothing_else(tmp_path: Path) -> None:
-    path, data, rng = tmp_path / "mnist.npz", npz(arrays()), np.random.default_rng(0)
-    refused = 0
-    for place in rng.integers(0, len(data), 200):
-        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
-        try:
-            read_mnist(path, SPLITS)
-        except DataError:
-            refused += 1
-    # The rest hits dates and the like, which nobody reads.
-    assert refused > 150
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:

@@ -7,20 +7,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from models.evaluation.answers import Answers, answered, joined
+from models.evaluation.answers import Answers
 from models.evaluation.measures import (
     Share,
     by_class,
     calibration,
     confusion,
     expected_calibration_error,
-    top1,
-    top5,
 )
 
 CLASSES = 7
@@ -32,18 +29,6 @@ def some_answers(draw: st.DrawFn) -> Answers:
     numbers = arrays.arrays(np.int64, count, elements=st.integers(0, CLASSES - 1))
     confidence = arrays.arrays(np.float32, count, elements=st.floats(0, 1, width=32))
     return Answers(draw(numbers), draw(numbers), draw(confidence), draw(arrays.arrays(np.bool_, count)))
-
-
-def test_probabilities_become_answers() -> None:
-    found = torch.tensor([[0.1, 0.6, 0.05, 0.05, 0.1, 0.07, 0.03], [0.3, 0.2, 0.15, 0.12, 0.11, 0.08, 0.04]])
-    answers = answered(found, np.array([1, 6]))
-    assert answers.first.tolist() == [1, 0]
-    assert answers.confidence == pytest.approx([0.6, 0.3])
-    assert answers.among_five.tolist() == [True, False]
-    assert answers.right.tolist() == [True, False]
-    both = joined([answers, answered(found, np.array([0, 4]))])
-    assert (top1(both), top5(both)) == (Share(1, 4), Share(3, 4))
-    assert answered(torch.eye(3), np.array([1, 1, 2])).among_five.all()
 
 
 def test_shares_in_percent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.images.pictures import UndecodableError, decode
-from tests.picture_files import bmp, bmp_header
+from tests.picture_files import (
+    Samples,
+    bmp,
+    bmp_header,
+    bottom_up,
+)
 
 PALETTE = np.random.default_rng(0).integers(0, 250, (256, 3), dtype=np.uint8)
 END_OF_LINE, END = b"\0\0", b"\0\1"
@@ -108,3 +114,86 @@ def test_more_colours_than_pixels_can_tell_apart() -> None:
     data = bmp(header, bytes((1, 2, 3, 4)), palette.tobytes())
     assert struct.unpack_from("<I", data, 46) == (60_000,)
     assert np.array_equal(pixels(data), PALETTE[None, 1:5])
+
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def blended(over: Samples, alpha: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    return over * alpha + 255 * (1 - alpha)
+
+
+def scene() -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(5).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+
+
+#: Masks of red, green, blue and alpha.
+BGRA, RGBA, ABGR = (
+    (0xFF0000, 0xFF00, 0xFF, 0xFF000000),
+    (0xFF, 0xFF00, 0xFF0000, 0xFF000000),
+    (0xFF000000, 0xFF0000, 0xFF00, 0xFF),
+)
+
+
+def bmp_of(
+    scene: Pixels, alpha: Pixels, masks: tuple[int, ...], *, bits: int = 32, length: int = 124, down: bool = False
+) -> bytes:
+    """A BMP of bit fields."""
+    pixels = np.zeros(scene.shape[:2], np.uint64)
+    for values, mask in zip((*np.moveaxis(scene, 2, 0), alpha), masks, strict=False):
+        width = bin(mask).count("1")
+        if width:
+            pixels |= (values.astype(np.uint64) * ((1 << width) - 1) // 255) << ((mask & -mask).bit_length() - 1)
+    rows = pixels.astype(f"<u{bits // 8}")
+    height, across = scene.shape[:2]
+    header = bmp_header(across, -height if down else height, bits, 3, length=length, masks=masks)
+    return bmp(header, bottom_up(rows[::-1] if down else rows))
+
+
+@pytest.mark.parametrize("down", [False, True], ids=["bottom-up", "top-down"])
+@pytest.mark.parametrize("length", [56, 108, 124])
+@pytest.mark.parametrize("masks", [BGRA, RGBA, ABGR, (0xFF00, 0xFF0000, 0xFF000000, 0xFF)])
+def test_alphas_of_a_bmp(masks: tuple[int, ...], length: int, down: bool) -> None:
+    colours = scene()
+    some = np.where(np.arange(9)[:, None] < 4, 0, 255 * np.ones((9, 7), np.uint8)).astype(np.uint8)
+    expected = np.where(some[..., None] == 0, 255, colours)
+    assert np.array_equal(pixels(bmp_of(colours, some, masks, length=length, down=down)), expected)
+    half = np.full((9, 7), 128, np.uint8)
+    found = pixels(bmp_of(colours, half, masks, length=length, down=down))
+    assert np.abs(found - blended(colours, half[..., None] / 255)).max() <= 1
+    # The writer had nothing to put there.
+    none = np.zeros((9, 7), np.uint8)
+    assert np.array_equal(pixels(bmp_of(colours, none, masks, length=length, down=down)), colours)
+
+
+@pytest.mark.parametrize(("bits", "masks"), [
+    (16, (0xF800, 0x7E0, 0x1F)), (16, (0x7C00, 0x3E0, 0x1F)), (16, (0xF00, 0xF0, 0xF)), (16, (0x1F, 0x7E0, 0xF800)),
+    (32, (0xFF0000, 0xFF00, 0xFF)), (32, (0xFF, 0xFF00, 0xFF0000)), (32, (0x3FF00000, 0xFFC00, 0x3FF)),
+    (32, (0xE0000000, 0x1C00, 0x3)),
+])  # fmt: skip
+@pytest.mark.parametrize("length", [40, 52, 108])
+def test_bit_fields_of_a_bmp_without_alpha(bits: int, masks: tuple[int, ...], length: int) -> None:
+    colours = scene()
+    found = pixels(bmp_of(colours, np.zeros((9, 7), np.uint8), masks, bits=bits, length=length))
+    for channel, mask in enumerate(masks):
+        levels = (1 << bin(mask).count("1")) - 1
+        expected = colours[..., channel].astype(int) * levels // 255 * 255 / levels
+        assert np.abs(found[..., channel] - expected).max() <= 1
+
+
+def test_alphas_of_a_16_bit_bmp() -> None:
+    colours = scene()
+    some = np.where(np.arange(9)[:, None] < 4, 0, 255 * np.ones((9, 7), np.uint8)).astype(np.uint8)
+    found = pixels(bmp_of(colours, some, (0x7C00, 0x3E0, 0x1F, 0x8000), bits=16))
+    assert (found[:4] == 255).all()
+    assert np.abs(found[4:] - colours[4:].astype(int) * 31 // 255 * 255 / 31).max() <= 1
+    opaque = pixels(bmp_of(colours, some * 0, (0x7C00, 0x3E0, 0x1F, 0x8000), bits=16))
+    assert np.array_equal(opaque[4:], found[4:])
+
+
+@pytest.mark.parametrize("length", [40, 56, 108, 124])
+def test_the_fourth_byte_of_a_bmp_without_bit_fields_is_no_alpha(length: int) -> None:
+    colours = scene()
+    four = np.dstack([colours[..., ::-1], np.arange(63, dtype=np.uint8).reshape(9, 7)])
+    found = pixels(bmp(bmp_header(7, 9, 32, length=length), bottom_up(four.reshape(9, -1))))
+    assert np.array_equal(found, colours)

@@ -11,7 +11,14 @@ import pytest
 from PIL import Image
 
 from models.images.pictures import UndecodableError, decode
-from tests.picture_files import encode, scan_by_scan, scans
+from tests.picture_files import (
+    encode,
+    exif,
+    scan_by_scan,
+    scans,
+    segment,
+    with_segments,
+)
 
 KINDS: dict[str, dict[str, Any]] = {
     "baseline": {},
@@ -120,3 +127,76 @@ def test_a_file_of_one_colour_may_be_cut_where_that_changes_nothing() -> None:
         except UndecodableError:
             continue
         assert (found == 128).all()
+
+
+#: Slopes, so that JPEG files come close to it, with some noise, so that their data are of some length.
+SCENE = (
+    np.random.default_rng(3).integers(0, 12, (40, 56, 3)) + np.mgrid[0:160:4, 0:56].transpose(1, 2, 0)[..., [0, 1, 0]]
+)
+
+
+PICTURE = Image.fromarray(SCENE.astype(np.uint8))
+
+
+SEGMENTS = {
+    "damaged EXIF data": segment(0xE1, b"Exif\0\0MM\0*" + b"\xff" * 20),
+    "an empty EXIF segment": segment(0xE1, b"Exif\0\0"),
+    "a damaged resource of Photoshop's": segment(0xED, b"Photoshop 3.0\0" + b"8BIM\4\4\xff"),
+    "a resource of Photoshop's that is too long": segment(0xED, b"Photoshop 3.0\0" + b"8BIM\3\xed\0\0\x7f\xff\xff\xff"),
+    "a profile in pieces that do not fit": segment(0xE2, b"ICC_PROFILE\0\5\2" + bytes(100)),
+    "a profile without a number": segment(0xE2, b"ICC_PROFILE\0"),
+    "a profile of 1 MB": b"".join(
+        segment(0xE2, b"ICC_PROFILE\0" + bytes((i, 20)) + bytes(60_000)) for i in range(1, 21)
+    ),
+    "JFIF cut short": segment(0xE0, b"JFIF\0"),
+    "JFIF of five bytes": segment(0xE0, b"JFIF"),
+    "Adobe cut short": segment(0xEE, b"Adobe"),
+    "a list of pictures that is damaged": segment(0xE2, b"MPF\0" + b"MM\0*" + b"\xff" * 30),
+    "FlashPix": segment(0xE2, b"FPXR\0" + bytes(30)),
+    "comments": segment(0xFE, b"\xff\xd9\xff\xda") * 20,
+    "an orientation in XMP, which browsers leave alone": segment(
+        0xE1, b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'
+    ),
+    "segments of all kinds": b"".join(segment(marker, bytes(60_000)) for marker in range(0xE1, 0xF0)),
+    "a segment whose length is none": b"\xff\xe5\0\0" + b"\xff\xe6\0\1",
+}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"keep_rgb": True}], ids=["plain", "progressive", "RGB"]
+)
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_segments_of_a_jpeg_that_decide_nothing(name: str, options: dict[str, Any]) -> None:
+    plain = encode(PICTURE, "JPEG", **options)
+    assert np.array_equal(pixels(with_segments(plain, SEGMENTS[name])), pixels(plain))
+    assert np.abs(pixels(plain) - SCENE).mean() < 12
+
+
+def test_the_segments_that_tell_the_colour_space_are_kept() -> None:
+    """Adobe's says that the file holds RGB, which the names of its components say as well, if they are not changed."""
+    rgb = encode(PICTURE, "JPEG", keep_rgb=True, quality=95)
+    renamed = rgb.replace(b"R\x11\0G\x11\0B\x11\0", b"\1\x11\0\2\x11\0\3\x11\0").replace(
+        b"\3R\0G\0B\0", b"\3\1\0\2\0\3\0"
+    )
+    assert renamed != rgb
+    assert b"Adobe" in renamed
+    for data in (renamed, with_segments(renamed, SEGMENTS["comments"])):
+        assert np.abs(pixels(data) - SCENE).mean() < 5
+    # JFIF's says that it holds YCbCr, whatever the names of its components.
+    named = encode(PICTURE, "JPEG", subsampling=0, quality=95)
+    named = named.replace(b"\1\x11\0\2\x11\1\3\x11\1", b"R\x11\0G\x11\1B\x11\1").replace(
+        b"\3\1\0\2\x11\3\x11", b"\3R\0G\x11B\x11"
+    )
+    assert b"JFIF" in named
+    assert b"R\x11\0G" in named
+    for data in (named, with_segments(named, SEGMENTS["comments"])):
+        assert np.abs(pixels(data) - SCENE).mean() < 5
+
+
+@pytest.mark.parametrize("before", [b"", segment(0xE1, b"Exif\0\0"), segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0")])
+@pytest.mark.parametrize("kind", [3, 4])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_data_of_a_jpeg_turn_it(order: str, kind: int, before: bytes) -> None:
+    plain = encode(PICTURE, "JPEG")
+    turned = with_segments(plain, before + segment(0xE1, b"Exif\0\0" + exif(6, order=order, kind=kind)))
+    assert np.array_equal(pixels(turned), np.rot90(pixels(plain), -1))

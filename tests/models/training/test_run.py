@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -229,16 +228,3 @@ def test_auxiliary_heads_are_the_recipes_choice(pictures: DataSet, tmp_path: Pat
     assert heads <= dict(with_heads.network.named_children()).keys()
     assert not heads & dict(without.network.named_children()).keys()
     assert "no auxiliary heads" in str(without.recipe)
-
-
-def test_accuracy_counts_first_answers_and_first_fives(digits: DataSet) -> None:
-    class Fixed(torch.nn.Module):
-        """Says 0, 1, 2 ... 9 for every picture."""
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.arange(10.0).flip(0).expand(len(x), 10)
-
-    assert measure(Fixed(), digits.test, CPU) == (10.0, 50.0)
-    few = measure(Fixed(), digits.test, CPU, most=10)
-    chosen = digits.test.classes[np.linspace(0, 99, 10).astype(int)]
-    assert few == (100 * float((chosen == 0).mean()), 100 * float((chosen < 5).mean()))
