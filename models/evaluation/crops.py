@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -12,7 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from models.data.arrays import Bytes
-from models.images.preprocess import Box, Preprocess, centre, finished, fitted, window
+from models.data.errors import MissingTorchvisionError
+from models.images.preprocess import Preprocess, centre, crop, finished, fitted
 
 Scheme = Literal["single", "10", "144"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
@@ -45,16 +47,39 @@ def take(picture: Image.Image, preprocess: Preprocess, scheme: Scheme) -> Crops:
     as much as it does in the papers. For 144 crops a picture that is otherwise warped keeps its aspect, without which
     the three squares would be one. Ink is not mirrored: a mirrored sign is another one, or none.
     """
+    if scheme == "single":
+        return Crops(crop(picture, preprocess)[np.newaxis], np.ones(1, np.float32))
+    side = preprocess.crop
+    corners_and_centre = _five_crop(side)
     pixels: list[Bytes] = []
     times: list[int] = []
-    for whole, boxes in _boxes(picture, preprocess, scheme):
-        for box, count in Counter(boxes).items():
-            pixels.append(window(whole, box, preprocess))
-            times.append(count)
+    for square, count in _squares(picture, preprocess, scheme):
+        crops = list(corners_and_centre(square))
+        if scheme == "144":
+            crops.append(square.resize((side, side), Image.Resampling.BILINEAR))
+        pixels += [np.asarray(each).reshape(side, side, preprocess.channels) for each in crops]
+        times += [count] * len(crops)
     stacked, weights = finished(np.stack(pixels), preprocess), (np.array(times) / sum(times)).astype(np.float32)
-    if not _mirrors(preprocess, scheme):
+    if not _mirrors(preprocess):
         return Crops(stacked, weights)
+    # Not torchvision's TenCrop: it would mirror crops before they are enlarged, and the enlarged ones would then differ
+    # from mirror images of each other in the last bit.
     return Crops(np.concatenate([stacked, stacked[:, :, ::-1]]), np.tile(weights / 2, 2).astype(np.float32))
+
+
+@cache
+def _five_crop(side: int) -> Callable[[Image.Image], tuple[Image.Image, ...]]:
+    """torchvision's FiveCrop: picture -> its four corners and its centre, squares of ``side`` pixels.
+
+    Raises:
+        MissingTorchvisionError: torchvision is not installed.
+    """
+    try:
+        from torchvision.transforms import v2
+    except ImportError as error:
+        raise MissingTorchvisionError("10 and 144 crops are cut with") from error
+    found: Callable[[Image.Image], tuple[Image.Image, ...]] = v2.FiveCrop(side)
+    return found
 
 
 def decoded_as(preprocess: Preprocess, scheme: Scheme) -> Preprocess:
@@ -64,42 +89,34 @@ def decoded_as(preprocess: Preprocess, scheme: Scheme) -> Preprocess:
 
 def crops_in(preprocess: Preprocess, scheme: Scheme) -> int:
     """How many crops a picture's answer is the mean of."""
-    count = {"single": 1, "10": 5, "144": 72}[scheme]
-    return 2 * count if _mirrors(preprocess, scheme) else count
+    if scheme == "single":
+        return 1
+    count = {"10": 5, "144": 72}[scheme]
+    return 2 * count if _mirrors(preprocess) else count
 
 
-def _mirrors(preprocess: Preprocess, scheme: Scheme) -> bool:
-    return scheme != "single" and not preprocess.ink_on_light
+def _mirrors(preprocess: Preprocess) -> bool:
+    return not preprocess.ink_on_light
 
 
 def _sides(preprocess: Preprocess, scheme: Scheme) -> list[int]:
-    """What pictures are resized to."""
+    """The sizes that pictures are resized to."""
     if scheme == "single":
         return [preprocess.resize]
     first = preprocess.resize if preprocess.resize > preprocess.crop else preprocess.crop * _RATIO
     return [round(first * scale) for scale in (_SCALES if scheme == "144" else _SCALES[:1])]
 
 
-def _boxes(picture: Image.Image, preprocess: Preprocess, scheme: Scheme) -> Iterator[tuple[Image.Image, list[Box]]]:
-    """The fitted picture at each scale, and where the crops lie in it."""
+def _squares(picture: Image.Image, preprocess: Preprocess, scheme: Scheme) -> Iterator[tuple[Image.Image, int]]:
+    """The squares of the fitted picture that crops are cut out of, at each scale, and how often each counts: of a
+    picture that is nearly square itself, two or three squares fall together."""
     if scheme == "144" and preprocess.fit == "warp":
         preprocess = replace(preprocess, fit="short side")
     for side in _sides(preprocess, scheme):
         whole = fitted(picture, replace(preprocess, resize=side))
-        middle = centre(whole.size, side)
-        if scheme == "single":
-            yield whole, [centre(whole.size, preprocess.crop)]
-        elif scheme == "10":
-            yield whole, _five(middle, preprocess.crop)
-        else:
+        boxes = [centre(whole.size, side)]
+        if scheme == "144":
             width, height = whole.size
-            squares = [(0, 0, side, side), middle, (width - side, height - side, width, height)]
-            yield whole, [box for square in squares for box in (*_five(square, preprocess.crop), square)]
-
-
-def _five(square: Box, side: int) -> list[Box]:
-    """The corners of a square, and its centre."""
-    left, top, right, bottom = square
-    x, y, _, _ = centre((right - left, bottom - top), side)
-    places = [(left, top), (right - side, top), (left, bottom - side), (right - side, bottom - side)]
-    return [(x, y, x + side, y + side) for x, y in (*places, (left + x, top + y))]
+            boxes += [(0, 0, side, side), (width - side, height - side, width, height)]
+        for box, count in Counter(boxes).items():
+            yield whole.crop(box), count

@@ -100,8 +100,10 @@ def crop(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
 
 def cut(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """The first half of ``crop``, which training distorts the result of: uint8 (crop, crop, channels)."""
-    whole = fitted(picture, preprocess)
-    return window(whole, centre(whole.size, preprocess.crop), preprocess)
+    whole, side = fitted(picture, preprocess), preprocess.crop
+    box = centre(whole.size, side)
+    middle = whole if box == (0, 0, *whole.size) else whole.crop(box)
+    return np.asarray(middle).reshape(side, side, preprocess.channels)
 
 
 def fitted(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
@@ -116,16 +118,6 @@ def centre(size: tuple[int, int], side: int) -> Box:
     # torchvision's CenterCrop rounds like this, half to even.
     left, top = (round((whole - side) / 2) for whole in size)
     return left, top, left + side, top + side
-
-
-def window(picture: Image.Image, box: Box, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """A square of a fitted picture, scaled to the crop if it is not of its size: uint8 (crop, crop, channels)."""
-    side = preprocess.crop
-    if box != (0, 0, *picture.size):
-        picture = picture.crop(box)
-    if picture.size != (side, side):
-        picture = picture.resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(picture).reshape(side, side, preprocess.channels)
 
 
 def finished(crops: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.uint8]:

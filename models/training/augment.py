@@ -17,6 +17,8 @@ from models.training.recipes import Recipe
 
 #: Pictures that the principal components of colour are computed of.
 _SAMPLE = 1_000
+#: Width over height of a random region, at least and at most.
+_ASPECTS = (3 / 4, 4 / 3)
 
 
 def drawn(split: Split, chosen: Numbers, recipe: Recipe, random: np.random.Generator) -> Bytes:
@@ -61,19 +63,25 @@ def region(
 def region_box(
     size: tuple[int, int], area: tuple[float, float], random: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom: an evenly drawn share of the area, an aspect drawn evenly in its logarithm, 3/4 to 4/3;
-    the middle square where ten draws do not fit, as torchvision's RandomResizedCrop has it."""
+    """Draws left, top, right and bottom: the share of the area evenly, the aspect evenly in its logarithm.
+
+    The rule is that of torchvision's ``RandomResizedCrop.get_params``, which is not called: it draws from torch's global
+    generator, which has one state for all threads. Batches are made by several threads while another draws dropout from
+    that generator, so that no seeding would make two runs alike.
+    """
     width, height = size
+    narrowest, widest = _ASPECTS
     for _ in range(10):
         pixels = width * height * random.uniform(*area)
-        aspect = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        aspect = math.exp(random.uniform(math.log(narrowest), math.log(widest)))
         w, h = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
         if 0 < w <= width and 0 < h <= height:
             left, top = (int(random.integers(0, most + 1)) for most in (width - w, height - h))
             return left, top, left + w, top + h
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return left, top, left + side, top + side
+    # No draw fits, as in very narrow pictures: the largest part in the middle of an allowed aspect.
+    w, h = min(width, round(height * widest)), min(height, round(width / narrowest))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
 
 
 def colour_axes(split: Split) -> npt.NDArray[np.float64]:

@@ -69,7 +69,7 @@ def test_a_damaged_npz_is_refused(tmp_path: Path) -> None:
     np.savez(pickled, train_images=np.array([{}], dtype=object))
     for content in (b"", b"no archive", data[:100], data[:-30], array.getvalue(), pickled.getvalue()):
         path.write_bytes(content)
-        assert "is no .npz file with train_images" in refuse(path)
+        assert "is not an .npz file with train_images" in refuse(path)
 
 
 def test_damage_anywhere_in_an_npz_raises_nothing_else(tmp_path: Path) -> None:

@@ -65,11 +65,11 @@ def test_test_is_taken_before_val(tmp_path: Path) -> None:
 def test_a_class_may_be_missing_but_none_may_be_foreign(tmp_path: Path) -> None:
     files, path = {name: content for name, content in only_test("").items() if "cat" not in name}, tmp_path / "set.zip"
     assert WORDS.index("cat") not in opened(write_zip(path, files)).classes
-    assert "unicorn is no class of cifar10, which has airplane" in refuse(
+    assert "unicorn is not a class of cifar10, which has airplane" in refuse(
         write_zip(path, files | {"unicorn/1.png": b""})
     )
     split = {f"test/{name}": content for name, content in files.items()} | {"test/unicorn/1.png": b""}
-    assert "test/unicorn is no class of cifar10" in refuse(write_zip(path, split))
+    assert "test/unicorn is not a class of cifar10" in refuse(write_zip(path, split))
 
 
 def test_what_has_nothing_to_test_with_says_so(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ DAMAGED = {
     "no sizes": GOOD[:6],
     "truncated": GOOD[:-1],
     "too long": GOOD + b"\0",
-    "text": b"this is no IDX file at all",
+    "text": b"this is not an IDX file",
     "not bytes": GOOD[:2] + b"\x0d" + GOOD[3:],
     "not zero": b"\1" + GOOD[1:],
     "sizes whose product overflows": struct.pack(">HBBIII", 0, 8, 3, 2**31, 2**31, 4),
@@ -144,5 +144,5 @@ def test_a_damaged_gzip_is_refused_wherever_the_damage_is(tmp_path: Path) -> Non
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:
-    assert "is no .npz file with train_images" in refuse(tmp_path / "nothing.npz")
+    assert "is not an .npz file with train_images" in refuse(tmp_path / "nothing.npz")
     assert "has no train-images-idx3-ubyte" in refuse(tmp_path / "nothing")

@@ -35,7 +35,7 @@ def test_arrays_of_training_pictures_are_not_read(tmp_path: Path) -> None:
     np.savez(path, **test, train_images=np.array([{}], dtype=object))
     assert len(opened(path, "mnist")) == 20
     np.savez(path, test_images=test["test_images"])
-    assert "is no .npz file with test_images, test_labels" in refuse(path, "mnist")
+    assert "is not an .npz file with test_images, test_labels" in refuse(path, "mnist")
 
 
 def test_digits_in_folders(tmp_path: Path) -> None:

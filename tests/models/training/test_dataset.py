@@ -146,14 +146,14 @@ def test_what_is_missing_or_foreign_is_named(tmp_path: Path) -> None:
     assert "class 'cat' of cifar10 has no pictures in train" in refuse(write_zip(path, without))
     foreign = {**files, "train/unicorn/1.png": b"", "train/yeti/1.png": b""}
     text = refuse(write_zip(path, foreign))
-    assert "train/unicorn is no class of cifar10, which has airplane, automobile" in text
+    assert "train/unicorn is not a class of cifar10, which has airplane, automobile" in text
     assert "(and 1 more such)" in text
     untested = {name: content for name, content in files.items() if name.startswith("train")}
     assert "has no folders train/<class> and test/<class>" in refuse(write_zip(path, untested))
     twice = {**files, **{f"copy/{name}": content for name, content in files.items()}}
     assert "holds several data sets: ., copy" in refuse(write_zip(path, twice))
     path.write_bytes(b"no archive")
-    assert "no whole ZIP file" in refuse(path)
+    assert "neither a folder nor a whole ZIP file" in refuse(path)
     assert "there is no" in refuse(tmp_path / "nothing")
 
 
@@ -170,7 +170,7 @@ def test_folders_may_carry_wordnet_ids_or_words(tmp_path: Path) -> None:
     assert all(labels("imagenet1k")[i].word in name for name, i in by_name.items() if "ardigan" in name)
     # A dog and a piece of clothing share this name but for its first letter.
     ambiguous = {**files, "train/CARDIGAN/1.png": picture}
-    assert "train/CARDIGAN is no class" in refuse(write_zip(tmp_path / "b.zip", ambiguous), "imagenet1k")
+    assert "train/CARDIGAN is not a class" in refuse(write_zip(tmp_path / "b.zip", ambiguous), "imagenet1k")
 
 
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -192,4 +192,4 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         np.savez(path, **{**good, **bad})  # type: ignore[arg-type]
         assert words in refuse(path)
     path.write_bytes(b"no archive")
-    assert "is no .npz file with train_images" in refuse(path)
+    assert "is not an .npz file with train_images" in refuse(path)
