@@ -162,7 +162,7 @@ def test_a_network_of_other_classes_or_of_no_numbers_is_refused(pictures: Labell
         evaluate([member(1), member(2, classes=7)], pictures, 10, Plan())
     broken = member(2)
     next(broken.network.parameters()).data[0, 3] = float("nan")
-    with pytest.raises(WrongWeightsError, match="m2 answers with what is no number"):
+    with pytest.raises(WrongWeightsError, match="m2 answers with values that are not numbers"):
         evaluate([member(1), broken], pictures, 10, Plan())
 
 

@@ -243,7 +243,7 @@ def test_crops_are_enlarged_together_as_each_alone_is_by_pillow(
 
 
 def test_a_size_that_is_no_multiple_of_the_crops_is_refused() -> None:
-    with pytest.raises(ValueError, match="enlarge 60 is no multiple of crop 32"):
+    with pytest.raises(ValueError, match="enlarge 60 is not a multiple of crop 32"):
         Preprocess("warp", 32, 32, enlarge=60)
 
 

@@ -148,7 +148,7 @@ def test_a_state_of_another_run_is_refused(digits: DataSet, pictures: DataSet, t
         start(replace(digits, digest="abc"), state, replace(TINY, epochs=1))
     for damaged in (b"", state.read_bytes()[:-100], b"text"):
         state.write_bytes(damaged)
-        with pytest.raises(RecipeError, match="is no whole state of a training run"):
+        with pytest.raises(RecipeError, match="is damaged, or not the state of a training run"):
             start(digits, state)
 
 
@@ -160,7 +160,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_state(digits: 
     good = state.read_bytes()
     with torch.no_grad():
         next(run.network.parameters())[0] = float("nan")
-    with pytest.raises(TrainingError, match="no number any more in epoch 2; the last good state, of epoch 1, is in"):
+    with pytest.raises(TrainingError, match="not a number any more in epoch 2; the last good state, of epoch 1, is in"):
         next(epochs)
     assert state.read_bytes() == good
     assert [epoch.number for epoch in start(digits, state).epochs(quiet)] == [2, 3]
