@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torchvision.datasets import ImageFolder
 
 from models.data.errors import DataError
+from models.data.listing import list_pictures
 from models.data.sources import Labelled, open_splits
 from models.images.preprocess import PRESETS
 from tests.data_sets import WORDS, colours, tree, write_tree, write_zip
@@ -80,3 +82,48 @@ def test_what_has_nothing_to_test_with_says_so(tmp_path: Path) -> None:
     assert words in refuse(write_tree(tmp_path / "set", train))
     assert words in refuse(write_zip(tmp_path / "set.zip", {"1/1.png": b""}))
     assert "train-images" not in refuse(write_tree(tmp_path / "digits", {"cat/1.png": b""}), "mnist")
+
+
+def test_a_plain_folder_is_listed_as_by_torchvisions_image_folder(tmp_path: Path) -> None:
+    """CIFAR-10's classes are in alphabetical order, which is how ImageFolder numbers folders."""
+    files = tree() | {"test/cat/more/deep.png": b"", "test/cat/another/deep.png": b""}
+    theirs = ImageFolder(write_tree(tmp_path / "set", files) / "test")
+    listing = list_pictures(tmp_path / "set", "cifar10", ("test",))
+    assert theirs.classes == WORDS
+    found = [(str(tmp_path / "set" / name), number) for name, number in listing.splits[0].pictures]
+    assert sorted(found) == sorted(theirs.samples)
+    assert found == sorted(found)
+
+
+def test_splits_in_a_second_folder_are_not_looked_for(tmp_path: Path) -> None:
+    """One folder may surround a data set; two folders are one too many."""
+    (found,) = list_pictures(write_tree(tmp_path / "one", only_test("a/test/")), "cifar10", ("test",)).splits
+    assert len(found.pictures) == 20
+    with pytest.raises(DataError, match="has no folders"):
+        list_pictures(write_tree(tmp_path / "two", only_test("a/b/test/")), "cifar10", ("test",))
+
+
+def test_training_pictures_are_not_listed_for_a_test(tmp_path: Path) -> None:
+    """ImageNet has over a million of them; a foreign class among them is no error then."""
+    path = write_tree(tmp_path / "set", tree() | {"train/unicorn/1.png": b""})
+    assert len(list_pictures(path, "cifar10", ("test",)).splits) == 1
+    with pytest.raises(DataError, match="train/unicorn is not a class"):
+        list_pictures(path, "cifar10", ("train", "test"))
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", ".hidden/1.png", "__MACOSX/1.png"])
+@pytest.mark.parametrize("write", [write_tree, write_zip])
+def test_hidden_files_and_what_systems_leave_behind_are_no_pictures(
+    tmp_path: Path, write: Callable[[Path, dict[str, bytes]], Path], name: str
+) -> None:
+    path = write(tmp_path / "set", only_test() | {f"test/cat/{name}": b"", "test/.cache/1.png": b""})
+    (found,) = list_pictures(path, "cifar10", ("test",)).splits
+    assert len(found.pictures) == 20
+
+
+@pytest.mark.parametrize(("folder", "number"), [("tench", 0), ("TENCH", 0), ("n01440764", 0), ("great_white_shark", 2)])
+def test_a_class_is_named_by_its_word_in_any_case_or_its_wordnet_id(tmp_path: Path, folder: str, number: int) -> None:
+    """The first and the third class of ImageNet, in the order of its WordNet ids."""
+    path = write_tree(tmp_path / "set", {f"test/{folder}/1.png": b""})
+    (found,) = list_pictures(path, "imagenet1k", ("test",)).splits
+    assert found.pictures == [(f"test/{folder}/1.png", number)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,19 @@ def test_a_damaged_gzip_is_refused_wherever_the_damage_is(tmp_path: Path) -> Non
 def test_no_file_at_all(tmp_path: Path) -> None:
     assert "is not an .npz file with train_images" in refuse(tmp_path / "nothing.npz")
     assert "has no train-images-idx3-ubyte" in refuse(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kind", [9, 11, 12, 13, 14])
+def test_numbers_of_another_type_are_refused(tmp_path: Path, kind: int) -> None:
+    """The types of IDX files beside unsigned bytes: signed bytes, and integers and reals of two to eight bytes."""
+    size = {9: 1, 11: 2, 12: 4, 13: 4, 14: 8}[kind]
+    (tmp_path / "file").write_bytes(struct.pack(">HBBI", 0, kind, 1, 5) + bytes(5 * size))
+    with pytest.raises(DataError, match="is not a whole IDX file of unsigned bytes: its numbers are"):
+        read_idx(tmp_path / "file")
+
+
+def test_without_torchvision_the_answer_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, arrays())
+    monkeypatch.setitem(sys.modules, "torchvision.datasets.mnist", None)
+    with pytest.raises(DataError, match=r"IDX files are read with torchvision.*pip install -e '\.\[train\]'$"):
+        read_mnist(tmp_path, SPLITS)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.data.errors import DataError
-from models.data.sources import Labelled, evenly, open_splits
+from models.data.sources import Held, Labelled, evenly, open_splits
 from models.images.preprocess import PRESETS
 from tests.data_sets import colours, encoded, write_digits, write_tree
 
@@ -50,3 +51,20 @@ def test_a_part_is_taken_evenly() -> None:
     assert evenly(100, 1).tolist() == [0]
     assert np.bincount(evenly(1000, 50) // 100).tolist() == [5] * 10
     assert len(set(evenly(997, 300).tolist())) == 300
+
+
+@pytest.mark.parametrize("number", [-1, 10])
+def test_a_class_number_just_outside_is_refused(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "set.npz"
+    np.savez(path, test_images=np.zeros((3, 8, 8, 3), np.uint8), test_labels=np.array([0, number, 9]))
+    assert f"{min(number, 0)} to {max(number, 9)} in test; cifar10 has 0 to 9" in refuse(path)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 3)])
+@pytest.mark.parametrize(("preset", "mode"), [("mnist", "L"), ("cifar10", "RGB")])
+def test_pictures_in_an_array_become_grey_or_colour(shape: tuple[int, ...], preset: str, mode: str) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (2, *shape), dtype=np.uint8)
+    picture, data = Held(pixels).open(1, PRESETS[preset])
+    assert (picture.mode, data) == (mode, pixels[1].tobytes())
+    expected = Image.fromarray(pixels[1].squeeze()).convert(mode)
+    assert np.array_equal(np.asarray(picture), np.asarray(expected))

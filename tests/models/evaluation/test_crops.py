@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.transforms import CenterCrop, FiveCrop, Resize, TenCrop
 
+from models.data.errors import DataError
 from models.evaluation.crops import SCHEMES, Scheme, crops_in, decoded_as, take
 from models.images.preprocess import PRESETS, Preprocess, crop, picture_to_crop
 from tests.pictures import DIGIT
@@ -131,3 +133,12 @@ def test_the_crops_of_each_preset_have_its_shape_and_are_counted(preset: str, sc
     assert crops_in(preprocess, scheme) == {"single": 1, "10": 5, "144": 72}[scheme] * (
         1 if scheme == "single" or preset == "mnist" else 2
     )
+
+
+@pytest.mark.parametrize("scheme", ["10", "144"])
+def test_without_torchvision_the_answer_says_what_to_install(scheme: Scheme, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision.transforms", None)
+    unseen = replace(SMALL, crop=13)
+    assert len(take(noise(30, 20), unseen, "single").pixels) == 1
+    with pytest.raises(DataError, match=r"cut with torchvision.*pip install -e '\.\[train\]'$"):
+        take(noise(30, 20), unseen, scheme)

@@ -100,3 +100,15 @@ def test_telling_an_svg_takes_no_time_that_grows_with_its_comments(part: bytes) 
         return time.perf_counter() - start
 
     assert min(seconds(22) for _ in range(5)) < 100 * min(seconds(11) for _ in range(5))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("PDF", "this is a PDF file"), ("SVG", "this is an SVG file"), ("AVIF", "this is an AVIF file")]
+)
+def test_the_answer_is_a_sentence(name: str, words: str) -> None:
+    assert words in str(refuse(UNSUPPORTED[name] + bytes(200)))
+
+
+def test_a_brand_behind_the_box_is_not_the_files() -> None:
+    """The box's length is 16 bytes: what follows is another box, whatever it looks like."""
+    assert known_kind(struct.pack(">I4s4sI", 16, b"ftyp", b"mif1", 0) + b"heic") == "HEIF or HEIC"

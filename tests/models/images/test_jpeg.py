@@ -200,3 +200,9 @@ def test_exif_data_of_a_jpeg_turn_it(order: str, kind: int, before: bytes) -> No
     plain = encode(PICTURE, "JPEG")
     turned = with_segments(plain, before + segment(0xE1, b"Exif\0\0" + exif(6, order=order, kind=kind)))
     assert np.array_equal(pixels(turned), np.rot90(pixels(plain), -1))
+
+
+def test_of_two_orientations_in_a_jpeg_the_first_counts() -> None:
+    plain = encode(PICTURE, "JPEG")
+    turned = with_segments(plain, b"".join(segment(0xE1, b"Exif\0\0" + exif(number)) for number in (8, 6)))
+    assert np.array_equal(pixels(turned), np.rot90(pixels(plain), 1))

@@ -260,3 +260,45 @@ def test_files_of_very_many_parts_are_refused(name: str) -> None:
 
     assert accepted(parts(60_000))
     assert not accepted(parts(66_000))
+
+
+def parts(format: str, count: int) -> bytes:
+    """A picture with so many segments, chunks or blocks before its pixels, beside those that a plain one has."""
+    return {
+        "JPEG": with_segments(encode(flat(8), "JPEG"), segment(0xFE) * count),
+        "PNG": a_square(before=chunk(b"teXt") * count),
+        "GIF": a_frame(before=b"\x21\xfe" + b"\1x" * (count - 1) + b"\0"),
+        "WEBP": encode(Image.new("RGBA", (8, 8)), "WEBP", lossless=True, exif=b"Exif\0\0" + exif(1))
+        + b"ABCD\0\0\0\0" * count,
+    }[format]
+
+
+#: Parts of a plain file up to its pixels: of a JPEG APP0, DQT, SOF, two DHT and SOS; of a PNG IHDR, two IDAT and IEND;
+#: of a GIF the graphic control with its one block; of a WebP VP8X, VP8L and EXIF.
+PLAIN = {"JPEG": 6, "PNG": 4, "GIF": 2, "WEBP": 3}
+
+
+@pytest.mark.parametrize("format", PLAIN)
+def test_a_quick_decode_takes_sixty_four_parts_and_no_more(format: str) -> None:
+    most = 64 - PLAIN[format]
+    decode(parts(format, most), "RGB", max_pixels=LIMIT, quick=True)
+    with pytest.raises(TooManyPartsError, match="more than 64"):
+        decode(parts(format, most + 1), "RGB", max_pixels=LIMIT, quick=True)
+
+
+def test_a_quick_decode_takes_twelve_scans_and_no_more() -> None:
+    have = len(scans(encode(flat(64), "JPEG", progressive=True)))
+    decode(many_scans(flat(64), 12 - have), "RGB", max_pixels=LIMIT, quick=True)
+    with pytest.raises(TooManyPartsError, match="more than 12 scans"):
+        decode(many_scans(flat(64), 13 - have), "RGB", max_pixels=LIMIT, quick=True)
+
+
+@pytest.mark.parametrize("name", ["a JPEG without an end", "runs of a BMP"])
+def test_a_quick_decode_refuses_what_takes_longer_for_its_size(name: str) -> None:
+    data = {
+        "a JPEG without an end": encode(flat(28, "RGB"), "JPEG")[:-2],
+        "runs of a BMP": bmp(bmp_header(8, 8, 8, 1), b"\1\1\0\0" * 8 + b"\0\1", bytes(1024)),
+    }[name]
+    decode(data, "RGB", max_pixels=LIMIT)
+    with pytest.raises(TooManyPartsError):
+        decode(data, "RGB", max_pixels=LIMIT, quick=True)

@@ -123,3 +123,19 @@ def test_a_picture_without_pixels_is_refused() -> None:
 
 def test_pillows_own_guard_is_left_on() -> None:
     assert Image.MAX_IMAGE_PIXELS is not None
+
+
+def test_above_pillows_guard_the_text_names_its_limit() -> None:
+    """Twice Pillow's 89,478,485 (a quarter of a gibibyte over three), if the caller allows more than that."""
+    error = refuse(png(15_000, 15_000), max_pixels=10**9)
+    assert isinstance(error, TooManyPixelsError)
+    assert "178,956,970" in str(error)
+
+
+def test_a_lack_of_memory_is_not_the_pictures_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", full)
+    with pytest.raises(MemoryError):
+        decode(photo(20, "PNG"), "RGB", max_pixels=400)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import resource
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
@@ -22,6 +25,7 @@ from models.images.preprocess import PRESETS, Preprocess, crop, cut, finished, p
 from models.networks.variants import VARIANTS
 
 Crop = npt.NDArray[np.uint8]
+ROOT = Path(__file__).parents[3]
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -199,6 +203,20 @@ def test_dark_ink_on_light_ground_is_inverted() -> None:
     assert (mnist(dark)[14, 14], mnist(dark)[0, 0]) == (225, 35)
 
 
+@pytest.mark.parametrize(("ground", "light"), [(127, False), (128, True)])
+def test_ground_brighter_than_the_middle_of_0_to_255_is_light(ground: int, light: bool) -> None:
+    found = mnist(digit(28, 28, ink=60, ground=ground))
+    assert (found[0, 0], found[14, 14]) == ((255 - ground, 195) if light else (ground, 60))
+
+
+def test_the_ground_is_the_median_of_the_border() -> None:
+    """A dark stain on fewer than half of the outermost pixels leaves the ground light; on more, it is the ground."""
+    for rows, light in ((6, True), (22, False)):
+        picture = Image.new("L", (28, 28), 200)
+        picture.paste(10, (0, 0, 28, rows))
+        assert mnist(picture)[27, 14] == (55 if light else 200)
+
+
 @pytest.mark.parametrize(
     ("width", "height", "rows", "columns"), [(140, 80, 8, 14), (80, 140, 14, 8), (280, 280, 14, 14)]
 )
@@ -292,3 +310,14 @@ def test_presets_survive_json(name: str) -> None:
 def test_unknown_and_missing_fields_are_errors(fields: dict[str, object]) -> None:
     with pytest.raises(TypeError):
         Preprocess.from_json(fields)
+
+
+def test_pictures_are_decoded_and_cropped_without_torch() -> None:
+    """A server on a CPU has no use for torch or torchvision, which take seconds to load."""
+    code = (
+        "import sys, pkgutil, importlib, models.images as room\n"
+        "for each in pkgutil.iter_modules(room.__path__): importlib.import_module('models.images.' + each.name)\n"
+        "print(sorted({'torch', 'torchvision', 'models.images.jpeg'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "['models.images.jpeg']"
