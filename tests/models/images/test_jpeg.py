@@ -41,35 +41,6 @@ def pixels(data: bytes, at_least: int | None = None) -> npt.NDArray[np.int64]:
     return np.asarray(decode(data, "RGB", max_pixels=10**6, at_least=at_least)).astype(np.int64)
 
 
-@pytest.mark.parametrize("at_least", [None, 20])
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_end_alone_is_missing(kind: str, mode: str, at_least: int | None) -> None:
-    whole = encode(picture(mode), "JPEG", **KINDS[kind])
-    assert whole.endswith(b"\xff\xd9")
-    expected = pixels(whole, at_least)
-    for padding in (b"", b"\xff", b"\0" * 3, b"\0" * 5000, b"\xff" * 5000, b"\0\xff" * 100):
-        assert np.array_equal(pixels(whole[:-2] + padding, at_least), expected)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_file_that_is_cut_anywhere_else_is_refused(kind: str, mode: str) -> None:
-    """The last few bits may have no effect on any pixel: the file is good then."""
-    whole = encode(picture(mode), "JPEG", **KINDS[kind])
-    expected = pixels(whole)
-    # Between restart markers a decoder loses nothing by a cut but what follows.
-    restarts = [found.start() + place for found in re.finditer(rb"\xff[\xd0-\xd7]", whole) for place in range(-1, 4)]
-    for size in (*restarts, *range(150, len(whole) - 40, 23), *range(len(whole) - 40, len(whole) - 2)):
-        for fill in (b"", bytes(999), b"\xff" * 999):
-            try:
-                found = pixels(whole[:size] + fill)
-            except UndecodableError:
-                continue
-            assert len(whole) - size <= 6, fill[:1]
-            assert np.abs(found - expected).mean() <= 0.1, (size, fill[:1])
-
-
 def test_a_progressive_file_without_its_last_scans_is_refused() -> None:
     """Cut between two scans, every scan that is there is whole."""
     whole = encode(picture(), "JPEG", progressive=True)
@@ -91,17 +62,6 @@ def test_a_sequential_file_without_the_scan_of_a_component_is_refused() -> None:
     assert np.array_equal(pixels(whole[:-2]), pixels(whole))
 
 
-@pytest.mark.parametrize("last", [b"\0", b"\xff\0"])
-def test_data_that_end_as_padding_does(last: bytes) -> None:
-    for seed in range(20_000):
-        noise = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
-        whole = encode(Image.fromarray(noise), "JPEG")
-        if whole.endswith(last + b"\xff\xd9") and (last != b"\0" or whole[-4] != 0xFF):
-            break
-    assert np.array_equal(pixels(whole[:-2]), pixels(whole))
-    assert np.array_equal(pixels(whole[:-2] + b"\xff"), pixels(whole))
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_lies_behind_the_end_does_not_count(kind: str) -> None:
     whole = encode(picture(), "JPEG", **KINDS[kind])
@@ -109,6 +69,15 @@ def test_what_lies_behind_the_end_does_not_count(kind: str) -> None:
     film = b"\0\0\0\x18ftypmp42" + np.random.default_rng(1).bytes(5000)
     for more in (bytes(3000), film, whole, whole[: len(whole) // 2], b"\xff\xda" * 100):
         assert np.array_equal(pixels(whole + more), expected)
+
+
+def test_a_tall_file_that_is_cut_far_below_its_first_rows_is_refused() -> None:
+    """Rows are compared in parts, and all of them have to be equal."""
+    noise = np.random.default_rng(2).integers(0, 256, (900, 24), dtype=np.uint8)
+    whole = encode(Image.fromarray(noise), "JPEG")
+    assert np.array_equal(pixels(whole[:-2]), pixels(whole))
+    with pytest.raises(UndecodableError):
+        pixels(whole[: len(whole) * 9 // 10])
 
 
 def test_a_second_picture_behind_one_without_an_end() -> None:
@@ -206,3 +175,43 @@ def test_of_two_orientations_in_a_jpeg_the_first_counts() -> None:
     plain = encode(PICTURE, "JPEG")
     turned = with_segments(plain, b"".join(segment(0xE1, b"Exif\0\0" + exif(number)) for number in (8, 6)))
     assert np.array_equal(pixels(turned), np.rot90(pixels(plain), 1))
+
+
+@pytest.mark.parametrize("at_least", [None, 20])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_end_alone_is_missing(kind: str, mode: str, at_least: int | None) -> None:
+    whole = encode(picture(mode), "JPEG", **KINDS[kind])
+    assert whole.endswith(b"\xff\xd9")
+    expected = pixels(whole, at_least)
+    for padding in (b"", b"\xff", b"\0" * 3, b"\0" * 5000, b"\xff" * 5000, b"\0\xff" * 100):
+        assert np.array_equal(pixels(whole[:-2] + padding, at_least), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_cut_anywhere_else_is_refused(kind: str, mode: str) -> None:
+    """The last few bits may have no effect on any pixel: the file is good then."""
+    whole = encode(picture(mode), "JPEG", **KINDS[kind])
+    expected = pixels(whole)
+    # Between restart markers a decoder loses nothing by a cut but what follows.
+    restarts = [found.start() + place for found in re.finditer(rb"\xff[\xd0-\xd7]", whole) for place in range(-1, 4)]
+    for size in (*restarts, *range(150, len(whole) - 40, 23), *range(len(whole) - 40, len(whole) - 2)):
+        for fill in (b"", bytes(999), b"\xff" * 999):
+            try:
+                found = pixels(whole[:size] + fill)
+            except UndecodableError:
+                continue
+            assert len(whole) - size <= 6, fill[:1]
+            assert np.abs(found - expected).mean() <= 0.1, (size, fill[:1])
+
+
+@pytest.mark.parametrize("last", [b"\0", b"\xff\0"])
+def test_data_that_end_as_padding_does(last: bytes) -> None:
+    for seed in range(20_000):
+        noise = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
+        whole = encode(Image.fromarray(noise), "JPEG")
+        if whole.endswith(last + b"\xff\xd9") and (last != b"\0" or whole[-4] != 0xFF):
+            break
+    assert np.array_equal(pixels(whole[:-2]), pixels(whole))
+    assert np.array_equal(pixels(whole[:-2] + b"\xff"), pixels(whole))

@@ -56,19 +56,6 @@ def flat(side: int, mode: str = "L") -> Image.Image:
     return Image.new(mode, (side, side), 100 if mode == "L" else "teal")
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-@pytest.mark.parametrize("subsampling", [0, 2])
-def test_real_progressive_files_pass_at_any_size(mode: str, subsampling: int) -> None:
-    for side in (8, 300, 2000):
-        options: dict[str, Any] = {} if mode == "L" else {"subsampling": subsampling}
-        assert accepted(encode(flat(side, mode), "JPEG", progressive=True, **options))
-
-
-@pytest.mark.slow
-def test_a_real_progressive_file_of_80_megapixels_passes() -> None:
-    assert accepted(encode(flat(8944, "RGB"), "JPEG", progressive=True))
-
-
 def test_a_small_picture_may_have_a_hundred_scans() -> None:
     have = len(scans(encode(flat(64), "JPEG", progressive=True)))
     assert accepted(many_scans(flat(64), 100 - have))
@@ -91,12 +78,6 @@ def test_scans_of_one_component_in_three_count_as_what_they_pass_over() -> None:
     # 14 passes over a component, of 36 that three may have.
     assert accepted(many_scans(flat(2000, "RGB"), 22, subsampling=0))
     assert not accepted(many_scans(flat(2000, "RGB"), 23, subsampling=0))
-
-
-def test_many_scans_cost_no_more_than_few() -> None:
-    few, many = many_scans(flat(3000), 0), many_scans(flat(3000), 1500)
-    assert len(many) < 200_000
-    assert seconds(many) < 2 * seconds(few)
 
 
 @pytest.mark.parametrize(
@@ -153,16 +134,6 @@ def animation(format: str, frames: int, **options: Any) -> bytes:
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)) for _ in range(frames)]
     return encode(pictures[0], format, save_all=True, append_images=pictures[1:], **options)
-
-
-@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
-def test_frames_behind_the_first_cost_nothing(format: str) -> None:
-    few, many = animation(format, 2), animation(format, 60)
-    with Image.open(io.BytesIO(many)) as picture:
-        assert picture.n_frames == 60  # type: ignore[attr-defined]
-    expected = decode(few, "RGB", max_pixels=LIMIT).tobytes()
-    assert decode(many, "RGB", max_pixels=LIMIT).tobytes() == expected
-    assert seconds(many, tries=20) < 3 * seconds(few, tries=20)
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
@@ -229,39 +200,6 @@ SLOW: dict[str, tuple[bytes, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", SLOW)
-def test_a_small_file_takes_no_longer_than_a_plain_one_like_it(name: str) -> None:
-    slow, plain = SLOW[name]
-    assert len(slow) < 5000
-    assert seconds(slow, tries=20) < 4 * seconds(plain, tries=20)
-
-
-def test_lines_of_runs_cost_what_a_plain_bmp_does() -> None:
-    """Pillow fills the rest of a line pixel by pixel in Python."""
-    side = 2000
-    runs = bmp(bmp_header(side, side, 8, 1), b"\1\1\0\0" * side + b"\0\1", bytes(1024))
-    plain = bmp(bmp_header(side, side, 24), bytes(3 * side * side))
-    assert len(runs) < 10_000
-    assert seconds(runs) < 40 * seconds(plain)
-
-
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "GIF, empty blocks", "WEBP"])
-def test_files_of_very_many_parts_are_refused(name: str) -> None:
-    extended = encode(Image.new("RGBA", (8, 8), (1, 2, 3, 4)), "WEBP", lossless=True, exif=b"Exif\0\0" + exif(1))
-
-    def parts(count: int) -> bytes:
-        return {
-            "JPEG": with_segments(encode(flat(8), "JPEG"), segment(0xFE) * count),
-            "PNG": a_square(before=chunk(b"teXt") * count),
-            "GIF": a_frame(before=b"\x21\xfe" + b"\1x" * count + b"\0"),
-            "GIF, empty blocks": a_frame(before=b"\x21\xfe\0" * count),
-            "WEBP": extended + b"ABCD\0\0\0\0" * count,
-        }[name]
-
-    assert accepted(parts(60_000))
-    assert not accepted(parts(66_000))
-
-
 def parts(format: str, count: int) -> bytes:
     """A picture with so many segments, chunks or blocks before its pixels, beside those that a plain one has."""
     return {
@@ -302,3 +240,65 @@ def test_a_quick_decode_refuses_what_takes_longer_for_its_size(name: str) -> Non
     decode(data, "RGB", max_pixels=LIMIT)
     with pytest.raises(TooManyPartsError):
         decode(data, "RGB", max_pixels=LIMIT, quick=True)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_real_progressive_files_pass_at_any_size(mode: str, subsampling: int) -> None:
+    for side in (8, 300, 2000):
+        options: dict[str, Any] = {} if mode == "L" else {"subsampling": subsampling}
+        assert accepted(encode(flat(side, mode), "JPEG", progressive=True, **options))
+
+
+@pytest.mark.slow
+def test_a_real_progressive_file_of_80_megapixels_passes() -> None:
+    assert accepted(encode(flat(8944, "RGB"), "JPEG", progressive=True))
+
+
+def test_many_scans_cost_no_more_than_few() -> None:
+    few, many = many_scans(flat(3000), 0), many_scans(flat(3000), 1500)
+    assert len(many) < 200_000
+    assert seconds(many) < 2 * seconds(few)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_frames_behind_the_first_cost_nothing(format: str) -> None:
+    few, many = animation(format, 2), animation(format, 60)
+    with Image.open(io.BytesIO(many)) as picture:
+        assert picture.n_frames == 60  # type: ignore[attr-defined]
+    expected = decode(few, "RGB", max_pixels=LIMIT).tobytes()
+    assert decode(many, "RGB", max_pixels=LIMIT).tobytes() == expected
+    assert seconds(many, tries=20) < 3 * seconds(few, tries=20)
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_small_file_takes_no_longer_than_a_plain_one_like_it(name: str) -> None:
+    slow, plain = SLOW[name]
+    assert len(slow) < 5000
+    assert seconds(slow, tries=20) < 4 * seconds(plain, tries=20)
+
+
+def test_lines_of_runs_cost_what_a_plain_bmp_does() -> None:
+    """Pillow fills the rest of a line pixel by pixel in Python."""
+    side = 2000
+    runs = bmp(bmp_header(side, side, 8, 1), b"\1\1\0\0" * side + b"\0\1", bytes(1024))
+    plain = bmp(bmp_header(side, side, 24), bytes(3 * side * side))
+    assert len(runs) < 10_000
+    assert seconds(runs) < 40 * seconds(plain)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "GIF, empty blocks", "WEBP"])
+def test_files_of_very_many_parts_are_refused(name: str) -> None:
+    extended = encode(Image.new("RGBA", (8, 8), (1, 2, 3, 4)), "WEBP", lossless=True, exif=b"Exif\0\0" + exif(1))
+
+    def parts(count: int) -> bytes:
+        return {
+            "JPEG": with_segments(encode(flat(8), "JPEG"), segment(0xFE) * count),
+            "PNG": a_square(before=chunk(b"teXt") * count),
+            "GIF": a_frame(before=b"\x21\xfe" + b"\1x" * count + b"\0"),
+            "GIF, empty blocks": a_frame(before=b"\x21\xfe\0" * count),
+            "WEBP": extended + b"ABCD\0\0\0\0" * count,
+        }[name]
+
+    assert accepted(parts(60_000))
+    assert not accepted(parts(66_000))
