@@ -1,4 +1,4 @@
-"""Threads that work ahead: in order, no further than they should, and all gone at the end."""
+"""Threads that work ahead of a loop: in order, not too far ahead, and gone at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NPZ."""
+"""Data sets in .npz files, whole and damaged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models.data.arrays import Arrays, Bytes
+from models.data.arrays import Arrays, Bytes, read_npz
 from models.data.errors import DataError
 from models.data.listing import SplitName
 from models.data.mnist import read_mnist
@@ -83,3 +83,45 @@ def test_damage_anywhere_in_an_npz_raises_nothing_else(tmp_path: Path) -> None:
             refused += 1
     # The rest hits dates and the like, which nobody reads.
     assert refused > 150
+
+
+def one_split(path: Path, pictures: npt.NDArray[Any], classes: npt.NDArray[Any]) -> Arrays:
+    np.savez(path, test_images=pictures, test_labels=classes)
+    (found,) = read_npz(path, ("test",))
+    return found
+
+
+def test_labels_may_be_a_column_and_of_any_integer_type(tmp_path: Path) -> None:
+    """Keras' CIFAR-10 has uint8 labels (N, 1)."""
+    pictures = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
+    found = one_split(tmp_path / "set.npz", pictures, np.array([[3], [1], [4], [1], [5]], np.uint8))
+    assert found.classes.tolist() == [3, 1, 4, 1, 5]
+    assert found.classes.dtype == np.int64
+    assert np.array_equal(found.pictures, pictures)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 4), (5, 4, 4, 1), (5, 4, 4, 3)])
+def test_pictures_are_grey_or_rgb(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    assert one_split(tmp_path / "set.npz", np.zeros(shape, np.uint8), np.arange(5)).pictures.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("pictures", "classes"),
+    [
+        (np.zeros((5, 4, 4, 2), np.uint8), np.arange(5)),
+        (np.zeros((5, 4, 4, 4), np.uint8), np.arange(5)),
+        (np.zeros((5, 16), np.uint8), np.arange(5)),
+        (np.zeros((5, 1, 4, 4, 3), np.uint8), np.arange(5)),
+        (np.zeros((5, 4, 4), np.int16), np.arange(5)),
+        (np.zeros((5, 4, 4), np.uint8), np.arange(4)),
+        (np.zeros((5, 4, 4), np.uint8), np.arange(6)),
+        (np.zeros((5, 4, 4), np.uint8), np.zeros((5, 2), int)),
+        (np.zeros((5, 4, 4), np.uint8), np.zeros(5)),
+    ],
+    ids=["two channels", "four", "flat", "five axes", "int16", "a label few", "a label many", "two columns", "floats"],
+)
+def test_arrays_of_another_shape_or_type_are_refused(
+    tmp_path: Path, pictures: npt.NDArray[Any], classes: npt.NDArray[Any]
+) -> None:
+    with pytest.raises(DataError, match=r"are not uint8 \(N, height, width\[, 3\]\) and integers \(N,\)"):
+        one_split(tmp_path / "set.npz", pictures, classes)

@@ -1,4 +1,4 @@
-"""CIFAR-10's batches for Python, made small here: the digests of the published files are replaced by those of these."""
+"""CIFAR-10 as published for Python: small batches made here, whose digests replace those of the real files."""
 
 from __future__ import annotations
 

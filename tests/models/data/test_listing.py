@@ -1,4 +1,4 @@
-"""Listing."""
+"""Folders and ZIP files: which files are pictures of which class, and what is refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ WRITERS: dict[str, tuple[str, Callable[[Path], Path]]] = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_pictures_to_test_with_are_found(tmp_path: Path, kind: str) -> None:
+def test_test_pictures_are_found_in_every_layout(tmp_path: Path, kind: str) -> None:
     folder, write = WRITERS[kind]
     found = opened(write(tmp_path))
     expected = sorted(colours(2, 2), key=lambda entry: WORDS[entry[0]])
@@ -64,7 +64,7 @@ def test_test_is_taken_before_val(tmp_path: Path) -> None:
     assert len(opened(write_zip(tmp_path / "set.zip", only_test() | {"val/cat/1.png": b""}))) == 20
 
 
-def test_a_class_may_be_missing_but_none_may_be_foreign(tmp_path: Path) -> None:
+def test_a_class_may_be_missing_but_an_unknown_one_is_refused(tmp_path: Path) -> None:
     files, path = {name: content for name, content in only_test("").items() if "cat" not in name}, tmp_path / "set.zip"
     assert WORDS.index("cat") not in opened(write_zip(path, files)).classes
     assert "unicorn is not a class of cifar10, which has airplane" in refuse(
@@ -74,7 +74,7 @@ def test_a_class_may_be_missing_but_none_may_be_foreign(tmp_path: Path) -> None:
     assert "test/unicorn is not a class of cifar10" in refuse(write_zip(path, split))
 
 
-def test_what_has_nothing_to_test_with_says_so(tmp_path: Path) -> None:
+def test_a_data_set_without_test_pictures_is_refused(tmp_path: Path) -> None:
     words = "has no folders test/<class> (or val/<class>), and none at its top that is a class of cifar10"
     train = {name: content for name, content in tree().items() if name.startswith("train/")}
     for files in (train, {"a/b/c/1.png": b""}, {"1.png": b""}, {}, {"a/cat/1.png": b"", "b/cat/1.png": b""}):
@@ -95,7 +95,7 @@ def test_a_plain_folder_is_listed_as_by_torchvisions_image_folder(tmp_path: Path
     assert found == sorted(found)
 
 
-def test_splits_in_a_second_folder_are_not_looked_for(tmp_path: Path) -> None:
+def test_one_folder_may_surround_the_splits_but_not_two(tmp_path: Path) -> None:
     """One folder may surround a data set; two folders are one too many."""
     (found,) = list_pictures(write_tree(tmp_path / "one", only_test("a/test/")), "cifar10", ("test",)).splits
     assert len(found.pictures) == 20
@@ -113,7 +113,7 @@ def test_training_pictures_are_not_listed_for_a_test(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", ".hidden/1.png", "__MACOSX/1.png"])
 @pytest.mark.parametrize("write", [write_tree, write_zip])
-def test_hidden_files_and_what_systems_leave_behind_are_no_pictures(
+def test_hidden_files_and_litter_of_systems_are_skipped(
     tmp_path: Path, write: Callable[[Path, dict[str, bytes]], Path], name: str
 ) -> None:
     path = write(tmp_path / "set", only_test() | {f"test/cat/{name}": b"", "test/.cache/1.png": b""})
@@ -127,3 +127,23 @@ def test_a_class_is_named_by_its_word_in_any_case_or_its_wordnet_id(tmp_path: Pa
     path = write_tree(tmp_path / "set", {f"test/{folder}/1.png": b""})
     (found,) = list_pictures(path, "imagenet1k", ("test",)).splits
     assert found.pictures == [(f"test/{folder}/1.png", number)]
+
+
+def test_the_folder_of_training_pictures_is_not_even_entered_for_a_test(tmp_path: Path) -> None:
+    """With its training pictures, the second data set would make two."""
+    path = write_tree(tmp_path / "set", only_test() | {"copy/train/cat/1.png": b""})
+    (found,) = list_pictures(path, "cifar10", ("test",)).splits
+    assert len(found.pictures) == 20
+    with pytest.raises(DataError, match=r"holds several data sets: \., copy$"):
+        list_pictures(path, "cifar10", ("train", "test"))
+
+
+@pytest.mark.parametrize(("folder", "number"), [("Cardigan", 264), ("cardigan", 474), ("CARDIGAN", None)])
+def test_a_name_that_could_be_two_classes_is_neither(tmp_path: Path, folder: str, number: int | None) -> None:
+    """ImageNet's class 264 is a dog, its class 474 a piece of clothing."""
+    path = write_zip(tmp_path / "set.zip", {f"test/{folder}/1.png": b""})
+    if number is None:
+        with pytest.raises(DataError, match="test/CARDIGAN is not a class of imagenet1k"):
+            list_pictures(path, "imagenet1k", ("test",))
+    else:
+        assert list_pictures(path, "imagenet1k", ("test",)).splits[0].pictures == [(f"test/{folder}/1.png", number)]

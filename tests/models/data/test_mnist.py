@@ -1,4 +1,4 @@
-"""MNIST from disk in the shapes that it is published in, and damaged copies of it."""
+"""MNIST in each form in which it is published, whole and damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets a split at a time: evaluation needs no training pictures, and takes folders that are classes alone."""
+"""Pictures by number, from every kind of data set; only the splits that are asked for are read."""
 
 from __future__ import annotations
 

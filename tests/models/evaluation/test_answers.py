@@ -1,4 +1,4 @@
-"""Answers."""
+"""Probabilities become answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chart."""
+"""The confusion matrix as a chart."""
 
 from __future__ import annotations
 

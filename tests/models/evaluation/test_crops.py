@@ -1,4 +1,4 @@
-"""The crops whose answers are averaged, against torchvision's, pixel for pixel."""
+"""The crops whose answers are averaged, compared pixel for pixel with torchvision's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def noise(width: int, height: int, channels: int = 3) -> Image.Image:
 
 
 def shares(picture: Image.Image, preprocess: Preprocess, scheme: Scheme) -> dict[bytes, float]:
-    """What each crop counts for; crops that are the same by chance or design count once, for more."""
+    """The share of each crop in the mean; the shares of equal crops are added."""
     pixels, weights = take(picture, preprocess, scheme)
     found: Counter[bytes] = Counter()
     for each, weight in zip(pixels, weights, strict=True):
@@ -71,7 +71,7 @@ def test_ten_crops_are_torchvisions_of_the_middle_square(size: tuple[int, int]) 
     assert all(found[each] == pytest.approx(wanted[each]) for each in wanted)
 
 
-# Of the last but one, two squares of three fall together, of the last all.
+# In the last size but one, two of three squares fall together; in the last one, all three.
 @pytest.mark.parametrize("size", [(400, 300), (300, 500), (400, 398), (320, 320)])
 def test_144_crops_are_those_of_the_paper(size: tuple[int, int]) -> None:
     picture, expected = noise(*size), []
@@ -89,7 +89,7 @@ def test_144_crops_are_those_of_the_paper(size: tuple[int, int]) -> None:
     assert all(found[each] == pytest.approx(wanted[each]) for each in wanted)
 
 
-def test_a_square_picture_is_not_asked_about_three_times() -> None:
+def test_squares_that_fall_together_are_cut_once() -> None:
     assert len(take(noise(50, 50), SMALL, "144").pixels) == 48
     assert len(take(noise(200, 50), SMALL, "144").pixels) == 144
 
@@ -101,7 +101,7 @@ def test_a_warped_picture_keeps_its_aspect_for_three_squares() -> None:
     assert shares(picture, warped, "10") == shares(picture.resize((16, 16), Image.Resampling.BILINEAR), SMALL, "10")
 
 
-def test_thumbnails_are_shown_larger_to_have_corners() -> None:
+def test_thumbnails_are_enlarged_so_that_they_have_corners() -> None:
     picture, cifar10 = noise(48, 32), PRESETS["cifar10"]
     square = picture.resize((37, 37), Image.Resampling.BILINEAR)
     five = [each.resize((64, 64), Image.Resampling.BILINEAR) for each in FiveCrop(32)(square)]

@@ -1,4 +1,4 @@
-"""The pass over the pictures: each network's answers, their ensemble, and what is left out."""
+"""An evaluation: each network's answers, their ensemble's, and what is left out."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tests.data_sets import colours, digits, tree, write_zip
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 MNIST, CIFAR10 = PRESETS["mnist"], PRESETS["cifar10"]
-#: Photographs' preprocessing in small, with a colour order and a mean of its own.
+#: The preprocessing of photographs in small, with another order of colours and another mean.
 CAFFE = replace(PRESETS["caffe-224"], resize=20, crop=16, scale=0.02, mean=(2.1, 2.3, 2.5))
 
 
 class Mixed(nn.Module):
-    """A network whose answers depend on colours and on where they are: quarters of the picture, mixed at random."""
+    """A network whose answers depend on colours and their places: a random mixture of the quarters of the picture."""
 
     def __init__(self, seed: int, classes: int = 10) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def pictures() -> Labelled:
 
 
 def by_hand(asked: Member, pictures: Labelled, scheme: Scheme) -> torch.Tensor:
-    """Probabilities, a picture and a crop at a time."""
+    """Probabilities, computed one picture and one crop at a time."""
     rows = []
     for i in range(len(pictures)):
         pixels, weights = take(pictures.source.open(i, asked.preprocess)[0], asked.preprocess, scheme)
@@ -157,7 +157,7 @@ def test_pictures_that_are_all_unreadable_are_an_error(tmp_path: Path) -> None:
         evaluate([member(1)], found, 10, Plan())
 
 
-def test_a_network_of_other_classes_or_of_no_numbers_is_refused(pictures: Labelled) -> None:
+def test_a_network_with_other_classes_or_with_nan_is_refused(pictures: Labelled) -> None:
     with pytest.raises(WrongWeightsError, match="m2 has 7 classes, its label set 10"):
         evaluate([member(1), member(2, classes=7)], pictures, 10, Plan())
     broken = member(2)
@@ -167,7 +167,7 @@ def test_a_network_of_other_classes_or_of_no_numbers_is_refused(pictures: Labell
 
 
 def trained(seed: int) -> nn.Module:
-    """A LeNet-5 that knows a hundred noisy digits by heart."""
+    """A LeNet-5 that has learnt a hundred noisy digits by heart."""
     pictures, numbers = digits(100, 1, noise=215)
     crops = np.stack([crop(Held(pictures).open(i, MNIST)[0], MNIST) for i in range(100)])
     x, y = normalised(torch.from_numpy(crops), MNIST), torch.from_numpy(numbers.astype(np.int64))

@@ -1,4 +1,4 @@
-"""Answers -> measures, against the plainest way to count."""
+"""Measures, compared with plain counting."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_shares_in_percent() -> None:
 
 
 @given(pictures=st.integers(1, 10_000), share=st.floats(0, 1))
-def test_at_the_ends_of_the_interval_the_share_is_two_deviations_off(pictures: int, share: float) -> None:
-    """Wilson's definition, whose quadratic equation the code solves."""
+def test_the_ends_of_the_interval_are_two_deviations_away(pictures: int, share: float) -> None:
+    """Wilson's definition of the interval; the code solves its quadratic equation."""
     measured = Share(round(pictures * share), pictures)
     error = measured.error / 100
     low, high = (end / 100 for end in measured.interval)
@@ -69,7 +69,7 @@ def test_calibration_by_hand(answers: Answers) -> None:
     assert expected_calibration_error(bins) == pytest.approx(100 * expected, abs=1e-6)
 
 
-def test_what_is_sure_and_right_is_calibrated() -> None:
+def test_sure_and_right_answers_are_calibrated() -> None:
     zeros, sure = np.zeros(4, np.int64), np.ones(4, np.float32)
     assert expected_calibration_error(calibration(Answers(zeros, zeros, sure, sure > 0))) == 0
     assert expected_calibration_error(calibration(Answers(zeros, zeros + 1, sure, sure > 0))) == 100

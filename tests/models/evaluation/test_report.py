@@ -1,4 +1,4 @@
-"""Report."""
+"""The JSON report of an evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MNIST, CIFAR10 = PRESETS["mnist"], PRESETS["cifar10"]
 
 
 class Mixed(nn.Module):
-    """A network whose answers depend on colours and on where they are: quarters of the picture, mixed at random."""
+    """A network whose answers depend on colours and their places: a random mixture of the quarters of the picture."""
 
     def __init__(self, seed: int, classes: int = 10) -> None:
         super().__init__()

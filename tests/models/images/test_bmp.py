@@ -1,4 +1,4 @@
-"""BMP files of run lengths, of which Pillow's decoder is not used: every command of theirs, in 4 and in 8 bits."""
+"""BMP files: every command of run lengths in 4 and 8 bits, layouts of bit fields, and alpha channels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pixels(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def colours(rows: list[list[int | None]]) -> npt.NDArray[np.uint8]:
-    """The colours of rows of indices, the last row first; None is where nothing was written."""
+    """The colours of rows of palette indices, the last row first; None stands for a pixel that no run covers."""
     white = (255, 255, 255)
     return np.array([[white if i is None else PALETTE[i] for i in row] for row in rows[::-1]], np.uint8)
 
@@ -55,14 +55,14 @@ def test_runs_and_literals_of_4_bits() -> None:
     assert np.array_equal(pixels(runs(5, 3, data, bits=4)), colours(rows))
 
 
-def test_what_no_run_reaches_is_white() -> None:
-    """Lines that end early, skips, and the end of the picture before its last line: browsers show nothing there."""
+def test_pixels_that_no_run_covers_are_white() -> None:
+    """Behind a line that ends early, between skips, and after an early end of the picture, as in browsers."""
     data = b"\2\3" + END_OF_LINE + b"\1\4" + b"\0\2\2\1" + b"\1\5" + END
     rows: list[list[int | None]] = [[3, 3, None, None], [4, None, None, None], [None, None, None, 5], [None] * 4]
     assert np.array_equal(pixels(runs(4, 4, data)), colours(rows))
 
 
-def test_what_lies_beyond_the_picture_is_left_out() -> None:
+def test_runs_beyond_the_picture_are_ignored() -> None:
     data = b"\xff\3" + END_OF_LINE + b"\0\4\1\2\3\4" + END_OF_LINE + b"\0\2\xff\0\1\1" + END_OF_LINE + b"\1\1" + END
     rows: list[list[int | None]] = [[3, 3, 3], [1, 2, 3], [None] * 3]
     assert np.array_equal(pixels(runs(3, 3, data)), colours(rows))
@@ -106,8 +106,8 @@ def test_random_pictures(bits: int, width: int, seed: int) -> None:
     assert np.array_equal(pixels(runs(width, 3, data + END, bits=bits)), PALETTE[indices[::-1]])
 
 
-def test_more_colours_than_pixels_can_tell_apart() -> None:
-    """The header may say anything; Pillow reads as many."""
+def test_a_header_may_state_more_colours_than_there_are() -> None:
+    """Pillow would read as many colours as the header states."""
     header = bmp_header(4, 1, 8, colours=60_000)
     palette = np.zeros((256, 4), np.uint8)
     palette[:, :3] = PALETTE[:, ::-1]

@@ -1,4 +1,4 @@
-"""Kinds."""
+"""Formats that are recognised but not decoded: each is named in the refusal."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_known_kinds_of_files_are_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"<svgfoo>", b"<html><svg></svg></html>", b"see <svg ", b"<!-- <svg >", b"<?xml"])
-def test_text_with_svg_in_it_is_no_svg(data: bytes) -> None:
+def test_text_that_mentions_svg_is_not_taken_for_svg(data: bytes) -> None:
     assert known_kind(data) is None
     assert isinstance(refuse(data), UndecodableError)
 
@@ -91,8 +91,8 @@ def test_text_with_svg_in_it_is_no_svg(data: bytes) -> None:
 @pytest.mark.parametrize(
     "part", [b"<!---->", b"<!-- -->\n", b" ", b"<?xml?> ", b"<!DOCTYPE a>", b"<!DOCTYPE []>", b"<!", b"<!--"]
 )
-def test_telling_an_svg_takes_no_time_that_grows_with_its_comments(part: bytes) -> None:
-    """Twice as many must not take a hundred times as long: a pattern that backtracks doubles with every comment."""
+def test_recognising_svg_does_not_take_exponential_time(part: bytes) -> None:
+    """Twice as many parts take less than a hundred times as long. A pattern that backtracks would double with each."""
 
     def seconds(count: int) -> float:
         start = time.perf_counter()
@@ -105,10 +105,10 @@ def test_telling_an_svg_takes_no_time_that_grows_with_its_comments(part: bytes) 
 @pytest.mark.parametrize(
     ("name", "words"), [("PDF", "this is a PDF file"), ("SVG", "this is an SVG file"), ("AVIF", "this is an AVIF file")]
 )
-def test_the_answer_is_a_sentence(name: str, words: str) -> None:
+def test_the_error_has_the_right_article(name: str, words: str) -> None:
     assert words in str(refuse(UNSUPPORTED[name] + bytes(200)))
 
 
-def test_a_brand_behind_the_box_is_not_the_files() -> None:
-    """The box's length is 16 bytes: what follows is another box, whatever it looks like."""
+def test_a_brand_behind_the_first_box_is_ignored() -> None:
+    """The box has a length of 16 bytes; the brand stands behind it."""
     assert known_kind(struct.pack(">I4s4sI", 16, b"ftyp", b"mif1", 0) + b"heic") == "HEIF or HEIC"

@@ -1,4 +1,4 @@
-"""GIF."""
+"""GIF files: blocks before the picture, and pictures that cover a part of the screen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pixels(data: bytes, mode: Literal["RGB", "L"] = "RGB") -> npt.NDArray[np.int
     return np.asarray(decode(data, mode, max_pixels=10**6)).astype(np.int64)
 
 
-def test_extensions_of_a_gif_that_decide_nothing() -> None:
+def test_extensions_of_a_gif_do_not_affect_pixels() -> None:
     palette = np.random.default_rng(1).integers(0, 256, (128, 3), dtype=np.uint8)
     frame = np.random.default_rng(2).integers(0, 128, (20, 30), dtype=np.uint8)
     for before in (

@@ -1,4 +1,4 @@
-"""JPEG files that end too early: good if nothing but the end marker is missing, refused if pixels are."""
+"""JPEG files: missing ends, segments that do not affect pixels, and orientations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def picture(mode: str = "RGB") -> Image.Image:
-    """Noise over a gradient: no two blocks are alike, the last ones neither."""
+    """Noise over a gradient, so that no two blocks are alike."""
     noise = np.random.default_rng(0).integers(0, 60, (56, 72, 4), dtype=np.uint8)
     noise += np.linspace(0, 190, 72).astype(np.uint8)[:, None]
     return Image.fromarray(noise[..., :3]).convert(mode) if mode != "CMYK" else Image.fromarray(noise, "CMYK")
@@ -63,7 +63,7 @@ def test_a_sequential_file_without_the_scan_of_a_component_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_lies_behind_the_end_does_not_count(kind: str) -> None:
+def test_bytes_behind_the_end_are_ignored(kind: str) -> None:
     whole = encode(picture(), "JPEG", **KINDS[kind])
     expected = pixels(whole)
     film = b"\0\0\0\x18ftypmp42" + np.random.default_rng(1).bytes(5000)
@@ -88,7 +88,7 @@ def test_a_second_picture_behind_one_without_an_end() -> None:
 
 
 def test_a_file_of_one_colour_may_be_cut_where_that_changes_nothing() -> None:
-    """Every block says "as before": what decoders make of the missing ones is what they were."""
+    """Every block repeats the one before, which is also what decoders put in the place of missing ones."""
     whole = encode(Image.new("L", (64, 64), 128), "JPEG", optimize=True)
     for size in range(len(whole) - 20, len(whole)):
         try:
@@ -98,7 +98,7 @@ def test_a_file_of_one_colour_may_be_cut_where_that_changes_nothing() -> None:
         assert (found == 128).all()
 
 
-#: Slopes, so that JPEG files come close to it, with some noise, so that their data are of some length.
+#: Slopes, which JPEG keeps well, with some noise, so that files have some length.
 SCENE = (
     np.random.default_rng(3).integers(0, 12, (40, 56, 3)) + np.mgrid[0:160:4, 0:56].transpose(1, 2, 0)[..., [0, 1, 0]]
 )
@@ -135,14 +135,14 @@ SEGMENTS = {
     "options", [{}, {"progressive": True}, {"keep_rgb": True}], ids=["plain", "progressive", "RGB"]
 )
 @pytest.mark.parametrize("name", SEGMENTS)
-def test_segments_of_a_jpeg_that_decide_nothing(name: str, options: dict[str, Any]) -> None:
+def test_metadata_segments_do_not_affect_pixels(name: str, options: dict[str, Any]) -> None:
     plain = encode(PICTURE, "JPEG", **options)
     assert np.array_equal(pixels(with_segments(plain, SEGMENTS[name])), pixels(plain))
     assert np.abs(pixels(plain) - SCENE).mean() < 12
 
 
-def test_the_segments_that_tell_the_colour_space_are_kept() -> None:
-    """Adobe's says that the file holds RGB, which the names of its components say as well, if they are not changed."""
+def test_the_segments_that_name_the_colour_space_are_kept() -> None:
+    """Without names of components that say RGB, only Adobe's segment does."""
     rgb = encode(PICTURE, "JPEG", keep_rgb=True, quality=95)
     renamed = rgb.replace(b"R\x11\0G\x11\0B\x11\0", b"\1\x11\0\2\x11\0\3\x11\0").replace(
         b"\3R\0G\0B\0", b"\3\1\0\2\0\3\0"
@@ -165,7 +165,7 @@ def test_the_segments_that_tell_the_colour_space_are_kept() -> None:
 @pytest.mark.parametrize("before", [b"", segment(0xE1, b"Exif\0\0"), segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0")])
 @pytest.mark.parametrize("kind", [3, 4])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_exif_data_of_a_jpeg_turn_it(order: str, kind: int, before: bytes) -> None:
+def test_exif_data_turn_a_jpeg(order: str, kind: int, before: bytes) -> None:
     plain = encode(PICTURE, "JPEG")
     turned = with_segments(plain, before + segment(0xE1, b"Exif\0\0" + exif(6, order=order, kind=kind)))
     assert np.array_equal(pixels(turned), np.rot90(pixels(plain), -1))
@@ -180,7 +180,7 @@ def test_of_two_orientations_in_a_jpeg_the_first_counts() -> None:
 @pytest.mark.parametrize("at_least", [None, 20])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_end_alone_is_missing(kind: str, mode: str, at_least: int | None) -> None:
+def test_a_file_without_its_end_marker_is_decoded(kind: str, mode: str, at_least: int | None) -> None:
     whole = encode(picture(mode), "JPEG", **KINDS[kind])
     assert whole.endswith(b"\xff\xd9")
     expected = pixels(whole, at_least)
@@ -191,7 +191,7 @@ def test_the_end_alone_is_missing(kind: str, mode: str, at_least: int | None) ->
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_that_is_cut_anywhere_else_is_refused(kind: str, mode: str) -> None:
-    """The last few bits may have no effect on any pixel: the file is good then."""
+    """A file that lacks only bits without effect on any pixel is decoded."""
     whole = encode(picture(mode), "JPEG", **KINDS[kind])
     expected = pixels(whole)
     # Between restart markers a decoder loses nothing by a cut but what follows.
@@ -207,7 +207,7 @@ def test_a_file_that_is_cut_anywhere_else_is_refused(kind: str, mode: str) -> No
 
 
 @pytest.mark.parametrize("last", [b"\0", b"\xff\0"])
-def test_data_that_end_as_padding_does(last: bytes) -> None:
+def test_data_that_end_with_zeros_are_not_taken_for_padding(last: bytes) -> None:
     for seed in range(20_000):
         noise = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
         whole = encode(Image.fromarray(noise), "JPEG")

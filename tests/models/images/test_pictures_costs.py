@@ -1,4 +1,4 @@
-"""Work that a small file causes: counted and refused before decoding, and kept off the event loop."""
+"""Small files that would take long to decode are refused first; metadata and later frames cost nothing."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_large_picture_may_have_twelve_passes_over_it() -> None:
         decode(many_scans(flat(2000), 13 - have), "RGB", max_pixels=LIMIT)
 
 
-def test_scans_of_one_component_in_three_count_as_what_they_pass_over() -> None:
+def test_a_scan_of_one_component_counts_only_its_samples() -> None:
     """The last scan of a colour picture passes over its brightness alone."""
     have = encode(flat(2000, "RGB"), "JPEG", progressive=True, subsampling=0)
     assert len(scans(have)) == 10
@@ -116,7 +116,7 @@ def test_scans_are_counted_however_they_are_hidden(options: dict[str, Any]) -> N
     assert not accepted(scan_by_scan(16, 98, **options)[:-2])
 
 
-def test_what_a_decoder_does_not_scan_is_not_counted() -> None:
+def test_scans_that_the_decoder_skips_are_not_counted() -> None:
     plain = encode(flat(64, "RGB"), "JPEG")
     many = many_scans(flat(64, "RGB"), 300)
     for data in (
@@ -153,7 +153,7 @@ def a_frame(**options: Any) -> bytes:
     return gif((8, 8), np.zeros((8, 8), np.uint8), (0, 0), np.zeros((128, 3), np.uint8), **options)
 
 
-#: What was slow for its size: the file, and a plain one of the same format and pixels.
+#: A file that a naive decoder takes long for, and a plain one of the same format and pixels.
 SLOW: dict[str, tuple[bytes, bytes]] = {
     "PNG, compressed text": (
         a_square(before=b"".join(chunk(b"zTXt", b"%d\0\0" % i + zlib.compress(bytes(10**6), 9)) for i in range(3))),
@@ -201,7 +201,7 @@ SLOW: dict[str, tuple[bytes, bytes]] = {
 
 
 def parts(format: str, count: int) -> bytes:
-    """A picture with so many segments, chunks or blocks before its pixels, beside those that a plain one has."""
+    """A picture with ``count`` segments, chunks or blocks more than a plain one."""
     return {
         "JPEG": with_segments(encode(flat(8), "JPEG"), segment(0xFE) * count),
         "PNG": a_square(before=chunk(b"teXt") * count),

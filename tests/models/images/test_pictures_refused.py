@@ -1,4 +1,4 @@
-"""Bytes that are no picture here: each refusal in words for the caller, and never any other exception."""
+"""Bytes that are refused: the error tells the caller why, and no other exception is raised."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refuse(data: bytes, *, max_pixels: int = 80_000_000) -> PictureError:
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG of that size with next to no pixel data behind its header."""
+    """A PNG whose header states that size, with hardly any pixel data behind it."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -42,7 +42,7 @@ def png(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
-def test_a_truncated_file_is_called_so(format: str, share: float) -> None:
+def test_a_truncated_file_is_called_truncated(format: str, share: float) -> None:
     data = photo(200, format)
     error = refuse(data[: int(len(data) * share)])
     assert isinstance(error, UndecodableError)
@@ -51,7 +51,7 @@ def test_a_truncated_file_is_called_so(format: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"hello, world", b'{"image": "x"}', bytes(5000), b"\xff" * 5000])
-def test_what_is_no_picture_at_all_is_called_so(data: bytes) -> None:
+def test_bytes_of_no_picture_format_are_called_so(data: bytes) -> None:
     error = refuse(data)
     assert isinstance(error, UndecodableError)
     assert "no picture" in str(error)
@@ -88,7 +88,7 @@ def accept_or_refuse(data: bytes) -> None:
         assert crop.shape == (preprocess.side, preprocess.side, preprocess.channels)
 
 
-# Pillow warns of small damage (EXIF, MPO, APNG) and goes on; only in these tests would that be an error.
+# Pillow warns of small damage (EXIF, MPO, APNG) and goes on; pytest would make an error of the warning.
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @settings(max_examples=200, deadline=None)
 @given(
@@ -121,18 +121,18 @@ def test_a_picture_without_pixels_is_refused() -> None:
         assert isinstance(refuse(png(width, height)), UndecodableError)
 
 
-def test_pillows_own_guard_is_left_on() -> None:
+def test_pillows_own_limit_is_left_on() -> None:
     assert Image.MAX_IMAGE_PIXELS is not None
 
 
-def test_above_pillows_guard_the_text_names_its_limit() -> None:
+def test_the_error_names_pillows_limit_if_it_is_the_smaller_one() -> None:
     """Twice Pillow's 89,478,485 (a quarter of a gibibyte over three), if the caller allows more than that."""
     error = refuse(png(15_000, 15_000), max_pixels=10**9)
     assert isinstance(error, TooManyPixelsError)
     assert "178,956,970" in str(error)
 
 
-def test_a_lack_of_memory_is_not_the_pictures_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_error_is_not_turned_into_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 

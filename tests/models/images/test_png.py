@@ -1,4 +1,4 @@
-"""Metadata decide about which way up a picture is, and about nothing else, however damaged or large they are."""
+"""PNG files: chunks that do not affect pixels may be damaged or huge; EXIF data turn the picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from models.images.pictures import UndecodableError, decode
 from tests.picture_files import PALETTE, chunk, exif, png
 
-#: Slopes, so that JPEG files come close to it, with some noise, so that their data are of some length.
+#: Slopes, which JPEG keeps well, with some noise, so that files have some length.
 SCENE = (
     np.random.default_rng(3).integers(0, 12, (40, 56, 3)) + np.mgrid[0:160:4, 0:56].transpose(1, 2, 0)[..., [0, 1, 0]]
 )
@@ -59,7 +59,7 @@ CHUNKS = {
 
 @pytest.mark.parametrize("place", ["before", "between", "after"])
 @pytest.mark.parametrize("name", CHUNKS)
-def test_chunks_of_a_png_that_decide_nothing(name: str, place: str) -> None:
+def test_metadata_chunks_of_a_png_do_not_affect_pixels(name: str, place: str) -> None:
     assert np.array_equal(pixels(png(SCENE, **{place: CHUNKS[name]})), SCENE)
     indices = np.arange(40 * 56).reshape(40, 56, 1) % 200
     palette = np.random.default_rng(1).integers(0, 256, (200, 3))
@@ -79,13 +79,13 @@ def test_a_png_that_is_cut_in_its_pixels_is_refused() -> None:
         pixels(png(SCENE)[:-200])
 
 
-def test_a_second_header_of_a_png_counts_for_nothing() -> None:
+def test_a_second_header_of_a_png_is_ignored() -> None:
     other = chunk(b"IHDR", struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0))
     assert np.array_equal(pixels(png(SCENE, before=other)), SCENE)
 
 
 @pytest.mark.parametrize("place", ["before", "between", "after"])
-def test_exif_data_of_a_png_turn_it_wherever_they_lie(place: str) -> None:
+def test_exif_data_anywhere_turn_a_png(place: str) -> None:
     found = pixels(png(SCENE, **{place: chunk(b"eXIf", exif(6))}))
     assert np.array_equal(found, np.rot90(SCENE, -1))
     # Of two the first counts.

@@ -1,4 +1,4 @@
-"""Picture to crop, pixel for pixel as the framework that trained the weights does it."""
+"""A picture becomes a crop pixel for pixel as in the framework that trained the weights."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_every_torchvision_checkpoint_is_compared() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(3000, 2), (2, 3000), (1, 2000)])
-def test_of_a_very_narrow_picture_only_the_middle_is_scaled(width: int, height: int) -> None:
-    """Scaled whole it would take 300 times its long side squared: gigabytes for a file of a hundred bytes."""
+def test_only_the_middle_of_a_very_narrow_picture_is_scaled(width: int, height: int) -> None:
+    """Scaled as a whole, a file of a hundred bytes would take gigabytes."""
     picture = Image.new("RGB", (width, height), "red")
     middle = (max(0, width // 2 - 50), max(0, height // 2 - 50))
     picture.paste("lime", (*middle, min(width, middle[0] + 100), min(height, middle[1] + 100)))
@@ -161,7 +161,7 @@ def test_cifar10s_pictures_are_warped_to_32_and_then_enlarged() -> None:
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 3), st.booleans(), st.integers(0, 2**32))
-def test_crops_are_enlarged_together_as_each_alone_is_by_pillow(
+def test_enlarging_crops_together_equals_enlarging_each_with_pillow(
     count: int, side: int, factor: int, grey: bool, seed: int
 ) -> None:
     colour: Literal["grey", "rgb"] = "grey" if grey else "rgb"
@@ -176,7 +176,7 @@ def test_crops_are_enlarged_together_as_each_alone_is_by_pillow(
         assert not ours[0].any()
 
 
-def test_a_size_that_is_no_multiple_of_the_crops_is_refused() -> None:
+def test_enlarging_to_no_multiple_of_the_crop_is_refused() -> None:
     with pytest.raises(ValueError, match="enlarge 60 is not a multiple of crop 32"):
         Preprocess("warp", 32, 32, enlarge=60)
 
@@ -198,7 +198,7 @@ def test_every_preset_takes_every_size(name: str, size: tuple[int, int]) -> None
 
 
 def rings(side: int) -> bytes:
-    """A JPEG with ever finer rings, which show every shortcut in scaling."""
+    """A JPEG with ever finer rings, which make every shortcut in scaling visible."""
     y, x = np.mgrid[:side, :side] / side - 0.5
     picture = Image.fromarray((127.5 + 127.5 * np.cos(300 * (x * x + y * y))).astype(np.uint8))
     out = io.BytesIO()
@@ -256,7 +256,8 @@ def test_the_crop_is_torchvisions(width: int, height: int, preset: str) -> None:
 
 
 def test_half_is_what_torchvisions_googlenet_and_inception_see_inside() -> None:
-    """They are fed ImageNet's mean and re-normalise (``transform_input``); here the preset says it outright."""
+    """They take pictures normalised by ImageNet's mean and re-normalise them (``transform_input``); the preset does it
+    at once."""
     from torchvision.models import GoogLeNet
 
     pixels = torch.rand(1, 3, 5, 5)

@@ -1,4 +1,4 @@
-"""Transparency over white: every way in which PNG, BMP, GIF and WebP say what is transparent, against numpy."""
+"""Transparent pixels over white: every way in which PNG marks them, compared with numpy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pixels(data: bytes, mode: Literal["RGB", "L"] = "RGB") -> npt.NDArray[np.int
 
 
 def samples(depth: int, channels: int) -> Samples:
-    """Random ones, in which values and their neighbours occur often."""
+    """Random samples, in which one value and its neighbours are frequent."""
     most = (1 << depth) - 1
     values = np.random.default_rng(depth * channels).integers(0, most + 1, (SIDE, SIDE, channels))
     values[::3] = most // 2
@@ -51,7 +51,7 @@ def colours(grey_or_rgb: Samples) -> Samples:
 @pytest.mark.parametrize("transparent", [False, True], ids=["opaque", "keyed"])
 @pytest.mark.parametrize(("colour", "depth"), [*((GREY, depth) for depth in (1, 2, 4, 8, 16)), (RGB, 8), (RGB, 16)])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_a_png_of_which_one_colour_is_transparent(
+def test_a_png_with_one_transparent_colour(
     colour: int, depth: int, transparent: bool, interlaced: bool, mode: Literal["RGB", "L"]
 ) -> None:
     values = samples(depth, 1 if colour == GREY else 3)
@@ -74,7 +74,7 @@ def keyed(colour: Samples) -> bytes:
 
 
 @pytest.mark.parametrize(("colour", "depth"), [(GREY, 1), (GREY, 2), (GREY, 4), (GREY, 8), (RGB, 8)])
-def test_bits_of_the_transparent_colour_that_samples_lack_count_for_nothing(colour: int, depth: int) -> None:
+def test_bits_of_the_transparent_colour_beyond_the_depth_are_ignored(colour: int, depth: int) -> None:
     """As in libpng, and so in browsers."""
     values = samples(depth, 1 if colour == GREY else 3)
     key = values[0, 0]
@@ -130,12 +130,12 @@ def test_a_png_with_an_alpha_channel(depth: int, colour: int, interlaced: bool) 
     ],
     ids=["wrong checksum", "too short", "too long", "empty"],
 )
-def test_a_damaged_transparent_colour_counts_as_none(chunks: bytes) -> None:
+def test_a_damaged_transparent_colour_is_ignored(chunks: bytes) -> None:
     values = np.full((4, 4, 3), (7, 0, 0))
     assert np.array_equal(pixels(png(values, before=chunks)), values)
 
 
-def test_a_transparent_colour_behind_the_pixels_or_a_second_one_counts_for_nothing() -> None:
+def test_a_second_or_late_transparent_colour_is_ignored() -> None:
     values = np.full((4, 4, 3), (7, 0, 0))
     assert np.array_equal(pixels(png(values, after=keyed(values[0, 0]))), values)
     assert np.array_equal(pixels(png(values, before=keyed(values[0, 0] + 1) + keyed(values[0, 0]))), values)

@@ -1,4 +1,4 @@
-"""WebP."""
+"""WebP files: chunks that do not affect pixels, and alpha channels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.picture_files import (
     exif,
 )
 
-#: Slopes, so that JPEG files come close to it, with some noise, so that their data are of some length.
+#: Slopes, which JPEG keeps well, with some noise, so that files have some length.
 SCENE = (
     np.random.default_rng(3).integers(0, 12, (40, 56, 3)) + np.mgrid[0:160:4, 0:56].transpose(1, 2, 0)[..., [0, 1, 0]]
 )
@@ -35,7 +35,7 @@ def webp(**options: Any) -> bytes:
     return encode(PICTURE, "WEBP", lossless=True, exif=b"Exif\0\0" + exif(6), **options)
 
 
-def test_chunks_of_a_webp_that_decide_nothing() -> None:
+def test_metadata_chunks_of_a_webp_do_not_affect_pixels() -> None:
     whole = webp(icc_profile=bytes(500), xmp=b"<x/>" * 100)
     expected = np.rot90(SCENE, -1)
     assert np.array_equal(pixels(whole), expected)

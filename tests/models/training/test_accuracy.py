@@ -1,4 +1,4 @@
-"""Accuracy."""
+"""Accuracy counts right first answers and right answers among five; that of the checkpoint in the box."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     return read_data(path, "mnist", PRESETS["mnist"], keep=True)
 
 
-def test_accuracy_counts_first_answers_and_first_fives(digits: DataSet) -> None:
+def test_accuracy_counts_right_answers_first_and_among_five(digits: DataSet) -> None:
     class Fixed(torch.nn.Module):
         """Says 0, 1, 2 ... 9 for every picture."""
 
@@ -57,3 +57,15 @@ def test_accuracy_counts_first_answers_and_first_fives(digits: DataSet) -> None:
     few = measure(Fixed(), digits.test, CPU, most=10)
     chosen = digits.test.classes[np.linspace(0, 99, 10).astype(int)]
     assert few == (100 * float((chosen == 0).mean()), 100 * float((chosen < 5).mean()))
+
+
+def test_dropout_is_off_while_accuracy_is_measured(digits: DataSet) -> None:
+    class Unsure(torch.nn.Module):
+        """Answers 0 in eval mode, and anything in training mode."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits = torch.arange(10.0).flip(0).expand(len(x), 10)
+            return torch.rand(len(x), 10) if self.training else logits
+
+    network = Unsure().train()
+    assert measure(network, digits.test, CPU) == (10.0, 50.0)

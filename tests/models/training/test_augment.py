@@ -1,4 +1,4 @@
-"""What is drawn at random for a picture stays within the recipe's bounds, and follows from the generator alone."""
+"""Random changes of pictures stay within the bounds of the recipe and follow from the generator alone."""
 
 from __future__ import annotations
 

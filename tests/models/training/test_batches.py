@@ -1,4 +1,4 @@
-"""Batches."""
+"""Batches follow from the seed, the epoch and their number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CIFAR10 = PRESETS["cifar10"]
 
 
 @given(st.integers(2, 1000), st.integers(2, 300))
-def test_an_epoch_has_every_picture_but_a_lone_last_one(pictures: int, batch_size: int) -> None:
+def test_an_epoch_has_every_batch_except_a_last_one_of_one_picture(pictures: int, batch_size: int) -> None:
     sizes = [min(batch_size, pictures - start) for start in range(0, pictures, batch_size)]
     assert steps_in(pictures, batch_size) == len([size for size in sizes if size > 1])
 

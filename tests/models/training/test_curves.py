@@ -1,4 +1,4 @@
-"""Curves."""
+"""The table and the chart of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets from folders, ZIP and .npz files: the same pictures and classes, and clear words for what is wrong."""
+"""Every kind of data set gives the same pictures and classes, and a wrong one a clear error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refuse(path: Path, label_set: str = "cifar10") -> str:
 
 
 def write_npz(path: Path) -> Path:
-    """The tree's pictures in its own order: by the names of the classes."""
+    """The pictures of ``tree()`` in the order of its folders, by the names of the classes."""
     arrays = {}
     for split, names, each, seed in (("train", "x_train y_train", 4, 1), ("test", "x_test y_test", 2, 2)):
         assert split
@@ -86,7 +86,7 @@ def test_training_sees_pictures_as_serving_does(tmp_path: Path, size: tuple[int,
     assert np.array_equal(finished(found.train.cut(np.array([i])), CIFAR10)[0], served)
 
 
-def test_an_array_of_digits_is_seen_as_serving_sees_it(tmp_path: Path) -> None:
+def test_training_sees_digits_as_serving_does(tmp_path: Path) -> None:
     path = write_digits(tmp_path / "mnist.npz", 20, 10)
     found = read_data(path, "mnist", MNIST, keep=True)
     with np.load(path) as arrays:
@@ -140,7 +140,7 @@ def test_a_class_of_nothing_but_unreadable_pictures_is_empty(tmp_path: Path) -> 
     assert "class 'cat' of cifar10 has no pictures in train" in refuse(write_zip(tmp_path / "set.zip", files))
 
 
-def test_what_is_missing_or_foreign_is_named(tmp_path: Path) -> None:
+def test_missing_and_unknown_classes_are_named(tmp_path: Path) -> None:
     files, path = tree(), tmp_path / "set.zip"
     without = {name: content for name, content in files.items() if "/cat/" not in name}
     assert "class 'cat' of cifar10 has no pictures in train" in refuse(write_zip(path, without))

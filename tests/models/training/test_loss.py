@@ -1,4 +1,4 @@
-"""The loss, against cross-entropy written out."""
+"""The loss, compared with cross-entropy written out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds a run: its recipe, its files, and the checkpoint in the box."""
+"""Recipes: their texts, and the pictures that each variant is trained on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.networks.variants import VARIANTS
 from models.training.recipes import recipe_for
 
 
-def test_a_recipe_is_told_in_full() -> None:
+def test_the_text_of_a_recipe_has_all_its_settings() -> None:
     told = str(replace(recipe_for(VARIANTS["lenet5"], "mnist"), epochs=3, batch_size=8, seed=7, rotation=5.0))
     assert told == (
         "SGD, one cycle to 0.05, 3 epochs of batch 8, weight decay 0.0001, rotation 5 degrees, scaling 0.1, "

@@ -1,4 +1,4 @@
-"""Training runs on tiny data: they learn, repeat with their seed, go on after a kill, and stop when they must."""
+"""Training runs on tiny data: they learn, repeat with their seed, resume after a kill, and stop on bad numbers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_run_learns_and_repeats_with_its_seed(digits: DataSet, tmp_path: Path)
     assert trained(digits, tmp_path / "c", replace(TINY, seed=5))[0] != first
 
 
-def test_a_run_that_was_cut_off_ends_as_one_that_was_not(digits: DataSet, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_as_one_that_was_not(digits: DataSet, tmp_path: Path) -> None:
     whole, epochs = trained(digits, tmp_path / "a")
 
     class CutOffError(Exception):
@@ -104,7 +104,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(digits: DataSet, tmp_pa
 
 
 @pytest.mark.parametrize("variant", ["googlenet", "inception_v2"])
-def test_dropout_momentum_and_batch_norm_go_on_too(pictures: DataSet, tmp_path: Path, variant: str) -> None:
+def test_dropout_momentum_and_batch_norm_resume_too(pictures: DataSet, tmp_path: Path, variant: str) -> None:
     recipe = replace(recipe_for(VARIANTS[variant], "cifar10"), epochs=2, batch_size=10, peak_rate=0.001)
     whole = start(pictures, tmp_path / "a", recipe, variant)
     list(whole.epochs(quiet))
@@ -152,7 +152,7 @@ def test_a_state_of_another_run_is_refused(digits: DataSet, pictures: DataSet, t
             start(digits, state)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_state(digits: DataSet, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_ends_the_run(digits: DataSet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     run = start(digits, state)
     epochs = run.epochs(quiet)
@@ -166,7 +166,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_state(digits: 
     assert [epoch.number for epoch in start(digits, state).epochs(quiet)] == [2, 3]
 
 
-def test_weights_that_went_bad_in_the_last_step_are_not_saved(digits: DataSet, tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers_are_not_saved(digits: DataSet, tmp_path: Path) -> None:
     run = start(digits, tmp_path / "state")
 
     def spoil(step: Step) -> None:
@@ -198,7 +198,7 @@ def test_the_networks_of_the_box_are_trained_at_64_pixels(pictures: DataSet, tmp
         assert torch.allclose(tensor, after[name], rtol=1e-3, atol=1e-7)
 
 
-def test_random_regions_are_cut_out_of_the_files_themselves(tmp_path: Path) -> None:
+def test_random_regions_are_cut_out_of_the_original_files(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "set.zip", tree(train=2, test=1, size=(90, 70)))
     data = read_data(path, "cifar10", PRESETS["cifar10"], keep=False)
     assert data.train.crops is None

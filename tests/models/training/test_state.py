@@ -1,4 +1,4 @@
-"""State."""
+"""State files are written whole or not at all."""
 
 from __future__ import annotations
 

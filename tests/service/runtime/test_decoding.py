@@ -1,4 +1,4 @@
-"""Small."""
+"""Small pictures of little work are decoded on the event loop; all others are left to threads."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_plain_small_picture_is_decoded_where_it_arrives(name: str) -> None:
+def test_a_plain_small_picture_is_decoded_on_the_event_loop(name: str) -> None:
     assert decode_small(SMALL[name], LENET, LIMIT) is not None
 
 
@@ -81,7 +81,7 @@ LATER = {
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_a_small_file_of_much_work_is_left_to_a_thread(name: str) -> None:
+def test_a_small_file_that_takes_long_is_left_to_a_thread(name: str) -> None:
     assert len(LATER[name]) <= 4096
     assert decode_small(LATER[name], LENET, LIMIT) is None
     assert accepted(LATER[name])
