@@ -12,6 +12,7 @@ from PIL import Image
 
 from models.images.pictures import UndecodableError, decode
 from tests.picture_files import (
+    SCENE,
     encode,
     exif,
     scan_by_scan,
@@ -96,12 +97,6 @@ def test_a_file_of_one_colour_may_be_cut_where_that_changes_nothing() -> None:
         except UndecodableError:
             continue
         assert (found == 128).all()
-
-
-#: Slopes, which JPEG keeps well, with some noise, so that files have some length.
-SCENE = (
-    np.random.default_rng(3).integers(0, 12, (40, 56, 3)) + np.mgrid[0:160:4, 0:56].transpose(1, 2, 0)[..., [0, 1, 0]]
-)
 
 
 PICTURE = Image.fromarray(SCENE.astype(np.uint8))

@@ -11,12 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from models.images.pictures import UndecodableError, decode
-from tests.picture_files import PALETTE, chunk, exif, png
-
-#: Slopes, which JPEG keeps well, with some noise, so that files have some length.
-SCENE = (
-    np.random.default_rng(3).integers(0, 12, (40, 56, 3)) + np.mgrid[0:160:4, 0:56].transpose(1, 2, 0)[..., [0, 1, 0]]
-)
+from tests.picture_files import PALETTE, SCENE, chunk, exif, png
 
 
 def pixels(data: bytes, mode: Literal["RGB", "L"] = "RGB") -> npt.NDArray[np.int64]:

@@ -12,16 +12,11 @@ from PIL import Image
 
 from models.images.pictures import UndecodableError, decode
 from tests.picture_files import (
+    SCENE,
     Samples,
     encode,
     exif,
 )
-
-#: Slopes, which JPEG keeps well, with some noise, so that files have some length.
-SCENE = (
-    np.random.default_rng(3).integers(0, 12, (40, 56, 3)) + np.mgrid[0:160:4, 0:56].transpose(1, 2, 0)[..., [0, 1, 0]]
-)
-
 
 PICTURE = Image.fromarray(SCENE.astype(np.uint8))
 

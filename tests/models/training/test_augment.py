@@ -73,6 +73,16 @@ def test_random_regions_have_the_areas_and_aspects_asked_for() -> None:
     assert 1.3 < aspects.max() <= 1.34
 
 
+def test_areas_are_drawn_evenly_and_aspects_evenly_in_their_logarithm() -> None:
+    """Half of the areas lie below the middle one; half of the regions are higher than wide. The standard deviation of
+    either share is 0.8 %."""
+    random = generator()
+    boxes = np.array([region_box((1000, 1000), (0.1, 0.4), random) for _ in range(4000)])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert (sides.prod(1) < 0.25e6).mean() == pytest.approx(0.5, abs=0.03)
+    assert (sides[:, 0] < sides[:, 1]).mean() == pytest.approx(0.5, abs=0.03)
+
+
 @pytest.mark.parametrize("size", [(500, 375), (40, 300)])
 def test_random_regions_are_spread_as_torchvisions(size: tuple[int, int]) -> None:
     """The largest distance between the distributions (Kolmogorov and Smirnov) of each side of 2,000 regions."""

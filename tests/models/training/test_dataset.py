@@ -105,6 +105,18 @@ def test_the_digest_tells_data_sets_apart(tmp_path: Path) -> None:
     assert len({first, *(read(write_zip(tmp_path / "c.zip", each)).digest for each in (moved, changed))}) == 3
 
 
+def test_the_digest_covers_the_classes(tmp_path: Path) -> None:
+    """The same pictures in the same order, of which the first two have each other's class."""
+    path = write_npz(tmp_path / "set.npz")
+    first = read(path).digest
+    with np.load(path) as arrays:
+        content = {name: arrays[name] for name in arrays}
+    numbers = content["y_train"]
+    numbers[[0, -1]] = numbers[[-1, 0]]
+    np.savez(path, **content)
+    assert read(path).digest != first
+
+
 def test_unreadable_pictures_are_left_out_and_listed(tmp_path: Path) -> None:
     files = tree()
     bad = {"train/cat/0012.png": b"no picture", "test/dog/0010.png": files["test/dog/0010.png"][:40]}
