@@ -60,6 +60,11 @@ def test_test_pictures_are_found_in_every_layout(tmp_path: Path, kind: str) -> N
         assert np.array_equal(np.asarray(found.source.open(i, CIFAR10)[0]), np.asarray(picture))
 
 
+def test_files_outside_of_class_folders_are_ignored(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "set.zip", only_test() | {"test/1.png": b"", "1.png": b"", "README/1.txt": b""})
+    assert len(opened(path)) == 20
+
+
 def test_test_is_taken_before_val(tmp_path: Path) -> None:
     assert len(opened(write_zip(tmp_path / "set.zip", only_test() | {"val/cat/1.png": b""}))) == 20
 

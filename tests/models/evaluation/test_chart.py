@@ -21,6 +21,7 @@ def test_the_chart_of_few_classes_has_numbers_and_words() -> None:
     assert [tick.get_text() for tick in axes.get_yticklabels()] == [label.word for label in labels("cifar10")]
     shares = np.asarray(axes.images[0].get_array())
     assert shares[3] == pytest.approx(matrix[3] / 1080)
+    assert axes.images[0].get_clim() == (0, 1)
 
 
 def test_the_chart_of_a_thousand_classes_is_an_image() -> None:

@@ -46,6 +46,7 @@ def test_the_report_names_the_most_frequent_mistake_of_each_class() -> None:
     (row,) = to_json(EVALUATION, labels("cifar10"))["results"]
     airplane, cat, dog = row["classes"]
     assert (airplane["index"], airplane["label"], airplane["mistaken_for"]) == (0, "airplane", None)
+    assert [each["index"] for each in (cat, dog)] == [3, 5]
     assert (cat["top1"]["right"], cat["top1"]["pictures"]) == (1, 3)
     assert cat["mistaken_for"] == {"index": 5, "label": "dog", "pictures": 2}
     # Of two mistakes that are equally frequent, the first class.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from models.images.jpeg import with_two_ends
 from models.images.pictures import UndecodableError, decode
 from tests.picture_files import (
     SCENE,
@@ -79,6 +81,25 @@ def test_a_tall_file_that_is_cut_far_below_its_first_rows_is_refused() -> None:
     assert np.array_equal(pixels(whole[:-2]), pixels(whole))
     with pytest.raises(UndecodableError):
         pixels(whole[: len(whole) * 9 // 10])
+
+
+def progressive_scans(*ranges: tuple[int, int, int]) -> bytes:
+    """A grey progressive file without an end: of each scan, the first and last coefficient and the lowest bit."""
+    frame = segment(0xC2, struct.pack(">BHHB", 8, 8, 8, 1) + b"\1\x11\0")
+    headers = [segment(0xDA, bytes((1, 1, 0, first, last, bit))) + b"\x55" for first, last, bit in ranges]
+    return b"\xff\xd8" + frame + b"".join(headers)
+
+
+def test_every_coefficient_of_a_progressive_file_must_be_there_to_its_last_bit() -> None:
+    def is_whole(*ranges: tuple[int, int, int]) -> bool:
+        return with_two_ends(progressive_scans(*ranges), most_parts=100) is not None
+
+    assert is_whole((0, 0, 0), (1, 63, 0))
+    assert is_whole((0, 0, 0), (1, 63, 1), (1, 63, 0x10))
+    assert not is_whole((0, 0, 0), (1, 62, 0))
+    assert not is_whole((1, 63, 0))
+    assert not is_whole((0, 0, 1), (1, 63, 0))
+    assert not is_whole((0, 0, 0), (1, 63, 2), (1, 63, 0x21))
 
 
 def test_a_second_picture_behind_one_without_an_end() -> None:

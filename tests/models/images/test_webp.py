@@ -67,3 +67,11 @@ def test_alphas_of_a_webp(options: dict[str, Any]) -> None:
     found = pixels(data)
     assert (found[:4] == 255).all()
     assert np.abs(found - blended(colours, alpha[..., None] / 255)).max() <= (1 if "lossless" in options else 12)
+
+
+def test_of_two_orientations_in_a_webp_the_first_counts() -> None:
+    whole = webp()
+    second = exif(8)
+    assert len(second) % 2 == 0
+    data = whole + b"EXIF" + struct.pack("<I", len(second)) + second
+    assert np.array_equal(pixels(data), np.rot90(SCENE, -1))

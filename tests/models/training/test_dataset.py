@@ -205,3 +205,12 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         assert words in refuse(path)
     path.write_bytes(b"no archive")
     assert "is not an .npz file with train_images" in refuse(path)
+
+
+def test_the_watcher_sees_both_splits_as_one(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    path = write_digits(tmp_path / "mnist.npz", 150, 70)
+    read_data(path, "mnist", MNIST, keep=False, watch=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(set(seen))
+    assert seen[0] == (1, 220)
+    assert {(150, 220), (151, 220), (220, 220)} <= set(seen)

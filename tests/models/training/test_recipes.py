@@ -29,3 +29,25 @@ def test_every_variant_has_a_recipe_for_the_pictures_that_it_takes(variant: str,
     preprocess = PRESETS[recipe_for(row, label_set).preset]
     in_box = (variant, label_set) in {("googlenet", "cifar10"), ("inception_v2", "cifar10")}
     assert (preprocess.channels, preprocess.side) == ((3, 64) if in_box else row.input_shape[::2])
+
+
+@pytest.mark.parametrize(
+    ("variant", "batch_size", "rate", "decay", "weight_decay", "smoothing"),
+    [
+        # Krizhevsky 2012, section 5: about 90 cycles in three drops of the rate.
+        ("alexnet", 128, 0.01, (0.1, 30), 0.0005, 0.0),
+        # Simonyan and Zisserman 2014, section 3.1.
+        ("vgg16", 256, 0.01, (0.1, 20), 0.0005, 0.0),
+        # Szegedy et al. 2014, section 6.
+        ("googlenet", 128, 0.01, (0.96, 8), 0.0002, 0.0),
+        # Szegedy et al. 2015, sections 7 and 8.
+        ("inception_v3", 128, 0.045, (0.94, 2), 0.00004, 0.1),
+    ],
+)
+def test_photographs_are_learnt_as_in_the_papers(
+    variant: str, batch_size: int, rate: float, decay: tuple[float, int], weight_decay: float, smoothing: float
+) -> None:
+    recipe = recipe_for(VARIANTS[variant], "imagenet1k")
+    assert (recipe.batch_size, recipe.peak_rate, recipe.decay) == (batch_size, rate, decay)
+    assert (recipe.weight_decay, recipe.label_smoothing, recipe.momentum) == (weight_decay, smoothing, 0.9)
+    assert (recipe.region, recipe.flip, recipe.colour_pca) == ((0.08, 1.0), True, 0.1)
