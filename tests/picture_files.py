@@ -15,6 +15,10 @@ from PIL import Image
 Samples = npt.NDArray[np.integer[Any]]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Slopes, which JPEG keeps well, with some noise, so that files have some length.
+SCENE = (
+    np.random.default_rng(3).integers(0, 12, (40, 56, 3)) + np.mgrid[0:160:4, 0:56].transpose(1, 2, 0)[..., [0, 1, 0]]
+)
 #: PNG's colour types.
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 #: Left, top and steps of the seven passes of an interlaced PNG.

@@ -1,8 +1,10 @@
-"""Data sets, for training and evaluation alike. Read in this order:
+"""Data sets, for training and evaluation alike. Files in reading order:
 
-- ``listing.py``: a folder or ZIP file -> the picture files of each class; ``arrays.py``, ``mnist.py``: sets in arrays.
-- ``sources.py``: all of these -> pictures by number, with their classes; ``ahead.py``: work on them by threads.
-- ``errors.py``: what is wrong with a data set.
+- ``errors.py``: the error that every wrong data set ends in.
+- ``listing.py``: a folder or ZIP file -> the picture files of each class.
+- ``arrays.py``, ``mnist.py``, ``cifar10.py``: data sets that are kept in arrays.
+- ``sources.py``: any of these -> pictures by number, with their classes.
+- ``ahead.py``: threads that work ahead of a loop.
 
-Only the splits that are asked for are opened, and no picture is decoded before it is asked for.
+Only the splits that are asked for are opened, and no picture file is read before its picture is asked for.
 """

@@ -1,4 +1,4 @@
-"""Work that threads do ahead of whoever waits for it."""
+"""Threads that work ahead of a loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ T = TypeVar("T")
 
 
 def ahead(make: Callable[[int], T], count: int, threads: int | None = None) -> Iterator[T]:
-    """``make(0)``, ``make(1)`` ... in order, as many at work as there are threads: by default one a core."""
+    """Yields ``make(0)``, ``make(1)`` ... ``make(count - 1)`` in order, each made by a thread before it is asked for.
+
+    Args:
+        make: makes one; it is called by several threads at once.
+        count: how many to make.
+        threads: how many are made at once, and wait at most; by default one a core.
+    """
     threads = threads or len(os.sched_getaffinity(0))
     pool, waiting = ThreadPoolExecutor(threads), deque[Future[T]]()
     try:

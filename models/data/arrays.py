@@ -1,4 +1,4 @@
-"""Data sets in one ``.npz`` file: pictures and class numbers as arrays."""
+"""A data set in one ``.npz`` file: pictures and class numbers as arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.data.listing import SplitName
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
-#: Keras' copies of data sets name their arrays as in the second pair.
+#: Names of the arrays of a split: ours, and those in Keras' copies of data sets.
 _NAMES: Mapping[SplitName, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
         "train": (("train_images", "train_labels"), ("x_train", "y_train")),
@@ -33,13 +33,13 @@ class Arrays(NamedTuple):
 
 
 def read_npz(path: Path, splits: Sequence[SplitName]) -> list[Arrays]:
-    """The splits that are asked for; the arrays of others are not read.
+    """Reads the splits that are asked for, and no array of the others.
 
     Raises:
-        DataError: the file is damaged, or its arrays do not fit each other.
+        DataError: the file is damaged, an array is missing, or the arrays do not fit each other.
     """
     try:
-        # Opened here: numpy leaves the file of a damaged archive open.
+        # Opened here, since numpy leaves the file of a damaged archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             chosen = [next((pair for pair in _NAMES[split] if pair[0] in arrays), _NAMES[split][0]) for split in splits]
             found = [(np.asarray(arrays[pictures]), np.asarray(arrays[classes])) for pictures, classes in chosen]
@@ -47,18 +47,18 @@ def read_npz(path: Path, splits: Sequence[SplitName]) -> list[Arrays]:
         # numpy and zipfile raise OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, BadZipFile,
         # zlib.error and even tokenize's TokenError on damaged files.
         names = ", ".join(name for split in splits for name in _NAMES[split][0])
-        raise DataError(f"{path} is no .npz file with {names}: {error}") from error
+        raise DataError(f"{path} is not an .npz file with {names}: {error}") from error
     return [_checked(path, pictures, classes) for pictures, classes in found]
 
 
 def _checked(path: Path, pictures: npt.NDArray[np.generic], classes: npt.NDArray[np.generic]) -> Arrays:
-    if classes.ndim == 2 and classes.shape[1] == 1:  # as Keras writes CIFAR-10's
+    if classes.ndim == 2 and classes.shape[1] == 1:  # the shape in Keras' CIFAR-10
         classes = classes[:, 0]
     plain = pictures.dtype == np.uint8 and np.issubdtype(classes.dtype, np.integer)
     shaped = pictures.ndim == 3 or (pictures.ndim == 4 and pictures.shape[3] in (1, 3))
     if not plain or not shaped or classes.shape != pictures.shape[:1]:
         raise DataError(
             f"{path}: {pictures.dtype} pictures {pictures.shape} and {classes.dtype} labels {classes.shape} are not "
-            f"uint8 (N, height, width[, 3]) and whole numbers (N,)"
+            f"uint8 (N, height, width[, 3]) and integers (N,)"
         )
     return Arrays(pictures.astype(np.uint8, copy=False), classes.astype(np.int64))

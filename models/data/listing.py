@@ -1,4 +1,9 @@
-"""``train/<class>/...`` and ``test/<class>/...`` in a folder or ZIP file -> the picture files of each class."""
+"""The picture files of each class, from ``train/<class>/...`` and ``test/<class>/...`` in a folder or ZIP file.
+
+torchvision's ImageFolder is not used, although it lists folders too: it numbers classes by the order of the folders
+rather than by the label set, counts an empty folder as a class, and reads no ZIP file. Evaluation on a folder would
+also need torchvision then, which a machine that only serves does not have.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +18,10 @@ from models.checkpoints.labels import Label, labels
 from models.data.errors import DataError
 
 SplitName = Literal["train", "test"]
-#: What a data set may call its test pictures, the first that is there.
+#: Names that the folder of the test pictures may have; the first that is there counts.
 _TEST = ("test", "val")
 SPLIT_FOLDERS = ("train", *_TEST)
-#: What macOS and Windows leave in folders.
+#: Files and folders that macOS and Windows leave behind.
 _LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
@@ -24,26 +29,26 @@ class Listed(NamedTuple):
     """The picture files of a split, sorted."""
 
     folder: str
-    """What the data set calls it; empty if classes are all that it has."""
+    """Its name in the data set; empty if the data set consists of class folders alone."""
     pictures: list[tuple[str, int]]
-    """Name and class number."""
+    """File name and class number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Picture files by their names, and how to read one."""
+    """The picture files of some splits, and the function that reads one."""
 
     splits: list[Listed]
-    """As they were asked for."""
+    """In the order in which they were asked for."""
     read: Callable[[str], bytes]
     """Raises OSError, zipfile.BadZipFile or zlib.error."""
 
 
 def list_pictures(path: Path, label_set: str, splits: Sequence[SplitName]) -> Listing:
-    """The splits that are asked for; where that is ``test`` alone, the classes may lie in the set's own top folders.
+    """Lists the splits that are asked for. If that is ``test`` alone, the top folders may be the classes themselves.
 
     Raises:
-        DataError: a split is not there, or its folders are not classes of the label set.
+        DataError: a split is missing, or one of its folders is not a class of the label set.
     """
     names, read = _contents(path, splits)
     classes, found = _Names(labels(label_set)), _splits(path, names)
@@ -61,14 +66,14 @@ def list_pictures(path: Path, label_set: str, splits: Sequence[SplitName]) -> Li
 
 
 def _contents(path: Path, splits: Sequence[SplitName]) -> tuple[list[str], Callable[[str], bytes]]:
-    """The names of all files but a system's litter, sorted, and what reads one."""
+    """The names of all files, sorted, without hidden ones and litter; and the function that reads one."""
     if path.is_dir():
         names, read = _walk(path, "train" not in splits), lambda name: (path / name).read_bytes()
     else:
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is no folder, and no whole ZIP file: {error}") from error
+            raise DataError(f"{path} is neither a folder nor a whole ZIP file: {error}") from error
         names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
         read = archive.read
 
@@ -83,14 +88,14 @@ def _walk(folder: Path, without_train: bool) -> list[str]:
     for where, folders, files in os.walk(folder, followlinks=True):
         place = Path(where).relative_to(folder)
         if without_train and len(place.parts) < 2:
-            # ImageNet's has 1.3 million files, which take longer to list than its 50,000 others to look at.
+            # ImageNet's train has 1.3 million files: listing them takes longer than evaluating on the 50,000 others.
             folders[:] = [name for name in folders if name != "train"]
         found += [(place / file).as_posix() for file in files]
     return found
 
 
 def _splits(path: Path, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-    """split -> class -> names. The splits may lie in a folder of their own, as archives often have one."""
+    """Split -> class folder -> file names. One folder may surround all splits, as is usual in archives."""
     found: dict[str, dict[str, list[str]]] = {}
     roots = set()
     for name in names:
@@ -106,7 +111,7 @@ def _splits(path: Path, names: Iterable[str]) -> dict[str, dict[str, list[str]]]
 
 
 def _top_folders(names: Iterable[str], classes: _Names) -> dict[str, list[str]]:
-    """class -> names, where classes are all that there is; they, too, may lie in a folder of their own."""
+    """Class folder -> file names, where there are no splits. One folder may surround all classes."""
     parted = [(name, PurePosixPath(name).parts) for name in names]
     for at in range(2):
         found: dict[str, list[str]] = {}
@@ -121,8 +126,10 @@ def _top_folders(names: Iterable[str], classes: _Names) -> dict[str, list[str]]:
 
 
 class _Names:
-    """Class numbers by folder name: the word, in any case if that is enough, or the WordNet id. A name that two classes
-    share stands for neither; ImageNet has Cardigan, a dog, and cardigan."""
+    """Class numbers by the names that folders may have: the class's word or its WordNet id.
+
+    Upper and lower case count only where two classes differ in nothing else: ImageNet has Cardigan, a dog, and
+    cardigan, a piece of clothing. A name that could be either is neither."""
 
     def __init__(self, classes: Iterable[Label]) -> None:
         self.exact: dict[str, list[int]] = {}
@@ -152,10 +159,10 @@ def _numbered(
     if unknown:
         known = [label.word for label in labels(label_set)]
         some = ", ".join(known[:10]) + (" ... (or WordNet ids)" if len(known) > 10 else "")
-        raise DataError(f"{path}: {unknown[0]} is no class of {label_set}, which has {some}{and_more(unknown)}")
+        raise DataError(f"{path}: {unknown[0]} is not a class of {label_set}, which has {some}{and_more(unknown)}")
     return sorted(found)
 
 
 def and_more(names: list[str]) -> str:
-    """What follows the first of several."""
+    """The words that follow the first of several names: how many more there are."""
     return f" (and {len(names) - 1} more such)" if len(names) > 1 else ""

@@ -1,4 +1,4 @@
-"""The pictures of a data set by number, with their classes, from a folder, a ZIP or an ``.npz`` file."""
+"""The pictures of a data set by number, with their classes, whatever kind of files the data set consists of."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from models.checkpoints.labels import labels
 from models.data.arrays import Arrays, Bytes, Numbers, read_npz
+from models.data.cifar10 import find_batches, read_cifar10
 from models.data.errors import DataError
 from models.data.listing import SPLIT_FOLDERS, SplitName, list_pictures
 from models.data.mnist import read_mnist
@@ -21,7 +22,7 @@ from models.images.pictures import PictureError
 from models.images.preprocess import Preprocess, decode_for
 
 _MAX_PIXELS = 80_000_000
-#: What reading a picture file raises if it, or the archive it lies in, is damaged.
+#: What ``Source.open`` raises if a picture file, or the archive that holds it, is damaged.
 UNREADABLE = (PictureError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
@@ -31,16 +32,16 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def open(self, number: int, preprocess: Preprocess) -> tuple[Image.Image, bytes]:
-        """The picture as ``preprocess.decode_for`` gives it, and what it was decoded from. Raises one of
-        ``UNREADABLE``."""
+        """Returns the picture as ``preprocess.decode_for`` decodes it, and the bytes that it was decoded from. Raises
+        one of ``UNREADABLE``."""
 
     def name(self, number: int) -> str:
-        """Where it came from."""
+        """The picture's file name, or its number in the array."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Encoded pictures."""
+    """Pictures in files of their own."""
 
     names: list[str]
     read: Callable[[str], bytes]
@@ -79,7 +80,7 @@ class Labelled:
     """One split of a data set."""
 
     folder: str
-    """``train``, ``test`` or ``val``; empty if classes are all that the data set has."""
+    """``train``, ``test`` or ``val``; empty if the data set consists of class folders alone."""
     source: Source
     classes: Numbers
     """Class numbers (N,)."""
@@ -89,25 +90,25 @@ class Labelled:
 
 
 def open_splits(path: Path, label_set: str, splits: Sequence[SplitName]) -> list[Labelled]:
-    """Lists the splits that are asked for, and reads none of their picture files.
+    """Opens the splits that are asked for, without reading any picture file.
 
     Args:
         path: a folder or ZIP file with ``train/<class>/`` and ``test/<class>/`` (or ``val``), or, where ``test`` alone
-            is asked for, with ``<class>/``; an ``.npz`` file; or the folder of MNIST's IDX files.
-        label_set: whose classes they are.
-        splits: which.
+            is asked for, with ``<class>/``; an ``.npz`` file; the folder of MNIST's IDX files; or CIFAR-10's
+            ``cifar-10-batches-py``.
+        label_set: the label set that the classes are of.
+        splits: the splits to open.
 
     Raises:
         DataError: a split is missing or damaged, or has foreign classes.
     """
     if not path.exists():
         raise DataError(f"there is no {path}")
-    if path.suffix == ".npz" or _holds_idx_files(path, label_set):
-        read = read_mnist if label_set == "mnist" else read_npz
-        found = dict(zip(splits, read(path, splits), strict=True))
-        for split, arrays in found.items():
-            _check_numbers(path, split, arrays, label_set)
-        return [Labelled(split, Held(arrays.pictures), arrays.classes) for split, arrays in found.items()]
+    arrays = _read_arrays(path, label_set, splits)
+    if arrays is not None:
+        for split, each in zip(splits, arrays, strict=True):
+            _check_numbers(path, split, each, label_set)
+        return [Labelled(split, Held(each.pictures), each.classes) for split, each in zip(splits, arrays, strict=True)]
     listing = list_pictures(path, label_set, splits)
     return [
         Labelled(
@@ -119,10 +120,20 @@ def open_splits(path: Path, label_set: str, splits: Sequence[SplitName]) -> list
     ]
 
 
-def _holds_idx_files(path: Path, label_set: str) -> bool:
-    """Whether MNIST's own files are meant: no folder here could be a split, or a class."""
-    folders = (*SPLIT_FOLDERS, *(label.word for label in labels(label_set)))
-    return label_set == "mnist" and path.is_dir() and not any((path / name).is_dir() for name in folders)
+def _read_arrays(path: Path, label_set: str, splits: Sequence[SplitName]) -> list[Arrays] | None:
+    """The splits of a data set that is kept in arrays; None if the data set is picture files."""
+    if label_set == "mnist" and (path.suffix == ".npz" or _holds_idx_files(path)):
+        return read_mnist(path, splits)
+    if path.suffix == ".npz":
+        return read_npz(path, splits)
+    batches = find_batches(path) if label_set == "cifar10" else None
+    return None if batches is None else read_cifar10(batches, splits)
+
+
+def _holds_idx_files(path: Path) -> bool:
+    """Whether a folder is taken for that of MNIST's IDX files: none of its folders could be a split or a class."""
+    folders = (*SPLIT_FOLDERS, *(label.word for label in labels("mnist")))
+    return path.is_dir() and not any((path / name).is_dir() for name in folders)
 
 
 def _check_numbers(path: Path, split: SplitName, arrays: Arrays, label_set: str) -> None:
@@ -135,6 +146,5 @@ def _check_numbers(path: Path, split: SplitName, arrays: Arrays, label_set: str)
 
 
 def evenly(count: int, most: int | None) -> Numbers:
-    """The numbers of ``most`` of ``count`` pictures, evenly over all, since a folder orders them by class; None for
-    all."""
+    """The numbers of ``most`` out of ``count`` pictures (None: all), evenly spaced, since files are sorted by class."""
     return np.linspace(0, count - 1, count if most is None else min(most, count)).astype(np.int64)

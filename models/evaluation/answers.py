@@ -1,4 +1,4 @@
-"""Crops -> probabilities -> what was answered."""
+"""Crops -> probabilities -> answers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from models.images.preprocess import Preprocess
 
 
 class Answers(NamedTuple):
-    """What was said of N pictures: all (N,)."""
+    """A network's answers for N pictures; every array is (N,)."""
 
     classes: Numbers
-    """What they show."""
+    """The right classes."""
     first: Numbers
-    """The most probable class."""
+    """The most probable classes."""
     confidence: npt.NDArray[np.float32]
-    """Its probability."""
+    """The probabilities of ``first``."""
     among_five: npt.NDArray[np.bool_]
     """Whether the right class is among the five most probable."""
 
@@ -35,12 +35,12 @@ class Answers(NamedTuple):
 
 
 def probabilities(network: nn.Module, crops: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
-    """uint8 (N, side, side, channels), as ``preprocess.crop`` makes them -> float32 (N, classes)."""
+    """Crops, uint8 (N, side, side, channels) as of ``preprocess.crop`` -> probabilities, float32 (N, classes)."""
     return torch.softmax(network(normalised(crops, preprocess)).float(), 1)
 
 
 def answered(found: torch.Tensor, classes: Numbers) -> Answers:
-    """Probabilities (N, number of classes) and the right classes (N,) -> what was answered."""
+    """Probabilities (N, number of classes) and the right classes (N,) -> answers."""
     values, indices = (tensor.cpu().numpy() for tensor in found.topk(min(5, found.shape[1]), 1))
     return Answers(classes, indices[:, 0], values[:, 0], (indices == classes[:, None]).any(1))
 

@@ -17,29 +17,29 @@ from models.images.preprocess import Preprocess
 
 
 class View(NamedTuple):
-    """The crops of a batch of pictures, in the eyes of some of the networks."""
+    """The crops of a batch of pictures, as networks of one geometry see them."""
 
     crops: Bytes
     """(M, side, side, channels)."""
     weights: npt.NDArray[np.float32]
-    """(M,), in the mean over a picture's crops."""
+    """(M,): the share of each crop in the mean over its picture's crops."""
     owners: Numbers
-    """(M,): which picture of the batch each is of."""
+    """(M,): the number, within the batch, of the picture that each crop is of."""
 
 
 class Batch(NamedTuple):
-    """N pictures that could be decoded."""
+    """The N readable pictures of a batch."""
 
     classes: Numbers
     """(N,)."""
     views: dict[Preprocess, View]
-    """By ``geometry``."""
+    """The crops by ``geometry``; empty if no picture is readable."""
     unreadable: dict[int, str]
-    """Why others could not, by their numbers."""
+    """The numbers of the unreadable pictures, with the reasons."""
 
 
 def geometry(preprocess: Preprocess) -> Preprocess:
-    """As much of a preprocessing as crops depend on: networks that differ in the rest share their crops."""
+    """The part of a preprocessing that crops depend on. Networks that differ only in the rest share their crops."""
     same = replace(preprocess, scale=1.0, mean=(0.0,), std=(1.0,))
     return replace(same, colour="rgb") if preprocess.channels == 3 else same
 
@@ -53,15 +53,15 @@ def batches(
     size: int,
     threads: int | None = None,
 ) -> Iterator[Batch]:
-    """Some pictures of a split, in order.
+    """Yields batches of some pictures of a split, in order.
 
     Args:
         pictures: the split.
-        numbers: which pictures of it.
+        numbers: the numbers of the pictures.
         seen_as: the preprocessing of each network.
         scheme: which crops are taken.
-        size: pictures in a batch.
-        threads: that decode; by default one a core.
+        size: how many pictures a batch has.
+        threads: how many threads decode; by default one a core.
     """
     geometries = list(dict.fromkeys(geometry(preprocess) for preprocess in seen_as))
 

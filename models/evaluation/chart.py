@@ -11,20 +11,20 @@ from matplotlib.figure import Figure
 from models.checkpoints.labels import Label
 from models.data.arrays import Numbers
 
-#: Up to so many classes, cells have room for numbers and rows for words.
+#: With so many classes or fewer, cells have room for numbers and rows for words.
 _FEW = 30
 _COLOURS = LinearSegmentedColormap.from_list("confusion", ["#ffffff", "#2a7f9e", "#123642"])
 
 
 def confusion_figure(matrix: Numbers, classes: tuple[Label, ...], title: str) -> Figure:
-    """What the pictures of each class, a row, were first answered with, in shares of the row. Few classes have their
-    words and numbers of pictures; many are an image."""
+    """Draws a confusion matrix: a row a class, a column a first answer, colours by the share of the row. For few
+    classes, their words and the numbers of pictures are written too."""
     few = len(classes) <= _FEW
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     size = (2.5 + 0.62 * len(classes), 1.8 + 0.58 * len(classes)) if few else (9.5, 8)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    # The square root: mistakes are few beside what is right, and are what is looked for.
+    # The square root of shares makes mistakes visible, which are few beside the right answers.
     image = axes.imshow(shares, cmap=_COLOURS, norm=PowerNorm(0.5, 0, 1))
     bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
     bar.ax.set_yticklabels(["0", "1 %", "10 %", "25 %", "50 %", "100 %"])

@@ -23,51 +23,51 @@ ENSEMBLE = "ensemble"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A network that takes part."""
+    """A network that is evaluated."""
 
     name: str
     network: nn.Module
-    """In eval mode, on the plan's device."""
+    """In eval mode, on the device of the plan."""
     preprocess: Preprocess
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How networks are asked."""
+    """The options of an evaluation."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     scheme: Scheme = "single"
     limit: int | None = None
-    """So many pictures, evenly over all."""
+    """How many pictures are used, evenly spaced; None: all."""
     batch_size: int = 32
-    """Crops in one forward pass at most."""
+    """How many crops are in one forward pass at most."""
     threads: int | None = None
-    """That decode; None for one a core."""
+    """How many threads decode; None: one a core."""
     fail_unreadable: bool = False
-    """A picture that cannot be decoded is an error."""
+    """Whether a picture that cannot be decoded is an error; otherwise it is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one network, or all of them, answered."""
+    """The answers of one network, or of the ensemble of all."""
 
     name: str
     members: tuple[str, ...]
     crops: int
-    """Answers that the mean for a picture is made of."""
+    """The number of crops, over all members, that a picture's answer is the mean of."""
     answers: Answers
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What came of it."""
+    """The outcome of an evaluation."""
 
     results: list[Result]
-    """One a member in their order, and of two or more the ensemble's."""
+    """One for each member, in their order; and, of two members or more, one for the ensemble."""
     unreadable: list[str]
-    """Pictures that were left out, each with the reason."""
+    """The names of the pictures that were left out, each with the reason."""
     absent: list[int]
-    """Classes of the label set that the data has no readable picture of."""
+    """The numbers of the classes of which the data has no readable picture."""
 
 
 @torch.inference_mode()
@@ -78,19 +78,20 @@ def evaluate(
     plan: Plan,
     watch: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Evaluation:
-    """Asks each network about each picture, in float32. The ensemble's probabilities are the mean of its members'
+    """Runs each network on each picture, in float32. The ensemble's probabilities are the mean of its members'
     (Krizhevsky 2012, section 6.1, for seven networks).
 
     Args:
         members: the networks, all on one label set.
         pictures: a split of a data set.
-        classes: how many the label set has.
-        plan: which crops, in which batches.
-        watch: is told how many pictures are done, and of how many.
+        classes: the number of classes of the label set.
+        plan: the options.
+        watch: called with the number of pictures done so far, and of all.
 
     Raises:
-        DataError: no picture can be decoded; or, if so planned, one cannot.
-        WrongWeightsError: a network has other classes, or answers with what is no number.
+        DataError: no picture can be decoded; or ``plan.fail_unreadable`` is set and one cannot; or torchvision, which
+            cuts 10 and 144 crops, is not installed.
+        WrongWeightsError: a network has another number of classes, or its answers are not numbers.
     """
     crops = [crops_in(member.preprocess, plan.scheme) for member in members]
     numbers, size = evenly(len(pictures), plan.limit), max(1, plan.batch_size // max(crops))
@@ -119,16 +120,16 @@ def evaluate(
 
 
 def _asked(members: Sequence[Member], batch: Batch, classes: int, plan: Plan) -> list[torch.Tensor]:
-    """Probabilities (N, classes) of each member, and of two or more their mean."""
+    """The probabilities (N, classes) of each member, followed by their mean if there are two members or more."""
     shape = len(batch.classes), classes
-    # Convolutions in float32 are what is served on a CPU; by default a GPU rounds their factors to ten bits.
+    # A CPU serves convolutions in float32; a GPU would by default round their factors to ten bits (TF32).
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         found = [_averaged(member, batch.views[geometry(member.preprocess)], shape, plan) for member in members]
     return [*found, torch.stack(found).mean(0)] if len(found) > 1 else found
 
 
 def _averaged(member: Member, view: View, shape: tuple[int, int], plan: Plan) -> torch.Tensor:
-    """Probabilities (N, classes), the mean over each picture's crops."""
+    """A member's probabilities (N, classes), the mean over each picture's crops."""
     total = torch.zeros(shape, device=plan.device)
     crops, weights, owners = (torch.from_numpy(array) for array in view)
     for start in range(0, len(crops), plan.batch_size):
@@ -138,5 +139,5 @@ def _averaged(member: Member, view: View, shape: tuple[int, int], plan: Plan) ->
             raise WrongWeightsError(f"{member.name} has {found.shape[1]} classes, its label set {shape[1]}")
         total.index_add_(0, owners[part].to(plan.device), found * weights[part, None].to(plan.device))
     if not total.isfinite().all():
-        raise WrongWeightsError(f"{member.name} answers with what is no number; its weights are damaged")
+        raise WrongWeightsError(f"{member.name} answers with values that are not numbers; its weights are damaged")
     return total

@@ -1,4 +1,4 @@
-"""Answers -> how good they are."""
+"""Answers -> accuracy, error, calibration and confusion."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from models.evaluation.answers import Answers
 
 #: The normal distribution's 97.5 % quantile.
 _Z = 1.959964
-#: Of the calibration, as in Guo et al. 2017.
+#: The number of bins of the calibration, as in Guo et al. 2017.
 _BINS = 15
 
 
 class Share(NamedTuple):
-    """How many of the pictures were answered rightly."""
+    """The number of right answers among a number of pictures."""
 
     right: int
     pictures: int
@@ -34,8 +34,8 @@ class Share(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % confidence interval of the error in percent (Wilson 1927), which holds for few pictures, and for
-        none or all of them right."""
+        """The 95 % confidence interval of the error in percent (Wilson 1927). It is valid for few pictures too, and if
+        none or all of the answers are right."""
         n, share, z2 = self.pictures, 1 - self.right / self.pictures, _Z * _Z
         middle = (share + z2 / (2 * n)) / (1 + z2 / n)
         half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
@@ -43,29 +43,29 @@ class Share(NamedTuple):
 
 
 def top1(answers: Answers) -> Share:
-    """By the first answer."""
+    """The share of pictures whose first answer is right."""
     return Share(int(answers.right.sum()), len(answers.classes))
 
 
 def top5(answers: Answers) -> Share:
-    """By the first five."""
+    """The share of pictures whose class is among the first five answers."""
     return Share(int(answers.among_five.sum()), len(answers.classes))
 
 
 class Bin(NamedTuple):
-    """The pictures that were answered with about the same confidence."""
+    """The pictures whose first answers have about the same confidence."""
 
     low: float
     high: float
     pictures: int
     confidence: float
-    """Mean probability of the first answer; 0 where there are no pictures."""
+    """The mean probability of the first answers; 0 if there are no pictures."""
     accuracy: float
-    """Share of right first answers, 0 to 1."""
+    """The share of right first answers, from 0 to 1; 0 if there are no pictures."""
 
 
 def calibration(answers: Answers) -> list[Bin]:
-    """Fifteen bins of equal width over confidence, each open below and closed above."""
+    """Sorts pictures by confidence into fifteen bins of equal width, each open below and closed above."""
     edges = np.linspace(0, 1, _BINS + 1)
     places = np.clip(np.searchsorted(edges, answers.confidence, side="left") - 1, 0, _BINS - 1)
     found = []
@@ -79,30 +79,30 @@ def calibration(answers: Answers) -> list[Bin]:
 
 
 def expected_calibration_error(bins: list[Bin]) -> float:
-    """How far confidence is from accuracy on average, in percent (Guo et al. 2017, section 2)."""
+    """The mean distance between confidence and accuracy, in percent (Guo et al. 2017, section 2)."""
     pictures = sum(each.pictures for each in bins)
     return 100 * sum(each.pictures * abs(each.accuracy - each.confidence) for each in bins) / pictures
 
 
 def confusion(answers: Answers, classes: int) -> Numbers:
-    """(classes, classes): pictures of the class of the row, first answered with that of the column."""
+    """Numbers of pictures (classes, classes): a row is a right class, a column a first answer."""
     counts = np.bincount(answers.classes * classes + answers.first, minlength=classes * classes)
     return counts.reshape(classes, classes)
 
 
 class ClassRow(NamedTuple):
-    """One class that there are pictures of."""
+    """One class of which there are pictures."""
 
     number: int
     share: Share
     mistaken_for: int | None
-    """The wrong class that its pictures are most often answered with; None if they never are."""
+    """The most frequent wrong first answer for its pictures; None if there is no wrong one."""
     mistakes: int
-    """How often."""
+    """The number of pictures with that answer."""
 
 
 def by_class(matrix: Numbers) -> list[ClassRow]:
-    """A confusion matrix -> its classes, those without pictures left out."""
+    """A confusion matrix -> its classes, without those that have no pictures."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     most = wrong.argmax(1)

@@ -21,7 +21,7 @@ from models.evaluation.measures import (
 
 
 def to_json(evaluation: Evaluation, classes: tuple[Label, ...]) -> dict[str, Any]:
-    """All measures; shares and errors in percent, confidences from 0 to 1."""
+    """All measures of an evaluation: shares and errors in percent, confidences from 0 to 1."""
     return {
         "results": [_result(result, classes) for result in evaluation.results],
         "unreadable": evaluation.unreadable,
@@ -41,7 +41,7 @@ def _result(result: Result, classes: tuple[Label, ...]) -> dict[str, Any]:
         "expected_calibration_error": expected_calibration_error(bins),
         "calibration": [each._asdict() for each in bins],
         "classes": [_class(row, classes) for row in by_class(matrix)],
-        # [class, answer, pictures]: a thousand classes have a million cells, nearly all of them empty.
+        # [class, answer, pictures], since a thousand classes have a million cells, nearly all of them 0.
         "confusion": [[*map(int, cell), int(matrix[tuple(cell)])] for cell in np.argwhere(matrix)],
     }
 

@@ -1,7 +1,7 @@
-"""The one thing in EXIF data that decides about a picture: which way up it is.
+"""The orientation in EXIF data, the one entry that decides what a picture looks like.
 
-Pillow reads every entry, each of which may claim as many bytes as there are: 64 KB of EXIF then cost 200 MB. Here one
-entry is looked for.
+Pillow reads every entry, and each may claim all bytes of the data: 64 KB of EXIF then take 200 MB of memory. Here only
+the orientation is read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _SHORT, _LONG = 3, 4
 
 
 def orientation(exif: bytes) -> int | None:
-    """The EXIF orientation, 1 to 8; None if the data are damaged or have none.
+    """Reads the EXIF orientation, 1 to 8; None if the data have none or are damaged.
 
     Args:
         exif: a TIFF header and its directories, with or without ``Exif\\0\\0`` before it.
@@ -28,7 +28,7 @@ def orientation(exif: bytes) -> int | None:
         return None
     (count,) = struct.unpack_from(order + "H", exif, at)
     entries = exif[at + 2 : at + 2 + 12 * count]
-    # A directory that is cut off may still have what is looked for.
+    # A directory that is cut off may still hold the orientation.
     entries = entries[: len(entries) - len(entries) % 12]
     for tag, kind, values, value in struct.iter_unpack(order + "HHI4s", entries):
         if tag == _ORIENTATION:

@@ -1,10 +1,10 @@
-"""Kinds of files that are recognised and not decoded: their names, for those who sent one."""
+"""The names of file formats that are recognised but not decoded, for the error that the sender gets."""
 
 from __future__ import annotations
 
 import re
 
-#: Brands of the ISO container (the box ``ftyp``) that say what is inside: pictures, RAW files, sound, films.
+#: Brands in the first box (``ftyp``) of an ISO container, which name its contents: pictures, RAW files, sound, video.
 _BRANDS = {
     b"avif": "AVIF",
     b"avis": "AVIF (a sequence of pictures)",
@@ -41,11 +41,12 @@ _BRANDS = {
     b"f4a ": "audio (MPEG-4)",
     b"f4b ": "audio (MPEG-4)",
 }
-#: Brands of any HEIF file, whose codec another of its brands tells.
+#: Brands that any HEIF file may have; another of its brands names the codec.
 _HEIF = frozenset({b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"1pic", b"tmap"})
-_FILM = "video (MP4 or QuickTime)"
+_VIDEO = "video (MP4 or QuickTime)"
 #: First boxes of QuickTime files without ``ftyp``.
 _QUICKTIME = frozenset({b"moov", b"mdat", b"wide", b"pnot", b"skip", b"free"})
+#: The bytes that identify a format, their offset in the file, and the format's name.
 _MAGIC: tuple[tuple[bytes, int, str], ...] = (
     (b"%PDF-", 0, "PDF"),
     (b"CR\x02", 8, "camera RAW (Canon CR2)"),
@@ -76,7 +77,8 @@ _MAGIC: tuple[tuple[bytes, int, str], ...] = (
     (b"\x00\x00\x01\x00", 0, "Windows icon"),
     (b"PK\x03\x04", 0, "ZIP"),
 )
-# Nothing before <svg can be read in two ways: a pattern that may try both takes for ever on a file of many comments.
+# Each character before <svg matches in one way only. A pattern with two ways would try all combinations of them, which
+# takes forever on a file of many comments.
 _SVG = re.compile(
     rb"(?:\xef\xbb\xbf)?(?:\s|<\?xml[^>]*>|<!--(?:[^-]|-(?!->))*-->|<!DOCTYPE[^>\[]*(?:\[[^\]]*\]\s*)?>)*<svg[\s>]",
     re.IGNORECASE,
@@ -84,23 +86,23 @@ _SVG = re.compile(
 
 
 def known_kind(data: bytes) -> str | None:
-    """Names a kind of file that is recognised but not decoded here; None for everything else."""
+    """The name of the file's format, if it is recognised but not decoded; else None."""
     if data[4:8] == b"ftyp":
         return _iso_kind(data)
     for magic, offset, kind in _MAGIC:
         if data.startswith(magic, offset):
             return kind
     if data[4:8] in _QUICKTIME:
-        return _FILM
+        return _VIDEO
     return "SVG" if _SVG.match(data[:4096]) else None
 
 
 def _iso_kind(data: bytes) -> str:
-    """The kind of a file in the ISO container: its major brand says, or a HEIF file's first other one."""
+    """The format of a file in the ISO container, named by its major brand, or by another brand of a HEIF file."""
     length = min(int.from_bytes(data[:4], "big"), 1024)
     brands = [data[at : at + 4].lower() for at in (8, *range(16, length - 3, 4))]
     if brands[0] in _BRANDS:
         return _BRANDS[brands[0]]
     if _HEIF.isdisjoint(brands):
-        return _FILM
+        return _VIDEO
     return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "HEIF or HEIC")

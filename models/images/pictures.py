@@ -1,9 +1,8 @@
-"""Encoded bytes -> an upright 8-bit picture, or an error that says what was wrong with the bytes
-(``picture_errors.py``).
+"""Encoded bytes -> an upright 8-bit picture, or an error that says what is wrong with the bytes.
 
-Before a decoder sees a file, ``jpeg_markers.py``, ``png_chunks.py``, ``webp_chunks.py`` or ``gif_blocks.py`` walks its
-parts: they count what it would cost to decode, and leave out what decides nothing about pixels. Metadata are sometimes
-damaged and sometimes huge, and viewers ignore them.
+Before a decoder sees a file, ``jpeg.py``, ``png.py``, ``webp.py`` or ``gif.py`` reads its structure, refuses a file
+that would take too long to decode, and removes the parts that do not affect pixels: metadata are sometimes damaged and
+sometimes huge, and viewers ignore them.
 """
 
 from __future__ import annotations
@@ -15,22 +14,21 @@ from typing import Literal, NamedTuple, TypeAlias
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from models.images.bmp_pixels import decode_unusual, read_header, with_sound_palette
-from models.images.file_kinds import known_kind
-from models.images.gif_blocks import without_comments
-from models.images.jpeg_end import PADDING, with_two_ends
-from models.images.jpeg_markers import MOST_SCANS, check_scans, read_markers, without_metadata
-from models.images.opaque import grey_of_16_bits, over_white, white_outside, white_where, without_empty_alpha
-from models.images.picture_errors import (
+from models.images.bmp import decode_unusual, read_header, with_sound_palette
+from models.images.errors import (
     PictureError,
     TooManyPartsError,
     TooManyPixelsError,
     UndecodableError,
     UnsupportedFormatError,
 )
-from models.images.png_chunks import RGB, SIGNATURE
-from models.images.png_chunks import read_chunks as read_png_chunks
-from models.images.webp_chunks import read_chunks as read_webp_chunks
+from models.images.file_kinds import known_kind
+from models.images.gif import without_comments
+from models.images.jpeg import MOST_SCANS, PADDING, check_scans, read_markers, with_two_ends, without_metadata
+from models.images.png import RGB, SIGNATURE
+from models.images.png import read_chunks as read_png_chunks
+from models.images.transparency import grey_of_16_bits, over_white, white_outside, white_where, without_empty_alpha
+from models.images.webp import read_chunks as read_webp_chunks
 
 __all__ = [
     "FORMATS",
@@ -43,12 +41,12 @@ __all__ = [
     "known_kind",
 ]
 
-#: The formats that are decoded, by Pillow's names. The list is closed: Pillow knows dozens of formats that nobody
-#: posts to a classifier and whose decoders are less trodden.
+#: The formats that are decoded, by Pillow's names. Pillow knows dozens of others, which nobody posts to a classifier
+#: and whose decoders are less tested.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
-# Pillow warns from 89 million pixels and refuses above twice that; decode() refuses at its own limit before any
-# pixel is read, so that the warning would only repeat it. The refusal itself is left on.
+# Pillow warns above 89 million pixels and refuses twice as many. decode() checks its own limit before any pixel is
+# read, so the warning says nothing new. Pillow's refusal is left on.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _UPRIGHT = {
@@ -60,21 +58,21 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: Rows that are compared at once.
+#: How many rows are compared at once.
 _ROWS = 256
 
 Mode: TypeAlias = Literal["RGB", "L"]
 
 
 class _Limits(NamedTuple):
-    """What a file may ask for."""
+    """The limits for one file."""
 
     pixels: int
     parts: int
-    """Segments, chunks or blocks."""
+    """Of segments, chunks or blocks."""
     scans: int
     quick: bool
-    """Refuse what may take longer than the number of pixels suggests."""
+    """Whether to refuse a file that may take longer than its number of pixels suggests."""
 
     def check_pixels(self, size: tuple[int, int]) -> None:
         width, height = size
@@ -84,7 +82,7 @@ class _Limits(NamedTuple):
             )
 
 
-#: So many parts are walked in well under a tenth of a second.
+#: As many parts as this are read in well under a tenth of a second.
 _MOST_PARTS = 65_536
 #: A file with more parts or scans than this may take longer than its number of pixels suggests.
 _FEW_PARTS, _FEW_SCANS = 64, 12
@@ -98,13 +96,13 @@ def decode(
     Args:
         data: a JPEG, PNG, WebP, GIF (its first frame) or BMP file.
         mode: colour or grey.
-        max_pixels: limit on width times height, checked on the header before any pixel is decoded.
-        at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep at least this
-            many pixels; None decodes every pixel.
-        quick: raise TooManyPartsError for a file that may take longer than its number of pixels suggests.
+        max_pixels: the limit of width times height, checked before any pixel is decoded.
+        at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep at least this many
+            pixels; None: at its full size.
+        quick: whether to raise TooManyPartsError for a file that may take longer than its number of pixels suggests.
 
     Raises:
-        UnsupportedFormatError, UndecodableError, TooManyPixelsError, TooManyPartsError: as their names say.
+        PictureError: one of its four subclasses, see ``errors.py``.
     """
     limits = _Limits(max_pixels, *((_FEW_PARTS, _FEW_SCANS) if quick else (_MOST_PARTS, MOST_SCANS)), quick)
     try:
@@ -125,8 +123,8 @@ def decode(
     except MemoryError:
         raise
     except Exception as error:
-        # Not a shorter list: on damaged files Pillow's decoders raise OSError, SyntaxError, ValueError, EOFError,
-        # struct.error, IndexError, KeyError and others, and all of them mean that the bytes are no picture.
+        # On damaged files, Pillow's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error,
+        # IndexError, KeyError and others. Every one of them means that the bytes cannot be decoded.
         kind = known_kind(data)
         if kind is not None:
             article = "an" if kind.startswith(("A", "a", "SVG")) else "a"
@@ -141,7 +139,7 @@ def _decode_jpeg(data: bytes, mode: Mode, limits: _Limits, at_least: int | None)
     check_scans(markers)
     data = without_metadata(data, markers)
     try:
-        # Zeros where the file was cut would be decoded as if they were its pixels.
+        # Zeros behind a file that was cut would be decoded as pixels.
         whole = data.rstrip(b"\0") if data.endswith(PADDING) else data
         picture = _load_jpeg(whole, limits, at_least)
     except OSError:
@@ -157,7 +155,7 @@ def _decode_jpeg(data: bytes, mode: Mode, limits: _Limits, at_least: int | None)
 
 
 def _load_jpeg(data: bytes, limits: _Limits, at_least: int | None) -> Image.Image:
-    # Not Image.open(), which looks for further pictures in the file.
+    # Not Image.open(), which also looks for further pictures in the file.
     picture = JpegImageFile(io.BytesIO(data))
     limits.check_pixels(picture.size)
     if at_least is not None:
@@ -184,7 +182,7 @@ def _decode_png(data: bytes, mode: Mode, limits: _Limits) -> Image.Image:
 
 
 def _low_bytes(png: bytes) -> Image.Image:
-    """The low bytes of a 16-bit RGB PNG's samples; Pillow's plain decoder has the high ones."""
+    """Decodes the low bytes of the samples of a 16-bit RGB PNG; by default Pillow decodes the high ones."""
     picture = Image.open(io.BytesIO(png), formats=("PNG",))
     picture.tile = [tile._replace(args="RGB;16L") for tile in picture.tile]
     picture.load()
@@ -236,7 +234,7 @@ def _finished(picture: Image.Image, mode: Mode, orientation: int | None) -> Imag
 
 
 def _same_pixels(one: Image.Image, other: Image.Image) -> bool:
-    """Compared in parts: copies of all pixels of a large picture would take as much memory as decoding it."""
+    """Compares in parts, since copies of all pixels would take as much memory as decoding them."""
     width, height = one.size
     boxes = [(0, top, width, min(top + _ROWS, height)) for top in range(0, height, _ROWS)]
     return all(one.crop(box).tobytes() == other.crop(box).tobytes() for box in boxes)

@@ -1,13 +1,12 @@
-"""``topfive train``: how the checkpoints in the box were made, and how to make others.
+"""``topfive train``: how the checkpoints in the box were made, and how to make others. Files in reading order:
 
-Read in this order:
+- ``recipes.py``: the table of recipes, by variant and label set.
+- ``dataset.py``: a data set (``models/data/``) -> its training and test pictures, without the unreadable ones.
+- ``augment.py``: random changes of a picture; ``batches.py``: batches, made ahead by threads.
+- ``loss.py``: what training minimises; ``accuracy.py``: the accuracy after each epoch and at the end.
+- ``run.py``: the loop; ``state.py``: the file from which an interrupted run goes on; ``curves.py``: a run as a chart.
+- ``errors.py``: why a run ends early.
 
-- ``recipes.py``: the literal table of recipes, by variant and label set.
-- ``dataset.py``: a data set (``models/data/``) -> training and test pictures, the unreadable ones left out.
-- ``augment.py``: what is drawn at random for a picture; ``batches.py``: batches, made ahead by threads.
-- ``loss.py``, ``accuracy.py``: what is minimised, and what is measured.
-- ``run.py``: the loop; ``state.py``: the file from which it goes on after a kill; ``curves.py``: how it went.
-
-Whatever is random follows from the recipe's seed and the number of the epoch and batch, never from what ran before: a
-run that was killed and resumed writes the same file as one that was not.
+Every random number follows from the recipe's seed and the numbers of the epoch and the batch, never from what ran
+before: a run that was killed and resumed writes the same file as one that was not.
 """

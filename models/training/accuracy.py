@@ -1,4 +1,4 @@
-"""How often a network is right while it is trained; ``models/evaluation/`` measures."""
+"""The accuracy of a network in training, counted as ``models/evaluation/`` does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCH = 250
 
 
 class Accuracy(NamedTuple):
-    """Percent of the pictures whose class is the first answer, and among the first five."""
+    """Percent of the pictures whose class is the first answer, and of those whose class is among the first five."""
 
     top1: float
     top5: float
@@ -25,10 +25,13 @@ class Accuracy(NamedTuple):
 
 @torch.inference_mode()
 def measure(network: nn.Module, split: Split, device: torch.device, most: int | None = None) -> Accuracy:
-    """Accuracy on the pictures of a split, preprocessed as serving does; in float32, in eval mode.
+    """Measures accuracy on the pictures of a split, preprocessed as in serving. Leaves the network in eval mode.
 
     Args:
-        most: no more than so many pictures, evenly over the split, which a folder orders by class.
+        network: on ``device``; its answers are computed in float32.
+        split: the pictures.
+        device: where crops are sent.
+        most: how many pictures are used at most, evenly spaced over the split.
     """
     network.eval()
     answers = joined(

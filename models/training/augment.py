@@ -1,4 +1,4 @@
-"""What is drawn at random for a picture. Each function draws from the generator that it is given, and from no other."""
+"""Random changes of pictures. Each function draws from the generator that it is given, and from no other."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from models.images.preprocess import Preprocess
 from models.training.dataset import Split
 from models.training.recipes import Recipe
 
-#: Pictures that the principal components of colour are computed of.
+#: How many pictures the principal components of colour are computed from.
 _SAMPLE = 1_000
+#: Width over height of a random region, at least and at most.
+_ASPECTS = (3 / 4, 4 / 3)
 
 
 def drawn(split: Split, chosen: Numbers, recipe: Recipe, random: np.random.Generator) -> Bytes:
-    """Some pictures' crops for training, before they are finished: uint8 (N, crop, crop, channels)."""
+    """The crops of some pictures, cut and moved at random but not finished: uint8 (N, crop, crop, channels)."""
     if recipe.region is not None:
         crops = np.stack([region(split.picture(int(i)), split.preprocess, recipe.region, random) for i in chosen])
     else:
@@ -31,19 +33,19 @@ def drawn(split: Split, chosen: Numbers, recipe: Recipe, random: np.random.Gener
 
 
 def moved(crops: Bytes, shift: int, *, flip: bool, random: np.random.Generator) -> Bytes:
-    """Each of the crops (N, H, W, channels) is moved by up to ``shift`` pixels either way, while its mirrored edge
-    moves in; and half of them are mirrored left to right, if so wished."""
+    """Moves each crop of (N, H, W, channels) by up to ``shift`` pixels either way and fills the gap with its own edge,
+    mirrored. With ``flip``, mirrors half of the crops left to right."""
     count, height, width = crops.shape[:3]
     top, left = random.integers(-shift, shift + 1, (2, count, 1))
     rows, columns = _mirrored(np.arange(height) + top, height), _mirrored(np.arange(width) + left, width)
     if flip:
         columns = np.where(random.random((count, 1)) < 0.5, columns[:, ::-1], columns)
-    # By rows and columns of all: Python's work for one picture at a time would be slower than a GPU's steps.
+    # All pictures in one indexing: a Python loop over pictures would be slower than the GPU's steps.
     return crops[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _mirrored(places: Numbers, size: int) -> Numbers:
-    """Places outside of 0 to size - 1, mirrored at the first and the last one."""
+    """Maps places outside of 0 to size - 1 back inside, mirrored at the first and the last place."""
     mirrored: Numbers = size - 1 - np.abs(size - 1 - np.abs(places))
     return mirrored
 
@@ -51,7 +53,7 @@ def _mirrored(places: Numbers, size: int) -> Numbers:
 def region(
     picture: Image.Image, preprocess: Preprocess, area: tuple[float, float], random: np.random.Generator
 ) -> Bytes:
-    """A random part of a picture, scaled to the crop: uint8 (crop, crop, channels)."""
+    """Cuts a random region out of a picture and scales it to the crop: uint8 (crop, crop, channels)."""
     box = region_box(picture.size, area, random)
     size = (preprocess.crop, preprocess.crop)
     pixels = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=box))
@@ -61,26 +63,33 @@ def region(
 def region_box(
     size: tuple[int, int], area: tuple[float, float], random: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom: an evenly drawn share of the area, an aspect drawn evenly in its logarithm, 3/4 to 4/3;
-    the middle square where ten draws do not fit, as torchvision's RandomResizedCrop has it."""
+    """Draws left, top, right and bottom: the share of the area evenly, the aspect evenly in its logarithm.
+
+    The rule is that of torchvision's ``RandomResizedCrop.get_params``. That function itself draws from torch's global
+    generator, which all threads share: several make batches while the main one draws dropout, in an order that no seed
+    fixes. Two runs would then no longer write the same file.
+    """
     width, height = size
+    narrowest, widest = _ASPECTS
     for _ in range(10):
         pixels = width * height * random.uniform(*area)
-        aspect = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        aspect = math.exp(random.uniform(math.log(narrowest), math.log(widest)))
         w, h = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
         if 0 < w <= width and 0 < h <= height:
             left, top = (int(random.integers(0, most + 1)) for most in (width - w, height - h))
             return left, top, left + w, top + h
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return left, top, left + side, top + side
+    # No draw fits, as in very narrow pictures: the largest part in the middle of an allowed aspect.
+    w, h = min(width, round(height * widest)), min(height, round(width / narrowest))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
 
 
 def colour_axes(split: Split) -> npt.NDArray[np.float64]:
-    """The principal components of the pictures' RGB values (0-255), a column each, as long as their deviation.
+    """The principal components of the pictures' RGB values (0-255), one a column, each as long as the standard
+    deviation along it.
 
-    Krizhevsky 2012 multiplies by the eigenvalues themselves, of a scale that it does not give; the deviations are what
-    its code, and others after it, are known to have used.
+    Krizhevsky 2012 multiplies by the eigenvalues, without stating their scale; its code, and others after it, are known
+    to have used the deviations.
     """
     chosen = np.linspace(0, len(split) - 1, min(_SAMPLE, len(split))).astype(int)
     sums, products, count = np.zeros(3), np.zeros((3, 3)), 0
@@ -89,7 +98,7 @@ def colour_axes(split: Split) -> npt.NDArray[np.float64]:
         sums, products, count = sums + pixels.sum(0), products + pixels.T @ pixels, count + len(pixels)
     mean = sums / count
     values, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
-    # The sign of an eigenvector is the library's whim, and the draw is symmetric: one choice for all machines.
+    # Libraries differ in the sign of an eigenvector. The draw is symmetric; a fixed sign makes runs repeatable.
     vectors = vectors * np.where(vectors.sum(0) < 0, -1.0, 1.0)
     axes: npt.NDArray[np.float64] = vectors * np.sqrt(np.clip(values, 0, None))
     return axes
@@ -102,7 +111,7 @@ def coloured(
     deviation: float,
     random: np.random.Generator,
 ) -> torch.Tensor:
-    """Adds to each picture of a network's input (N, 3, H, W) its own random sum of the principal components."""
+    """Adds to each picture of a network's input (N, 3, H, W) a random multiple of each principal component."""
     offsets = random.normal(0.0, deviation, (len(x), 3)) @ axes.T
     if preprocess.colour == "bgr":
         offsets = offsets[:, ::-1]
@@ -111,7 +120,7 @@ def coloured(
 
 
 def distorted(x: torch.Tensor, recipe: Recipe, background: float, random: np.random.Generator) -> torch.Tensor:
-    """Turns, scales and moves each picture (N, C, H, W) by its own random amount."""
+    """Rotates, scales and moves each picture of (N, C, H, W) by random amounts; ``background`` moves in."""
 
     def uniform(bound: float) -> torch.Tensor:
         return torch.from_numpy(random.uniform(-bound, bound, len(x)).astype(np.float32)).to(x.device)
@@ -122,5 +131,5 @@ def distorted(x: torch.Tensor, recipe: Recipe, background: float, random: np.ran
     right, down = uniform(recipe.translation) * pixel, uniform(recipe.translation) * pixel
     theta = torch.stack([torch.stack([cos, -sin, right], 1), torch.stack([sin, cos, down], 1)], 1)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    # grid_sample fills with zero outside; the shift makes zero the ground.
+    # grid_sample fills with zeros, so the background is made zero for it.
     return F.grid_sample(x - background, grid, align_corners=False) + background

@@ -1,4 +1,4 @@
-"""Batches of uint8 crops, made ahead by threads: a batch is a function of the seed, the epoch and its number."""
+"""Batches of uint8 crops, made ahead by threads. A batch depends on the seed, the epoch and its number alone."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Batch(NamedTuple):
 
 
 def steps_in(pictures: int, batch_size: int) -> int:
-    """Batches of an epoch. A last batch of one picture is left out: batch norm has no variance of one value."""
+    """The number of batches in an epoch. A last batch of one picture is left out: batch norm needs two values."""
     steps, rest = divmod(pictures, batch_size)
     return max(1, steps + (rest > 1))
 
 
 def training_batches(split: Split, recipe: Recipe, epoch: int) -> Iterator[Batch]:
-    """One epoch, in its own random order."""
+    """Yields the batches of one epoch, in a random order of its own."""
     order = np.random.default_rng((recipe.seed, epoch)).permutation(len(split))
 
     def make(step: int) -> Batch:
@@ -43,7 +43,7 @@ def training_batches(split: Split, recipe: Recipe, epoch: int) -> Iterator[Batch
 
 
 def plain_batches(split: Split, numbers: Numbers, size: int) -> Iterator[Batch]:
-    """Some pictures of a split in order, as serving sees them."""
+    """Yields some pictures of a split, in order and preprocessed as in serving."""
 
     def make(step: int) -> Batch:
         chosen = numbers[step * size : (step + 1) * size]

@@ -1,4 +1,4 @@
-"""How training went, an epoch a row: a CSV file and a chart."""
+"""The progress of a training run, one row an epoch: a CSV file and a chart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.files import atomic_write
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One pass over the training pictures. Accuracies in percent."""
+    """One pass over the training pictures. Accuracies are in percent."""
 
     number: int
     rate: float
@@ -23,9 +23,9 @@ class Epoch:
     loss: float
     """Mean over the epoch, auxiliary heads included."""
     training_top1: float
-    """While it learnt: on distorted pictures, with dropout."""
+    """Measured during the epoch, on distorted pictures and with dropout."""
     test_top1: float
-    """On a part of the test pictures, where there are many."""
+    """On a part of the test pictures if there are many."""
     test_top5: float
 
 

@@ -1,8 +1,8 @@
-"""Training and test pictures with their class numbers, from a folder, a ZIP or an ``.npz`` file.
+"""Training and test pictures with their class numbers.
 
-Every picture is decoded once before training begins, which finds the unreadable ones. Where a recipe sees pictures as
-serving does, up to what it distorts (CIFAR-10, MNIST), the crops of that pass are kept, in 8 bits; where it cuts random
-regions out of photographs, they stay on disk and are decoded again each time.
+Every picture is decoded once before training begins, which finds the unreadable ones. If the recipe starts from the
+same crops as serving (CIFAR-10, MNIST), the crops of that pass stay in memory, in 8 bits. If it cuts random regions out
+of photographs, the photographs stay on disk and are decoded again in each epoch.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from models.data.listing import and_more
 from models.data.sources import UNREADABLE, Source, open_splits
 from models.images.preprocess import Preprocess, cut
 
-#: Pictures that a thread decodes before it takes others.
+#: How many pictures a thread decodes in one piece of work.
 _PIECE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Pictures that can be decoded, and their class numbers (N,)."""
+    """The readable pictures of a split, and their class numbers (N,)."""
 
     source: Source
     numbers: Numbers
-    """Which pictures of the source they are."""
+    """The numbers of these pictures in the source."""
     classes: Numbers
     preprocess: Preprocess
     crops: Bytes | None
-    """uint8 (N, crop, crop, channels), where they are kept."""
+    """uint8 (N, crop, crop, channels); None if crops are not kept in memory."""
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -48,7 +48,7 @@ class Split:
         return self.source.open(int(self.numbers[i]), self.preprocess)[0]
 
     def cut(self, chosen: Numbers) -> Bytes:
-        """What serving sees of some pictures before they are finished: uint8 (N, crop, crop, channels)."""
+        """The crops of some pictures as in serving, not finished: uint8 (N, crop, crop, channels)."""
         if self.crops is not None:
             return self.crops[chosen]
         return np.stack([cut(self.picture(int(i)), self.preprocess) for i in chosen])
@@ -56,14 +56,14 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """What there is to learn from, and to measure with."""
+    """The pictures to train with and to test with."""
 
     train: Split
     test: Split
     unreadable: list[str]
-    """Pictures that were left out, each with the reason."""
+    """The names of the pictures that were left out, each with the reason."""
     digest: str
-    """Of all pictures that were read, and their classes."""
+    """SHA-256 over the bytes and classes of all pictures that were read."""
 
 
 def read_data(
@@ -75,18 +75,18 @@ def read_data(
     fail_unreadable: bool = False,
     watch: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> DataSet:
-    """Reads a data set: decodes every picture once.
+    """Reads a data set, decoding every picture once.
 
     Args:
         path: see ``sources.open_splits``.
-        label_set: whose classes they are.
-        preprocess: of the checkpoint that is trained.
-        keep: the crops are kept in memory.
-        fail_unreadable: a picture that cannot be decoded is an error.
-        watch: is told how many pictures are decoded, and of how many.
+        label_set: the label set that the classes are of.
+        preprocess: the preprocessing of the checkpoint to train.
+        keep: whether the crops are kept in memory.
+        fail_unreadable: whether a picture that cannot be decoded is an error; otherwise it is left out.
+        watch: called with the number of pictures decoded so far, and of all.
 
     Raises:
-        DataError: it is not all there; or, if so wished, a picture is unreadable.
+        DataError: a split or a class has no pictures; or ``fail_unreadable`` is set and a picture is unreadable.
     """
     opened = open_splits(path, label_set, ("train", "test"))
     for labelled in opened:
@@ -127,7 +127,7 @@ def _check_classes(path: Path, split: str, numbers: Numbers, label_set: str) -> 
 
 
 def _decoded(source: Source, preprocess: Preprocess) -> Iterator[tuple[Bytes, bytes] | str]:
-    """The crop and digest of each picture in order, or why there is none."""
+    """Yields the crop and the digest of each picture in order, or the reason why there is none."""
 
     def one(number: int) -> tuple[Bytes, bytes] | str:
         try:
@@ -142,7 +142,7 @@ def _decoded(source: Source, preprocess: Preprocess) -> Iterator[tuple[Bytes, by
     threads = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
         starts = iter(range(0, len(source), _PIECE))
-        # A few at a time: all of ImageNet's crops at once would not fit into memory.
+        # A few pieces at a time: all of ImageNet's crops would not fit into memory.
         while now := list(islice(starts, 4 * threads)):
             for found in pool.map(some, now):
                 yield from found

@@ -12,12 +12,12 @@ AUXILIARY_WEIGHT = 0.3
 def classification_loss(
     outputs: torch.Tensor | tuple[torch.Tensor, ...], classes: torch.Tensor, *, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Mean cross-entropy, with 0.3 of each auxiliary head's added.
+    """Mean cross-entropy of the logits plus 0.3 times that of each auxiliary head.
 
     Args:
-        outputs: what a network returns in training mode: logits (N, classes), or the logits and those of each head.
-        classes: class numbers, int (N,).
-        label_smoothing: as in Szegedy et al. 2015, section 7.
+        outputs: a network's output in training mode: logits (N, classes), or a tuple of them and each head's logits.
+        classes: class numbers, int64 (N,).
+        label_smoothing: the share of each label that is spread over all classes, as in Szegedy et al. 2015, section 7.
     """
     main, *heads = outputs if isinstance(outputs, tuple) else (outputs,)
     loss = F.cross_entropy(main, classes, label_smoothing=label_smoothing)

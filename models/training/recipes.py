@@ -1,4 +1,4 @@
-"""The table of recipes: everything that decides a training run beside the data. Literal data."""
+"""The table of recipes. A recipe is everything beside the data that decides a training run."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from models.networks.variants import Variant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """SGD with momentum, its schedule, and what is done to the pictures."""
+    """The settings of SGD with momentum, its schedule, and the random changes of the pictures."""
 
     epochs: int
     batch_size: int
     peak_rate: float
-    """The highest learning rate: of the cycle's middle, or the first one where the rate decays."""
+    """The highest learning rate: in the middle of the cycle, or the first one if the rate decays."""
     decay: tuple[float, int] | None = None
-    """Every so many epochs the rate is multiplied by the first; None: one cycle up and down (Smith and Topin 2017), in
-    which momentum falls from 0.95 to 0.85 and rises again."""
+    """A factor and a number of epochs, after each of which the rate is multiplied by the factor. None: the rate goes
+    through one cycle up and down (Smith and Topin 2017), and momentum from 0.95 down to 0.85 and up again."""
     momentum: float = 0.9
-    """Where the rate decays."""
+    """Used if the rate decays."""
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     """Szegedy et al. 2015, section 7."""
     clip_norm: float | None = None
-    """The longest gradient, all parameters together."""
+    """The largest norm of the gradient of all parameters together; None: gradients are not clipped."""
     region: tuple[float, float] | None = None
-    """A random part of the picture, of so much of its area and of aspect 3/4 to 4/3, is scaled to the crop (Szegedy et
-    al. 2014, section 6); None: the crop of serving."""
+    """The least and the largest share of the picture's area that a random region has, with an aspect of 3/4 to 4/3; the
+    region is scaled to the crop (Szegedy et al. 2014, section 6). None: the crop is that of serving."""
     shift: int = 0
-    """Pixels of the crop, either way; what moves in is the crop's own edge, mirrored."""
+    """By how many pixels a crop is moved at most, either way; its own edge, mirrored, fills the gap."""
     flip: bool = False
-    """Half of the pictures are mirrored left to right."""
+    """Whether half of the pictures are mirrored left to right."""
     colour_pca: float = 0.0
-    """Deviation of the random share of each principal component of colour that is added (Krizhevsky 2012, section 4.1:
-    0.1)."""
+    """The standard deviation of the random factor by which each principal component of colour is added (Krizhevsky
+    2012, section 4.1: 0.1)."""
     rotation: float = 0.0
-    """Degrees, either way."""
+    """Largest rotation in degrees, either way."""
     scaling: float = 0.0
-    """Share of the size, either way."""
+    """Largest change of the size as a share of it, either way."""
     translation: float = 0.0
-    """Pixels, either way and fractions too; rotation, scaling and this are one affine map."""
+    """Largest move in pixels, either way and in fractions; with rotation and scaling it makes one affine map."""
     aux_heads: bool = True
-    """Where the variant has auxiliary heads, they are trained with it, and dropped afterwards."""
+    """Whether auxiliary heads, if the variant has any, are trained with it; the checkpoint never holds them."""
     half: bool = False
-    """The checkpoint holds float16, and its accuracy is measured with weights rounded so."""
+    """Whether the checkpoint holds float16; its accuracy is then measured with rounded weights."""
     preset: str
-    """Preprocessing, a name in ``preprocess.PRESETS``."""
+    """The preprocessing, by its name in ``preprocess.PRESETS``."""
     seed: int
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ _CIFAR10 = Recipe(
     batch_size=128,
     peak_rate=0.03,
     weight_decay=2e-4,  # Caffe's GoogLeNet; the paper states none
-    clip_norm=5.0,  # without batch norm, single batches of the first epoch would throw it off
+    clip_norm=5.0,  # without batch norm, a single batch of the first epoch can make it diverge
     shift=4,
     flip=True,
     colour_pca=0.1,
@@ -104,8 +104,8 @@ _CIFAR10 = Recipe(
     seed=2014,
 )
 
-#: Photographs, as the networks' papers train: Krizhevsky 2012, section 5, and Simonyan and Zisserman 2014, section
-#: 3.1, wait for the validation error to stand still before each drop; here each third of the run ends in one.
+#: For photographs, as in the papers. Krizhevsky 2012, section 5, and Simonyan and Zisserman 2014, section 3.1, lower
+#: the rate when the validation error stops falling; here it falls after each third of the run.
 _PHOTOGRAPHS = Recipe(
     epochs=90,
     batch_size=128,
@@ -137,7 +137,7 @@ _INCEPTION = replace(
 _RECIPES: dict[tuple[str, str], Recipe] = {
     ("lenet5", "mnist"): _LENET5,
     ("googlenet", "cifar10"): _CIFAR10,
-    # Batch norm bears a higher rate (Ioffe and Szegedy 2015, section 4.2.1), and needs no clipping.
+    # Batch norm allows a higher rate (Ioffe and Szegedy 2015, section 4.2.1), and needs no clipping.
     ("inception_v2", "cifar10"): replace(
         _CIFAR10, epochs=30, peak_rate=0.1, weight_decay=5e-4, clip_norm=None, label_smoothing=0.1, seed=2015
     ),
@@ -153,7 +153,7 @@ _FAMILIES: dict[str, Recipe] = {
 
 
 def recipe_for(variant: Variant, labels: str) -> Recipe:
-    """The recipe of a variant and label set; for a pair that has none of its own, that of the variant's paper."""
+    """The recipe for a variant on a label set; by default that of the variant's paper."""
     recipe = _RECIPES.get((variant.name, labels)) or _FAMILIES.get(variant.name, _PHOTOGRAPHS)
     side = variant.input_shape[-1]
     return replace(recipe, preset="caffe-227") if side == 227 else recipe

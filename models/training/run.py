@@ -1,4 +1,4 @@
-"""One training run: a variant, a recipe and a data set -> a trained network and its accuracy."""
+"""One training run: variant, recipe and data set -> a trained network and its accuracy."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from models.training.loss import classification_loss
 from models.training.recipes import Recipe
 from models.training.state import load_state, save_state
 
-#: Test pictures that are looked at after each epoch; all of them after the last.
+#: How many test pictures accuracy is measured on after each epoch. After the last one, all of them are used.
 _GLANCE = 2_000
-#: Steps between two looks at the loss: each look makes a GPU wait for the CPU.
+#: How many steps lie between two checks of the loss: each check makes the CPU wait for the GPU.
 _LOOK_EVERY = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where a run is. The means are over the epoch so far."""
+    """The progress of a run. The means are over the epoch so far."""
 
     epoch: int
     step: int
-    """Of the whole run, from 1."""
+    """Counted from 1 over the whole run."""
     loss: float
     top1: float
     """Percent of the training pictures."""
@@ -52,19 +52,24 @@ class Trained:
     """A finished run."""
 
     network: nn.Module
-    """In eval mode on the CPU, without auxiliary heads; its weights rounded to float16 if the recipe says so."""
+    """In eval mode, on the CPU, without auxiliary heads; its weights are rounded to float16 if the recipe says so."""
     accuracy: Accuracy
     """On all test pictures."""
 
 
 class Run:
-    """A run that goes on where its state file says, and finishes as if it had never been away.
+    """A training run. If its state file exists, it goes on from there and ends as if it had never been interrupted.
 
     Args:
-        state: the file; it is written after each epoch.
+        variant: the network.
+        label_set: the classes that it learns.
+        recipe: how it is trained.
+        data: what it is trained and tested with.
+        device: where it is trained.
+        state: the state file, which is written after each epoch.
 
     Raises:
-        RecipeError: the state file is of another run.
+        RecipeError: the state file is damaged, or of another run.
     """
 
     def __init__(
@@ -91,7 +96,7 @@ class Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two runs must share for one to go on from the other's state."""
+        """The settings that must be equal for one run to go on from another's state."""
         return {
             "network": self.variant.name,
             "labels": self.label_set,
@@ -100,10 +105,13 @@ class Run:
         }
 
     def epochs(self, watch: Callable[[Step], None]) -> Iterator[Epoch]:
-        """Trains what is left, an epoch at a time; before each is given out, it is in ``history`` and the state saved.
+        """Trains the epochs that are left. Yields each after it is in ``history`` and in the state file.
+
+        Args:
+            watch: called after each step on a CPU, and after some steps on a GPU.
 
         Raises:
-            TrainingError: the loss is no number any more, or the state could not be written.
+            TrainingError: the loss is not a number any more, or the state could not be written.
         """
         for number in range(len(self.history) + 1, self.recipe.epochs + 1):
             loss, top1 = self._epoch(number, watch)
@@ -114,7 +122,7 @@ class Run:
             yield self.history[-1]
 
     def finish(self) -> Trained:
-        """Drops the auxiliary heads, rounds, and measures on all test pictures."""
+        """Drops the auxiliary heads, rounds the weights if the recipe says so, and measures on all test pictures."""
         network = build(self.variant, num_classes=len(labels(self.label_set)))
         heads = ("aux", "AuxLogits")
         state = {k: v for k, v in self.network.state_dict().items() if not self.with_heads or not k.startswith(heads)}
@@ -122,14 +130,14 @@ class Run:
             state = {k: v.half().float() if v.ndim > 1 else v for k, v in state.items()}
         network.load_state_dict(state)
         network.to(self.device).to(memory_format=torch.channels_last).eval()
-        # Convolutions in float32 are what is served on a CPU; by default a GPU rounds their factors to ten bits.
+        # A CPU serves convolutions in float32; a GPU would by default round their factors to ten bits (TF32).
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             accuracy = measure(network, self.data.test, self.device)
         return Trained(network.to("cpu"), accuracy)
 
     def _epoch(self, number: int, watch: Callable[[Step], None]) -> tuple[float, float]:
-        """Mean loss and top-1 accuracy in percent."""
-        # Dropout's, on every device. Seeded for each epoch, no generator's state has to be saved.
+        """Trains one epoch; returns its mean loss and its top-1 accuracy in percent."""
+        # Seeds dropout, on every device. With a new seed for each epoch, the state file needs no generator's state.
         torch.manual_seed(self.recipe.seed * 1_000_003 + number)
         self.network.train()
         loss = right = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -147,11 +155,11 @@ class Run:
         return loss.item() / seen, 100 * right.item() / seen
 
     def _step(self, epoch: int, step: int, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """One batch: its mean loss, and how many answers were right."""
+        """Trains on one batch; returns its mean loss and the number of right answers."""
         crops, classes = self._sent(batch.crops), self._sent(batch.classes)
         x = self._input(crops, np.random.default_rng((self.recipe.seed, epoch, step, 1)))
         self._optimizer.zero_grad(set_to_none=True)
-        # bfloat16 has float32's range: no loss has to be scaled. Emulated, on older GPUs, it would not pay.
+        # bfloat16 has the range of float32, so the loss needs no scaling. Older GPUs emulate it, which is slower.
         mixed = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             outputs = self.network(x)
@@ -165,11 +173,11 @@ class Run:
         return loss.detach(), (logits.detach().argmax(1) == classes).sum()
 
     def _sent(self, values: torch.Tensor) -> torch.Tensor:
-        """On the device. From pinned memory: a copy from any other would wait for all that the GPU has to do."""
+        """Copies to the device. From pinned memory, since any other copy would wait until the GPU is idle."""
         return values.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else values
 
     def _input(self, crops: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
-        """What the network gets: normalised as engines do, then distorted."""
+        """The network's input: crops normalised as in serving, then changed at random."""
         x = normalised(crops, self.preprocess)
         recipe = self.recipe
         if self._axes is not None:
@@ -185,7 +193,7 @@ class Run:
         last = (
             f"the last good state, of epoch {epoch - 1}, is in {self.state}" if epoch > 1 else "no epoch was finished"
         )
-        raise TrainingError(f"the loss is no number any more in epoch {epoch}; {last}. Try a lower --peak-rate")
+        raise TrainingError(f"the loss is not a number any more in epoch {epoch}; {last}. Try a lower --peak-rate")
 
     def _make_schedule(self) -> LRScheduler:
         recipe = self.recipe

@@ -1,4 +1,4 @@
-"""The file from which a training run goes on: written after each epoch, whole or not at all."""
+"""The state file, from which an interrupted training run goes on."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def save_state(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]
 
 
 def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What ``save_state`` wrote; None if there is no such file.
+    """Reads what ``save_state`` wrote; None if the file does not exist.
 
     Raises:
-        RecipeError: the file is damaged, or of a run with another identity.
+        RecipeError: the file is damaged, or was written by a run with another identity.
     """
     if not path.exists():
         return None
@@ -47,11 +47,11 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
         different = [key for key in {**identity, **theirs} if theirs.get(key) != identity.get(key)]
     except Exception as error:
         # torch.load raises UnpicklingError, RuntimeError, EOFError, KeyError ... on damaged files.
-        raise RecipeError(f"{path} is no whole state of a training run: {instead}") from error
+        raise RecipeError(f"{path} is damaged, or not the state of a training run: {instead}") from error
     if different:
         key = different[0]
         told = f"{key.replace('_', ' ')} {theirs.get(key)} there, {identity.get(key)} here"
         raise RecipeError(f"{path} is of another run ({told}): {instead}")
     if not isinstance(state, dict):
-        raise RecipeError(f"{path} is no whole state of a training run: {instead}")
+        raise RecipeError(f"{path} is damaged, or not the state of a training run: {instead}")
     return state

@@ -1,24 +1,19 @@
-"""Data sets a split at a time: evaluation needs no training pictures, and takes folders that are classes alone."""
+"""Pictures by number, from every kind of data set; only the splits that are asked for are read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.data.errors import DataError
-from models.data.sources import Labelled, evenly, open_splits
+from models.data.sources import Held, Labelled, evenly, open_splits
 from models.images.preprocess import PRESETS
-from tests.data_sets import WORDS, colours, encoded, tree, write_digits, write_tree, write_zip
+from tests.data_sets import colours, encoded, write_digits, write_tree
 
 CIFAR10 = PRESETS["cifar10"]
-
-
-def only_test(folder: str = "test/") -> dict[str, bytes]:
-    found = {name: content for name, content in tree().items() if name.startswith("test/")}
-    return {name.replace("test/", folder, 1): content for name, content in found.items()}
 
 
 def opened(path: Path, label_set: str = "cifar10") -> Labelled:
@@ -34,54 +29,6 @@ def refuse(path: Path, label_set: str = "cifar10") -> str:
     return str(caught.value)
 
 
-WRITERS: dict[str, tuple[str, Callable[[Path], Path]]] = {
-    "a folder with test alone": ("test", lambda tmp: write_tree(tmp / "set", only_test())),
-    "a zip with test alone": ("test", lambda tmp: write_zip(tmp / "set.zip", only_test())),
-    "a folder with val alone": ("val", lambda tmp: write_tree(tmp / "set", only_test("val/"))),
-    "a folder in a folder": ("test", lambda tmp: write_tree(tmp, only_test("set/test/"))),
-    "foreign classes in train": ("test", lambda tmp: write_tree(tmp / "set", {**tree(), "train/unicorn/1.png": b""})),
-    "classes alone, in a folder": ("", lambda tmp: write_tree(tmp / "set", only_test(""))),
-    "classes alone, in a zip": ("", lambda tmp: write_zip(tmp / "set.zip", only_test(""))),
-    "classes in a folder of a zip": ("", lambda tmp: write_zip(tmp / "set.zip", {**only_test("all/"), "README": b""})),
-    "with a text beside them": ("", lambda tmp: write_tree(tmp / "set", {**only_test(""), "README": b"read me"})),
-}
-
-
-@pytest.mark.parametrize("kind", WRITERS)
-def test_pictures_to_test_with_are_found(tmp_path: Path, kind: str) -> None:
-    folder, write = WRITERS[kind]
-    found = opened(write(tmp_path))
-    expected = sorted(colours(2, 2), key=lambda entry: WORDS[entry[0]])
-    assert found.folder == folder
-    assert found.classes.tolist() == [number for number, _ in expected]
-    for i, (_, picture) in enumerate(expected):
-        assert np.array_equal(np.asarray(found.source.open(i, CIFAR10)[0]), np.asarray(picture))
-
-
-def test_test_is_taken_before_val(tmp_path: Path) -> None:
-    assert len(opened(write_zip(tmp_path / "set.zip", only_test() | {"val/cat/1.png": b""}))) == 20
-
-
-def test_a_class_may_be_missing_but_none_may_be_foreign(tmp_path: Path) -> None:
-    files, path = {name: content for name, content in only_test("").items() if "cat" not in name}, tmp_path / "set.zip"
-    assert WORDS.index("cat") not in opened(write_zip(path, files)).classes
-    assert "unicorn is no class of cifar10, which has airplane" in refuse(
-        write_zip(path, files | {"unicorn/1.png": b""})
-    )
-    split = {f"test/{name}": content for name, content in files.items()} | {"test/unicorn/1.png": b""}
-    assert "test/unicorn is no class of cifar10" in refuse(write_zip(path, split))
-
-
-def test_what_has_nothing_to_test_with_says_so(tmp_path: Path) -> None:
-    words = "has no folders test/<class> (or val/<class>), and none at its top that is a class of cifar10"
-    train = {name: content for name, content in tree().items() if name.startswith("train/")}
-    for files in (train, {"a/b/c/1.png": b""}, {"1.png": b""}, {}, {"a/cat/1.png": b"", "b/cat/1.png": b""}):
-        assert words in refuse(write_zip(tmp_path / "set.zip", files))
-    assert words in refuse(write_tree(tmp_path / "set", train))
-    assert words in refuse(write_zip(tmp_path / "set.zip", {"1/1.png": b""}))
-    assert "train-images" not in refuse(write_tree(tmp_path / "digits", {"cat/1.png": b""}), "mnist")
-
-
 def test_arrays_of_training_pictures_are_not_read(tmp_path: Path) -> None:
     path = write_digits(tmp_path / "mnist.npz", 5, 20)
     with np.load(path) as arrays:
@@ -89,7 +36,7 @@ def test_arrays_of_training_pictures_are_not_read(tmp_path: Path) -> None:
     np.savez(path, **test, train_images=np.array([{}], dtype=object))
     assert len(opened(path, "mnist")) == 20
     np.savez(path, test_images=test["test_images"])
-    assert "is no .npz file with test_images, test_labels" in refuse(path, "mnist")
+    assert "is not an .npz file with test_images, test_labels" in refuse(path, "mnist")
 
 
 def test_digits_in_folders(tmp_path: Path) -> None:
@@ -104,3 +51,20 @@ def test_a_part_is_taken_evenly() -> None:
     assert evenly(100, 1).tolist() == [0]
     assert np.bincount(evenly(1000, 50) // 100).tolist() == [5] * 10
     assert len(set(evenly(997, 300).tolist())) == 300
+
+
+@pytest.mark.parametrize("number", [-1, 10])
+def test_a_class_number_just_outside_is_refused(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "set.npz"
+    np.savez(path, test_images=np.zeros((3, 8, 8, 3), np.uint8), test_labels=np.array([0, number, 9]))
+    assert f"{min(number, 0)} to {max(number, 9)} in test; cifar10 has 0 to 9" in refuse(path)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 3)])
+@pytest.mark.parametrize(("preset", "mode"), [("mnist", "L"), ("cifar10", "RGB")])
+def test_pictures_in_an_array_become_grey_or_colour(shape: tuple[int, ...], preset: str, mode: str) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (2, *shape), dtype=np.uint8)
+    picture, data = Held(pixels).open(1, PRESETS[preset])
+    assert (picture.mode, data) == (mode, pixels[1].tobytes())
+    expected = Image.fromarray(pixels[1].squeeze()).convert(mode)
+    assert np.array_equal(np.asarray(picture), np.asarray(expected))

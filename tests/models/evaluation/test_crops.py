@@ -1,7 +1,8 @@
-"""The crops whose answers are averaged, against torchvision's, pixel for pixel."""
+"""The crops whose answers are averaged, compared pixel for pixel with torchvision's."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.transforms import CenterCrop, FiveCrop, Resize, TenCrop
 
+from models.data.errors import DataError
 from models.evaluation.crops import SCHEMES, Scheme, crops_in, decoded_as, take
 from models.images.preprocess import PRESETS, Preprocess, crop, picture_to_crop
 from tests.pictures import DIGIT
@@ -27,7 +29,7 @@ def noise(width: int, height: int, channels: int = 3) -> Image.Image:
 
 
 def shares(picture: Image.Image, preprocess: Preprocess, scheme: Scheme) -> dict[bytes, float]:
-    """What each crop counts for; crops that are the same by chance or design count once, for more."""
+    """The share of each crop in the mean; the shares of equal crops are added."""
     pixels, weights = take(picture, preprocess, scheme)
     found: Counter[bytes] = Counter()
     for each, weight in zip(pixels, weights, strict=True):
@@ -69,7 +71,7 @@ def test_ten_crops_are_torchvisions_of_the_middle_square(size: tuple[int, int]) 
     assert all(found[each] == pytest.approx(wanted[each]) for each in wanted)
 
 
-# Of the last but one, two squares of three fall together, of the last all.
+# In the last size but one, two of three squares fall together; in the last one, all three.
 @pytest.mark.parametrize("size", [(400, 300), (300, 500), (400, 398), (320, 320)])
 def test_144_crops_are_those_of_the_paper(size: tuple[int, int]) -> None:
     picture, expected = noise(*size), []
@@ -87,7 +89,7 @@ def test_144_crops_are_those_of_the_paper(size: tuple[int, int]) -> None:
     assert all(found[each] == pytest.approx(wanted[each]) for each in wanted)
 
 
-def test_a_square_picture_is_not_asked_about_three_times() -> None:
+def test_squares_that_fall_together_are_cut_once() -> None:
     assert len(take(noise(50, 50), SMALL, "144").pixels) == 48
     assert len(take(noise(200, 50), SMALL, "144").pixels) == 144
 
@@ -99,7 +101,7 @@ def test_a_warped_picture_keeps_its_aspect_for_three_squares() -> None:
     assert shares(picture, warped, "10") == shares(picture.resize((16, 16), Image.Resampling.BILINEAR), SMALL, "10")
 
 
-def test_thumbnails_are_shown_larger_to_have_corners() -> None:
+def test_thumbnails_are_enlarged_so_that_they_have_corners() -> None:
     picture, cifar10 = noise(48, 32), PRESETS["cifar10"]
     square = picture.resize((37, 37), Image.Resampling.BILINEAR)
     five = [each.resize((64, 64), Image.Resampling.BILINEAR) for each in FiveCrop(32)(square)]
@@ -131,3 +133,12 @@ def test_the_crops_of_each_preset_have_its_shape_and_are_counted(preset: str, sc
     assert crops_in(preprocess, scheme) == {"single": 1, "10": 5, "144": 72}[scheme] * (
         1 if scheme == "single" or preset == "mnist" else 2
     )
+
+
+@pytest.mark.parametrize("scheme", ["10", "144"])
+def test_without_torchvision_the_answer_says_what_to_install(scheme: Scheme, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision.transforms", None)
+    unseen = replace(SMALL, crop=13)
+    assert len(take(noise(30, 20), unseen, "single").pixels) == 1
+    with pytest.raises(DataError, match=r"cut with torchvision.*pip install -e '\.\[train\]'$"):
+        take(noise(30, 20), unseen, scheme)

@@ -1,4 +1,4 @@
-"""Answers -> measures, against the plainest way to count."""
+"""Measures, compared with plain counting."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from models.evaluation.answers import Answers, answered, joined
+from models.evaluation.answers import Answers
 from models.evaluation.measures import (
     Share,
     by_class,
     calibration,
     confusion,
     expected_calibration_error,
-    top1,
-    top5,
 )
 
 CLASSES = 7
@@ -34,18 +31,6 @@ def some_answers(draw: st.DrawFn) -> Answers:
     return Answers(draw(numbers), draw(numbers), draw(confidence), draw(arrays.arrays(np.bool_, count)))
 
 
-def test_probabilities_become_answers() -> None:
-    found = torch.tensor([[0.1, 0.6, 0.05, 0.05, 0.1, 0.07, 0.03], [0.3, 0.2, 0.15, 0.12, 0.11, 0.08, 0.04]])
-    answers = answered(found, np.array([1, 6]))
-    assert answers.first.tolist() == [1, 0]
-    assert answers.confidence == pytest.approx([0.6, 0.3])
-    assert answers.among_five.tolist() == [True, False]
-    assert answers.right.tolist() == [True, False]
-    both = joined([answers, answered(found, np.array([0, 4]))])
-    assert (top1(both), top5(both)) == (Share(1, 4), Share(3, 4))
-    assert answered(torch.eye(3), np.array([1, 1, 2])).among_five.all()
-
-
 def test_shares_in_percent() -> None:
     share = Share(3, 4)
     assert (share.accuracy, share.error) == (75, 25)
@@ -55,8 +40,8 @@ def test_shares_in_percent() -> None:
 
 
 @given(pictures=st.integers(1, 10_000), share=st.floats(0, 1))
-def test_at_the_ends_of_the_interval_the_share_is_two_deviations_off(pictures: int, share: float) -> None:
-    """Wilson's definition, whose quadratic equation the code solves."""
+def test_the_ends_of_the_interval_are_two_deviations_away(pictures: int, share: float) -> None:
+    """Wilson's definition of the interval; the code solves its quadratic equation."""
     measured = Share(round(pictures * share), pictures)
     error = measured.error / 100
     low, high = (end / 100 for end in measured.interval)
@@ -84,7 +69,7 @@ def test_calibration_by_hand(answers: Answers) -> None:
     assert expected_calibration_error(bins) == pytest.approx(100 * expected, abs=1e-6)
 
 
-def test_what_is_sure_and_right_is_calibrated() -> None:
+def test_sure_and_right_answers_are_calibrated() -> None:
     zeros, sure = np.zeros(4, np.int64), np.ones(4, np.float32)
     assert expected_calibration_error(calibration(Answers(zeros, zeros, sure, sure > 0))) == 0
     assert expected_calibration_error(calibration(Answers(zeros, zeros + 1, sure, sure > 0))) == 100

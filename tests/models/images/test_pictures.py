@@ -1,4 +1,4 @@
-"""Bytes that are pictures: every format and mode that callers post, upright, in 8 bits, over white."""
+"""Every format and mode that callers send becomes an upright picture of 8 bits over white."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_transparent_pixels_lie_over_white() -> None:
 def test_a_colour_that_a_png_calls_transparent_shows_white(
     mode: str, colour: int | tuple[int, ...], wanted: Literal["RGB", "L"]
 ) -> None:
-    """Such a file has no alpha channel, and its mode may already be the one that is wanted."""
+    """Such a file has no alpha channel, and Pillow may decode it to the wanted mode at once."""
     data = encode(Image.new(mode, (3, 2), colour), transparency=colour)
     assert (pixels(data, wanted) == 255).all()
 
@@ -152,17 +152,17 @@ def test_the_first_frame_of_an_animation_counts(format: str) -> None:
     assert np.abs(pixels(data).astype(int) - (255, 0, 0)).max() <= 2
 
 
-def test_a_telephones_jpeg_with_a_second_picture_in_it() -> None:
-    """MPO: what many cameras write is a JPEG with a preview or depth map behind the picture."""
+def test_a_jpeg_with_a_second_picture_behind_it() -> None:
+    """MPO: many cameras write a JPEG with a preview or a depth map behind the picture."""
     data = encode(corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32), "black")])
     assert np.abs(pixels(data).astype(int) - np.asarray(corners()).astype(int)).mean() < 10
 
 
-# Pillow warns of the damage and goes on; only in these tests would that be an error.
+# Pillow warns of the damage and goes on; pytest would make an error of the warning.
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("body", [b"MM\0*" + b"\xff" * 20, b"MM\0*\0\0\0\x08\0\x09", b"no TIFF at all", b""])
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "PNG"])
-def test_damaged_exif_data_do_not_cost_the_picture(format: str, body: bytes) -> None:
+def test_a_picture_with_damaged_exif_data_is_decoded(format: str, body: bytes) -> None:
     assert pixels(encode(corners(), format, exif=b"Exif\0\0" + body)).shape == (32, 48, 3)
 
 

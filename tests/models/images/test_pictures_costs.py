@@ -1,4 +1,4 @@
-"""Work that a small file causes: counted and refused before decoding, and kept off the event loop."""
+"""Small files that would take long to decode are refused first; metadata and later frames cost nothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import pytest
 from PIL import Image
 
 from models.images.pictures import TooManyPartsError, TooManyPixelsError, UndecodableError, decode
-from models.images.preprocess import PRESETS
-from service.runtime.decoding import decode_small
 from tests.picture_files import (
     SIGNATURE,
     bmp,
@@ -33,7 +31,6 @@ from tests.picture_files import (
 )
 
 LIMIT = 80_000_000
-LENET = PRESETS["mnist"]
 
 
 def accepted(data: bytes, max_pixels: int = LIMIT) -> bool:
@@ -59,19 +56,6 @@ def flat(side: int, mode: str = "L") -> Image.Image:
     return Image.new(mode, (side, side), 100 if mode == "L" else "teal")
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-@pytest.mark.parametrize("subsampling", [0, 2])
-def test_real_progressive_files_pass_at_any_size(mode: str, subsampling: int) -> None:
-    for side in (8, 300, 2000):
-        options: dict[str, Any] = {} if mode == "L" else {"subsampling": subsampling}
-        assert accepted(encode(flat(side, mode), "JPEG", progressive=True, **options))
-
-
-@pytest.mark.slow
-def test_a_real_progressive_file_of_80_megapixels_passes() -> None:
-    assert accepted(encode(flat(8944, "RGB"), "JPEG", progressive=True))
-
-
 def test_a_small_picture_may_have_a_hundred_scans() -> None:
     have = len(scans(encode(flat(64), "JPEG", progressive=True)))
     assert accepted(many_scans(flat(64), 100 - have))
@@ -87,19 +71,13 @@ def test_a_large_picture_may_have_twelve_passes_over_it() -> None:
         decode(many_scans(flat(2000), 13 - have), "RGB", max_pixels=LIMIT)
 
 
-def test_scans_of_one_component_in_three_count_as_what_they_pass_over() -> None:
+def test_a_scan_of_one_component_counts_only_its_samples() -> None:
     """The last scan of a colour picture passes over its brightness alone."""
     have = encode(flat(2000, "RGB"), "JPEG", progressive=True, subsampling=0)
     assert len(scans(have)) == 10
     # 14 passes over a component, of 36 that three may have.
     assert accepted(many_scans(flat(2000, "RGB"), 22, subsampling=0))
     assert not accepted(many_scans(flat(2000, "RGB"), 23, subsampling=0))
-
-
-def test_many_scans_cost_no_more_than_few() -> None:
-    few, many = many_scans(flat(3000), 0), many_scans(flat(3000), 1500)
-    assert len(many) < 200_000
-    assert seconds(many) < 2 * seconds(few)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +116,7 @@ def test_scans_are_counted_however_they_are_hidden(options: dict[str, Any]) -> N
     assert not accepted(scan_by_scan(16, 98, **options)[:-2])
 
 
-def test_what_a_decoder_does_not_scan_is_not_counted() -> None:
+def test_scans_that_the_decoder_skips_are_not_counted() -> None:
     plain = encode(flat(64, "RGB"), "JPEG")
     many = many_scans(flat(64, "RGB"), 300)
     for data in (
@@ -159,16 +137,6 @@ def animation(format: str, frames: int, **options: Any) -> bytes:
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
-def test_frames_behind_the_first_cost_nothing(format: str) -> None:
-    few, many = animation(format, 2), animation(format, 60)
-    with Image.open(io.BytesIO(many)) as picture:
-        assert picture.n_frames == 60  # type: ignore[attr-defined]
-    expected = decode(few, "RGB", max_pixels=LIMIT).tobytes()
-    assert decode(many, "RGB", max_pixels=LIMIT).tobytes() == expected
-    assert seconds(many, tries=20) < 3 * seconds(few, tries=20)
-
-
-@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
 def test_frames_behind_the_first_may_be_cut_off(format: str) -> None:
     whole = animation(format, 10)
     first = decode(whole, "RGB", max_pixels=LIMIT).tobytes()
@@ -185,7 +153,7 @@ def a_frame(**options: Any) -> bytes:
     return gif((8, 8), np.zeros((8, 8), np.uint8), (0, 0), np.zeros((128, 3), np.uint8), **options)
 
 
-#: What was slow for its size: the file, and a plain one of the same format and pixels.
+#: A file that a naive decoder takes long for, and a plain one of the same format and pixels.
 SLOW: dict[str, tuple[bytes, bytes]] = {
     "PNG, compressed text": (
         a_square(before=b"".join(chunk(b"zTXt", b"%d\0\0" % i + zlib.compress(bytes(10**6), 9)) for i in range(3))),
@@ -232,6 +200,77 @@ SLOW: dict[str, tuple[bytes, bytes]] = {
 }
 
 
+def parts(format: str, count: int) -> bytes:
+    """A picture with ``count`` segments, chunks or blocks more than a plain one."""
+    return {
+        "JPEG": with_segments(encode(flat(8), "JPEG"), segment(0xFE) * count),
+        "PNG": a_square(before=chunk(b"teXt") * count),
+        "GIF": a_frame(before=b"\x21\xfe" + b"\1x" * (count - 1) + b"\0"),
+        "WEBP": encode(Image.new("RGBA", (8, 8)), "WEBP", lossless=True, exif=b"Exif\0\0" + exif(1))
+        + b"ABCD\0\0\0\0" * count,
+    }[format]
+
+
+#: Parts of a plain file up to its pixels: of a JPEG APP0, DQT, SOF, two DHT and SOS; of a PNG IHDR, two IDAT and IEND;
+#: of a GIF the graphic control with its one block; of a WebP VP8X, VP8L and EXIF.
+PLAIN = {"JPEG": 6, "PNG": 4, "GIF": 2, "WEBP": 3}
+
+
+@pytest.mark.parametrize("format", PLAIN)
+def test_a_quick_decode_takes_sixty_four_parts_and_no_more(format: str) -> None:
+    most = 64 - PLAIN[format]
+    decode(parts(format, most), "RGB", max_pixels=LIMIT, quick=True)
+    with pytest.raises(TooManyPartsError, match="more than 64"):
+        decode(parts(format, most + 1), "RGB", max_pixels=LIMIT, quick=True)
+
+
+def test_a_quick_decode_takes_twelve_scans_and_no_more() -> None:
+    have = len(scans(encode(flat(64), "JPEG", progressive=True)))
+    decode(many_scans(flat(64), 12 - have), "RGB", max_pixels=LIMIT, quick=True)
+    with pytest.raises(TooManyPartsError, match="more than 12 scans"):
+        decode(many_scans(flat(64), 13 - have), "RGB", max_pixels=LIMIT, quick=True)
+
+
+@pytest.mark.parametrize("name", ["a JPEG without an end", "runs of a BMP"])
+def test_a_quick_decode_refuses_what_takes_longer_for_its_size(name: str) -> None:
+    data = {
+        "a JPEG without an end": encode(flat(28, "RGB"), "JPEG")[:-2],
+        "runs of a BMP": bmp(bmp_header(8, 8, 8, 1), b"\1\1\0\0" * 8 + b"\0\1", bytes(1024)),
+    }[name]
+    decode(data, "RGB", max_pixels=LIMIT)
+    with pytest.raises(TooManyPartsError):
+        decode(data, "RGB", max_pixels=LIMIT, quick=True)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_real_progressive_files_pass_at_any_size(mode: str, subsampling: int) -> None:
+    for side in (8, 300, 2000):
+        options: dict[str, Any] = {} if mode == "L" else {"subsampling": subsampling}
+        assert accepted(encode(flat(side, mode), "JPEG", progressive=True, **options))
+
+
+@pytest.mark.slow
+def test_a_real_progressive_file_of_80_megapixels_passes() -> None:
+    assert accepted(encode(flat(8944, "RGB"), "JPEG", progressive=True))
+
+
+def test_many_scans_cost_no_more_than_few() -> None:
+    few, many = many_scans(flat(3000), 0), many_scans(flat(3000), 1500)
+    assert len(many) < 200_000
+    assert seconds(many) < 2 * seconds(few)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_frames_behind_the_first_cost_nothing(format: str) -> None:
+    few, many = animation(format, 2), animation(format, 60)
+    with Image.open(io.BytesIO(many)) as picture:
+        assert picture.n_frames == 60  # type: ignore[attr-defined]
+    expected = decode(few, "RGB", max_pixels=LIMIT).tobytes()
+    assert decode(many, "RGB", max_pixels=LIMIT).tobytes() == expected
+    assert seconds(many, tries=20) < 3 * seconds(few, tries=20)
+
+
 @pytest.mark.parametrize("name", SLOW)
 def test_a_small_file_takes_no_longer_than_a_plain_one_like_it(name: str) -> None:
     slow, plain = SLOW[name]
@@ -263,40 +302,3 @@ def test_files_of_very_many_parts_are_refused(name: str) -> None:
 
     assert accepted(parts(60_000))
     assert not accepted(parts(66_000))
-
-
-SMALL = {
-    "PNG": encode(flat(28)),
-    "JPEG": encode(flat(28, "RGB"), "JPEG"),
-    "progressive JPEG": encode(flat(28, "RGB"), "JPEG", progressive=True),
-    "JPEG of 12 scans": many_scans(flat(28), 6),
-    "GIF": encode(flat(28), "GIF"),
-    "WEBP": encode(flat(28, "RGB"), "WEBP"),
-    "BMP": encode(flat(28), "BMP"),
-    "JPEG with EXIF": encode(flat(28, "RGB"), "JPEG", exif=b"Exif\0\0" + exif(6)),
-    "PNG with text": a_square(before=chunk(b"tEXt", b"Comment\0" + b"x" * 500)),
-}
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_plain_small_picture_is_decoded_where_it_arrives(name: str) -> None:
-    assert decode_small(SMALL[name], LENET, LIMIT) is not None
-
-
-LATER = {
-    "scans": many_scans(flat(128), 60),
-    "13 scans": many_scans(flat(128), 7),
-    "segments": with_segments(encode(flat(28), "JPEG"), segment(0xFE) * 500),
-    "chunks": a_square(before=chunk(b"teXt") * 200),
-    "blocks": a_frame(before=b"\x21\xfe" + b"\1x" * 1000 + b"\0"),
-    "runs": bmp(bmp_header(128, 128, 8, 1), b"\1\1\0\0" * 128 + b"\0\1", bytes(1024)),
-    "pixels": encode(flat(129)),
-    "no end": encode(flat(28, "RGB"), "JPEG")[:-2],
-}
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_a_small_file_of_much_work_is_left_to_a_thread(name: str) -> None:
-    assert len(LATER[name]) <= 4096
-    assert decode_small(LATER[name], LENET, LIMIT) is None
-    assert accepted(LATER[name])

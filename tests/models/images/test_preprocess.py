@@ -1,10 +1,13 @@
-"""Picture to crop, pixel for pixel as the framework that trained the weights does it."""
+"""A picture becomes a crop pixel for pixel as in the framework that trained the weights."""
 
 from __future__ import annotations
 
 import io
 import json
 import resource
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
@@ -22,27 +25,12 @@ from models.images.preprocess import PRESETS, Preprocess, crop, cut, finished, p
 from models.networks.variants import VARIANTS
 
 Crop = npt.NDArray[np.uint8]
+ROOT = Path(__file__).parents[3]
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
     shape = (height, width, 3) if mode == "RGB" else (height, width)
     return Image.fromarray(np.random.default_rng(width * 9973 + height).integers(0, 256, shape, dtype=np.uint8))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    width=st.integers(1, 700),
-    height=st.integers(1, 700),
-    preset=st.sampled_from(["torchvision-224", "half-224", "half-299"]),
-)
-def test_the_crop_is_torchvisions(width: int, height: int, preset: str) -> None:
-    from torchvision.transforms import CenterCrop, Compose, Resize
-
-    assume(max(width, height) <= 16 * min(width, height))
-    resize, side = (342, 299) if preset == "half-299" else (256, 224)
-    picture = noise(width, height)
-    expected = np.asarray(Compose([Resize(resize), CenterCrop(side)])(picture))
-    assert np.array_equal(crop(picture, PRESETS[preset]), expected)
 
 
 def test_the_arithmetic_is_torchvisions() -> None:
@@ -52,22 +40,6 @@ def test_the_arithmetic_is_torchvisions() -> None:
     theirs = Compose([ToTensor(), Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])(picture)
     ours = (np.asarray(picture) * preprocess.scale - preprocess.mean) / preprocess.std
     np.testing.assert_allclose(ours.transpose(2, 0, 1), theirs.numpy(), atol=1e-5)
-
-
-def test_half_is_what_torchvisions_googlenet_and_inception_see_inside() -> None:
-    """They are fed ImageNet's mean and re-normalise (``transform_input``); here the preset says it outright."""
-    from torchvision.models import GoogLeNet
-
-    pixels = torch.rand(1, 3, 5, 5)
-    outer, inner = PRESETS["torchvision-224"], PRESETS["half-224"]
-
-    def normalise(preprocess: Preprocess) -> torch.Tensor:
-        mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (preprocess.mean, preprocess.std))
-        return (pixels - mean) / std
-
-    theirs = GoogLeNet._transform_input(SimpleNamespace(transform_input=True), normalise(outer))
-    torch.testing.assert_close(normalise(inner), theirs, atol=1e-5, rtol=0)
-    assert (PRESETS["half-299"].mean, PRESETS["half-299"].std) == (inner.mean, inner.std)
 
 
 def torchvisions() -> list[ManifestRow]:
@@ -89,62 +61,9 @@ def test_every_torchvision_checkpoint_is_compared() -> None:
     ]
 
 
-@pytest.mark.parametrize("size", [(613, 457), (331, 640), (150, 97)])
-@pytest.mark.parametrize("row", torchvisions(), ids=lambda row: row.variant)
-def test_a_checkpoint_sees_what_torchvisions_own_transforms_show_it(row: ManifestRow, size: tuple[int, int]) -> None:
-    """The transforms that torchvision publishes with these very weights, found by their URL.
-
-    They get a PIL picture, as torchvision's accuracies are measured: PIL always antialiases, and tensors are resized to
-    slightly other values. googlenet and inception_v3 re-normalise what comes out of them.
-    """
-    from torchvision import models
-
-    (weights,) = (
-        weights
-        for name in models.list_models(models)
-        for weights in models.get_model_weights(name)
-        if weights.url == row.url
-    )
-    picture = noise(*size)
-    expected = weights.transforms()(picture)[None]
-    inside = {"googlenet_bn": models.GoogLeNet, "inception_v3": models.Inception3}
-    if row.variant in inside:
-        expected = inside[row.variant]._transform_input(SimpleNamespace(transform_input=True), expected)
-    ours = network_input(picture, PRESETS[row.preprocess])
-    assert ours.shape == (1, *VARIANTS[row.variant].input_shape)
-    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
-    # And weights whose origin nobody told are taken for these.
-    assert VARIANTS[row.variant].preprocess == row.preprocess
-
-
-def test_torchvisions_googlenet_and_ours_agree_on_a_picture_from_its_pixels_on() -> None:
-    """Theirs normalises twice, the second time inside; ours once."""
-    from torchvision.models import GoogLeNet_Weights, googlenet
-
-    theirs = googlenet(transform_input=True, init_weights=False, aux_logits=False, num_classes=50).eval()
-    generator = torch.Generator().manual_seed(5)
-    for parameter in theirs.parameters():
-        if parameter.ndim > 1:
-            # torch's own start lets the signal die within 22 layers.
-            torch.nn.init.kaiming_uniform_(parameter, generator=generator)
-    with torch.device("meta"):
-        ours = get_model("googlenet_bn", num_classes=50)
-    ours.load_state_dict(theirs.state_dict(), assign=True)
-    pictures = [noise(613, 457), Image.open(io.BytesIO(rings(300)))]
-    with torch.inference_mode():
-        expected = theirs(torch.stack([GoogLeNet_Weights.IMAGENET1K_V1.transforms()(picture) for picture in pictures]))
-        found = ours(torch.cat([network_input(picture, PRESETS["half-224"]) for picture in pictures]))
-        once = ours(torch.cat([network_input(picture, PRESETS["torchvision-224"]) for picture in pictures]))
-    spread = expected.std().item()
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * spread)
-    # Both the picture and the normalisation show in the logits.
-    assert (expected[0] - expected[1]).abs().max() > 1000 * 1e-4 * spread
-    assert (once - expected).abs().max() > 1000 * 1e-4 * spread
-
-
 @pytest.mark.parametrize(("width", "height"), [(3000, 2), (2, 3000), (1, 2000)])
-def test_of_a_very_narrow_picture_only_the_middle_is_scaled(width: int, height: int) -> None:
-    """Scaled whole it would take 300 times its long side squared: gigabytes for a file of a hundred bytes."""
+def test_only_the_middle_of_a_very_narrow_picture_is_scaled(width: int, height: int) -> None:
+    """Scaled as a whole, a file of a hundred bytes would take gigabytes."""
     picture = Image.new("RGB", (width, height), "red")
     middle = (max(0, width // 2 - 50), max(0, height // 2 - 50))
     picture.paste("lime", (*middle, min(width, middle[0] + 100), min(height, middle[1] + 100)))
@@ -199,6 +118,21 @@ def test_dark_ink_on_light_ground_is_inverted() -> None:
     assert (mnist(dark)[14, 14], mnist(dark)[0, 0]) == (225, 35)
 
 
+@pytest.mark.parametrize(("ground", "light"), [(127, False), (128, True)])
+def test_ground_brighter_than_the_middle_of_0_to_255_is_light(ground: int, light: bool) -> None:
+    found = mnist(digit(28, 28, ink=60, ground=ground))
+    assert (found[0, 0], found[14, 14]) == ((255 - ground, 195) if light else (ground, 60))
+
+
+def test_the_ground_is_the_median_of_the_border() -> None:
+    """A dark stain on 50 of the 112 outermost pixels leaves the ground light, although their mean is dark; on 72 of
+    them, the stain is the ground."""
+    for rows, light in ((11, True), (22, False)):
+        picture = Image.new("L", (28, 28), 200)
+        picture.paste(10, (0, 0, 28, rows))
+        assert mnist(picture)[27, 14] == (55 if light else 200)
+
+
 @pytest.mark.parametrize(
     ("width", "height", "rows", "columns"), [(140, 80, 8, 14), (80, 140, 14, 8), (280, 280, 14, 14)]
 )
@@ -227,7 +161,7 @@ def test_cifar10s_pictures_are_warped_to_32_and_then_enlarged() -> None:
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 3), st.booleans(), st.integers(0, 2**32))
-def test_crops_are_enlarged_together_as_each_alone_is_by_pillow(
+def test_enlarging_crops_together_equals_enlarging_each_with_pillow(
     count: int, side: int, factor: int, grey: bool, seed: int
 ) -> None:
     colour: Literal["grey", "rgb"] = "grey" if grey else "rgb"
@@ -242,8 +176,8 @@ def test_crops_are_enlarged_together_as_each_alone_is_by_pillow(
         assert not ours[0].any()
 
 
-def test_a_size_that_is_no_multiple_of_the_crops_is_refused() -> None:
-    with pytest.raises(ValueError, match="enlarge 60 is no multiple of crop 32"):
+def test_enlarging_to_no_multiple_of_the_crop_is_refused() -> None:
+    with pytest.raises(ValueError, match="enlarge 60 is not a multiple of crop 32"):
         Preprocess("warp", 32, 32, enlarge=60)
 
 
@@ -264,7 +198,7 @@ def test_every_preset_takes_every_size(name: str, size: tuple[int, int]) -> None
 
 
 def rings(side: int) -> bytes:
-    """A JPEG with ever finer rings, which show every shortcut in scaling."""
+    """A JPEG with ever finer rings, which make every shortcut in scaling visible."""
     y, x = np.mgrid[:side, :side] / side - 0.5
     picture = Image.fromarray((127.5 + 127.5 * np.cos(300 * (x * x + y * y))).astype(np.uint8))
     out = io.BytesIO()
@@ -292,3 +226,100 @@ def test_presets_survive_json(name: str) -> None:
 def test_unknown_and_missing_fields_are_errors(fields: dict[str, object]) -> None:
     with pytest.raises(TypeError):
         Preprocess.from_json(fields)
+
+
+def test_pictures_are_decoded_and_cropped_without_torch() -> None:
+    """A server on a CPU has no use for torch or torchvision, which take seconds to load."""
+    code = (
+        "import sys, pkgutil, importlib, models.images as room\n"
+        "for each in pkgutil.iter_modules(room.__path__): importlib.import_module('models.images.' + each.name)\n"
+        "print(sorted({'torch', 'torchvision', 'models.images.jpeg'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "['models.images.jpeg']"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 700),
+    height=st.integers(1, 700),
+    preset=st.sampled_from(["torchvision-224", "half-224", "half-299"]),
+)
+def test_the_crop_is_torchvisions(width: int, height: int, preset: str) -> None:
+    from torchvision.transforms import CenterCrop, Compose, Resize
+
+    assume(max(width, height) <= 16 * min(width, height))
+    resize, side = (342, 299) if preset == "half-299" else (256, 224)
+    picture = noise(width, height)
+    expected = np.asarray(Compose([Resize(resize), CenterCrop(side)])(picture))
+    assert np.array_equal(crop(picture, PRESETS[preset]), expected)
+
+
+def test_half_is_what_torchvisions_googlenet_and_inception_see_inside() -> None:
+    """They take pictures normalised by ImageNet's mean and re-normalise them (``transform_input``); the preset does it
+    at once."""
+    from torchvision.models import GoogLeNet
+
+    pixels = torch.rand(1, 3, 5, 5)
+    outer, inner = PRESETS["torchvision-224"], PRESETS["half-224"]
+
+    def normalise(preprocess: Preprocess) -> torch.Tensor:
+        mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+        return (pixels - mean) / std
+
+    theirs = GoogLeNet._transform_input(SimpleNamespace(transform_input=True), normalise(outer))
+    torch.testing.assert_close(normalise(inner), theirs, atol=1e-5, rtol=0)
+    assert (PRESETS["half-299"].mean, PRESETS["half-299"].std) == (inner.mean, inner.std)
+
+
+@pytest.mark.parametrize("size", [(613, 457), (331, 640), (150, 97)])
+@pytest.mark.parametrize("row", torchvisions(), ids=lambda row: row.variant)
+def test_a_checkpoint_sees_what_torchvisions_own_transforms_show_it(row: ManifestRow, size: tuple[int, int]) -> None:
+    """The transforms that torchvision publishes with these very weights, found by their URL.
+
+    They get a PIL picture, as torchvision's accuracies are measured: PIL always antialiases, and tensors are resized to
+    slightly other values. googlenet and inception_v3 re-normalise what comes out of them.
+    """
+    from torchvision import models
+
+    (weights,) = (
+        weights
+        for name in models.list_models(models)
+        for weights in models.get_model_weights(name)
+        if weights.url == row.url
+    )
+    picture = noise(*size)
+    expected = weights.transforms()(picture)[None]
+    inside = {"googlenet_bn": models.GoogLeNet, "inception_v3": models.Inception3}
+    if row.variant in inside:
+        expected = inside[row.variant]._transform_input(SimpleNamespace(transform_input=True), expected)
+    ours = network_input(picture, PRESETS[row.preprocess])
+    assert ours.shape == (1, *VARIANTS[row.variant].input_shape)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    # And weights whose origin nobody told are taken for these.
+    assert VARIANTS[row.variant].preprocess == row.preprocess
+
+
+def test_torchvisions_googlenet_and_ours_agree_on_a_picture_from_its_pixels_on() -> None:
+    """Theirs normalises twice, the second time inside; ours once."""
+    from torchvision.models import GoogLeNet_Weights, googlenet
+
+    theirs = googlenet(transform_input=True, init_weights=False, aux_logits=False, num_classes=50).eval()
+    generator = torch.Generator().manual_seed(5)
+    for parameter in theirs.parameters():
+        if parameter.ndim > 1:
+            # torch's own start lets the signal die within 22 layers.
+            torch.nn.init.kaiming_uniform_(parameter, generator=generator)
+    with torch.device("meta"):
+        ours = get_model("googlenet_bn", num_classes=50)
+    ours.load_state_dict(theirs.state_dict(), assign=True)
+    pictures = [noise(613, 457), Image.open(io.BytesIO(rings(300)))]
+    with torch.inference_mode():
+        expected = theirs(torch.stack([GoogLeNet_Weights.IMAGENET1K_V1.transforms()(picture) for picture in pictures]))
+        found = ours(torch.cat([network_input(picture, PRESETS["half-224"]) for picture in pictures]))
+        once = ours(torch.cat([network_input(picture, PRESETS["torchvision-224"]) for picture in pictures]))
+    spread = expected.std().item()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * spread)
+    # Both the picture and the normalisation show in the logits.
+    assert (expected[0] - expected[1]).abs().max() > 1000 * 1e-4 * spread
+    assert (once - expected).abs().max() > 1000 * 1e-4 * spread

@@ -1,9 +1,8 @@
-"""What is drawn at random for a picture stays within the recipe's bounds, and follows from the generator alone."""
+"""Random changes of pictures stay within the bounds of the recipe and follow from the generator alone."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import RandomResizedCrop
 
 from models.images.preprocess import PRESETS
 from models.networks.variants import VARIANTS
 from models.training.augment import colour_axes, coloured, distorted, drawn, moved, region, region_box
-from models.training.batches import steps_in, training_batches
-from models.training.dataset import Split, read_data
-from models.training.recipes import Recipe, recipe_for
-from tests.data_sets import tree, write_zip
+from models.training.dataset import Split
+from models.training.recipes import recipe_for
 
 LENET = recipe_for(VARIANTS["lenet5"], "mnist")
 CIFAR10 = PRESETS["cifar10"]
@@ -73,6 +71,41 @@ def test_random_regions_have_the_areas_and_aspects_asked_for() -> None:
     assert 0.38 < shares.max() <= 0.401
     assert 0.745 <= aspects.min() < 0.78
     assert 1.3 < aspects.max() <= 1.34
+
+
+def test_areas_are_drawn_evenly_and_aspects_evenly_in_their_logarithm() -> None:
+    """Half of the areas lie below the middle one; half of the regions are higher than wide. The standard deviation of
+    either share is 0.8 %."""
+    random = generator()
+    boxes = np.array([region_box((1000, 1000), (0.1, 0.4), random) for _ in range(4000)])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert (sides.prod(1) < 0.25e6).mean() == pytest.approx(0.5, abs=0.03)
+    assert (sides[:, 0] < sides[:, 1]).mean() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (40, 300)])
+def test_random_regions_are_spread_as_torchvisions(size: tuple[int, int]) -> None:
+    """The largest distance between the distributions (Kolmogorov and Smirnov) of each side of 2,000 regions."""
+    random, area = generator(), (0.08, 1.0)
+    ours = np.array([region_box(size, area, random) for _ in range(2000)])
+    blank = torch.empty(1, size[1], size[0])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = np.array([RandomResizedCrop.get_params(blank, area, (3 / 4, 4 / 3)) for _ in range(2000)])
+    top, left, height, width = drawn.T
+    for found, expected in zip(ours.T, (left, top, left + width, top + height), strict=True):
+        places = np.arange(max(size) + 1)
+        shares = [np.searchsorted(np.sort(each), places, side="right") / 2000 for each in (found, expected)]
+        assert np.abs(shares[0] - shares[1]).max() < 0.07
+
+
+@pytest.mark.parametrize("size", [(1000, 10), (10, 1000), (300, 300), (400, 301), (301, 400), (7, 9), (9, 7), (1, 1)])
+def test_where_no_draw_fits_the_region_is_torchvisions(size: tuple[int, int]) -> None:
+    """Twice the area of a picture never fits into it."""
+    left, top, right, bottom = region_box(size, (2.0, 2.0), generator())
+    blank = torch.empty(1, size[1], size[0])
+    expected = RandomResizedCrop.get_params(blank, (2.0, 2.0), (3 / 4, 4 / 3))
+    assert (top, left, bottom - top, right - left) == expected
 
 
 def test_a_random_region_is_scaled_to_the_crop() -> None:
@@ -141,25 +174,3 @@ def test_colours_move_along_the_axes_in_the_networks_own_units(preset: str) -> N
     assert not moved[:, [channel for channel in range(3) if channel != red]].any()
     levels = moved[:, red, 0, 0] * preprocess.std[red] / preprocess.scale
     assert levels.std().item() == pytest.approx(1.0, rel=0.15)
-
-
-@given(st.integers(2, 1000), st.integers(2, 300))
-def test_an_epoch_has_every_picture_but_a_lone_last_one(pictures: int, batch_size: int) -> None:
-    sizes = [min(batch_size, pictures - start) for start in range(0, pictures, batch_size)]
-    assert steps_in(pictures, batch_size) == len([size for size in sizes if size > 1])
-
-
-def test_batches_follow_from_seed_and_epoch(tmp_path: Path) -> None:
-    recipe: Recipe = replace(recipe_for(VARIANTS["googlenet"], "cifar10"), batch_size=16)
-    split = read_data(write_zip(tmp_path / "a.zip", tree()), "cifar10", CIFAR10, keep=True).train
-
-    def epoch(number: int, seed: int = 1) -> list[torch.Tensor]:
-        return [batch.crops for batch in training_batches(split, replace(recipe, seed=seed), number)]
-
-    first = epoch(1)
-    assert [tuple(crops.shape) for crops in first] == [(16, 64, 64, 3), (16, 64, 64, 3), (8, 64, 64, 3)]
-    assert all(torch.equal(a, b) for a, b in zip(first, epoch(1), strict=True))
-    assert not torch.equal(first[0], epoch(2)[0])
-    assert not torch.equal(first[0], epoch(1, seed=2)[0])
-    classes = torch.cat([batch.classes for batch in training_batches(split, recipe, 1)])
-    assert sorted(classes.tolist()) == sorted(split.classes.tolist())

@@ -1,4 +1,4 @@
-"""Data sets from folders, ZIP and .npz files: the same pictures and classes, and clear words for what is wrong."""
+"""Every kind of data set gives the same pictures and classes, and a wrong one a clear error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refuse(path: Path, label_set: str = "cifar10") -> str:
 
 
 def write_npz(path: Path) -> Path:
-    """The tree's pictures in its own order: by the names of the classes."""
+    """The pictures of ``tree()`` in the order of its folders, by the names of the classes."""
     arrays = {}
     for split, names, each, seed in (("train", "x_train y_train", 4, 1), ("test", "x_test y_test", 2, 2)):
         assert split
@@ -86,7 +86,7 @@ def test_training_sees_pictures_as_serving_does(tmp_path: Path, size: tuple[int,
     assert np.array_equal(finished(found.train.cut(np.array([i])), CIFAR10)[0], served)
 
 
-def test_an_array_of_digits_is_seen_as_serving_sees_it(tmp_path: Path) -> None:
+def test_training_sees_digits_as_serving_does(tmp_path: Path) -> None:
     path = write_digits(tmp_path / "mnist.npz", 20, 10)
     found = read_data(path, "mnist", MNIST, keep=True)
     with np.load(path) as arrays:
@@ -103,6 +103,18 @@ def test_the_digest_tells_data_sets_apart(tmp_path: Path) -> None:
     assert moved.keys() != files.keys()
     changed = {**files, "train/cat/0012.png": encoded(colours(1, 5)[0][1])}
     assert len({first, *(read(write_zip(tmp_path / "c.zip", each)).digest for each in (moved, changed))}) == 3
+
+
+def test_the_digest_covers_the_classes(tmp_path: Path) -> None:
+    """The same pictures in the same order, of which the first two have each other's class."""
+    path = write_npz(tmp_path / "set.npz")
+    first = read(path).digest
+    with np.load(path) as arrays:
+        content = {name: arrays[name] for name in arrays}
+    numbers = content["y_train"]
+    numbers[[0, -1]] = numbers[[-1, 0]]
+    np.savez(path, **content)
+    assert read(path).digest != first
 
 
 def test_unreadable_pictures_are_left_out_and_listed(tmp_path: Path) -> None:
@@ -140,20 +152,20 @@ def test_a_class_of_nothing_but_unreadable_pictures_is_empty(tmp_path: Path) -> 
     assert "class 'cat' of cifar10 has no pictures in train" in refuse(write_zip(tmp_path / "set.zip", files))
 
 
-def test_what_is_missing_or_foreign_is_named(tmp_path: Path) -> None:
+def test_missing_and_unknown_classes_are_named(tmp_path: Path) -> None:
     files, path = tree(), tmp_path / "set.zip"
     without = {name: content for name, content in files.items() if "/cat/" not in name}
     assert "class 'cat' of cifar10 has no pictures in train" in refuse(write_zip(path, without))
     foreign = {**files, "train/unicorn/1.png": b"", "train/yeti/1.png": b""}
     text = refuse(write_zip(path, foreign))
-    assert "train/unicorn is no class of cifar10, which has airplane, automobile" in text
+    assert "train/unicorn is not a class of cifar10, which has airplane, automobile" in text
     assert "(and 1 more such)" in text
     untested = {name: content for name, content in files.items() if name.startswith("train")}
     assert "has no folders train/<class> and test/<class>" in refuse(write_zip(path, untested))
     twice = {**files, **{f"copy/{name}": content for name, content in files.items()}}
     assert "holds several data sets: ., copy" in refuse(write_zip(path, twice))
     path.write_bytes(b"no archive")
-    assert "no whole ZIP file" in refuse(path)
+    assert "neither a folder nor a whole ZIP file" in refuse(path)
     assert "there is no" in refuse(tmp_path / "nothing")
 
 
@@ -170,7 +182,7 @@ def test_folders_may_carry_wordnet_ids_or_words(tmp_path: Path) -> None:
     assert all(labels("imagenet1k")[i].word in name for name, i in by_name.items() if "ardigan" in name)
     # A dog and a piece of clothing share this name but for its first letter.
     ambiguous = {**files, "train/CARDIGAN/1.png": picture}
-    assert "train/CARDIGAN is no class" in refuse(write_zip(tmp_path / "b.zip", ambiguous), "imagenet1k")
+    assert "train/CARDIGAN is not a class" in refuse(write_zip(tmp_path / "b.zip", ambiguous), "imagenet1k")
 
 
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -192,4 +204,13 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         np.savez(path, **{**good, **bad})  # type: ignore[arg-type]
         assert words in refuse(path)
     path.write_bytes(b"no archive")
-    assert "is no .npz file with train_images" in refuse(path)
+    assert "is not an .npz file with train_images" in refuse(path)
+
+
+def test_the_watcher_sees_both_splits_as_one(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    path = write_digits(tmp_path / "mnist.npz", 150, 70)
+    read_data(path, "mnist", MNIST, keep=False, watch=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(set(seen))
+    assert seen[0] == (1, 220)
+    assert {(150, 220), (151, 220), (220, 220)} <= set(seen)

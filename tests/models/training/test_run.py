@@ -1,11 +1,10 @@
-"""Training runs on tiny data: they learn, repeat with their seed, go on after a kill, and stop when they must."""
+"""Training runs on tiny data: they learn, repeat with their seed, resume after a kill, and stop on bad numbers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -83,7 +82,7 @@ def test_a_run_learns_and_repeats_with_its_seed(digits: DataSet, tmp_path: Path)
     assert trained(digits, tmp_path / "c", replace(TINY, seed=5))[0] != first
 
 
-def test_a_run_that_was_cut_off_ends_as_one_that_was_not(digits: DataSet, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_as_one_that_was_not(digits: DataSet, tmp_path: Path) -> None:
     whole, epochs = trained(digits, tmp_path / "a")
 
     class CutOffError(Exception):
@@ -105,7 +104,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(digits: DataSet, tmp_pa
 
 
 @pytest.mark.parametrize("variant", ["googlenet", "inception_v2"])
-def test_dropout_momentum_and_batch_norm_go_on_too(pictures: DataSet, tmp_path: Path, variant: str) -> None:
+def test_dropout_momentum_and_batch_norm_resume_too(pictures: DataSet, tmp_path: Path, variant: str) -> None:
     recipe = replace(recipe_for(VARIANTS[variant], "cifar10"), epochs=2, batch_size=10, peak_rate=0.001)
     whole = start(pictures, tmp_path / "a", recipe, variant)
     list(whole.epochs(quiet))
@@ -115,6 +114,21 @@ def test_dropout_momentum_and_batch_norm_go_on_too(pictures: DataSet, tmp_path: 
     assert [epoch.number for epoch in rest.epochs(quiet)] == [2]
     assert rest.history == whole.history
     assert weights(rest) == weights(whole)
+
+
+def test_dropout_has_a_seed_of_its_own_in_each_epoch_and_run(digits: DataSet, tmp_path: Path) -> None:
+    def seeds(name: str, seed: int) -> list[int]:
+        """What torch's generator was seeded with last, at each step."""
+        found: list[int] = []
+        recipe = replace(TINY, epochs=3, batch_size=200, seed=seed)
+        list(start(digits, tmp_path / name, recipe).epochs(lambda _step: found.append(torch.initial_seed())))
+        return found
+
+    first = seeds("a", 1)
+    assert len(first) == 6
+    assert len(set(first)) == 3
+    assert seeds("b", 1) == first
+    assert not set(seeds("c", 2)) & set(first)
 
 
 def test_steps_are_counted_over_the_whole_run(digits: DataSet, tmp_path: Path) -> None:
@@ -149,11 +163,11 @@ def test_a_state_of_another_run_is_refused(digits: DataSet, pictures: DataSet, t
         start(replace(digits, digest="abc"), state, replace(TINY, epochs=1))
     for damaged in (b"", state.read_bytes()[:-100], b"text"):
         state.write_bytes(damaged)
-        with pytest.raises(RecipeError, match="is no whole state of a training run"):
+        with pytest.raises(RecipeError, match="is damaged, or not the state of a training run"):
             start(digits, state)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_state(digits: DataSet, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_ends_the_run(digits: DataSet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     run = start(digits, state)
     epochs = run.epochs(quiet)
@@ -161,13 +175,13 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_state(digits: 
     good = state.read_bytes()
     with torch.no_grad():
         next(run.network.parameters())[0] = float("nan")
-    with pytest.raises(TrainingError, match="no number any more in epoch 2; the last good state, of epoch 1, is in"):
+    with pytest.raises(TrainingError, match="not a number any more in epoch 2; the last good state, of epoch 1, is in"):
         next(epochs)
     assert state.read_bytes() == good
     assert [epoch.number for epoch in start(digits, state).epochs(quiet)] == [2, 3]
 
 
-def test_weights_that_went_bad_in_the_last_step_are_not_saved(digits: DataSet, tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers_are_not_saved(digits: DataSet, tmp_path: Path) -> None:
     run = start(digits, tmp_path / "state")
 
     def spoil(step: Step) -> None:
@@ -194,12 +208,11 @@ def test_the_networks_of_the_box_are_trained_at_64_pixels(pictures: DataSet, tmp
     assert finished.network.state_dict().keys() == network.state_dict().keys()
     assert finished.accuracy == measure(finished.network, pictures.test, CPU)
     for name, tensor in finished.network.state_dict().items():
-        rounded = tensor.half().float() if tensor.ndim > 1 else tensor
-        assert torch.equal(tensor, rounded)
-        assert torch.allclose(tensor, after[name], rtol=1e-3, atol=1e-7)
+        # Biases, and what batch norm has counted, are not rounded.
+        assert torch.equal(tensor, after[name].half().float() if tensor.ndim > 1 else after[name])
 
 
-def test_random_regions_are_cut_out_of_the_files_themselves(tmp_path: Path) -> None:
+def test_random_regions_are_cut_out_of_the_original_files(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "set.zip", tree(train=2, test=1, size=(90, 70)))
     data = read_data(path, "cifar10", PRESETS["cifar10"], keep=False)
     assert data.train.crops is None
@@ -222,6 +235,23 @@ def test_a_gpu_trains_too(pictures: DataSet, tmp_path: Path, variant: str) -> No
     assert finished.accuracy == measure(finished.network, pictures.test, CPU)
 
 
+def test_labels_are_smoothed_and_gradients_clipped_as_the_recipe_says(digits: DataSet, tmp_path: Path) -> None:
+    """In the first of two steps the loss alone differs by the smoothing; in the second, clipped steps show."""
+    plain = replace(TINY, epochs=1, batch_size=200)
+    losses = {}
+    for name, recipe in {
+        "plain": plain,
+        "smoothed": replace(plain, label_smoothing=0.1),
+        "clipped": replace(plain, clip_norm=1e-6),
+    }.items():
+        steps: list[Step] = []
+        list(start(digits, tmp_path / name, recipe).epochs(steps.append))
+        losses[name] = [step.loss for step in steps]
+    assert losses["smoothed"][0] != pytest.approx(losses["plain"][0], rel=1e-4)
+    assert losses["clipped"][0] == losses["plain"][0]
+    assert losses["clipped"][1] != losses["plain"][1]
+
+
 def test_auxiliary_heads_are_the_recipes_choice(pictures: DataSet, tmp_path: Path) -> None:
     with_heads = start(pictures, tmp_path / "a", PHOTOGRAPHS, "googlenet")
     without = start(pictures, tmp_path / "b", replace(PHOTOGRAPHS, aux_heads=False), "googlenet")
@@ -229,16 +259,3 @@ def test_auxiliary_heads_are_the_recipes_choice(pictures: DataSet, tmp_path: Pat
     assert heads <= dict(with_heads.network.named_children()).keys()
     assert not heads & dict(without.network.named_children()).keys()
     assert "no auxiliary heads" in str(without.recipe)
-
-
-def test_accuracy_counts_first_answers_and_first_fives(digits: DataSet) -> None:
-    class Fixed(torch.nn.Module):
-        """Says 0, 1, 2 ... 9 for every picture."""
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.arange(10.0).flip(0).expand(len(x), 10)
-
-    assert measure(Fixed(), digits.test, CPU) == (10.0, 50.0)
-    few = measure(Fixed(), digits.test, CPU, most=10)
-    chosen = digits.test.classes[np.linspace(0, 99, 10).astype(int)]
-    assert few == (100 * float((chosen == 0).mean()), 100 * float((chosen < 5).mean()))

@@ -172,7 +172,7 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path) -> None:
         evaluate(own, "--data", data, "--labels", "cifar10")
     )
     foreign = write_zip(tmp_path / "foreign.zip", {"3/1.png": b"", "x/1.png": b""})
-    assert "x is no class of mnist, which has 0, 1, 2" in refused(evaluate(box, "--data", foreign))
+    assert "x is not a class of mnist, which has 0, 1, 2" in refused(evaluate(box, "--data", foreign))
     assert "vgg16@imagenet1k has no weights on this machine: topfive pull vgg16" in refused(
         evaluate("vgg16", "--data", data), 1
     )

@@ -159,7 +159,7 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, digits: Path) -> None:
     assert "(--device) = 'tpu9'" in refused(train("lenet5", digits, out, "--device", "tpu9"))
     assert "device cuda:99 is not here" in refused(train("lenet5", digits, out, "--device", "cuda:99"))
     (tmp_path / "state").write_bytes(b"junk")
-    assert "is no whole state" in refused(train("lenet5", digits, out, "--state", str(tmp_path / "state")))
+    assert "is damaged, or not the state" in refused(train("lenet5", digits, out, "--state", str(tmp_path / "state")))
     assert not out.exists()
 
 
@@ -167,7 +167,7 @@ def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, digits: Path) -> None:
     out = tmp_path / "out.safetensors"
     # Squashing functions bear any rate; weight decay at this one throws the weights past float32.
     text = refused(train("lenet5", digits, out, "--epochs", "1", "--peak-rate", "1e30"), 1)
-    assert "the loss is no number any more in epoch 1; no epoch was finished. Try a lower --peak-rate" in text
+    assert "the loss is not a number any more in epoch 1; no epoch was finished. Try a lower --peak-rate" in text
     assert not out.exists()
 
 

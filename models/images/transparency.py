@@ -1,4 +1,4 @@
-"""Transparent pictures over white: one rule for every way in which formats say what is transparent."""
+"""Transparent pixels over white, whichever way a format marks them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Box: TypeAlias = tuple[int, int, int, int]
 
 
 def over_white(picture: Image.Image) -> Image.Image:
-    """The picture over white, if it has transparency in a form that Pillow knows; else the picture itself."""
+    """Puts the picture over white if Pillow says that it has transparency; else returns the picture itself."""
     if not picture.has_transparency_data:
         return picture
     rgba = picture.convert("RGBA")
@@ -20,8 +20,8 @@ def over_white(picture: Image.Image) -> Image.Image:
 
 
 def grey_of_16_bits(picture: Image.Image, transparent: int | None) -> Image.Image:
-    """A 16-bit grey picture in 8 bits, with one of its 65,536 greys white. Pillow's own conversion clips everything
-    above 255 to white, and knows no transparency."""
+    """Converts a 16-bit grey picture to 8 bits and makes the transparent one of its 65,536 greys white. Pillow's own
+    conversion clips everything above 255 to white, and ignores transparency."""
     values = np.asarray(picture).astype(np.uint32)
     grey = (values >> 8).clip(0, 255).astype(np.uint8)
     if transparent is not None:
@@ -30,7 +30,8 @@ def grey_of_16_bits(picture: Image.Image, transparent: int | None) -> Image.Imag
 
 
 def white_where(high: Image.Image, low: Image.Image, transparent: tuple[int, ...]) -> Image.Image:
-    """The high bytes of a 16-bit RGB picture, white where high and low bytes together are the transparent colour."""
+    """Returns the high bytes of a 16-bit RGB picture, with white where high and low bytes form the transparent
+    colour."""
     pixels = np.array(high)
     keyed = np.ones(pixels.shape[:2], bool)
     for part, shift in ((pixels, 8), (np.asarray(low), 0)):
@@ -41,15 +42,15 @@ def white_where(high: Image.Image, low: Image.Image, transparent: tuple[int, ...
 
 
 def without_empty_alpha(picture: Image.Image) -> Image.Image:
-    """A BMP whose alphas are all 0 is meant to be opaque: the writer had an alpha channel and nothing to put there.
-    Windows' clipboard writes such files, and browsers show them."""
+    """Drops the alpha channel of a BMP if it is 0 everywhere: such a picture is meant to be opaque. Windows' clipboard
+    writes such files, and browsers show them."""
     if picture.mode == "RGBA" and picture.getchannel("A").getbbox() is None:
         return picture.convert("RGB")
     return picture
 
 
 def white_outside(picture: Image.Image, frame: Box) -> Image.Image:
-    """White around the part of a GIF's screen that its first picture covers: browsers show nothing there."""
+    """Makes everything white outside the part of a GIF's screen that its first picture covers, as browsers do."""
     if frame == (0, 0, *picture.size):
         return picture
     screen = Image.new(picture.mode, picture.size, "white")

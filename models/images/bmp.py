@@ -1,7 +1,7 @@
-"""BMP files of the kinds that Pillow cannot decode, or not in a good time: run lengths and unusual bit fields.
+"""The two kinds of BMP files that are decoded here rather than by Pillow: run lengths, and unusual bit fields.
 
-Pillow decodes run lengths a pixel at a time in Python, which takes seconds for a few kilobytes, and knows a dozen
-layouts of bit fields. All other files are left to it.
+Pillow decodes run lengths pixel by pixel in Python, which takes seconds for a few kilobytes, and it accepts only a
+dozen layouts of bit fields. It decodes all other BMP files.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from models.images.picture_errors import UndecodableError
+from models.images.errors import UndecodableError
 
 _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 1, 2, 3, 6
-#: Rows that are decoded at once: their 64-bit numbers take eight times as much memory as their pixels.
+#: How many rows are decoded at once: the 64-bit numbers in between take eight times the memory of the pixels.
 _ROWS = 256
 _TRUNCATED = "the BMP file is truncated or damaged"
-#: Red, green, blue and alpha masks that Pillow decodes, by bits a pixel.
-_PILLOWS = {
+#: The masks of red, green, blue and alpha that Pillow accepts, by bits a pixel.
+_DECODED_BY_PILLOW = {
     16: {(0xF800, 0x7E0, 0x1F, 0), (0x7C00, 0x3E0, 0x1F, 0)},
     32: {
         (0xFF0000, 0xFF00, 0xFF, 0),
@@ -41,16 +41,16 @@ class BmpHeader:
 
     pixels_at: int
     length: int
-    """Bytes of the header proper, which tell its version."""
+    """The length of the header without the 14 bytes before it, which tells its version."""
     width: int
     height: int
     top_down: bool
-    """Rows begin at the top instead of at the bottom."""
+    """Whether the first row of the file is the top row; usually it is the bottom row."""
     bits: int
     """Bits a pixel."""
     compression: int
     colours: int
-    """Entries of the palette; 0: as many as the bits can tell apart."""
+    """Number of colours in the palette; 0: as many as ``bits`` can number."""
 
     @property
     def has_runs(self) -> bool:
@@ -58,8 +58,8 @@ class BmpHeader:
 
 
 def read_header(data: bytes) -> BmpHeader | None:
-    """The header of a BMP file; None for that of OS/2 1.x, which has neither runs nor bit fields, and for a file that
-    ends before its header does."""
+    """Reads the header of a BMP file. None if the file ends within it, or if it is the header of OS/2 1.x, which has
+    neither run lengths nor bit fields."""
     if len(data) < 54:
         return None
     pixels_at, length, width, height, _, bits, compression, _, _, _, colours = struct.unpack_from(
@@ -71,14 +71,14 @@ def read_header(data: bytes) -> BmpHeader | None:
 
 
 def with_sound_palette(data: bytes, header: BmpHeader) -> bytes:
-    """The file with no more colours announced than pixels can tell apart: Pillow looks at each of 65,536."""
+    """Limits the number of colours in the header to what ``bits`` can number: Pillow would read 65,536 of them."""
     if header.bits <= 8 and header.colours > 1 << header.bits:
         return data[:46] + struct.pack("<I", 1 << header.bits) + data[50:]
     return data
 
 
 def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | None:
-    """Decodes a file of the kinds above, to RGB or RGBA; None for all others.
+    """Decodes run lengths and unusual bit fields, to RGB or RGBA; None for files that Pillow decodes.
 
     Raises:
         UndecodableError: the file is truncated or damaged.
@@ -89,14 +89,14 @@ def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | None:
         return _decode_runs(data, header)
     if header.compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS) and header.bits in (16, 32):
         masks = _masks(data, header)
-        if any(masks[:3]) and (header.compression != _BIT_FIELDS or masks not in _PILLOWS[header.bits]):
+        if any(masks[:3]) and (header.compression != _BIT_FIELDS or masks not in _DECODED_BY_PILLOW[header.bits]):
             return _decode_fields(data, header, masks)
     return None
 
 
 def _masks(data: bytes, header: BmpHeader) -> tuple[int, ...]:
-    """The masks of red, green, blue and alpha: in the header from its second version on, else behind it. The third
-    version is the first with one for alpha."""
+    """The masks of red, green, blue and alpha, which follow the first 40 bytes of every header. The alpha mask exists
+    from the header's third version (56 bytes) on."""
     has_alpha = header.length >= 56 or header.compression == _ALPHA_BIT_FIELDS
     masks = struct.unpack("<4I", data[54:70].ljust(16, b"\0"))
     return masks if has_alpha else (*masks[:3], 0)
@@ -131,26 +131,26 @@ def _field(pixels: npt.NDArray[np.unsignedinteger], mask: int) -> npt.NDArray[np
 
 
 def _decode_runs(data: bytes, header: BmpHeader) -> Image.Image:
-    """Pixels that no run reaches are white: browsers show nothing there."""
+    """Pixels that no run covers are white, since browsers show nothing there."""
     bits = 4 if header.compression == _RLE4 else 8
     size = header.width, header.height
-    indices, reached = bytearray(size[0] * size[1]), bytearray(size[0] * size[1])
+    indices, written = bytearray(size[0] * size[1]), bytearray(size[0] * size[1])
     for at, run in _runs(data, header, bits):
         indices[at : at + len(run)] = run
-        reached[at : at + len(run)] = b"\1" * len(run)
+        written[at : at + len(run)] = b"\1" * len(run)
     picture = Image.frombytes("P", size, bytes(indices))
     palette = data[14 + header.length :][: 4 * min(header.colours or 256, 256)]
     picture.putpalette(palette.ljust(4 * 256, b"\0"), "BGRX")
     picture = picture.convert("RGB")
-    if 0 in reached:
-        unreached = Image.frombytes("L", size, bytes(reached)).point([255] + [0] * 255)
-        picture.paste("white", (0, 0, *size), unreached)
+    if 0 in written:
+        unwritten = Image.frombytes("L", size, bytes(written)).point([255] + [0] * 255)
+        picture.paste("white", (0, 0, *size), unwritten)
     return picture if header.top_down else ImageOps.flip(picture)
 
 
 def _runs(data: bytes, header: BmpHeader, bits: int) -> Iterator[tuple[int, bytes]]:
-    """Yields where a run begins and its indices, in the file's own order of rows."""
-    #: What one byte of the file stands for.
+    """Yields the start of each run, as a number of pixels in the file's order of rows, and its palette indices."""
+    #: The palette indices that one byte of the file holds.
     pixels = [bytes((value >> 4, value & 15)) if bits == 4 else bytes((value,)) for value in range(256)]
     width, height, at, size = header.width, header.height, header.pixels_at, len(data)
     x = y = 0

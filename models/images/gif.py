@@ -1,15 +1,15 @@
-"""The blocks of a GIF file before its first picture, of which the graphic control alone decides about it."""
+"""The blocks of a GIF file before its first picture. Of these, only the graphic control affects the picture."""
 
 from __future__ import annotations
 
-from models.images.picture_errors import TooManyPartsError
+from models.images.errors import TooManyPartsError
 
 _EXTENSION, _GRAPHIC_CONTROL = 0x21, 0xF9
 _DISPOSAL = 0b11100
 
 
 def without_comments(data: bytes, *, most_parts: int) -> bytes:
-    """The file without comments, applications' data and the like before its first picture.
+    """Removes comments, application data and the like before the first picture.
 
     Raises:
         TooManyPartsError: more than ``most_parts`` blocks before the picture.
@@ -34,7 +34,8 @@ def without_comments(data: bytes, *, most_parts: int) -> bytes:
             )
         at += 1
         if data[extension + 1] == _GRAPHIC_CONTROL and at - extension == 8:
-            # How to make room for the second picture is of no interest; Pillow would do so before it reads the first.
+            # The disposal says how to clear the screen for the second picture. Pillow would act on it even before it
+            # reads the first.
             control = (
                 data[extension : extension + 3] + bytes((data[extension + 3] & ~_DISPOSAL,)) + data[extension + 4 : at]
             )
@@ -44,5 +45,5 @@ def without_comments(data: bytes, *, most_parts: int) -> bytes:
 
 
 def _colours(flags: int) -> int:
-    """Bytes of the colour table that the flags of a screen announce."""
+    """The length in bytes of the global colour table, by the flags of the screen."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0

@@ -1,6 +1,6 @@
-"""The chunks of a WebP file that decide about its first picture, apart from profiles, EXIF, XMP and later frames.
+"""The chunks of a WebP file: colour profiles, EXIF data, XMP and later frames are removed before it is decoded.
 
-libwebp refuses a file whose chunks do not add up, if only that of the EXIF data at its end.
+libwebp refuses a file if the length of any chunk is wrong, even that of the EXIF data at its end.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from models.images.errors import TooManyPartsError
 from models.images.exif import orientation
-from models.images.picture_errors import TooManyPartsError
 
 _PICTURE = frozenset({b"VP8 ", b"VP8L", b"ANMF"})
-_DECIDING = _PICTURE | {b"VP8X", b"ANIM", b"ALPH"}
+_KEPT = _PICTURE | {b"VP8X", b"ANIM", b"ALPH"}
 
 
 @dataclass(frozen=True, slots=True)
 class WebP:
-    """What is left of a file."""
+    """A WebP file with the chunks of its first picture alone, and its orientation."""
 
     data: bytes
     orientation: int | None
@@ -43,7 +43,7 @@ def read_chunks(data: bytes, *, most_parts: int) -> WebP:
             raise TooManyPartsError(f"the WebP file has more than {most_parts:,} chunks; save it anew")
         if kind == b"EXIF" and upright is None:
             upright = orientation(data[at + 8 : at + 8 + length])
-        elif not has_picture and kind in _DECIDING:
+        elif not has_picture and kind in _KEPT:
             has_picture = kind in _PICTURE
             kept.append(view[at:end])
         at = end

@@ -1,8 +1,7 @@
-"""The chunks of a PNG file that decide about its pixels, apart from all others.
+"""The chunks of a PNG file, of which those that do not affect its pixels are removed before it is decoded.
 
-Text, profiles and times are left out before a decoder sees the file: they may hold megabytes compressed to kilobytes,
-and Pillow refuses a file for damage in them, or for more than 1 MB of text. Frames of an animation behind the picture
-are left out as well.
+Text, colour profiles and times may hold megabytes compressed to kilobytes, and Pillow refuses a file for damage in
+them, or for more than 1 MB of text. The further frames of an animation are removed as well.
 """
 
 from __future__ import annotations
@@ -10,18 +9,18 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from models.images.errors import TooManyPartsError
 from models.images.exif import orientation
-from models.images.picture_errors import TooManyPartsError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE = 0, 2, 3
-#: Bytes of a transparent colour, by colour type.
+#: The length in bytes of a transparent colour, by colour type.
 _KEY_BYTES = {GREY: 2, RGB: 6}
 
 
 @dataclass(frozen=True, slots=True)
 class Png:
-    """What is left of a file."""
+    """A PNG file without the chunks that do not affect pixels, and what those and the header say."""
 
     data: bytes
     orientation: int | None
@@ -51,7 +50,7 @@ def read_chunks(data: bytes, *, most_parts: int) -> Png:
         parts += 1
         if parts > most_parts:
             raise TooManyPartsError(f"the PNG file has more than {most_parts:,} chunks; save it anew")
-        if _decides_about_pixels(kind, seen):
+        if _affects_pixels(kind, seen):
             if kind != b"tRNS":
                 kept.append((at, end))
             elif _is_sound(data, at, end) and (body := data[at + 8 : end - 4]):
@@ -59,7 +58,7 @@ def read_chunks(data: bytes, *, most_parts: int) -> Png:
                     kept.append((at, end))
                 elif len(body) == _KEY_BYTES.get(colour):
                     kept.append((at, end))
-                    # Only as many bits as samples have count, as in libpng.
+                    # Bits beyond the file's depth are ignored, as in libpng.
                     values = (int.from_bytes(body[i : i + 2], "big") for i in range(0, len(body), 2))
                     transparent = tuple(value & ((1 << depth) - 1) for value in values)
         elif kind == b"eXIf" and upright is None and _is_sound(data, at, end):
@@ -71,20 +70,20 @@ def read_chunks(data: bytes, *, most_parts: int) -> Png:
     return Png(_joined(data, kept), upright, depth, colour, transparent)
 
 
-def _decides_about_pixels(kind: bytes, seen: set[bytes]) -> bool:
+def _affects_pixels(kind: bytes, seen: set[bytes]) -> bool:
     if kind == b"IDAT" or kind == b"IEND":
         return True
-    # Once, and before the pixels: a decoder has to take no notice of others.
+    # Only the first of each, and only before the pixels; decoders must ignore others.
     return kind in (b"IHDR", b"PLTE", b"tRNS") and kind not in seen and b"IDAT" not in seen
 
 
 def _is_sound(data: bytes, start: int, end: int) -> bool:
-    """Whether the checksum of an optional chunk is right; decoders leave it out if it is not."""
+    """Whether the checksum of an optional chunk is right; decoders ignore the chunk if it is not."""
     return zlib.crc32(memoryview(data)[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
 
 
 def _joined(data: bytes, kept: list[tuple[int, int]]) -> bytes:
-    """The kept parts of the file, without a copy if those are all up to its end, or to the end of the file."""
+    """Joins the kept parts. Returns the file itself if they are all of it, up to its IEND chunk or its last byte."""
     runs = [(0, len(SIGNATURE))]
     for start, end in kept:
         if runs[-1][1] == start:

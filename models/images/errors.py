@@ -1,17 +1,17 @@
-"""What can be wrong with bytes that should be a picture.
+"""Errors of pictures, all of which mean that the bytes are refused.
 
 PictureError
 ├── UnsupportedFormatError   a known kind of file that is not decoded here (PDF, SVG, TIFF, HEIC, video ...)
 ├── UndecodableError         no decoder accepts the bytes: text, noise, truncated files
-├── TooManyPixelsError       the header promises more pixels than the limit
-└── TooManyPartsError        more scans, segments, chunks or blocks than the limit: a small file, a lot of work
+├── TooManyPixelsError       the header states more pixels than the limit
+└── TooManyPartsError        more scans, segments, chunks or blocks than the limit: a small file that takes long
 """
 
 from __future__ import annotations
 
 
 class PictureError(ValueError):
-    """The bytes are no picture that is classified here; the text says why, in words for the caller."""
+    """The bytes are not a picture that can be classified; the text tells the caller why."""
 
 
 class UnsupportedFormatError(PictureError):
