@@ -173,7 +173,7 @@ def pull(
 ) -> None:
     """Fetch public weights, check them, and store them where serve finds them. Resumes what was cut off."""
     from models.install.pull import PullError, check_space, rows_to_pull
-    from service.commands.fetching import pull_all
+    from service.commands.pull import pull_all
 
     if everything == bool(names):
         fail("name what to pull, or say --all", 2)

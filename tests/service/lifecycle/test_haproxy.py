@@ -22,7 +22,7 @@ from service.config.listening import bind_arguments
 from service.lifecycle import haproxy
 from service.lifecycle.draining import Draining, _ignore_new
 from service.lifecycle.haproxy import ADMIN_SOCKET, CLOSED, STOPPING, Front, rewritten
-from tests.callers import Callers
+from tests.clients import Callers
 from tests.running import free_port
 
 #: What our changes meet, as Ray Serve 2.60 writes it, with one application or none.

@@ -22,7 +22,7 @@ import pytest
 from service.config.listening import addresses
 from service.lifecycle.processes import of_run
 from service.lifecycle.record import Record, base, running
-from tests.callers import Callers
+from tests.clients import Callers
 from tests.pictures import DIGIT, picture
 from tests.running import Service, free_port
 
