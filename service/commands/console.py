@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from service.config.settings import Settings, misspelt
-
 #: Unreadable pictures that are listed; the others are counted.
 _LISTED = 20
+#: Why a network may not run here: UnknownModelError, WrongWeightsError and DeviceError are ValueErrors, missing weights
+#: an OSError, a failed export a RuntimeError, an export that does not compute the same an ArithmeticError.
+CANNOT_RUN = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
 # Piped output has no width of its own, and tables folded at 80 columns are hard to read and to grep.
 _WIDTH = None if sys.stdout.isatty() else 160
 console = Console(width=_WIDTH)
@@ -36,19 +35,6 @@ def list_unreadable(lines: Sequence[str]) -> None:
     if lines:
         more = " (the first are above)" if len(lines) > _LISTED else ""
         errors.print(f"[yellow]{len(lines):,} unreadable pictures are left out[/]{more}", soft_wrap=True)
-
-
-def read_settings(**options: Any) -> Settings:
-    """The settings, over which options win; a bad value ends the command, and so does a variable whose name is a
-    setting's with a slip."""
-    if slip := misspelt(os.environ):
-        fail(f"there is no setting {slip[0]}; did you mean {slip[1]}?", 2)
-    try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        fail(f"TOPFIVE_{name.upper()} (--{name.replace('_', '-')}) = {first['input']!r}: {first['msg']}", 2)
 
 
 def print_left_out(path: Path, why: str) -> None:

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from models.checkpoints.catalogue import Catalogue, WrongWeightsError
 from models.networks.variants import VARIANTS, UnknownModelError
-from service.commands.console import console, fail, print_left_out, read_settings
+from service.commands.console import console, fail, print_left_out
+from service.commands.options import read_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,22 +13,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError, read_card
-from models.checkpoints.labels import LABEL_SETS
+from models.checkpoints.labels import LABEL_SETS, Label
 from models.checkpoints.labels import labels as classes_of
 from models.networks.variants import UnknownModelError
-from service.commands.console import console, errors, fail, list_unreadable, print_left_out, read_settings
-from service.commands.evaluation_tables import class_table, summary_table
+from service.commands.console import console, errors, fail, list_unreadable, print_left_out
+from service.commands.options import read_settings
 from service.engines import DeviceError
 from service.engines.loader import pick_device
 
 if TYPE_CHECKING:
     from models.data.sources import Labelled
-    from models.evaluation.evaluate import Evaluation, Plan
+    from models.evaluation.evaluate import Evaluation, Plan, Result
 
 #: Classes without pictures that are named.
 _NAMED = 10
+#: Classes that are shown; of more, those with the largest error.
+_SHOWN = 20
 #: Crops in a forward pass by default: on a CPU so many that their activations, by the analytic count, take no more
 #: than these bytes, within limits.
 _LEAST, _MOST, _BYTES = 16, 256, 500_000_000
@@ -208,14 +211,55 @@ def _tell(found: Evaluation, label_set: str, data: Path, plan: Plan, seconds: fl
         document = {**run, "seconds": round(seconds, 2), **to_json(found, classes)}
         print(json.dumps(document, indent=2))  # noqa: T201
         return
-    console.print(summary_table(found))
+    console.print(_summary_table(found))
     console.print()
-    console.print(class_table(found.results[-1], classes))
+    console.print(_class_table(found.results[-1], classes))
     if found.absent:
         words = ", ".join(classes[number].word for number in found.absent[:_NAMED])
         more = f" and {len(found.absent) - _NAMED:,} more" if len(found.absent) > _NAMED else ""
         console.print(f"no pictures of: {words}{more}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"{plan.scheme} crops, {plan.device}, {seconds:,.1f} s", style="dim", highlight=False)
+
+
+def _summary_table(evaluation: Evaluation) -> Table:
+    """A row for each network, and of several one for their ensemble."""
+    from models.evaluation.measures import calibration, expected_calibration_error, top1, top5
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in ("pictures", "crops", "top-1, %", "error (95 % interval)", "top-5, %", "error (95 % interval)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("calibration\nerror, %", justify="right")
+    for result in evaluation.results:
+        cells = []
+        for share in (top1(result.answers), top5(result.answers)):
+            low, high = share.interval
+            cells += [f"{share.accuracy:.2f}", f"{share.error:.2f} ({low:.2f} to {high:.2f})"]
+        calibrated = expected_calibration_error(calibration(result.answers))
+        counts = (f"{len(result.answers.classes):,}", f"{result.crops:,}")
+        table.add_row(f"[bold]{escape(result.name)}[/]", *counts, *cells, f"{calibrated:.2f}")
+    return table
+
+
+def _class_table(result: Result, classes: tuple[Label, ...]) -> Table:
+    """What one network, or the ensemble, said of the pictures of each class."""
+    from models.evaluation.measures import by_class, confusion
+
+    rows = by_class(confusion(result.answers, len(classes)))
+    name = "class"
+    if len(rows) > _SHOWN:
+        rows = sorted(rows, key=lambda row: -row.share.error)[:_SHOWN]
+        name = f"class, the {_SHOWN} worst"
+    table = Table(box=None, pad_edge=False)
+    table.add_column(name)
+    table.add_column("pictures", justify="right")
+    table.add_column("top-1, %", justify="right")
+    table.add_column("most often mistaken for")
+    for row in rows:
+        mistaken = "" if row.mistaken_for is None else f"{escape(classes[row.mistaken_for].word)} ({row.mistakes:,})"
+        numbers = (f"{row.share.pictures:,}", f"{row.share.accuracy:.2f}")
+        table.add_row(escape(classes[row.number].word), *numbers, mistaken)
+    return table
 
 
 def _draw(found: Evaluation, label_set: str, path: Path, *, quiet: bool) -> None:

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
 from models.networks.variants import UnknownModelError
-from service.commands.console import console, errors, fail, print_left_out, read_settings
+from service.commands.console import console, errors, fail, print_left_out
+from service.commands.options import read_settings
 from service.engines import DeviceError
 from service.engines.loader import Loader, device_slug, engine_loader
 from service.profiling.profiler import ProfilingError, measure_apart

@@ -15,7 +15,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from models.checkpoints.labels import LABEL_SETS
 from models.networks.variants import UnknownModelError, Variant, find_variant
-from service.commands.console import console, errors, fail, list_unreadable, read_settings
+from service.commands.console import console, errors, fail, list_unreadable
+from service.commands.options import read_settings
 from service.engines import DeviceError
 from service.engines.loader import pick_device
 

@@ -8,9 +8,6 @@ from typing import Any
 
 import httpx
 import psutil
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from service.config.fleet import FleetError, load_fleet
 from service.lifecycle.processes import REPLICA, of_run, title_of
@@ -20,33 +17,6 @@ from service.lifecycle.record import Record, running
 def read_status() -> list[dict[str, Any]]:
     """One entry a living service of this user."""
     return [_service(record) for record in running()]
-
-
-def show_status(service: dict[str, Any], console: Console) -> None:
-    """A service for a person to read."""
-    state = "[green]ready[/]" if service["ready"] else "[yellow]not ready[/]"
-    console.print(
-        f"[bold]{escape(service['url'])}[/]  {state}  fleet {escape(service['fleet'])}, pid {service['pid']}, "
-        f"up {service['up_s']:.0f} s",
-        highlight=False,
-    )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
-    for column in ("deployment", "replicas wanted", "replica", "MB", "up (s)"):
-        table.add_column(column, justify="left" if column == "deployment" else "right")
-    for deployment in service["deployments"]:
-        name, wanted = deployment["name"], str(deployment["replicas_wanted"])
-        for replica in deployment["replicas"] or [None]:
-            cells = (
-                ("[red]none[/]", "", "")
-                if replica is None
-                else (f"pid {replica['pid']}", f"{replica['rss_mb']:.0f}", f"{replica['up_s']:.0f}")
-            )
-            table.add_row(name, wanted, *cells)
-            name = wanted = ""
-    console.print(table)
-    for row in service["models"]:
-        colour = {"ready": "green", "loadable": "yellow"}.get(row["state"], "dim")
-        console.print(f"  [{colour}]{row['state']:15}[/] {row['name']}", highlight=False)
 
 
 def _service(record: Record) -> dict[str, Any]:

@@ -1,0 +1,5 @@
+"""``python -m service.commands`` is ``topfive``."""
+
+from service.commands.main import main
+
+main()

@@ -1,0 +1,109 @@
+"""``topfive classify``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from models.checkpoints.catalogue import Checkpoint
+from service.commands.console import CANNOT_RUN, console, errors, fail
+from service.commands.options import open_catalogue, read_settings, setting
+from service.config.settings import Settings
+
+if TYPE_CHECKING:
+    from service.domain.ensemble import Ensemble
+    from service.domain.errors import Failure
+    from service.http.schemas import Answer
+    from service.runtime.predictor import Predictor
+
+
+def classify(
+    model: Annotated[str, typer.Argument(help="Variant, alias, variant@label_set, or ensemble:NAME,NAME.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Picture files; - reads one from standard input.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=10, help="How many labels.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="As POST /classify answers.")] = False,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Seeded random weights.")] = False,
+    device: Annotated[str | None, setting("device")] = None,
+) -> None:
+    """Classify pictures without a server."""
+    from service.domain.ensemble import find
+    from service.http.responses import to_json
+
+    catalogue, settings = open_catalogue(untrained), read_settings(device=device)
+    try:
+        checkpoint = find(catalogue, model)
+        contents = [sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes() for path in pictures]
+        outcomes = asyncio.run(_classify(checkpoint, contents, k, settings))
+    except CANNOT_RUN as error:
+        fail(error)
+    from service.domain.errors import Failure
+
+    if as_json:
+        entries = [to_json(outcome, bulk=len(outcomes) > 1) for outcome in outcomes]
+        print(json.dumps(entries[0] if len(entries) == 1 else {"results": entries}, indent=2))  # noqa: T201
+    for path, outcome in zip(pictures, outcomes, strict=True):
+        if isinstance(outcome, Failure):
+            errors.print(f"[red]{escape(str(path))}[/]: {escape(outcome.detail)}", highlight=False, soft_wrap=True)
+        elif not as_json:
+            _print_answer(path, outcome)
+    if any(isinstance(outcome, Failure) for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+async def _classify(
+    checkpoint: Checkpoint | Ensemble, pictures: list[bytes], k: int, settings: Settings
+) -> list[Answer | Failure]:
+    """The service's own path, in this process."""
+    from service.assembly import local_placement
+    from service.config.fleet import Deployment
+    from service.domain.ensemble import members_of
+    from service.domain.errors import Failure
+    from service.domain.snapshot import Decision
+    from service.http.responses import answer
+    from service.inference.ensemble import predictor
+
+    members = members_of(checkpoint)
+    placement = local_placement(settings, Deployment(variants=[member.variant.name for member in members]))
+    serving = predictor(placement, checkpoint)
+    try:
+        for member in members:
+            await _load(placement.predictor(member))
+        outcomes: list[Answer | Failure] = []
+        for picture in pictures:
+            started = time.monotonic()
+            outcome = await serving.predict(picture, started + 3600)
+            if not isinstance(outcome, Failure):
+                outcomes.append(answer(outcome, Decision(checkpoint, None), k, time.monotonic() - started))
+            else:
+                outcomes.append(outcome)
+        return outcomes
+    finally:
+        await placement.close()
+
+
+async def _load(predictor: Predictor) -> None:
+    """Raises what a load raised, as it did: who has a terminal on this machine may see its folders."""
+    from service.domain.errors import LoadFailedError
+    from service.runtime import load_failures
+
+    load_failures.log.disabled = True
+    try:
+        await predictor.load()
+    except LoadFailedError as error:
+        raise error.__cause__ or error from None
+    finally:
+        load_failures.log.disabled = False
+
+
+def _print_answer(path: Path, answer: Answer) -> None:
+    note = "" if answer.checkpoint.trained else "  [yellow]untrained[/]"
+    console.print(f"[bold]{escape(str(path))}[/]  {answer.checkpoint.name}{note}", highlight=False)
+    for label in answer.top5:
+        console.print(f"  {label.probability * 100:6.2f} %  {escape(label.label)}", highlight=False)
