@@ -1,4 +1,4 @@
-"""``python -m service.commands`` is ``topfive``."""
+"""Runs ``topfive`` as ``python -m service.commands``."""
 
 from service.commands.main import main
 

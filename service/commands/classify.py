@@ -1,4 +1,4 @@
-"""``topfive classify``."""
+"""``topfive classify``: classifies picture files in this process, without a server."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def classify(
     model: Annotated[str, typer.Argument(help="Variant, alias, variant@label_set, or ensemble:NAME,NAME.")],
     pictures: Annotated[list[Path], typer.Argument(help="Picture files; - reads one from standard input.")],
-    k: Annotated[int, typer.Option("-k", min=1, max=10, help="How many labels.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="As POST /classify answers.")] = False,
+    k: Annotated[int, typer.Option("-k", min=1, max=10, help="Labels per picture.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what POST /classify answers.")] = False,
     untrained: Annotated[bool, typer.Option("--untrained", help="Seeded random weights.")] = False,
     device: Annotated[str | None, setting("device")] = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""``topfive export``."""
+"""``topfive export``: writes a network as an ONNX file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``topfive import``."""
+"""``topfive import``: checks a weight file and stores it in the cache folder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from service.commands.options import open_catalogue
 
 
 def import_(
-    name: Annotated[str, typer.Argument(help="Variant that the file holds.")],
+    name: Annotated[str, typer.Argument(help="Variant whose weights the file holds.")],
     file: Annotated[Path, typer.Argument(help=".safetensors, torchvision's .pth, or the ONNX Model Zoo's .onnx.")],
-    labels: Annotated[str | None, typer.Option(help="Label set, if not the variant's own.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Label set; by default the variant's own.")] = None,
     preprocess: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = None,
-    as_graph: Annotated[bool, typer.Option("--as-graph", help="Keep the zoo graph's own geometry.")] = False,
+    as_graph: Annotated[
+        bool, typer.Option("--as-graph", help="Keep the geometry of the ONNX Model Zoo's graph.")
+    ] = False,
 ) -> None:
     """Check a weight file and store it where serve finds it."""
     from models.install.import_ import import_file

@@ -1,4 +1,4 @@
-"""``topfive models``."""
+"""``topfive models``: lists networks and their checkpoints."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from service.commands.options import open_catalogue
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="As GET /models answers.")] = False,
-    untrained: Annotated[bool, typer.Option("--untrained", help="What serve --untrained would serve.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what GET /models answers.")] = False,
+    untrained: Annotated[bool, typer.Option("--untrained", help="List what serve --untrained would serve.")] = False,
 ) -> None:
     """List the networks, their checkpoints, and how to get the weights that are missing."""
     from service.http.responses import model_row
@@ -31,7 +31,7 @@ def models(
     for name in ("parameters", "multiply-adds", "MB a picture", "top-1"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    table.add_column("origin, or what to fetch")
+    table.add_column("origin, or size of the download")
     for row in rows:
         top1 = "" if row.top1 is None else f"{row.top1:.2f}"
         numbers = (f"{row.params:,}", f"{row.multiply_adds / 1e6:,.1f} M", f"{row.analytic_mb:,.1f}", top1)

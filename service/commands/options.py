@@ -1,4 +1,4 @@
-"""Settings as options of commands."""
+"""The settings and the catalogue that commands work with."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from rich.markup import escape
 
 from models.checkpoints.catalogue import Catalogue
 from service.commands.console import fail, print_left_out
+from service.config.first_error import first_error
 from service.config.settings import Settings, misspelt
 
 
 def setting(name: str, *flags: str) -> Any:
-    """An option of ``serve`` that overrides a setting; its text and default are the setting's own."""
+    """A command-line option that overrides a setting, with the setting's own description and default."""
     field = Settings.model_fields[name]
     default = "the user's cache folder" if field.default_factory else str(field.default) or "none"
-    # Settings reads the variable, and says in one line what is wrong with it.
+    # Typer must not read the variable itself: Settings does, and reports a bad value in one line.
     text = f"{field.description} [env var: TOPFIVE_{name.upper()}]"
     return typer.Option(*flags, help=escape(text), show_default=default)
 
 
 def read_settings(**options: Any) -> Settings:
-    """The settings, over which options win; a bad value ends the command, and so does a variable whose name is a
-    setting's with a slip."""
+    """Reads the settings from the environment; options that are not None win. Ends the command if a value is invalid or
+    the name of a TOPFIVE_* variable looks like a misspelt setting."""
     if slip := misspelt(os.environ):
         fail(f"there is no setting {slip[0]}; did you mean {slip[1]}?", 2)
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        fail(f"TOPFIVE_{name.upper()} (--{name.replace('_', '-')}) = {first['input']!r}: {first['msg']}", 2)
+        name, reason, value = first_error(error)
+        fail(f"TOPFIVE_{name.upper()} (--{name.replace('_', '-')}) = {value!r}: {reason}", 2)
 
 
 def open_catalogue(untrained: bool = False) -> Catalogue:
+    """The catalogue of the cache folder that the settings name; files that it leaves out are reported."""
     return Catalogue(read_settings().cache_dir, untrained=untrained, left_out=print_left_out)

@@ -1,4 +1,4 @@
-"""Several pulls side by side, with a progress bar each."""
+"""``topfive pull``: fetches public weights, several files at a time, with a progress bar each."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from rich.progress import (
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
 from models.checkpoints.manifest import ManifestRow
-from models.install.pull import PullError, check_space, rows_to_pull
-from models.install.pull import pull as pull_row
 from models.networks.variants import UnknownModelError
 from service.commands.console import console, errors, fail
 from service.commands.options import read_settings, setting
@@ -33,11 +31,13 @@ _AT_ONCE = 4
 
 def pull(
     names: Annotated[list[str] | None, typer.Argument(help="Variants or variant@label_set.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Everything that lacks weights.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every checkpoint that lacks weights.")] = False,
     mirror: Annotated[str | None, setting("mirror")] = None,
     cache_dir: Annotated[Path | None, setting("cache_dir")] = None,
 ) -> None:
-    """Fetch public weights, check them, and store them where serve finds them. Resumes what was cut off."""
+    """Fetch public weights, check them, and store them where serve finds them. Resumes interrupted downloads."""
+    from models.install.pull import PullError, check_space, rows_to_pull
+
     if everything == bool(names):
         fail("name what to pull, or say --all", 2)
     settings = read_settings(mirror=mirror, cache_dir=cache_dir)
@@ -56,7 +56,8 @@ def pull(
 
 
 def _finished(running: Mapping[Future[Checkpoint], ManifestRow], stop: threading.Event) -> Iterator[Future[Checkpoint]]:
-    """As they come; on Ctrl-C the ones that wait are dropped and the ones that run stop at their next bytes."""
+    """Yields downloads as they finish. On Ctrl-C it cancels those that have not begun and sets ``stop``, at which the
+    others end after the bytes that they are reading."""
     try:
         yield from as_completed(running)
     except KeyboardInterrupt:
@@ -67,7 +68,9 @@ def _finished(running: Mapping[Future[Checkpoint], ManifestRow], stop: threading
 
 
 def _pull_all(rows: Sequence[ManifestRow], catalogue: Catalogue, mirror: str | None) -> int:
-    """Pulls every row; one that fails does not stop the others. Returns how many failed."""
+    """Pulls every row and returns how many failed; a failure does not stop the others."""
+    from models.install.pull import PullError, pull
+
     failures = 0
     stop = threading.Event()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -76,10 +79,10 @@ def _pull_all(rows: Sequence[ManifestRow], catalogue: Catalogue, mirror: str | N
 
         def progress(row: ManifestRow, done: int) -> None:
             if stop.is_set():
-                raise PullError("interrupted; what came is kept and will be resumed")
+                raise PullError("interrupted; the next pull resumes from what has been fetched")
             bars.update(tasks[row.url], completed=done)
 
-        running = {pool.submit(pull_row, row, catalogue, mirror=mirror, progress=progress): row for row in rows}
+        running = {pool.submit(pull, row, catalogue, mirror=mirror, progress=progress): row for row in rows}
         for future in _finished(running, stop):
             row = running[future]
             try:

@@ -1,4 +1,4 @@
-"""``topfive serve``."""
+"""``topfive serve``: runs the service in the foreground."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``topfive status``."""
+"""``topfive status``: shows the services that run on this machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from service.commands.console import console, fail
 
 
 def status(
-    port: Annotated[int | None, typer.Option(help="Only the service on this port.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    port: Annotated[int | None, typer.Option(help="Show only the service on this port.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show this user's running services on this machine: fleet, deployments, replicas, models."""
     from service.lifecycle.record import FolderError
@@ -34,7 +34,7 @@ def status(
 
 
 def _show(service: dict[str, Any]) -> None:
-    """A service for a person to read."""
+    """Prints a service: its address, its deployments with their replicas, and its networks."""
     state = "[green]ready[/]" if service["ready"] else "[yellow]not ready[/]"
     console.print(
         f"[bold]{escape(service['url'])}[/]  {state}  fleet {escape(service['fleet'])}, pid {service['pid']}, "

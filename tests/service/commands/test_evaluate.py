@@ -167,8 +167,8 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path) -> None:
     assert "lenet5@mnist is named twice" in refused(evaluate(box, "lenet5@mnist", "--data", data))
     assert "there is no x.safetensors" in refused(evaluate("x.safetensors", "--data", data))
     text = refused(evaluate(box, colours, "--data", data))
-    assert f"lenet5@mnist knows the classes of mnist, {colours} those of cifar10; name checkpoints of one" in text
-    assert f"{own} knows the classes of mnist, not of cifar10" in refused(
+    assert f"lenet5@mnist has the classes of mnist, {colours} those of cifar10; name checkpoints of one" in text
+    assert f"{own} has the classes of mnist, not of cifar10" in refused(
         evaluate(own, "--data", data, "--labels", "cifar10")
     )
     foreign = write_zip(tmp_path / "foreign.zip", {"3/1.png": b"", "x/1.png": b""})
@@ -178,7 +178,7 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path) -> None:
     )
     bare = tmp_path / "bare.safetensors"
     save_file({"x": torch.zeros(3)}, bare)
-    assert "is damaged or has no card" in refused(evaluate(bare, "--data", data))
+    assert "is damaged, or lacks the card" in refused(evaluate(bare, "--data", data))
     save_file({"x": torch.zeros(3)}, bare, metadata=card(checkpoint("lenet5", "mnist")))
     assert str(bare) in refused(evaluate(bare, "--data", data), 1)
     assert "has 10 classes, its label set 1000" in refused(

@@ -108,7 +108,7 @@ def test_after_a_kill_the_same_command_writes_the_same_file(tmp_path: Path) -> N
     assert not out.exists()
     result = train("lenet5", data, out, "--epochs", "6")
     assert result.exit_code == 0, result.output
-    assert "going on after epoch" in told(result)
+    assert "resuming after epoch" in told(result)
     assert train("lenet5", data, tmp_path / "whole.safetensors", "--epochs", "6").exit_code == 0
     assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
@@ -125,8 +125,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, digits: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Run, "_save", save_and_interrupt)
     text = refused(train("lenet5", digits, tmp_path / "out.safetensors", "--epochs", "2"), code=130)
-    assert "interrupted; the epochs that are finished are in" in text
-    assert "the same command goes on from there" in text
+    assert "interrupted; the finished epochs are in" in text
+    assert "the same command resumes from there" in text
     assert (tmp_path / "out.safetensors.state").exists()
 
 
@@ -178,11 +178,11 @@ def test_a_full_disk_at_the_end_costs_no_epoch(tmp_path: Path, digits: Path, end
     (tmp_path / f"out.{ending}" / "x").mkdir(parents=True)
     text = refused(train("lenet5", digits, out, "--epochs", "1"), 1)
     assert f"out.{ending}" in text
-    assert f"the epochs that are finished are in {state}, and the same command goes on from there" in text
+    assert f"the finished epochs are in {state}, and the same command resumes from there" in text
     (tmp_path / f"out.{ending}" / "x").rmdir()
     (tmp_path / f"out.{ending}").rmdir()
     result = train("lenet5", digits, out, "--epochs", "1")
     assert result.exit_code == 0, result.output
-    assert "going on after epoch 1" in told(result)
+    assert "resuming after epoch 1" in told(result)
     assert read_card(out) is not None
     assert (tmp_path / "out.csv").exists()
