@@ -137,8 +137,8 @@ def check_fits(
 
 
 def hosted(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> dict[str, list[Checkpoint]]:
-    """The loadable checkpoints of each deployment, by its name. A deployment behind an ingress that has none is left out:
-    its processes would only take memory."""
+    """The loadable checkpoints of each deployment, by its name. A deployment behind an ingress that has none is left
+    out: its processes would only take memory."""
     by_deployment = {
         d.name: [c for c in checkpoints if c.state == "loadable" and c.variant.name in d.names()]
         for d in fleet.deployment

@@ -76,7 +76,7 @@ class Record:
         return url(self.host, self.port)
 
 
-class State:
+class Claim:
     """The claim on a port. Its folder also holds HAProxy's files."""
 
     def __init__(self, record: Record, folder: Path, lock: IO[str]) -> None:
@@ -85,7 +85,7 @@ class State:
         self._lock = lock
 
     @classmethod
-    def claim(cls, host: str, port: int, fleet: str) -> State:
+    def take(cls, host: str, port: int, fleet: str) -> Claim:
         """Takes the port's lock, ends what an earlier run on it left behind, and writes the record.
 
         Raises:
@@ -149,7 +149,7 @@ def is_stopping(folder: Path) -> bool:
 
 
 def note_ray_session(folder: Path, session: Path) -> None:
-    """Notes the folder of Ray's session, for ``State.touch``."""
+    """Notes the folder of Ray's session, for ``Claim.touch``."""
     (folder / _RAY_SESSION).write_text(str(session))
 
 

@@ -1,6 +1,6 @@
 """``topfive serve``: start the driver, say what is ready and what is missing, wait for a signal, stop.
 
-This process holds the claim on the port (``state.py``) and does nothing that could hang: Ray lives in the driver, a
+This process holds the claim on the port (``record.py``) and does nothing that could hang: Ray lives in the driver, a
 child with a session of its own, so that Ctrl-C in a terminal reaches this process alone and running requests are
 answered before anything ends.
 """
@@ -32,7 +32,7 @@ from service.config.fleet import load_fleet
 from service.config.listening import NotOurAddressError, addresses, is_wildcard
 from service.config.settings import Settings
 from service.lifecycle.processes import RUN_ID, end_run, holder_of, is_living, of_run
-from service.lifecycle.record import State, end_leftovers, ray_folder
+from service.lifecycle.record import Claim, end_leftovers, ray_folder
 
 #: A generous bound on exporting, measuring and loading every checkpoint, after which the start has failed.
 _READY_WITHIN_S = 1200.0
@@ -82,23 +82,23 @@ def serve(settings: Settings, console: Console) -> None:
         max_batch_size=settings.max_batch_size,
         memory_limit_mb=settings.memory_limit_mb,
     )
-    state = State.claim(settings.host, settings.port, settings.fleet)
+    claim = Claim.take(settings.host, settings.port, settings.fleet)
     signals = _Signals()
     driver, in_order = None, True
     try:
         _check_port(settings.host, settings.port)
-        url = state.record.url
+        url = claim.record.url
         on_all = " and all other addresses of this machine" if is_wildcard(settings.host) else ""
         console.print(
             f"[bold]TopFive[/] starts: fleet {escape(settings.fleet)}, device {settings.device}, {escape(url)}{on_all}"
         )
         if connections < MOST_CONNECTIONS:
             console.print(f"  at most {connections:,} connections at once: the limit on open files (ulimit -n) is low")
-        driver = _start_driver(settings, state)
+        driver = _start_driver(settings, claim)
         models = _wait_until_ready(url, driver, console)
         console.print(_table(models))
         _print_ready(url, models, settings, time.monotonic() - started, console)
-        _watch(driver, state)
+        _watch(driver, claim)
     except _StopSignal:
         console.print("stopping: running requests are answered first")
     except StartError as error:
@@ -107,32 +107,32 @@ def serve(settings: Settings, console: Console) -> None:
         raise
     finally:
         signals.hold()
-        _stop(driver, state, in_order=in_order)
+        _stop(driver, claim, in_order=in_order)
         signals.restore()
     console.print("stopped")
 
 
-def _start_driver(settings: Settings, state: State) -> subprocess.Popen[str]:
-    environment = {**os.environ, RUN_ID: state.record.run_id}
-    command = [sys.executable, "-m", "service.cluster.driver", str(state.folder)]
+def _start_driver(settings: Settings, claim: Claim) -> subprocess.Popen[str]:
+    environment = {**os.environ, RUN_ID: claim.record.run_id}
+    command = [sys.executable, "-m", "service.cluster.driver", str(claim.folder)]
     driver = subprocess.Popen(  # noqa: S603 - our own module
         command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
-    state.set_driver(driver.pid)
+    claim.set_driver(driver.pid)
     assert driver.stdin is not None
     driver.stdin.write(settings.model_dump_json() + "\n")
     driver.stdin.flush()
     return driver
 
 
-def _watch(driver: subprocess.Popen[str], state: State) -> NoReturn:
+def _watch(driver: subprocess.Popen[str], claim: Claim) -> NoReturn:
     """Until a signal, or until a process dies that Ray cannot replace.
 
     Raises:
         StartError: the driver, Ray's control store or its node daemon has ended. Replicas would go on answering for a
             while, but none that died would come back.
     """
-    found = {_name(process): process for process in of_run(state.record.run)}
+    found = {_name(process): process for process in of_run(claim.record.run)}
     logs = f"its log files are in {ray_folder() / 'session_latest' / 'logs'}"
     touch_at = time.monotonic() + _TOUCH_EVERY_S
     while driver.poll() is None:
@@ -140,7 +140,7 @@ def _watch(driver: subprocess.Popen[str], state: State) -> NoReturn:
             if name not in found or _name(found[name]) != name:
                 raise StartError(f"Ray's {name} has died; {logs}")
         if time.monotonic() >= touch_at:
-            state.touch()
+            claim.touch()
             touch_at += _TOUCH_EVERY_S
         time.sleep(0.5)
     raise StartError(f"Ray's driver (pid {driver.pid}) has died; {logs}")
@@ -154,10 +154,10 @@ def _name(process: psutil.Process) -> str:
     return ""
 
 
-def _stop(driver: subprocess.Popen[str] | None, state: State, *, in_order: bool) -> None:
+def _stop(driver: subprocess.Popen[str] | None, claim: Claim, *, in_order: bool) -> None:
     """Lets the driver stop in order if it can, then ends whatever is left of the run."""
     if in_order and driver is not None and driver.poll() is None:
-        state.mark_stopping()
+        claim.mark_stopping()
         assert driver.stdin is not None
         driver.stdin.close()
         try:
@@ -165,12 +165,12 @@ def _stop(driver: subprocess.Popen[str] | None, state: State, *, in_order: bool)
         except subprocess.TimeoutExpired:
             driver.kill()
             driver.wait()
-    end_run(state.record.run, patience_s=0.2)
+    end_run(claim.record.run, patience_s=0.2)
     # Replicas are killed, and leave what they have in the temporary folder.
     clear_unused_graphs()
     if driver is not None:
         driver.wait()
-    state.release()
+    claim.release()
 
 
 def _check_port(host: str, port: int) -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from service.lifecycle import record as state
+from service.lifecycle import record as record_file
 from service.lifecycle.haproxy import STOPPING, STOPPING_LINE
 from service.lifecycle.processes import _KILLED_WITHIN_S, RUN_ID, Run, end_run, is_living, kill, of_run
 from service.lifecycle.record import (
     AlreadyServingError,
+    Claim,
     FolderError,
     Record,
-    State,
     base,
     end_leftovers,
     is_stopping,
@@ -45,9 +45,9 @@ STUBBORN = [
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(state.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(record_file.tempfile, "gettempdir", lambda: str(tmp_path))
     # No socket is made here, whose path would be too long.
-    monkeypatch.setattr(state, "_LONGEST_BASE", 4096)
+    monkeypatch.setattr(record_file, "_LONGEST_BASE", 4096)
     return tmp_path
 
 
@@ -60,34 +60,34 @@ def orphans() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def abandon(port: int) -> State:
+def abandon(port: int) -> Claim:
     """A claim whose holder was killed: the lock has fallen, the folder is still there."""
-    claimed = State.claim("127.0.0.1", port, "local")
+    claimed = Claim.take("127.0.0.1", port, "local")
     claimed._lock.close()
     return claimed
 
 
 def test_a_port_is_claimed_once() -> None:
-    first = State.claim("127.0.0.1", 8000, "local")
+    first = Claim.take("127.0.0.1", 8000, "local")
     with pytest.raises(AlreadyServingError, match=f"pid {os.getpid()}.*port 8000"):
-        State.claim("127.0.0.1", 8000, "local")
-    second = State.claim("127.0.0.1", 8001, "cluster-cpu")
+        Claim.take("127.0.0.1", 8000, "local")
+    second = Claim.take("127.0.0.1", 8001, "cluster-cpu")
     assert {(record.port, record.fleet) for record in running()} == {(8000, "local"), (8001, "cluster-cpu")}
     first.release()
     assert not first.folder.exists()
     assert [record.port for record in running()] == [8001]
-    State.claim("127.0.0.1", 8000, "local").release()
+    Claim.take("127.0.0.1", 8000, "local").release()
     second.release()
 
 
 def test_the_folder_is_its_owners_alone() -> None:
-    claimed = State.claim("127.0.0.1", 8000, "local")
+    claimed = Claim.take("127.0.0.1", 8000, "local")
     assert (claimed.folder.stat().st_mode & 0o077, claimed.folder.parent.stat().st_mode & 0o077) == (0, 0)
     claimed.release()
 
 
 def test_stopping_is_a_mark_that_other_processes_see() -> None:
-    claimed = State.claim("127.0.0.1", 8000, "local")
+    claimed = Claim.take("127.0.0.1", 8000, "local")
     assert not is_stopping(claimed.folder)
     claimed.mark_stopping()
     assert is_stopping(claimed.folder)
@@ -98,7 +98,7 @@ def test_stopping_is_a_mark_that_other_processes_see() -> None:
 
 def test_leftovers_of_a_dead_run_are_ended_and_strangers_are_not(orphans: list[subprocess.Popen[bytes]]) -> None:
     dead = abandon(8000)
-    living = State.claim("127.0.0.1", 8001, "local")
+    living = Claim.take("127.0.0.1", 8001, "local")
     for run_id in (dead.record.run_id, dead.record.run_id, living.record.run_id, "somebody-elses"):
         orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: run_id}))
     assert end_leftovers() == 2
@@ -112,7 +112,7 @@ def test_leftovers_of_a_dead_run_are_ended_and_strangers_are_not(orphans: list[s
 def test_a_new_claim_cleans_up_by_itself(orphans: list[subprocess.Popen[bytes]]) -> None:
     dead = abandon(8000)
     orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: dead.record.run_id}))
-    claimed = State.claim("127.0.0.1", 8000, "local")
+    claimed = Claim.take("127.0.0.1", 8000, "local")
     orphans[0].wait(10)
     assert claimed.record.run_id != dead.record.run_id
     claimed.release()
@@ -121,7 +121,7 @@ def test_a_new_claim_cleans_up_by_itself(orphans: list[subprocess.Popen[bytes]])
 def test_a_damaged_record_is_no_obstacle() -> None:
     dead = abandon(8000)
     (dead.folder / "service.json").write_text("{half")
-    claimed = State.claim("127.0.0.1", 8000, "local")
+    claimed = Claim.take("127.0.0.1", 8000, "local")
     assert claimed.record.port == 8000
     claimed.release()
 
@@ -208,7 +208,7 @@ def intact(folder: Path) -> bool:
 EVERYTHING: list[Callable[[], object]] = [
     end_leftovers,
     running,
-    lambda: State.claim("127.0.0.1", 2023, "local"),
+    lambda: Claim.take("127.0.0.1", 2023, "local"),
 ]
 
 
@@ -276,7 +276,7 @@ def test_links_and_strange_folders_below_are_not_followed_or_removed(
     assert end_leftovers() == 0
     assert running() == []
     with pytest.raises(FolderError, match="in the way"):
-        State.claim("127.0.0.1", 2023, "local")
+        Claim.take("127.0.0.1", 2023, "local")
     assert orphans[0].poll() is None
     assert intact(somebodys)
     assert [name for name in kept if not (here / name / "file").exists()] == []
@@ -299,9 +299,9 @@ def test_a_lock_or_record_that_is_a_link_is_not_written_or_read(
 ) -> None:
     link(somebodys / "notes.txt", base() / "8000.lock")
     with pytest.raises(FolderError, match=r"8000\.lock cannot be opened"):
-        State.claim("127.0.0.1", 8000, "local")
+        Claim.take("127.0.0.1", 8000, "local")
     assert intact(somebodys)
-    other, ours = State.claim("127.0.0.1", 8001, "local"), State.claim("127.0.0.1", 8002, "local")
+    other, ours = Claim.take("127.0.0.1", 8001, "local"), Claim.take("127.0.0.1", 8002, "local")
     (ours.folder / "service.json").unlink()
     link(other.folder / "service.json", ours.folder / "service.json")
     assert read_record(ours.folder) is None
@@ -312,12 +312,12 @@ def test_a_lock_or_record_that_is_a_link_is_not_written_or_read(
 def test_a_pipe_in_the_place_of_a_lock_holds_nobody_up() -> None:
     os.mkfifo(base() / "8000.lock")
     with pytest.raises(FolderError, match=r"8000\.lock cannot be opened"):
-        State.claim("127.0.0.1", 8000, "local")
+        Claim.take("127.0.0.1", 8000, "local")
 
 
 def test_what_a_living_service_needs_is_marked_as_used(own_folder: Path) -> None:
     """Everything that a cleaner of /tmp would take for forgotten, and nothing that a link leads to."""
-    claimed = State.claim("127.0.0.1", 8000, "local")
+    claimed = Claim.take("127.0.0.1", 8000, "local")
     session, outside = own_folder / "ray" / "session_1", own_folder / "outside"
     (session / "sockets").mkdir(parents=True)
     (session / "sockets" / "file").touch()
@@ -338,12 +338,12 @@ def test_what_a_living_service_needs_is_marked_as_used(own_folder: Path) -> None
 
 def test_a_long_temporary_folder_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """The paths of sockets below have 107 bytes at most. Only what is looked up here, nothing is made."""
-    monkeypatch.setattr(state, "_LONGEST_BASE", 30)
-    monkeypatch.setattr(state.os, "getuid", lambda: 1)
+    monkeypatch.setattr(record_file, "_LONGEST_BASE", 30)
+    monkeypatch.setattr(record_file.os, "getuid", lambda: 1)
     made: list[Path] = []
     monkeypatch.setattr(Path, "mkdir", lambda self, **_: made.append(self))
     for folder in ("/" + "x" * 19, "/" + "x" * 20):  # with /topfive-1: 30 and 31 bytes
-        monkeypatch.setattr(state.tempfile, "gettempdir", lambda folder=folder: folder)
+        monkeypatch.setattr(record_file.tempfile, "gettempdir", lambda folder=folder: folder)
         with pytest.raises(FolderError):
             base()
     assert made == [Path("/" + "x" * 19 + "/topfive-1"), Path("/tmp/topfive-1")]

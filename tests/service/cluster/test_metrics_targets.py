@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.cluster.target_book import COMPLETE_AFTER_S, TargetBook
+from service.cluster.metrics_targets import COMPLETE_AFTER_S, TargetBook
 from service.domain.errors import NotReadyError
 from service.telemetry.exposition import Target
 
