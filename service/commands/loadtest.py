@@ -123,8 +123,8 @@ def _loadtest(
 
 @contextmanager
 def _stopping() -> Iterator[None]:
-    """Turns SIGINT and SIGTERM into KeyboardInterrupt, so that the report is still written. It sets both handlers, since
-    a shell may have started the command with SIGINT ignored."""
+    """Turns SIGINT and SIGTERM into KeyboardInterrupt, so that the report is still written. It sets both handlers,
+    since a shell may have started the command with SIGINT ignored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

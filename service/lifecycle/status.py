@@ -1,4 +1,4 @@
-"""``topfive status``: what runs on this machine, from the services' own records, their processes and their HTTP."""
+"""Reads what runs on this machine: from the records of the services, their processes, and their HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.lifecycle.record import Record, running
 
 
 def read_status() -> list[dict[str, Any]]:
-    """One entry a living service of this user."""
+    """An entry for each running service of this user."""
     return [_service(record) for record in running()]
 
 
@@ -45,9 +45,9 @@ def _ask(url: str) -> tuple[bool, list[dict[str, Any]]]:
 
 
 def _deployments(record: Record) -> list[dict[str, Any]]:
-    """What the fleet asks for, beside the replicas that live. Ray names a replica's process for its deployment."""
+    """The deployments of the fleet with their replicas, which are found by the titles that Ray gives to processes."""
     wanted: dict[str, int] = {}
-    with contextlib.suppress(FleetError):  # the file may have gone since
+    with contextlib.suppress(FleetError):  # the file may have been removed since the start
         fleet = load_fleet(record.fleet)
         if fleet.ingress is None:
             wanted["ingress"] = fleet.deployment[0].replicas
