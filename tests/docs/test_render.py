@@ -132,7 +132,7 @@ def test_variables_are_replaced() -> None:
     assert not [query for query in queries if "$" in query.expression]
     asked = substitute('sum(rate(a{model=~"$model"}[$__rate_interval])) / b[$__range]', WINDOW, 5)
     assert asked == 'sum(rate(a{model=~".*"}[20s])) / b[300s]'
-    with pytest.raises(ValueError, match="not known"):
+    with pytest.raises(ValueError, match="unknown variable"):
         substitute("a{b=~'$replica'}", WINDOW, 5)
 
 
@@ -191,8 +191,8 @@ def test_a_unit_that_nobody_has_drawn_yet_is_an_error() -> None:
     ("answer", "said"),
     [
         (httpx.Response(400, json={"status": "error", "error": "parse error at char 3"}), "parse error at char 3: a"),
-        (httpx.Response(502, text="<html>bad gateway"), "is no Prometheus: status 502"),
-        (httpx.Response(200, json=["hello"]), "an answer of another kind"),
+        (httpx.Response(502, text="<html>bad gateway"), "is not a Prometheus: status 502"),
+        (httpx.Response(200, json=["hello"]), "unexpected answer"),
     ],
 )
 def test_what_prometheus_says_instead_of_an_answer(answer: httpx.Response, said: str) -> None:
