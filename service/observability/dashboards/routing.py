@@ -21,7 +21,7 @@ def decisions() -> Line:
     shed = areas(
         "Shed by",
         "Pictures per second that were not classified because of the load: the 'router' refused, the 'queue' was full, "
-        "or the 'deadline' could not be met any more. A refusal by the router is the best of the three: it is immediate.",
+        "or the 'deadline' could not be met any more. A refusal by the router is the best of the three: it is quick.",
         queries((q.rate("topfive_shed_total", q.DEPLOYMENT, "reason"), "{{reason}}")),
         PICTURES,
     )

@@ -1,4 +1,4 @@
-"""The image's recipe: what it names exists, and what it leaves out is not needed. Nothing is built."""
+"""Tests of the Dockerfile that need no Docker: what it names exists, and what it leaves out is not needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
 
 def copied() -> list[str]:
-    """What comes from the tree, rather than from another stage."""
+    """The files and folders that the image gets from the repository, not from another stage."""
     sources = []
     for instruction in dockerfile():
         if instruction.name == "COPY" and not instruction.arguments.startswith("--from"):
@@ -31,7 +31,7 @@ def copied() -> list[str]:
 
 
 def package_files() -> Iterator[Path]:
-    """What an installed TopFive consists of, relative to the root."""
+    """The files of an installed TopFive, relative to the root."""
     for package in SETUPTOOLS["packages"]:
         folder = ROOT / package.replace(".", "/")
         for pattern in ("*.py", *SETUPTOOLS["package-data"].get(package, [])):
@@ -39,13 +39,13 @@ def package_files() -> Iterator[Path]:
 
 
 def environment() -> dict[str, str]:
-    """What the instructions ENV set."""
+    """The variables that ENV instructions set."""
     words = [word for instruction in dockerfile() if instruction.name == "ENV" for word in instruction.words]
     return dict(word.split("=", 1) for word in words)
 
 
 def parse(arguments: list[str]) -> str:
-    """The command that the real command line finds in the arguments; raises what a user would be told."""
+    """The name of the command in the arguments; raises what the real command line would print."""
     group: Any = typer.main.get_command(app)
     context = group.make_context("topfive", list(arguments))
     name, *options = arguments
@@ -79,7 +79,7 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
 
 def test_every_file_of_the_package_gets_into_the_image() -> None:
     files = [str(file) for file in package_files()]
-    assert {"service/cli.py", "service/deploy/fleets/local.toml", "weights/manifest.toml"} <= set(files)
+    assert {"service/commands/main.py", "service/deploy/fleets/local.toml", "weights/manifest.toml"} <= set(files)
     folders = {source for source in copied() if (ROOT / source).is_dir()}
     for file in files:
         assert not is_ignored(file), file
@@ -104,7 +104,7 @@ def test_what_the_package_is_built_with_gets_into_the_image(file: str) -> None:
         "bench/results/cells.json",
         "docs/images/digit.png",
         "topfive.egg-info/PKG-INFO",
-        "service/__pycache__/cli.pyc",
+        "service/commands/__pycache__/main.pyc",
         "models/training/__pycache__/train.pyc",
         "weights/profiles/cpu-2-cores.lock",
     ],
