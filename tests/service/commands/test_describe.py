@@ -25,12 +25,6 @@ runner = CliRunner()
 ALIASES = [alias for variant in VARIANTS.values() for alias in variant.aliases]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.fixture(scope="module", autouse=True)
 def analysed_once() -> Iterator[None]:
     """A network of this machine's own checkpoints is analysed for the first test that asks, not for each."""

@@ -29,11 +29,6 @@ from tests.data_sets import digits, encoded, tree, write_digits, write_tree, wri
 pytestmark = pytest.mark.usefixtures("own_process")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(tmp_path / "cache"))
-
-
 def evaluate(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["evaluate", *map(str, arguments), "--threads", "1", "--device", "cpu"])
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from service.lifecycle import record as record_file
 from service.lifecycle.haproxy import STOPPING, STOPPING_LINE
-from service.lifecycle.processes import _KILLED_WITHIN_S, RUN_ID, Run, end_run, is_living, kill, of_run
+from service.lifecycle.processes import RUN_ID
 from service.lifecycle.record import (
     AlreadyServingError,
     Claim,
@@ -31,16 +30,6 @@ from service.lifecycle.record import (
 )
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(120)"]
-#: Ignores the polite request, and starts a child that would outlive it.
-STUBBORN = [
-    sys.executable,
-    "-c",
-    "import signal, subprocess, sys, time\n"
-    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    f"subprocess.Popen({SLEEP!r}, start_new_session=True)\n"
-    "print('up', flush=True)\n"
-    "time.sleep(120)",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -124,69 +113,6 @@ def test_a_damaged_record_is_no_obstacle() -> None:
     claimed = Claim.take("127.0.0.1", 8000, "local")
     assert claimed.record.port == 8000
     claimed.release()
-
-
-def test_processes_that_ignore_the_request_are_killed_with_their_children(
-    orphans: list[subprocess.Popen[bytes]],
-) -> None:
-    run = Run("stubborn-run")
-    process = subprocess.Popen(STUBBORN, env={**os.environ, RUN_ID: run.id}, stdout=subprocess.PIPE)
-    orphans.append(process)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"up\n"
-    assert len(of_run(run)) == 2
-    assert end_run(run, patience_s=0.1) >= 2
-    assert of_run(run) == []
-    process.stdout.close()
-
-
-def test_a_zombie_is_not_waited_for() -> None:
-    """A process that has ended and whose parent does not look, as in a container whose first process does not reap."""
-    run = Run("with-a-zombie")
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import subprocess, time\nchild = subprocess.Popen({SLEEP!r})\nprint('up', flush=True)\ntime.sleep(120)",
-        ],
-        env={**os.environ, RUN_ID: run.id},
-        stdout=subprocess.PIPE,
-    )
-    assert parent.stdout is not None
-    try:
-        assert parent.stdout.readline() == b"up\n"
-        (child,) = (process for process in of_run(run) if process.pid != parent.pid)
-        assert is_living(child)
-        began = time.monotonic()
-        kill([child])
-        assert time.monotonic() - began < _KILLED_WITHIN_S / 2
-        assert child.is_running(), "its parent has not looked"
-        assert not is_living(child)
-    finally:
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
-
-
-def test_a_daemon_that_lost_its_mark_is_known_by_title_and_session(orphans: list[subprocess.Popen[bytes]]) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != RUN_ID}
-    sleep = "import time; time.sleep(120)"
-
-    def start(title: str) -> subprocess.Popen[bytes]:
-        # bash leads the session; what it starts is the daemon.
-        command = ["bash", "-c", f"exec -a '{title}' {sys.executable} -c '{sleep}'"]
-        return subprocess.Popen(command, env=environment, start_new_session=True)
-
-    ours, stranger = start("ray::DashboardAgent"), start("ray::DashboardAgent")
-    plain = start("somebody")
-    orphans += [ours, stranger, plain]
-    for process in orphans:
-        while b"time.sleep" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-            pass
-        while Path(f"/proc/{process.pid}/comm").read_text() == "bash\n":
-            pass
-    assert [process.pid for process in of_run(Run("no-such-id", session=ours.pid))] == [ours.pid]
-    assert of_run(Run("no-such-id", session=plain.pid)) == []
 
 
 @pytest.fixture
