@@ -17,6 +17,8 @@ from service.config.settings import Settings
 #: Resident bytes of a replica before it loads a network: 330 to 360 MB, measured with Ray 2.60 and PyTorch 2.14. A
 #: replica whose engine does without PyTorch needs half of that, so the check is on the safe side.
 PROCESS_BYTES = 350_000_000
+#: Where the kernel tells a container what it may use, and where NVIDIA's driver lists GPUs.
+_CGROUP, _GPUS = Path("/sys/fs/cgroup"), Path("/proc/driver/nvidia/gpus")
 #: The share of the free memory that networks may take if no limit is set. The rest is for pictures and other programs.
 _SHARE = 0.8
 #: Serve lets HAProxy have this many connections.
@@ -37,7 +39,7 @@ class Machine:
     def this(cls) -> Machine:
         """What this process may use of its machine."""
         # NVIDIA's driver has an entry for each GPU here; asking torch would take seconds.
-        gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+        gpus = len(list(_GPUS.glob("*")))
         cpus, free_bytes = float(len(os.sched_getaffinity(0))), psutil.virtual_memory().available
         # A container may have less than its host. cpu.max holds two times: what it may use of each period.
         quota = _numbers("cpu.max")
@@ -52,7 +54,7 @@ class Machine:
 def _numbers(file: str) -> list[float]:
     """The numbers in a file of the control group; empty if the file says ``max`` (no limit) or does not exist."""
     try:
-        words = Path("/sys/fs/cgroup", file).read_text().split()
+        words = (_CGROUP / file).read_text().split()
     except OSError:
         return []
     return [] if "max" in words else [float(word) for word in words]
