@@ -1,4 +1,4 @@
-"""The record on this machine: claims, locks, and what a dead run has left behind."""
+"""The record of a service: claims, locks, and what a dead run leaves behind."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from service.lifecycle import record as record_file
 from service.lifecycle.haproxy import STOPPING, STOPPING_LINE
-from service.lifecycle.processes import RUN_ID
+from service.lifecycle.processes import RUN_ID, Run
 from service.lifecycle.record import (
     AlreadyServingError,
     Claim,
@@ -50,7 +52,7 @@ def orphans() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def abandon(port: int) -> Claim:
-    """A claim whose holder was killed: the lock has fallen, the folder is still there."""
+    """A claim whose holder was killed: the lock is free, the folder is still there."""
     claimed = Claim.take("127.0.0.1", port, "local")
     claimed._lock.close()
     return claimed
@@ -117,7 +119,7 @@ def test_a_damaged_record_is_no_obstacle() -> None:
 
 @pytest.fixture
 def somebodys(tmp_path: Path) -> Path:
-    """Two folders of somebody's, with names as ours have, and a file."""
+    """A folder that is not a service's, with two folders that are named like ports, and a file."""
     folder = tmp_path / "somebodys"
     for year in ("2023", "2024"):
         (folder / year).mkdir(parents=True)
@@ -186,7 +188,7 @@ def test_a_folder_of_ours_that_is_open_to_others_is_closed(own_folder: Path, mod
 def test_links_and_strange_folders_below_are_not_followed_or_removed(
     somebodys: Path, with_lock: bool, orphans: list[subprocess.Popen[bytes]]
 ) -> None:
-    """Nor is a record that one leads to believed, which names processes that are to be ended."""
+    """A record behind a link is not believed either: it would name processes to end."""
     here = base()
     orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: "somebodys-run"}))
     record = Record("somebodys-run", 1, None, "127.0.0.1", 2023, "local", 0.0)
@@ -242,7 +244,7 @@ def test_a_pipe_in_the_place_of_a_lock_holds_nobody_up() -> None:
 
 
 def test_what_a_living_service_needs_is_marked_as_used(own_folder: Path) -> None:
-    """Everything that a cleaner of /tmp would take for forgotten, and nothing that a link leads to."""
+    """That is everything that a cleaner of /tmp would remove, and nothing behind a link."""
     claimed = Claim.take("127.0.0.1", 8000, "local")
     session, outside = own_folder / "ray" / "session_1", own_folder / "outside"
     (session / "sockets").mkdir(parents=True)
@@ -259,11 +261,11 @@ def test_what_a_living_service_needs_is_marked_as_used(own_folder: Path) -> None
     assert [path for path in needed if path.lstat().st_mtime == 0 or path.lstat().st_atime == 0] == []
     assert outside.stat().st_mtime == 0
     claimed.release()
-    claimed.touch()  # of one that is gone it is no error
+    claimed.touch()  # no error, although the folder is gone
 
 
 def test_a_long_temporary_folder_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The paths of sockets below have 107 bytes at most. Only what is looked up here, nothing is made."""
+    """The paths of sockets below it have at most 107 bytes. This test makes no folder."""
     monkeypatch.setattr(record_file, "_LONGEST_BASE", 30)
     monkeypatch.setattr(record_file.os, "getuid", lambda: 1)
     made: list[Path] = []
@@ -293,3 +295,81 @@ def test_ray_has_its_folder_where_it_would_itself_if_that_is_short(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert ray_folder() == Path(expected)
+
+
+def test_a_write_that_fails_midway_leaves_the_old_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed = Claim.take("127.0.0.1", 8000, "local")
+
+    def full_disk(_fields: object, file: IO[str]) -> None:
+        file.write('{"run_id": "ha')
+        file.flush()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(record_file.json, "dump", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            claimed.set_driver(4711)
+    found = read_record(claimed.folder)
+    assert found is not None
+    assert (found.run_id, found.driver) == (claimed.record.run_id, None)
+    claimed.set_driver(4711)
+    assert read_record(claimed.folder) == claimed.record
+    claimed.release()
+
+
+def test_folders_and_files_of_another_user_are_neither_read_nor_removed(
+    orphans: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This user's own, seen by somebody with another id."""
+    dead = abandon(8000)
+    orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: dead.record.run_id}))
+    here, uid = base(), os.getuid()
+    monkeypatch.setattr(record_file, "base", lambda: here)
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    assert read_record(dead.folder) is None
+    assert running() == []
+    assert end_leftovers() == 0
+    with pytest.raises(FolderError, match=r"8000\.lock cannot be opened"):
+        Claim.take("127.0.0.1", 8000, "local")
+    dead.release()
+    assert dead.folder.exists()
+    assert orphans[0].poll() is None
+
+
+def test_a_claim_waits_for_another_start_that_cleans_up() -> None:
+    """That one holds the lock, and the record still names a process that has died."""
+    dead = Claim.take("127.0.0.1", 8000, "local")
+    record = replace(dead.record, pid=2**22 + 1)
+    (dead.folder / "service.json").write_text(json.dumps(asdict(record)))
+    cleaning = threading.Timer(0.3, dead._lock.close)
+    cleaning.start()
+    claimed = Claim.take("127.0.0.1", 8000, "local")
+    cleaning.join()
+    assert claimed.record.run_id != dead.record.run_id
+    claimed.release()
+
+
+def test_a_claim_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_file, "_CLEARED_WITHIN_S", 0.2)
+    first = Claim.take("127.0.0.1", 8000, "local")
+    (first.folder / "service.json").unlink()
+    with pytest.raises(AlreadyServingError, match="a TopFive service is on port 8000"):
+        Claim.take("127.0.0.1", 8000, "local")
+    first.release()
+
+
+def test_the_record_says_where_the_service_answers_and_what_runs_it() -> None:
+    claimed = Claim.take("0.0.0.0", 8000, "local")
+    claimed.set_driver(4711)
+    (found,) = running()
+    assert found.url == "http://127.0.0.1:8000"
+    assert found.run == Run(claimed.record.run_id, 4711)
+    assert found.pid == os.getpid()
+    claimed.release()
+
+
+def test_a_mark_on_a_folder_that_is_gone_is_no_error() -> None:
+    claimed = Claim.take("127.0.0.1", 8000, "local")
+    claimed.release()
+    claimed.mark_stopping()
+    assert not claimed.folder.exists()
