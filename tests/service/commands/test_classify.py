@@ -1,4 +1,4 @@
-"""``topfive classify``, without a server."""
+"""``topfive classify``: what it prints, and one line for what is wrong."""
 
 from __future__ import annotations
 

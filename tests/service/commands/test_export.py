@@ -1,4 +1,4 @@
-"""``topfive export``."""
+"""``topfive export``: the graph that is served."""
 
 from __future__ import annotations
 

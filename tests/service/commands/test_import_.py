@@ -1,4 +1,4 @@
-"""``topfive import``."""
+"""``topfive import``: a checkpoint of one's own takes the place of the one in the box."""
 
 from __future__ import annotations
 

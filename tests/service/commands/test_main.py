@@ -1,8 +1,12 @@
-"""The command line, without a server."""
+"""The command line as a whole: it starts quickly, and tells what is wrong in a line."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from service.commands.main import app
@@ -42,3 +46,35 @@ def test_bad_input_is_one_line_and_no_traceback(arguments: list[str], says: str)
     assert says in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+#: Packages that take long to import, and that no command needs before it runs.
+HEAVY = ("torch", "torchvision", "ray", "onnx", "onnxruntime", "fastapi", "matplotlib", "httpx", "prometheus_client")
+
+
+def test_help_imports_nothing_heavy_and_never_ray() -> None:
+    code = "import sys\nfrom service.commands.main import app\n"
+    code += f"try: app(['--help'])\nfinally: print('imported:', [name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Classify pictures without a server." in done.stdout
+    assert done.stdout.splitlines()[-1] == "imported: []"
+
+
+@pytest.mark.parametrize("module", ["service.commands", "service.commands.main"])
+def test_the_package_runs_as_the_command(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "status", "--port", "1"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no TopFive service of yours runs on this machine on port 1")
+
+
+def test_every_command_is_there_and_has_a_help_text() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    assert set(group.commands) == {
+        "serve", "classify", "models", "pull", "import", "export", "status", "describe", "profile", "train", "evaluate",
+        "loadtest",
+    }  # fmt: skip
+    for command in group.commands.values():
+        assert command.get_short_help_str()
+        for parameter in command.params:
+            assert getattr(parameter, "help", ""), f"{command.name} {parameter.name}"

@@ -1,4 +1,4 @@
-"""``topfive models``."""
+"""``topfive models``: the table, the JSON, and files that are left out."""
 
 from __future__ import annotations
 

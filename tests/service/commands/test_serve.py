@@ -1,4 +1,4 @@
-"""``topfive serve`` up to the point where it starts anything."""
+"""``topfive serve``: its options, and what it refuses before it starts anything."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from service.commands.main import app
 from service.config.settings import Settings
-from service.lifecycle import record as state
-from tests.pictures import picture
+from service.lifecycle import record as record_file
 
 runner = CliRunner()
 
@@ -57,8 +56,8 @@ def test_too_few_open_files_are_said_before_anything_starts(monkeypatch: pytest.
 def test_a_folder_that_is_not_ours_is_one_line(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "_LONGEST_BASE", 4096)
-    monkeypatch.setattr(state.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(record_file, "_LONGEST_BASE", 4096)
+    monkeypatch.setattr(record_file.tempfile, "gettempdir", lambda: str(tmp_path))
     (tmp_path / f"topfive-{os.getuid()}").symlink_to(tmp_path)
     assert "is a link, which is not followed" in one_line(command)
 
@@ -76,4 +75,3 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("TOPFIVE_MAX_BATCH_SIZE", "4")
     assert runner.invoke(app, ["serve", "--port", "9002"]).exit_code == 0
     assert (seen[0].port, seen[0].max_batch_size) == (9002, 4)
-    assert picture()
