@@ -1,4 +1,4 @@
-"""The real HAProxy with our part of its configuration, as Ray Serve would start it, and without Ray."""
+"""Starts the real HAProxy with our part of its configuration, as Ray Serve would, but without Ray."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.lifecycle.draining import Draining
 from service.lifecycle.haproxy import ADMIN_SOCKET, STOPPING, Front
 from tests.running import free_port
 
-#: What our changes meet, as Ray Serve 2.60 writes it, with one application or none.
+#: The parts of Ray Serve 2.60's configuration that ours changes, with one application or none.
 GLOBAL = """global
     stats socket {admin} mode 666 level admin expose-fd listeners
     stats timeout 30s
@@ -69,7 +69,7 @@ def configuration(folder: Path, port: int, replica: int | None) -> str:
 
 
 class Running:
-    """HAProxy as Serve would start it, before a replica that takes its time."""
+    """HAProxy as Serve would start it, in front of a replica."""
 
     def __init__(self, folder: Path, host: str = "127.0.0.1", *, replica: int | None) -> None:
         self.folder, self.port, self._replica = folder, free_port(), replica
@@ -96,7 +96,7 @@ class Running:
         until(lambda: can_connect(host, self.port))
 
     def reload(self) -> None:
-        """As Serve does: the new one takes the sockets over."""
+        """Reloads as Serve does: a new process takes over the sockets."""
         old, admin = self.processes[-1], self.folder / "node" / ADMIN_SOCKET
         self.start("-sf", str(old.pid), "-x", str(admin))
         old.wait(10)
@@ -123,7 +123,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class Replica(BaseHTTPRequestHandler):
-    """Answers 200 after as many seconds as the path says."""
+    """A replica that answers 200 after as many seconds as the path says."""
 
     protocol_version = "HTTP/1.1"
 

@@ -1,4 +1,4 @@
-"""Draining the real HAProxy: what its callers see."""
+"""Draining the real HAProxy: what its clients see."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.haproxy_running import Running, ask, can_connect, turn_away
 
 
 def test_a_big_body_is_read_before_it_is_turned_away(start: Callable[..., Running], replica: int) -> None:
-    """A client that is still sending when the connection closes sees a reset and no answer."""
+    """Otherwise a client that is still sending when the connection closes would see a reset instead of the answer."""
     running = start(replica=replica)
     turn_away(running)
     assert [ask(running.port, body=b"x" * size)[0] for size in (0, 100_000, 20_000_000)] == [503] * 3
 
 
 def test_a_port_is_closed_without_a_reset(start: Callable[..., Running], replica: int) -> None:
-    """Callers with and without open connections go on through the whole of it. One request is in the replica from
-    before until after the port is closed, and one is still being sent to it."""
+    """Clients with and without open connections go on all the time. One request is in the replica from before until
+    after the port is closed, and another one is still being sent then."""
     running = start(replica=replica)
     late: list[int] = []
     slow = threading.Thread(target=lambda: late.append(ask(running.port, path="/1.5")[0]))
@@ -50,7 +50,7 @@ def test_a_port_is_closed_without_a_reset(start: Callable[..., Running], replica
     assert sending.recv(1000).startswith(b"HTTP/1.1 200")
     assert set(callers.outcomes) == {"200", "503", "refused"}
     sending.close()
-    assert running.processes[-1].wait(10) == 0, "HAProxy ends with the last"
+    assert running.processes[-1].wait(10) == 0, "HAProxy ends with the last request"
     assert running.start().wait(10) != 0, "what Serve starts in its place must not open the port again"
 
 
@@ -73,8 +73,8 @@ def test_running_requests_are_waited_for_and_no_longer_than_allowed(
         assert 0.5 <= time.monotonic() - began < 10, "with nothing running, so long and no longer"
 
 
-def test_a_port_that_ignores_what_is_new_keeps_what_it_has() -> None:
-    """Without this, what the kernel holds for a server that is about to close its port is reset."""
+def test_a_port_that_drops_new_handshakes_keeps_queued_connections() -> None:
+    """Without this, closing the port would reset connections that the kernel has queued."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -91,8 +91,8 @@ def test_a_port_that_ignores_what_is_new_keeps_what_it_has() -> None:
                 assert queued.recv(100) == b"answer"
 
 
-def test_draining_does_without_a_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has died, or was never started; a socket of a dead one may lie there."""
+def test_draining_works_without_a_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HAProxy has died or was never started; the socket of a dead one may still be there."""
     (tmp_path / "node").mkdir()
     monkeypatch.chdir(tmp_path)  # whose own path is too long for a socket's
     with socket.socket(socket.AF_UNIX) as dead:

@@ -1,4 +1,4 @@
-"""Our part of HAProxy's configuration, with the real HAProxy and none of Ray."""
+"""Our part of HAProxy's configuration, with the real HAProxy and without Ray."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tests.haproxy_running import BODIES, Running, ask, can_connect, configurati
 from tests.running import free_port
 
 
-def test_until_there_is_an_application_the_answer_is_503_and_never_404(start: Callable[..., Running]) -> None:
+def test_before_there_is_an_application_the_answer_is_503_not_404(start: Callable[..., Running]) -> None:
     status, headers, body = ask(start(replica=None).port)
     assert (status, json.loads(body)) == (503, {"detail": "starting"})
     assert (headers["content-type"], headers["retry-after"]) == ("application/problem+json", "1")
 
 
-def test_without_a_replica_the_answer_is_the_problem_document_of_that(start: Callable[..., Running]) -> None:
+def test_without_a_replica_the_answer_is_a_problem_document(start: Callable[..., Running]) -> None:
     status, headers, body = ask(start(replica=free_port()).port)
     assert (status, json.loads(body)) == (503, {"detail": "down"})
     assert (headers["content-type"], headers["retry-after"]) == ("application/problem+json", "1")
 
 
 @pytest.mark.parametrize("known_by", ["the running one", "a reload"])
-def test_while_it_stops_new_requests_are_turned_away_and_liveness_is_not(
+def test_a_service_that_stops_turns_requests_away_except_for_liveness(
     start: Callable[..., Running], replica: int, known_by: str
 ) -> None:
     running = start(replica=replica)
@@ -58,7 +58,9 @@ def has_ipv6() -> bool:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.2", "localhost", "::1", "::"])
-def test_every_host_answers_also_after_a_reload(start: Callable[..., Running], replica: int, host: str) -> None:
+def test_every_host_answers_and_still_does_after_a_reload(
+    start: Callable[..., Running], replica: int, host: str
+) -> None:
     if ":" in host and not has_ipv6():
         pytest.skip("this machine has no IPv6")
     running = start(host, replica=replica)
@@ -74,7 +76,7 @@ def test_every_host_answers_also_after_a_reload(start: Callable[..., Running], r
     assert can_connect("127.0.0.1", int(now.rpartition(":")[2])), "a reload keeps the other ports open"
 
 
-def test_a_configuration_that_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_configuration_is_refused(tmp_path: Path) -> None:
     config = configuration(tmp_path, 8000, 30000)
     front = Front(str(tmp_path), "haproxy", ["[::1]:8000"])
     assert "    bind [::1]:8000\n" in rewritten(config, front)
@@ -84,8 +86,8 @@ def test_a_configuration_that_is_not_known_is_refused(tmp_path: Path) -> None:
             rewritten(config.replace(line, "\n"), front)
 
 
-def test_the_configuration_is_serves_own() -> None:
-    """Ours stands for it above; this is the template of the Ray that is installed, read without importing that."""
+def test_the_configuration_of_these_tests_is_that_of_ray_serve() -> None:
+    """The template of the installed Ray, read without importing Ray, has the lines that the other tests rely on."""
     ray = importlib.util.find_spec("ray")
     assert ray is not None
     assert ray.origin is not None
