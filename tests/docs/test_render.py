@@ -21,7 +21,7 @@ from docs.render.fields import ask, calculate, fields
 from docs.render.picture import DRAW, draw
 from docs.render.prometheus import Prometheus, PrometheusError
 from docs.render.queries import panels, substitute
-from docs.render.theme import colour
+from docs.render.theme import colour, colour_of_value
 from docs.render.units import written
 
 WINDOW = Window(start=1_700_000_000, end=1_700_000_300)
@@ -231,3 +231,11 @@ def test_a_folder_without_dashboards_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(json.JSONDecodeError):
         dashboards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [(0.0, "green"), (0.99, "green"), (1.0, "yellow"), (4.99, "yellow"), (5.0, "red")]
+)
+def test_a_colour_begins_at_its_threshold(value: float, name: str) -> None:
+    steps = [{"value": None, "color": "green"}, {"value": 1.0, "color": "yellow"}, {"value": 5.0, "color": "red"}]
+    assert colour_of_value(value, {"steps": steps}) == colour(name)

@@ -71,6 +71,7 @@ def test_a_network_as_a_table() -> None:
     assert cells["checkpoint"] == ["checkpoint", "googlenet@imagenet1k:", "weights", "missing"]
     assert "geometry: the original; in the ONNX Model Zoo's graph pools round down (--as-graph)" in text
     assert "the auxiliary heads' 6,379,728 parameters" in text
+    assert ["batch", "1", "batch", "16"] in [line.split() for line in text.splitlines()]
 
 
 def test_a_network_as_json() -> None:

@@ -17,9 +17,12 @@ from typer.testing import CliRunner, Result
 from models import get_model
 from models.checkpoints.catalogue import Catalogue, Checkpoint, card, read_card
 from models.checkpoints.labels import labels
+from models.evaluation.answers import Answers
+from models.evaluation.evaluate import Result as OneResult
 from models.images.preprocess import PRESETS, picture_to_crop
 from models.install.import_ import write_checkpoint
 from models.networks.variants import find_variant
+from service.commands import evaluate as evaluate_command
 from service.commands.main import app
 from service.engines.onnx_cpu import OnnxCpu
 from service.engines.torch_cpu import TorchCpu
@@ -285,3 +288,29 @@ def test_an_explicit_label_set_wins_over_the_classes_of_the_pictures(two_label_s
     digits_of = write_zip(two_label_sets / "digits.zip", {f"test/x{name}": c for name, c in some_digits().items()})
     assert "imagenet1k" in refused(evaluate("googlenet", "--data", digits_of))
     assert "there is no" in refused(evaluate("googlenet", "--data", two_label_sets / "nothing.zip"))
+
+
+def test_of_more_than_twenty_classes_the_worst_are_shown() -> None:
+    """Of ten pictures of each of 25 classes, those of the first classes are taken for the next class most often."""
+    true, number = np.repeat(np.arange(25), 10), np.tile(np.arange(10), 25)
+    first = np.where(number < true // 3, true, (true + 1) % 25)
+    answers = Answers(true, first, np.ones(250, np.float32), np.ones(250, bool))
+    table = evaluate_command._class_table(OneResult("a network", (), 1, answers), labels("imagenet1k")[:25])
+    assert len(table.rows) == 20
+    assert str(table.columns[0].header) == "class, the 20 worst"
+    shown = [float(str(cell)) for cell in table.columns[2].cells]
+    assert (shown[0], shown[-1]) == (0.0, 60.0)
+    assert shown == sorted(shown)
+
+
+@pytest.mark.parametrize(
+    ("names", "crops"),
+    [(["lenet5@mnist"], 256), (["googlenet"], 26), (["vgg16"], 16), (["lenet5@mnist", "googlenet"], 26)],
+)
+def test_the_largest_network_decides_how_many_crops_a_cpu_takes_at_once(names: list[str], crops: int) -> None:
+    """500 MB of activations, of which a crop takes 18,735 KiB in GoogLeNet, by ``topfive describe``. VGG-16 gets the
+    VGG-16."""
+    checkpoints = [
+        next(c for c in Catalogue(untrained=False).checkpoints() if c.name.startswith(name)) for name in names
+    ]
+    assert evaluate_command._most_at_once(checkpoints) == crops

@@ -53,13 +53,15 @@ def test_profiles_are_a_table_and_a_file(measured: list[tuple[str, dict[str, Any
     assert set(json.loads(out.read_text())["profiles"]) == {"lenet5@mnist", "googlenet@cifar10"}
 
 
-def test_without_names_everything_that_has_weights_is_measured_as_json(
-    measured: list[tuple[str, dict[str, Any]]], tmp_path: Path
+def test_without_names_everything_that_has_weights_is_measured_on_all_cores(
+    measured: list[tuple[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)))
     result = run("--output", str(tmp_path / "mine.json"), "--json")
     assert result.exit_code == 0
     names = {entry["checkpoint"] for entry in json.loads(result.stdout)["profiles"]}
     assert names == {name for name, _ in measured} == {"lenet5@mnist", "googlenet@cifar10", "inception_v2@cifar10"}
+    assert {options["threads"] for _, options in measured} == {7}
 
 
 def test_a_failure_costs_no_other_profile_and_is_the_exit_status(

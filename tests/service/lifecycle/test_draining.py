@@ -103,3 +103,20 @@ def test_draining_works_without_a_haproxy(tmp_path: Path, monkeypatch: pytest.Mo
         draining.close()
         draining.wait_for_last(began + 5)
     assert time.monotonic() < began + 5
+
+
+def test_a_client_that_is_turned_away_and_still_sends_is_waited_for(
+    start: Callable[..., Running], replica: int
+) -> None:
+    running = start(replica=replica)
+    turn_away(running)
+    with socket.create_connection(("127.0.0.1", running.port)) as sending:
+        sending.sendall(b"POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nxx")
+        with Draining(running.folder, running.port) as draining:
+            draining.close()
+            began = time.monotonic()
+            draining.wait_for_last(began + 0.5)
+            assert time.monotonic() - began >= 0.5, "it is still sending"
+            sending.sendall(b"xx")
+            draining.wait_for_last(time.monotonic() + 20)
+            assert sending.recv(1000).startswith(b"HTTP/1.1 503")

@@ -178,3 +178,11 @@ def test_who_holds_a_port_is_named_for_its_own_addresses_only() -> None:
         listener.bind(("0.0.0.0", 0))
         listener.listen()
         assert f"(pid {os.getpid()})" in holder_of("127.0.0.2", listener.getsockname()[1])
+
+
+def test_a_connection_from_a_port_does_not_hold_it() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with socket.create_connection(listener.getsockname()) as client:
+            assert holder_of("127.0.0.1", client.getsockname()[1]) == "another process"

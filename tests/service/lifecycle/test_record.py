@@ -373,3 +373,13 @@ def test_a_mark_on_a_folder_that_is_gone_is_no_error() -> None:
     claimed.release()
     claimed.mark_stopping()
     assert not claimed.folder.exists()
+
+
+def test_a_folder_whose_lock_is_a_link_is_not_a_services(somebodys: Path) -> None:
+    dead = abandon(8000)
+    Path(dead._lock.name).unlink()
+    Path(dead._lock.name).symlink_to(somebodys / "notes.txt")
+    assert end_leftovers() == 0
+    assert running() == []
+    assert dead.folder.exists()
+    assert intact(somebodys)
