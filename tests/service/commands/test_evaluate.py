@@ -309,7 +309,7 @@ def test_of_more_than_twenty_classes_the_worst_are_shown() -> None:
 )
 def test_the_largest_network_decides_how_many_crops_a_cpu_takes_at_once(names: list[str], crops: int) -> None:
     """500 MB of activations, of which a crop takes 18,735 KiB in GoogLeNet, by ``topfive describe``. VGG-16 gets the
-    VGG-16."""
+    least number."""
     checkpoints = [
         next(c for c in Catalogue(untrained=False).checkpoints() if c.name.startswith(name)) for name in names
     ]
