@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.networks.variants import find_variant
-from service.config.capacity import memory_limit
+from service.config.capacity import Machine, memory_limit
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.prediction import Limits
@@ -61,11 +61,21 @@ def local_placement(
         workers=min(_MOST_DECODERS, max(_FEWEST_DECODERS, cores)),
         stopping=stopping,
         profiles=Profiler(loader),
-        memory_limit_bytes=memory_limit(settings, loader.device),
+        memory_limit_bytes=memory_limit(settings, lambda: _free_bytes(loader.device)),
         pinned=[find_variant(name).name for name in deployment.pinned],
         prepare=loader.prepare,
         device=f"{deployment.name}: {device_name(loader.device)}",
     )
+
+
+def _free_bytes(device: str) -> int:
+    """The memory of a device that nobody uses."""
+    if device == "cpu":
+        return Machine.this().free_bytes
+    import torch
+
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return int(free_bytes)
 
 
 def local_app(

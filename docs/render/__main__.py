@@ -1,4 +1,4 @@
-"""The command: draws every dashboard with what a Prometheus has of the last minutes."""
+"""The command: draws every dashboard with the data that a Prometheus has of the last minutes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from service.commands.console import console, errors, fail
 
 
 def render(
-    prometheus: Annotated[str, typer.Option(help="Where Prometheus is.")] = "http://127.0.0.1:9090",
-    minutes: Annotated[float, typer.Option(min=0.5, help="How much of the past is shown.")] = 15,
+    prometheus: Annotated[str, typer.Option(help="URL of Prometheus.")] = "http://127.0.0.1:9090",
+    minutes: Annotated[float, typer.Option(min=0.5, help="Minutes of the past to show.")] = 15,
     step: Annotated[float, typer.Option(min=1, help="Seconds between two values.")] = 5,
-    rate_interval: Annotated[float, typer.Option(min=1, help="Seconds over which rates are taken: four scrapes.")] = 20,
+    rate_interval: Annotated[float, typer.Option(min=1, help="Window of rates in seconds: four scrapes.")] = 20,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs/images"),
     folder: Annotated[Path, typer.Option("--dashboards", help="Folder with the dashboards.")] = FOLDER,
-    strict: Annotated[bool, typer.Option("--strict", help="End with status 1 if a panel has no data.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if a panel has no data.")] = False,
 ) -> None:
     """Draw the dashboards as pictures, one PNG each, from a running Prometheus."""
     end = time.time()

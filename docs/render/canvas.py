@@ -1,4 +1,4 @@
-"""A picture in pixels, from its upper left corner, as browsers count."""
+"""A canvas of pixels. Coordinates begin in the upper left corner, as in browsers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from docs.render.theme import BACKGROUND, TEXT
 
 _DPI: Final = 100
-#: Points in a pixel; matplotlib measures type in points.
+#: Points in a pixel: matplotlib measures fonts in points.
 _POINTS: Final = 72 / _DPI
 
 
@@ -28,11 +28,11 @@ class Box:
     height: float
 
     def without(self, left: float = 0, top: float = 0, right: float = 0, bottom: float = 0) -> Box:
-        """The rectangle that is left when as much is taken off its sides."""
+        """The rectangle without margins of these widths."""
         return Box(self.x + left, self.y + top, self.width - left - right, self.height - top - bottom)
 
     def rows(self, count: int, height: float) -> Iterator[Box]:
-        """Rectangles of a height, one below the other."""
+        """This many rectangles of a height, one below the other."""
         return (Box(self.x, self.y + n * height, self.width, height) for n in range(count))
 
     @property
@@ -49,7 +49,7 @@ class Box:
 
 
 class Canvas:
-    """What panels are drawn on."""
+    """The picture that panels draw on."""
 
     def __init__(self, width: int, height: int) -> None:
         self._width, self._height = width, height
@@ -68,7 +68,7 @@ class Canvas:
         )
 
     def bare(self, box: Box) -> Any:
-        """Axes without frame or ticks that count pixels as the canvas does, from the box's own upper left corner."""
+        """Axes without frame or ticks, whose coordinates are pixels from the upper left corner of ``box``."""
         axes = self.axes(box)
         axes.set_axis_off()
         axes.set_xlim(0, box.width)
@@ -78,7 +78,8 @@ class Canvas:
     def write(
         self, x: float, y: float, text: str, size: float = 12, colour: str = TEXT, at: str = "left", bold: bool = False
     ) -> None:
-        """Text whose middle is ``y`` high, and whose left end, center or right end (``at``) is at ``x``."""
+        """Writes text that is vertically centred at ``y`` and has its left end, centre or right end (``at``) at
+        ``x``."""
         self.figure.text(
             x / self._width,
             1 - y / self._height,
@@ -91,11 +92,11 @@ class Canvas:
         )
 
     def width_of(self, text: str, size: float = 12, bold: bool = False) -> float:
-        """How wide a text is."""
+        """The width of a text in pixels."""
         return float(self._renderer.get_text_width_height_descent(text, _font(size, bold), False)[0])
 
     def shortened(self, text: str, width: float, size: float = 12) -> str:
-        """A text that is not wider than ``width``: its beginning and an ellipsis if it has to be."""
+        """The text, cut and with an ellipsis if it is wider than ``width``."""
         if self.width_of(text, size) <= width:
             return text
         while text and self.width_of(text + "…", size) > width:
@@ -103,7 +104,7 @@ class Canvas:
         return text.rstrip() + "…"
 
     def fill(self, box: Box, colour: str, edge: str = "none", radius: float = 0) -> None:
-        """A filled rectangle, below all data."""
+        """Draws a filled rectangle below all data."""
         place = (box.x / self._width, 1 - box.bottom / self._height)
         size = (box.width / self._width, box.height / self._height)
         if radius:

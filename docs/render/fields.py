@@ -1,4 +1,4 @@
-"""What a panel draws: series with a name, a colour and a unit, as the panel's JSON says."""
+"""Turns the answers to a panel's queries into fields: series with a name, a colour and a unit, as its JSON says."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from docs.render.queries import Json, PanelQuery, Window, queries_of, step_of
 from docs.render.theme import colour, colour_of_series, colour_of_value
 from docs.render.units import parts
 
-#: Each query of a panel with what came back.
+#: Each query of a panel with its answer.
 Answers = list[tuple[PanelQuery, list[Series]]]
-#: The names that legends give to what they have computed.
+#: The names of calculations in legends.
 CALCULATIONS: Final = {"lastNotNull": "Last *", "mean": "Mean", "max": "Max", "min": "Min"}
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One series of a panel; ``config`` are the panel's defaults, under the overrides that name it."""
+    """One series of a panel. ``config`` has the panel's defaults and the overrides that match the series."""
 
     name: str
     times: Numbers
     values: Numbers
     config: Json
-    #: Which of the panel's series it is.
+    #: The index of the series in its panel.
     place: int
 
     @property
     def last(self) -> float:
-        """Its newest value, NaN where there is none."""
+        """The newest value; NaN if there is none."""
         return calculate("lastNotNull", self.values)
 
     @property
@@ -46,11 +46,11 @@ class Field:
         return colour_of_series(self.place)
 
     def colour_of(self, value: float) -> str:
-        """By the panel's thresholds; without a value, that of text."""
+        """The colour of a value by the panel's thresholds; for NaN, the colour of text."""
         return colour("text") if np.isnan(value) else colour_of_value(value, self.config["thresholds"])
 
     def written(self, value: float) -> tuple[str, str]:
-        """A value and its unit."""
+        """The text of a value, and its unit."""
         return parts(value, self.config["unit"], self.config.get("decimals"))
 
     def custom(self, name: str, otherwise: Any = None) -> Any:
@@ -59,7 +59,7 @@ class Field:
 
 
 def ask(prometheus: Prometheus, panel: Json, window: Window) -> Answers:
-    """Sends a panel's queries. Raises PrometheusError."""
+    """Sends the queries of a panel. Raises PrometheusError."""
     step = step_of(panel, window)
     return [
         (
@@ -73,7 +73,7 @@ def ask(prometheus: Prometheus, panel: Json, window: Window) -> Answers:
 
 
 def fields(panel: Json, answers: Answers) -> list[Field]:
-    """What came back as the panel names and colours it."""
+    """The fields of a panel, from the answers to its queries."""
     found: list[Field] = []
     for query, answer in answers:
         for series in answer:
@@ -83,12 +83,12 @@ def fields(panel: Json, answers: Answers) -> list[Field]:
 
 
 def is_empty(answers: Answers) -> bool:
-    """Whether there is nothing to draw: no series, or none that has a value anywhere."""
+    """Whether there is nothing to draw: no series has a value."""
     return all(np.isnan(series.values).all() for _, answer in answers for series in answer)
 
 
 def calculate(name: str, values: Numbers) -> float:
-    """What legends and big numbers show of a series; NaN if it has no values."""
+    """A calculation of a series, as legends and big numbers show it; NaN if the series has no values."""
     there = values[~np.isnan(values)]
     if not len(there):
         return float("nan")
@@ -96,7 +96,7 @@ def calculate(name: str, values: Numbers) -> float:
 
 
 def _name(legend: str, labels: dict[str, str]) -> str:
-    """Grafana's ``{{label}}`` replaced."""
+    """The legend with Grafana's ``{{label}}`` replaced."""
     return re.sub(r"{{(\w+)}}", lambda label: labels.get(label[1], ""), legend).strip()
 
 
@@ -115,7 +115,7 @@ def _config(panel: Json, name: str) -> Json:
 
 
 def _matches(matcher: Json, name: str) -> bool:
-    """Whether an override is for the series of this name; regular expressions stand between slashes."""
+    """Whether an override is for the series of this name. Grafana writes regular expressions between slashes."""
     if matcher["id"] == "byRegexp":
         return re.search(matcher["options"].strip("/"), name) is not None
     return bool(matcher["options"] == name)

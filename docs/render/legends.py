@@ -1,4 +1,4 @@
-"""The names below a panel, as a list or as a table."""
+"""Draws the legend below a panel, as a list or as a table."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SIZE: Final = 11.0
 _MARK: Final = 18.0
 _GAP: Final = 14.0
 _COLUMN: Final = 74.0
-#: The most of a panel that names may take; Grafana lets one scroll.
+#: The largest share of a panel that a legend may take; in Grafana one can scroll.
 _MOST: Final = 0.42
 
 
 def draw_legend(canvas: Canvas, box: Box, fields: list[Field], options: Json) -> Box:
-    """Draws the legend at the lower end of ``box``; what is left of it is for the data."""
+    """Draws the legend at the lower end of ``box`` and returns the rest of the box, which is for the data."""
     if not options.get("showLegend", True) or not fields:
         return box
     calculations = options.get("calcs", [])
@@ -30,7 +30,7 @@ def draw_legend(canvas: Canvas, box: Box, fields: list[Field], options: Json) ->
 
 
 def draw_names(canvas: Canvas, box: Box, names: list[tuple[str, str, str]], most: int = 9) -> Box:
-    """(name, value, colour) one after the other, in as many lines as it takes; what is left of ``box``."""
+    """Draws names, given as (name, value, colour), in as many lines as they need, and returns the rest of ``box``."""
     lines: list[list[tuple[float, tuple[str, str, str]]]] = [[]]
     x = 0.0
     for name, value, colour in names:
@@ -73,7 +73,7 @@ def _table(canvas: Canvas, box: Box, fields: list[Field], calculations: list[str
 def draw_columns(
     canvas: Canvas, box: Box, titles: list[str], rows: list[list[str]], colours: list[str], most: int
 ) -> Box:
-    """A table below the data, a colour before each row; what is left of ``box``."""
+    """Draws a table with a colour before each row at the lower end of ``box``, and returns the rest of the box."""
     rows = rows[: max(1, most - 1)]
     lines = list(box.without(top=box.height - (len(rows) + 1) * _LINE).rows(len(rows) + 1, _LINE))
     for line, texts, colour in zip(lines, [titles, *rows], ["none", *colours], strict=False):

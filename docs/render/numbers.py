@@ -1,4 +1,4 @@
-"""Panels of single values: big numbers, dials, bars, and a ring of shares."""
+"""Draws panels of single values: big numbers, dials, bars, and rings of shares."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from docs.render.queries import Json, Window
 from docs.render.theme import FAINT, GRID, PANEL, TEXT, colour
 from docs.render.units import written
 
-#: How large a unit is beside its number.
+#: The size of a unit, relative to its number.
 _UNIT: Final = 0.6
-#: Where a dial begins and ends, in degrees against the clock from the right.
+#: Where a dial begins and ends, in degrees, counterclockwise from the right.
 _FROM, _TO = 215.0, -35.0
 
 
 def draw_stat(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: Window) -> None:
-    """The newest value as large as it fits, over its course."""
+    """Draws the newest value as large as it fits, with a graph of the past behind it."""
     field = fields(panel, answers)[0]
     course = Box(box.x - 8, box.bottom - box.height * 0.42, box.width + 16, box.height * 0.42 + 8)
     there = ~np.isnan(field.values)
@@ -38,7 +38,7 @@ def draw_stat(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: W
 
 
 def _value(canvas: Canvas, box: Box, field: Field, largest: float) -> None:
-    """A field's newest value in the middle of ``box``."""
+    """Writes the newest value of a field in the middle of ``box``."""
     number, unit = field.written(field.last)
     size = min(largest, box.height * 0.9)
     while size > 10 and _wide(canvas, number, unit, size) > box.width * 0.94:
@@ -46,7 +46,7 @@ def _value(canvas: Canvas, box: Box, field: Field, largest: float) -> None:
     x, y = box.middle
     x -= _wide(canvas, number, unit, size) / 2
     canvas.write(x, y, number, size, field.colour, bold=True)
-    # On the number's line of writing, which is below its middle.
+    # On the baseline of the number, which is below its middle.
     canvas.write(x + canvas.width_of(number, size, True), y + size * 0.14, unit, size * _UNIT, field.colour, bold=True)
 
 
@@ -55,7 +55,7 @@ def _wide(canvas: Canvas, number: str, unit: str, size: float) -> float:
 
 
 def draw_gauge(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: Window) -> None:
-    """The newest value on a dial; around it, thin, the colours of the thresholds."""
+    """Draws the newest value on a dial, with the colours of the thresholds in a thin ring around it."""
     field = fields(panel, answers)[0]
     low, high = field.config["min"], field.config["max"]
     radius = min(box.width / 2, box.height / 1.62)
@@ -63,7 +63,7 @@ def draw_gauge(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: 
     centre = (box.width / 2, radius)
 
     def arc(start: float, end: float, outer: float, width: float, tint: str) -> None:
-        # From a value to a value; the vertical axis points down, so angles turn with the clock.
+        # From one value to another. The vertical axis points down, so angles grow clockwise.
         first, second = (_FROM + (_TO - _FROM) * (v - low) / (high - low) for v in (start, end))
         axes.add_patch(Wedge(centre, outer, -first, -second, width=width, facecolor=tint, linewidth=0))
 
@@ -79,7 +79,7 @@ def draw_gauge(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: 
 
 
 def draw_bargauge(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: Window) -> None:
-    """A bar for each series, as long as its share of the longest."""
+    """Draws a bar for each series; the largest value fills the width."""
     shown = fields(panel, answers)
     longest = max((field.last for field in shown), default=1.0) or 1.0
     size = 12.0
@@ -100,7 +100,7 @@ def draw_bargauge(canvas: Canvas, box: Box, panel: Json, answers: Answers, windo
 
 
 def draw_piechart(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: Window) -> None:
-    """A ring of shares over a table of them."""
+    """Draws a ring of shares above a table of them."""
     shown = sorted(fields(panel, answers), key=lambda field: -field.last)
     whole = sum(field.last for field in shown)
     rows = [

@@ -1,4 +1,4 @@
-"""A whole dashboard as a picture."""
+"""Draws a dashboard as a picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from docs.render.queries import Json, Window, panels
 from docs.render.tables import draw_table
 from docs.render.theme import BORDER, FAINT, LINK, PANEL, TEXT
 
-#: Draws a panel's data into a box, of the time that is shown.
+#: Draws the data of a panel into a box.
 Draw = Callable[[Canvas, Box, Json, Answers, Window], None]
 DRAW: Final[dict[str, Draw]] = {
     "bargauge": draw_bargauge,
@@ -35,16 +35,19 @@ _WIDTH: Final = 1440
 _EDGE: Final = 16
 _GAP: Final = 8
 _HEAD: Final = 84
-#: Pixels of a row of Grafana's grid, with the gap below it.
+#: Height of a row of Grafana's grid in pixels, including the gap below it.
 _ROW: Final = 38
 _COLUMN: Final = (_WIDTH - 2 * _EDGE + _GAP) / 24
 
 
 def draw(dashboard: Json, prometheus: Prometheus, window: Window, path: Path) -> list[str]:
-    """Writes ``dashboard`` as a PNG, and gives the titles of panels that have no data and do not say what that means.
+    """Draws ``dashboard`` to a PNG file.
+
+    Returns:
+        The titles of panels that have no data and no text for that case.
 
     Raises:
-        PrometheusError: nothing answers, or a query is not understood.
+        PrometheusError: Prometheus does not answer, or rejects a query.
         OSError: the file cannot be written.
     """
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"])
@@ -70,7 +73,7 @@ def _place(panel: Json) -> Box:
 
 
 def _panel(canvas: Canvas, panel: Json, prometheus: Prometheus, window: Window) -> bool:
-    """Whether it has data, or says itself what it means that there is none."""
+    """Draws a panel. Returns whether it has data, or a text for the case that it has none."""
     box = _place(panel)
     canvas.fill(box, PANEL, BORDER, radius=3)
     canvas.write(box.x + 10, box.y + 17, canvas.shortened(panel["title"], box.width - 20, 13), 13)
@@ -85,7 +88,7 @@ def _panel(canvas: Canvas, panel: Json, prometheus: Prometheus, window: Window) 
 
 
 def _head(canvas: Canvas, dashboard: Json, window: Window) -> None:
-    """Title, time, variables and links, as Grafana has them above the panels."""
+    """Draws the title, time range, variables and links above the panels, as Grafana does."""
     canvas.write(_EDGE, 26, dashboard["title"], 19, bold=True)
     first, last = (datetime.fromtimestamp(moment, UTC).strftime("%H:%M:%S") for moment in (window.start, window.end))
     day = datetime.fromtimestamp(window.end, UTC).strftime("%Y-%m-%d")
@@ -109,7 +112,7 @@ def _save(canvas: Canvas, path: Path) -> None:
     canvas.figure.savefig(drawn, format="png")
     unfinished = path.with_suffix(".unfinished")
     with Image.open(drawn) as picture:
-        # A palette makes a third of the size; without the refinement, colours of small areas would be lost to it.
+        # With a palette the file has a third of the size. Without k-means, colours of small areas would get lost.
         few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE)
         few.save(unfinished, "PNG", optimize=True)
     unfinished.replace(path)

@@ -1,4 +1,4 @@
-"""Panels with a time axis."""
+"""Draws panels with a time axis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIME_STEPS: Final = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 2
 
 
 def draw_timeseries(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: Window) -> None:
-    """Lines, areas and bars."""
+    """Draws lines, areas and bars."""
     shown = fields(panel, answers)
     box = draw_legend(canvas, box, shown, panel["options"]["legend"])
     piles: Numbers | None = None
@@ -36,7 +36,7 @@ def draw_timeseries(canvas: Canvas, box: Box, panel: Json, answers: Answers, win
             heights.append((field, np.zeros(len(field.values)), field.values))
     low, high = _limits(panel, np.concatenate([top for _, _, top in heights]))
     axes = _axes(canvas, box, panel["fieldConfig"]["defaults"], window, low, high)
-    # The uppermost of a pile first, so that its line is not covered by the area of the next.
+    # From the top of the stack down, so that no area covers the line below it.
     for field, below, top in reversed(heights):
         _draw(axes, field, below, top)
     thresholds = panel["fieldConfig"]["defaults"].get("thresholds")
@@ -60,7 +60,7 @@ def _draw(axes: Any, field: Field, below: Numbers, top: Numbers) -> None:
 
 
 def _limits(panel: Json, values: Numbers) -> tuple[float, float]:
-    """Of the vertical axis: hard ones as they are, soft ones as long as no value is beyond them."""
+    """The limits of the vertical axis. Soft limits give way to values beyond them, hard ones do not."""
     defaults = panel["fieldConfig"]["defaults"]
     custom = defaults.get("custom", {})
     there = values[np.isfinite(values)]
@@ -72,9 +72,9 @@ def _limits(panel: Json, values: Numbers) -> tuple[float, float]:
 
 
 def _axes(canvas: Canvas, box: Box, defaults: Json, window: Window, low: float, high: float) -> Any:
-    """Axes with Grafana's grid; times below, values with their unit on the left."""
+    """Axes with Grafana's grid, times at the bottom, and values with units on the left."""
     unit = defaults["unit"]
-    # Bytes have round numbers in powers of 1024.
+    # Round numbers of bytes are multiples of powers of 1024.
     size = 1024.0 ** int(np.log(high) / np.log(1024)) if unit == "bytes" and high >= 1 else 1.0
     top = high if "max" in defaults else low + (high - low) * 1.06
     logarithmic = defaults.get("custom", {}).get("scaleDistribution", {}).get("type") == "log"
@@ -99,7 +99,7 @@ def _axes(canvas: Canvas, box: Box, defaults: Json, window: Window, low: float, 
 
 
 def _timed(canvas: Canvas, box: Box, window: Window) -> Any:
-    """Axes whose horizontal one is the time, in UTC."""
+    """Axes whose horizontal axis is the time in UTC."""
     axes = canvas.axes(box)
     axes.set_facecolor(PANEL)
     axes.set_axisbelow(True)
@@ -117,7 +117,7 @@ def _timed(canvas: Canvas, box: Box, window: Window) -> Any:
 
 
 def draw_heatmap(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: Window) -> None:
-    """A histogram's buckets over time: a row for each, down to the one below it."""
+    """Draws the buckets of a histogram over time: a row for each, which reaches down to the row below."""
     series = sorted((s for _, answer in answers for s in answer), key=lambda s: float(s.labels["le"]))
     limits = [s.labels["le"].removesuffix(".0").replace("+Inf", "∞") for s in series]
     reached = np.nan_to_num(np.array([s.values for s in series]))
@@ -148,7 +148,7 @@ def _scale(canvas: Canvas, box: Box, shades: Any, most: str) -> None:
 
 
 def draw_statetimeline(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: Window) -> None:
-    """A row for each series, with a colour and a word for each stretch of one value."""
+    """Draws a row for each series, with a colour and a word for each period of one value."""
     shown = fields(panel, answers)
     words = panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
     box = draw_names(canvas, box, [(word["text"], "", colour(word["color"])) for word in words.values()])

@@ -1,4 +1,4 @@
-"""Prometheus's HTTP interface, as far as dashboards need it."""
+"""A client for the part of Prometheus's HTTP API that dashboards need."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _TIMEOUT_S: Final = 20.0
 
 
 class PrometheusError(RuntimeError):
-    """Prometheus cannot be reached, or does not understand a query."""
+    """Prometheus cannot be reached, or rejects a query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Values of one combination of labels; seconds since 1970 in ``times``."""
+    """The values of one combination of labels. ``times`` are in seconds since 1970."""
 
     labels: dict[str, str]
     times: Numbers
@@ -45,9 +45,9 @@ class Prometheus:
         self._client.close()
 
     def over(self, expression: str, window: Window, step: float) -> list[Series]:
-        """An expression's values every ``step`` seconds; a time without one has NaN.
+        """The values of an expression every ``step`` seconds, NaN where it has none.
 
-        Times are multiples of the step, as Grafana's are: so a picture drawn a second later has the same values.
+        Times are multiples of the step, as in Grafana, so that a picture drawn a second later has the same values.
         """
         first = np.ceil(window.start / step) * step
         times = np.arange(first, window.end + 1e-6, step)
@@ -61,7 +61,7 @@ class Prometheus:
         return found
 
     def at(self, expression: str, moment: float) -> list[Series]:
-        """An expression's values at one moment."""
+        """The values of an expression at one moment."""
         entries = self._ask("/api/v1/query", {"query": expression, "time": moment})
         return [Series(e["metric"], np.array([e["value"][0]]), np.array([float(e["value"][1])])) for e in entries]
 
@@ -72,9 +72,9 @@ class Prometheus:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise PrometheusError(f"no Prometheus answers at {self._url}: {error}") from error
         except ValueError as error:
-            raise PrometheusError(f"{self._url} is no Prometheus: status {answer.status_code}, no JSON") from error
+            raise PrometheusError(f"{self._url} is not a Prometheus: status {answer.status_code}, no JSON") from error
         if not isinstance(body, dict) or body.get("status") != "success":
             reason = body.get("error") if isinstance(body, dict) else None
-            raise PrometheusError(f"{reason or 'an answer of another kind'}: {parameters['query']}")
+            raise PrometheusError(f"{reason or 'unexpected answer'}: {parameters['query']}")
         result: list[dict[str, Any]] = body["data"]["result"]
         return sorted(result, key=lambda entry: sorted(entry["metric"].items()))

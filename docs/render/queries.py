@@ -1,4 +1,4 @@
-"""What the dashboards ask Prometheus."""
+"""Reads the dashboards and the queries in them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, Final
 #: A dashboard or a panel, as in Grafana's JSON.
 Json = dict[str, Any]
 FOLDER: Final = Path(__file__).parents[2] / "service/observability/grafana/dashboards"
-#: What a choice of all models or deployments stands for: the dashboards' own value for it.
+#: The value that the dashboards' variables have when all models or deployments are selected.
 _ALL: Final = ".*"
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time that is shown, in seconds since 1970, and how densely."""
+    """The time range to show, in seconds since 1970, and its resolution."""
 
     start: float
     end: float
     step: float = 5.0
-    #: Over which rates are taken: four scrapes, as Grafana does, so that a lost one leaves no gap.
+    #: The window of rates: four scrapes, as in Grafana, so that a missed scrape leaves no gap.
     rate_interval: float = 20.0
 
     @property
@@ -38,19 +38,19 @@ class PanelQuery:
     expression: str
     #: Grafana's letter for it: A, B, ...
     ref: str
-    #: Asked for one moment, the end of what is shown; else over all of it.
+    #: Whether it is evaluated only at the end of the time range.
     instant: bool
     legend: str
-    #: The panel says what it means that there is nothing, which is not amiss then.
+    #: Whether the panel has a text for the case that there is no data, which is then no fault.
     may_be_empty: bool
 
 
 def dashboards(folder: Path = FOLDER) -> dict[str, Json]:
-    """Each dashboard by its file's name without ``.json``.
+    """The dashboards, by the names of their files without ``.json``.
 
     Raises:
         OSError: the folder cannot be read.
-        ValueError: there is none in it, or a file is no JSON.
+        ValueError: the folder has no dashboards, or a file is not JSON.
     """
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     if not found:
@@ -59,12 +59,12 @@ def dashboards(folder: Path = FOLDER) -> dict[str, Json]:
 
 
 def panels(dashboard: Json) -> Iterator[Json]:
-    """All panels but the rows' titles."""
+    """All panels except the titles of rows."""
     return (panel for panel in dashboard["panels"] if panel["type"] != "row")
 
 
 def panel_queries(dashboard: Json, window: Window) -> list[PanelQuery]:
-    """Every query of every panel for all models and deployments, in the order in which one reads."""
+    """All queries of all panels in reading order, with all models and deployments selected."""
     return [query for panel in panels(dashboard) for query in queries_of(panel, window)]
 
 
@@ -85,12 +85,13 @@ def queries_of(panel: Json, window: Window) -> list[PanelQuery]:
 
 
 def step_of(panel: Json, window: Window) -> float:
-    """Seconds between two values: a panel may ask for more than the window's."""
+    """Seconds between two values. A panel may have a longer interval than the window."""
     return max(window.step, seconds(panel["interval"]) if "interval" in panel else 0)
 
 
 def substitute(expression: str, window: Window, interval: float) -> str:
-    """An expression with Grafana's variables replaced; ``interval`` is the panel's seconds between two values."""
+    """An expression with Grafana's variables replaced. ``interval`` is the panel's number of seconds between two
+    values."""
     values = {
         "$__rate_interval": f"{max(window.rate_interval, interval):.0f}s",
         "$__range": f"{window.seconds:.0f}s",
@@ -101,10 +102,10 @@ def substitute(expression: str, window: Window, interval: float) -> str:
     for name, value in values.items():
         expression = expression.replace(name, value)
     if "$" in expression:
-        raise ValueError(f"a variable that is not known here: {expression}")
+        raise ValueError(f"unknown variable: {expression}")
     return expression
 
 
 def seconds(duration: str) -> float:
-    """Grafana's 15s or 1m in seconds."""
+    """A duration as Grafana writes it, ``15s`` or ``1m``, in seconds."""
     return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]

@@ -1,4 +1,4 @@
-"""Tables: a row for each combination of labels."""
+"""Draws tables with a row for each combination of labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARGIN: Final = 16.0
 
 
 def draw_table(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: Window) -> None:
-    """The fields that the panel does not hide, in its order and under its titles."""
+    """Draws the fields that the panel shows, in its order and with its titles."""
     columns = _columns(panel)
     rows = _rows(panel, answers, list(columns))
     sort = panel["options"]["sortBy"][0]["displayName"]
@@ -24,7 +24,7 @@ def draw_table(canvas: Canvas, box: Box, panel: Json, answers: Answers, window: 
     table = [list(columns.values()), *rows]
     widths = [max(canvas.width_of(row[n], _SIZE) for row in table) + _MARGIN for n in range(len(columns))]
     spare = box.width - sum(widths)
-    # Room that is left is everybody's; room that is missing is taken from the widest.
+    # Room that is left is shared equally; missing room is taken from the widest column.
     widths = [width + spare / len(widths) if spare > 0 else width for width in widths]
     if spare < 0:
         widths[widths.index(max(widths))] += spare
@@ -45,7 +45,7 @@ def _columns(panel: Json) -> dict[str, str]:
 
 
 def _rows(panel: Json, answers: Answers, columns: list[str]) -> list[list[str]]:
-    """Series with the same labels, of different queries, are one row."""
+    """The cells of all rows. Series of different queries with the same labels form one row."""
     unit = panel["fieldConfig"]["defaults"]["unit"]
     merged: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     for query, answer in answers:

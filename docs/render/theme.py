@@ -1,4 +1,4 @@
-"""Colours of Grafana's dark theme."""
+"""The colours of Grafana's dark theme."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMED: Final = {
     "red": "#F2495C", "blue": "#5794F2", "light-blue": "#8AB8FF", "purple": "#B877D9",
     "text": TEXT, "transparent": "none",
 }  # fmt: skip
-#: Grafana's classic palette as far as its colours are easy to tell apart on a dark ground.
+#: The colours of Grafana's classic palette that are easy to tell apart on a dark background.
 _CLASSIC: Final = (
     "green", "semi-dark-yellow", "light-blue", "semi-dark-orange", "red", "blue", "purple", "#705DA0", "dark-green",
     "yellow", "#447EBC", "#C15C17",
@@ -27,17 +27,17 @@ _CLASSIC: Final = (
 
 
 def colour(name: str) -> str:
-    """A colour by Grafana's name for it, or as it is."""
+    """A colour by Grafana's name for it; any other text is returned unchanged."""
     return _NAMED.get(name, name)
 
 
 def colour_of_series(place: int) -> str:
-    """By the place of a series among those of its panel."""
+    """The colour of a series by its index in the panel."""
     return colour(_CLASSIC[place % len(_CLASSIC)])
 
 
 def colour_of_value(value: float, thresholds: dict[str, Any]) -> str:
-    """The colour of the highest threshold that is not above ``value``."""
+    """The colour of the highest threshold that ``value`` reaches."""
     steps = thresholds["steps"]
     limits = [step["value"] for step in steps[1:]]
     return colour(steps[bisect.bisect_right(limits, value)]["color"])

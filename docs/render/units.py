@@ -1,4 +1,4 @@
-"""Numbers as Grafana writes them."""
+"""Formats numbers as Grafana does."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Final
 _SI: Final = ((1e9, " Bil"), (1e6, " Mil"), (1e3, " K"), (1.0, ""))
 _IEC: Final = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 _TIMES: Final = ((60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
-#: What is left of a rounded-off number, as a share of it: below this it is as good as nothing.
+#: Smaller values are rounding errors and count as 0.
 _NOTHING: Final = 1e-9
 
 
 def written(value: float, unit: str, decimals: int | None = None) -> str:
-    """``value`` with its unit; ``decimals`` None: three digits that count. NaN is a dash."""
+    """``value`` with its unit, with ``decimals`` or three significant digits. NaN is a dash."""
     return "".join(parts(value, unit, decimals))
 
 
 def parts(value: float, unit: str, decimals: int | None = None) -> tuple[str, str]:
-    """As :func:`written`, the number and the unit apart.
+    """The same as :func:`written`, with the number and the unit apart.
 
     Raises:
-        ValueError: none of the dashboards has such a unit.
+        ValueError: the unit is unknown; no dashboard uses it.
     """
     if math.isnan(value):
         return "–", ""
@@ -40,17 +40,17 @@ def parts(value: float, unit: str, decimals: int | None = None) -> tuple[str, st
     if unit == "short":
         size, name = next(((size, name) for size, name in _SI if abs(value) >= size), (1.0, ""))
         return _digits(value / size, decimals), name
-    raise ValueError(f"a unit that is not known here: {unit}")
+    raise ValueError(f"unknown unit: {unit}")
 
 
 def _scaled(value: float, sizes: tuple[tuple[float, str], ...], decimals: int | None) -> tuple[str, str]:
-    """In the largest unit of which it is at least one."""
+    """The value in the largest unit of which it is at least one."""
     size, name = next(((size, name) for size, name in sizes if abs(value) >= size), sizes[-1])
     return _digits(value / size, decimals), f" {name}"
 
 
 def _digits(value: float, decimals: int | None) -> str:
-    """Rounded to ``decimals``, or to three digits that count, without zeros at the end."""
+    """A number rounded to ``decimals``, or to three significant digits without trailing zeros."""
     if decimals is not None:
         return f"{value:.{decimals}f}"
     places = 0 if abs(value) < _NOTHING else max(0, 2 - math.floor(math.log10(abs(value))))

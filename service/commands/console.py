@@ -1,36 +1,37 @@
-"""Where the commands write."""
+"""The terminal: where commands print results and errors."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from service.config.settings import Settings, misspelt
-
-#: Unreadable pictures that are listed; the others are counted.
+#: How many unreadable pictures are listed by name; the others are only counted.
 _LISTED = 20
-# Piped output has no width of its own, and tables folded at 80 columns are hard to read and to grep.
+#: What can keep a network from running here: an unknown name, wrong weights or no such device (ValueError), missing
+#: weights (OSError), a failed export (RuntimeError), and an exported graph that computes something else
+#: (ArithmeticError).
+CANNOT_RUN = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)
+
+# A pipe has no width. Rich would assume 80 columns and fold tables, which are then hard to read and to grep.
 _WIDTH = None if sys.stdout.isatty() else 160
 console = Console(width=_WIDTH)
 errors = Console(stderr=True, width=_WIDTH)
 
 
 def fail(text: object, code: int = 1) -> NoReturn:
-    """Ends the command with an error of one line."""
+    """Prints an error of one line and ends the command."""
     errors.print(f"[red]error[/]: {escape(str(text))}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
 def list_unreadable(lines: Sequence[str]) -> None:
-    """Tells which pictures of a data set are left out, and why."""
+    """Prints which pictures of a data set cannot be read, and why."""
     for line in lines[:_LISTED]:
         errors.print(f"[yellow]unreadable[/] {escape(line)}", highlight=False, soft_wrap=True)
     if lines:
@@ -38,19 +39,6 @@ def list_unreadable(lines: Sequence[str]) -> None:
         errors.print(f"[yellow]{len(lines):,} unreadable pictures are left out[/]{more}", soft_wrap=True)
 
 
-def read_settings(**options: Any) -> Settings:
-    """The settings, over which options win; a bad value ends the command, and so does a variable whose name is a
-    setting's with a slip."""
-    if slip := misspelt(os.environ):
-        fail(f"there is no setting {slip[0]}; did you mean {slip[1]}?", 2)
-    try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        fail(f"TOPFIVE_{name.upper()} (--{name.replace('_', '-')}) = {first['input']!r}: {first['msg']}", 2)
-
-
 def print_left_out(path: Path, why: str) -> None:
-    """One line for a file in the cache that counts as no checkpoint."""
+    """Prints that the catalogue leaves out a file of the cache folder, and why."""
     errors.print(f"[yellow]left out[/] {escape(str(path))}: {escape(why)}", highlight=False, soft_wrap=True)

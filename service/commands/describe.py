@@ -1,4 +1,4 @@
-"""``topfive describe``: what a network is made of and needs, how it compares, and the challenge's history."""
+"""``topfive describe``: the layers and needs of a network, a comparison of several, and the ImageNet challenge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from rich.table import Table
 
 from models.checkpoints.catalogue import Catalogue, WrongWeightsError
 from models.networks.variants import VARIANTS, UnknownModelError
-from service.commands.console import console, fail, print_left_out, read_settings
+from service.commands.console import console, fail, print_left_out
+from service.commands.options import read_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,13 +29,23 @@ _MIB = 2**20
 
 def describe(
     names: Annotated[list[str] | None, typer.Argument(help="Variants or variant@label_set.")] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Side by side; without names all of them.")] = False,
-    history: Annotated[bool, typer.Option("--history", help="The ImageNet challenge by year.")] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="Batch of the memory table, beside 1. [default: 16]")] = None,
-    memory: Annotated[str | None, typer.Option(help="Says the largest batch that fits, as in 3GiB.")] = None,
-    as_graph: Annotated[bool, typer.Option("--as-graph", help="In the zoo graph's own geometry.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Also draws it to this PNG file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare networks in one table; without names, all of them.")
+    ] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="List the winners of the ImageNet challenge by year.")
+    ] = False,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Batch size in the memory table, beside 1. [default: 16]")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Print the largest batch that fits into this much, as in 3GiB.")
+    ] = None,
+    as_graph: Annotated[
+        bool, typer.Option("--as-graph", help="Use the geometry of the ONNX Model Zoo's graph.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also draw a chart to this PNG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Explain a network: its layers, parameters, multiply-adds, receptive fields and memory."""
     if compare + history > 1 or (history and names):
@@ -78,7 +89,7 @@ def _bytes(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        # ByteSize reads the beginning of a text and forgets the rest.
+        # ByteSize ignores whatever follows a number and a unit.
         size = int(TypeAdapter(ByteSize).validate_python(text)) if re.fullmatch(r"[\d.]+\s*[a-zA-Z]*", text) else 0
     except ValidationError:
         size = 0
@@ -144,7 +155,8 @@ def _layers(told: Description) -> None:
     table.add_row("total", "", "", "", str(analysis.depth), *blanks, *total, kib, "", "", style="bold")
     console.print(table)
     console.print(
-        "memory: activations of one picture in float32, the total with the input; sees, stride: pixels of the picture",
+        "memory: activations of one picture in float32, the total includes the input; sees (the receptive field) and "
+        "stride: in pixels of the picture",
         style="dim",
     )
 

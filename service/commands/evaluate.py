@@ -1,4 +1,4 @@
-"""``topfive evaluate``: how often checkpoints are right on test pictures, alone and as an ensemble."""
+"""``topfive evaluate``: measures the accuracy of checkpoints on test pictures, alone and as an ensemble."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError, read_card
-from models.checkpoints.labels import LABEL_SETS
+from models.checkpoints.labels import LABEL_SETS, Label
 from models.checkpoints.labels import labels as classes_of
 from models.networks.variants import UnknownModelError
-from service.commands.console import console, errors, fail, list_unreadable, print_left_out, read_settings
-from service.commands.evaluation_tables import class_table, summary_table
+from service.commands.console import console, errors, fail, list_unreadable, print_left_out
+from service.commands.options import read_settings
 from service.engines import DeviceError
 from service.engines.loader import pick_device
 
 if TYPE_CHECKING:
     from models.data.sources import Labelled
-    from models.evaluation.evaluate import Evaluation, Plan
+    from models.evaluation.evaluate import Evaluation, Plan, Result
 
-#: Classes without pictures that are named.
+#: How many classes without pictures are named.
 _NAMED = 10
-#: Crops in a forward pass by default: on a CPU so many that their activations, by the analytic count, take no more
-#: than these bytes, within limits.
+#: How many classes are shown: those with the largest error.
+_SHOWN = 20
+#: The default number of crops in a forward pass on a CPU keeps the activations, counted analytically, below _BYTES; it
+#: is at least _LEAST and at most _MOST. On a GPU it is _MOST.
 _LEAST, _MOST, _BYTES = 16, 256, 500_000_000
 
 
@@ -48,18 +51,22 @@ def evaluate(
     labels: Annotated[
         str | None, typer.Option(help=f"Label set: {', '.join(LABEL_SETS)}. [default: the one whose classes DATA has]")
     ] = None,
-    crops: Annotated[str, typer.Option(help="single, as served; 10, AlexNet's; or 144, GoogLeNet's.")] = "single",
-    limit: Annotated[int | None, typer.Option(min=1, help="So many pictures, evenly over all.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draws the confusion matrix to this PNG file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
-    untrained: Annotated[bool, typer.Option("--untrained", help="Seeded random weights.")] = False,
+    crops: Annotated[
+        str, typer.Option(help="single, as in the service; 10, as for AlexNet; or 144, as for GoogLeNet.")
+    ] = "single",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Evaluate this many pictures, spread evenly over all.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the confusion matrix to this PNG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Use seeded random weights.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="TOPFIVE_DEVICE")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a CPU. [default: all cores]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: all cores]")] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help=f"Crops in a forward pass. [default: {_LEAST} to {_MOST}, by the network]")
     ] = None,
     fail_unreadable: Annotated[
-        bool, typer.Option("--fail-unreadable", help="A picture that cannot be decoded ends it.")
+        bool, typer.Option("--fail-unreadable", help="Stop at the first picture that cannot be decoded.")
     ] = False,
 ) -> None:
     """Measure error, calibration and confusion on test pictures; of several networks, their ensemble's too."""
@@ -104,8 +111,11 @@ def evaluate(
 def _opened(
     names: list[str], labels: str | None, data: Path, catalogue: Catalogue
 ) -> tuple[dict[str, Checkpoint], Labelled]:
-    """The checkpoints that are named, and the test pictures. Where nothing else says which label set is meant, the
-    classes of the pictures do: of several that have all of them, the one with the fewest."""
+    """The named checkpoints and the test pictures.
+
+    Without --labels the label set is the smallest one that has all classes of the pictures and for which every named
+    checkpoint has weights.
+    """
     from models.data.errors import DataError
     from models.data.sources import open_splits
 
@@ -120,7 +130,7 @@ def _opened(
 
 
 def _has(catalogue: Catalogue, name: str, label_set: str) -> bool:
-    """Whether there are weights of that name for a label set."""
+    """Whether the checkpoint has weights for a label set."""
     if name.endswith(".safetensors"):
         checkpoint = read_card(Path(name)) if Path(name).is_file() else None
         return checkpoint is not None and checkpoint.labels == label_set
@@ -131,7 +141,7 @@ def _has(catalogue: Catalogue, name: str, label_set: str) -> bool:
 
 
 def _named(names: list[str], labels: str | None, catalogue: Catalogue) -> dict[str, Checkpoint]:
-    """Loadable checkpoints of one label set, by the names that they are shown under."""
+    """Loadable checkpoints of one label set, by the name that tables show."""
     if labels not in (None, *LABEL_SETS):
         fail(f"unknown label set {labels!r}; known: {', '.join(LABEL_SETS)}", 2)
     found: dict[str, Checkpoint] = {}
@@ -150,7 +160,7 @@ def _named(names: list[str], labels: str | None, catalogue: Catalogue) -> dict[s
     for other in others:
         if found[other].labels != found[first].labels:
             fail(
-                f"{first} knows the classes of {found[first].labels}, {other} those of {found[other].labels}; name "
+                f"{first} has the classes of {found[first].labels}, {other} those of {found[other].labels}; name "
                 f"checkpoints of one label set, as in variant@label_set, or say --labels",
                 2,
             )
@@ -162,9 +172,9 @@ def _from_file(path: Path, labels: str | None) -> Checkpoint:
         fail(f"there is no {path}", 2)
     checkpoint = read_card(path)
     if checkpoint is None:
-        fail(f"{path} is damaged or has no card, as topfive train and topfive import write it", 2)
+        fail(f"{path} is damaged, or lacks the card that topfive train and topfive import write", 2)
     if labels not in (None, checkpoint.labels):
-        fail(f"{path} knows the classes of {checkpoint.labels}, not of {labels}", 2)
+        fail(f"{path} has the classes of {checkpoint.labels}, not of {labels}", 2)
     return checkpoint
 
 
@@ -208,9 +218,9 @@ def _tell(found: Evaluation, label_set: str, data: Path, plan: Plan, seconds: fl
         document = {**run, "seconds": round(seconds, 2), **to_json(found, classes)}
         print(json.dumps(document, indent=2))  # noqa: T201
         return
-    console.print(summary_table(found))
+    console.print(_summary_table(found))
     console.print()
-    console.print(class_table(found.results[-1], classes))
+    console.print(_class_table(found.results[-1], classes))
     if found.absent:
         words = ", ".join(classes[number].word for number in found.absent[:_NAMED])
         more = f" and {len(found.absent) - _NAMED:,} more" if len(found.absent) > _NAMED else ""
@@ -218,8 +228,49 @@ def _tell(found: Evaluation, label_set: str, data: Path, plan: Plan, seconds: fl
     console.print(f"{plan.scheme} crops, {plan.device}, {seconds:,.1f} s", style="dim", highlight=False)
 
 
+def _summary_table(evaluation: Evaluation) -> Table:
+    """A row for each network and, if there are several, one for their ensemble."""
+    from models.evaluation.measures import calibration, expected_calibration_error, top1, top5
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in ("pictures", "crops", "top-1, %", "error (95 % interval)", "top-5, %", "error (95 % interval)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("calibration\nerror, %", justify="right")
+    for result in evaluation.results:
+        cells = []
+        for share in (top1(result.answers), top5(result.answers)):
+            low, high = share.interval
+            cells += [f"{share.accuracy:.2f}", f"{share.error:.2f} ({low:.2f} to {high:.2f})"]
+        calibrated = expected_calibration_error(calibration(result.answers))
+        counts = (f"{len(result.answers.classes):,}", f"{result.crops:,}")
+        table.add_row(f"[bold]{escape(result.name)}[/]", *counts, *cells, f"{calibrated:.2f}")
+    return table
+
+
+def _class_table(result: Result, classes: tuple[Label, ...]) -> Table:
+    """How a network, or the ensemble, did on the pictures of each class."""
+    from models.evaluation.measures import by_class, confusion
+
+    rows = by_class(confusion(result.answers, len(classes)))
+    name = "class"
+    if len(rows) > _SHOWN:
+        rows = sorted(rows, key=lambda row: -row.share.error)[:_SHOWN]
+        name = f"class, the {_SHOWN} worst"
+    table = Table(box=None, pad_edge=False)
+    table.add_column(name)
+    table.add_column("pictures", justify="right")
+    table.add_column("top-1, %", justify="right")
+    table.add_column("most often mistaken for")
+    for row in rows:
+        mistaken = "" if row.mistaken_for is None else f"{escape(classes[row.mistaken_for].word)} ({row.mistakes:,})"
+        numbers = (f"{row.share.pictures:,}", f"{row.share.accuracy:.2f}")
+        table.add_row(escape(classes[row.number].word), *numbers, mistaken)
+    return table
+
+
 def _draw(found: Evaluation, label_set: str, path: Path, *, quiet: bool) -> None:
-    """The confusion matrix of the last result, which of several networks is their ensemble's."""
+    """Draws the confusion matrix of the last result: of the ensemble, if there are several networks."""
     from models.analysis.plots import save
     from models.evaluation.chart import confusion_figure
     from models.evaluation.measures import confusion
@@ -236,7 +287,7 @@ def _draw(found: Evaluation, label_set: str, path: Path, *, quiet: bool) -> None
 
 
 def _in_a_line(error: BaseException) -> str:
-    """torch tells of memory, of which it has too little, in paragraphs."""
+    """The first line of an error; torch reports a lack of memory in paragraphs."""
     text = str(error) or type(error).__name__
     if "out of memory" in text or isinstance(error, MemoryError):
         return "out of memory; a smaller --batch-size takes less"

@@ -1,4 +1,4 @@
-"""``topfive loadtest``: each network's highest rate, held against its footprint, in a report."""
+"""``topfive loadtest``: finds the highest rate of each network and writes a report."""
 
 from __future__ import annotations
 
@@ -28,28 +28,33 @@ _GENERATED = ("photographs", "digits")
 def loadtest(
     host: Annotated[str, typer.Option(help="URL of the service.")] = "http://127.0.0.1:8000",
     models: Annotated[
-        str | None, typer.Option(help="Networks, with commas between them; all that can be served.", show_default=False)
+        str | None,
+        typer.Option(help="Networks, separated by commas; by default all that can be served.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("loadtest-report"),
-    p99_ms: Annotated[float, typer.Option(min=1, help="Within which p99 has to be for a rate to hold.")] = 1000.0,
-    seconds: Annotated[float, typer.Option(min=1, max=600, help="Of each step, at least.")] = 15.0,
-    budgets: Annotated[bool, typer.Option("--budgets/--no-budgets", help="Whether to run mixed budgets too.")] = True,
+    p99_ms: Annotated[float, typer.Option(min=1, help="A rate holds if p99 is at most this.")] = 1000.0,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Least duration of each step.")] = 15.0,
+    budgets: Annotated[
+        bool, typer.Option("--budgets/--no-budgets", help="Also run requests with mixed budgets.")
+    ] = True,
     pictures: Annotated[
         str | None,
-        typer.Option(help="photographs, digits or a folder; by the label set.", show_default=False),
+        typer.Option(
+            help="photographs, digits or a folder; by default what the label set asks for.", show_default=False
+        ),
     ] = None,
     profiles: Annotated[
-        Path | None, typer.Option(help="What footprints are held against, as topfive profile writes it.")
+        Path | None, typer.Option(help="Profiles to compare footprints with, as topfive profile writes them.")
     ] = None,
-    gates: Annotated[Path | None, typer.Option(help="Gates of your own, instead of loadtest/gates.toml.")] = None,
+    gates: Annotated[Path | None, typer.Option(help="Your own gates, instead of loadtest/gates.toml.")] = None,
     fail_on_gates: Annotated[
-        bool, typer.Option("--fail-on-gates", help="End with status 1 if a gate failed or could not be judged.")
+        bool, typer.Option("--fail-on-gates", help="Exit with status 1 if a gate failed or could not be checked.")
     ] = False,
-    previous: Annotated[Path | None, typer.Option(help="The report.json of an earlier run, to compare with.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of arrivals and pictures.")] = 8,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report for programs.")] = False,
+    previous: Annotated[Path | None, typer.Option(help="The report.json of an earlier run to compare with.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and pictures.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Find what each network gives per GiB on a running service, and write a report."""
+    """Find the highest rate of each network on a running service, per GiB of its footprint, and write a report."""
     try:
         import jinja2  # noqa: F401 - the extra brings it for the pages of the report
 
@@ -85,7 +90,7 @@ def _loadtest(
     from loadreport.report import ReportError, read_report
     from loadreport.target import Target, TargetError, chosen
 
-    # Whatever may be wrong is found before minutes are spent.
+    # All checks come first, before the run takes minutes.
     try:
         check_installed()
         gates = read_gates(gates_file or DEFAULT)
@@ -103,7 +108,7 @@ def _loadtest(
         _measure(target, plan, report, rows)
     except StoppedError as error:
         stopped = error
-    # From here on the report is written, whatever is pressed.
+    # From here on no signal keeps the report from being written.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _finish(report, gates, footprints)
@@ -121,7 +126,8 @@ def _loadtest(
 
 @contextmanager
 def _stopping() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run and not the report, also where a shell started it with SIGINT ignored."""
+    """Turns SIGINT and SIGTERM into KeyboardInterrupt, so that the report is still written. It sets both handlers,
+    since a shell may have started the command with SIGINT ignored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

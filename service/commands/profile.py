@@ -1,4 +1,4 @@
-"""``topfive profile``: measures checkpoints on this device, each in a fresh process, and writes their profiles."""
+"""``topfive profile``: measures checkpoints on this device, each in a process of its own, and writes their profiles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rich.table import Table
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError
 from models.networks.variants import UnknownModelError
-from service.commands.console import console, errors, fail, print_left_out, read_settings
+from service.commands.console import console, errors, fail, print_left_out
+from service.commands.options import read_settings
 from service.engines import DeviceError
 from service.engines.loader import Loader, device_slug, engine_loader
 from service.profiling.profiler import ProfilingError, measure_apart
@@ -23,12 +24,15 @@ from service.profiling.profiles import Profile, add_profiles, shipped_folder
 
 def profile(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Variants, aliases or variant@label_set; all that can be loaded.")
+        list[str] | None,
+        typer.Argument(help="Variants, aliases or variant@label_set; by default all that have weights."),
     ] = None,
-    untrained: Annotated[bool, typer.Option("--untrained", help="Seeded random weights.")] = False,
-    seconds: Annotated[float, typer.Option(min=0, help="Time for the forward passes of each checkpoint.")] = 10.0,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Use seeded random weights.")] = False,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds of forward passes for each checkpoint.")] = 10.0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="TOPFIVE_DEVICE")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a forward pass on a CPU; all cores.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of a forward pass. [default: all cores]")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="File to add the profiles to, instead of weights/profiles/<device>.json.")
     ] = None,
@@ -71,7 +75,7 @@ def _named(names: list[str], catalogue: Catalogue) -> list[Checkpoint]:
 
 
 def _default_path(cache_dir: Path, slug: str) -> Path:
-    """Beside the shipped profiles, where that is a folder that may be written to; else with this machine's own."""
+    """The folder of the shipped profiles if it is writable, otherwise the cache folder."""
     folder = shipped_folder()
     return (folder if os.access(folder, os.W_OK) else cache_dir / "profiles") / f"{slug}.json"
 
@@ -79,7 +83,8 @@ def _default_path(cache_dir: Path, slug: str) -> Path:
 def _measure_all(
     checkpoints: list[Checkpoint], loader: Loader, seconds: float, path: Path, slug: str
 ) -> tuple[list[Profile], int]:
-    """One after the other: two at once would measure each other. What is measured is written at once."""
+    """Measures one checkpoint after the other, since two at once would slow each other down, and writes each profile as
+    soon as it is there. Returns the profiles and the number of failures."""
     measured: list[Profile] = []
     failures = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

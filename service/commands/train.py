@@ -1,4 +1,4 @@
-"""``topfive train``: a network and a data set -> a checkpoint with its card."""
+"""``topfive train``: trains a network on a data set and writes a checkpoint with its card."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from models.checkpoints.labels import LABEL_SETS
 from models.networks.variants import UnknownModelError, Variant, find_variant
-from service.commands.console import console, errors, fail, list_unreadable, read_settings
+from service.commands.console import console, errors, fail, list_unreadable
+from service.commands.options import read_settings
 from service.engines import DeviceError
 from service.engines.loader import pick_device
 
@@ -37,23 +38,31 @@ def train(
     labels: Annotated[str, typer.Option(help=f"Label set: {', '.join(LABEL_SETS)}.")],
     out: Annotated[Path | None, typer.Option(help="Checkpoint to write. [default: NAME-LABELS.safetensors]")] = None,
     state: Annotated[
-        Path | None, typer.Option(help="File to go on from after a kill; gone at the end. [default: OUT.state]")
+        Path | None,
+        typer.Option(help="File from which an interrupted run resumes; removed at the end. [default: OUT.state]"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's.")] = None,
-    peak_rate: Annotated[float | None, typer.Option(min=0, help="Highest learning rate, not the recipe's.")] = None,
+    peak_rate: Annotated[
+        float | None, typer.Option(min=0, help="Highest learning rate, instead of the recipe's.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
     aux_heads: Annotated[
-        bool | None, typer.Option("--aux-heads/--no-aux-heads", help="Train auxiliary heads with it, if it has them.")
+        bool | None,
+        typer.Option("--aux-heads/--no-aux-heads", help="Train the auxiliary heads too, if the network has them."),
     ] = None,
-    half: Annotated[bool | None, typer.Option("--half/--no-half", help="Write float16, not the recipe's.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a CPU; the result depends on them.")] = None,
+    half: Annotated[
+        bool | None, typer.Option("--half/--no-half", help="Write float16, or float32, instead of the recipe's.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; the result depends on the number. [default: all cores]")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="TOPFIVE_DEVICE")] = None,
     fail_unreadable: Annotated[
-        bool, typer.Option("--fail-unreadable", help="A picture that cannot be decoded ends it.")
+        bool, typer.Option("--fail-unreadable", help="Stop at the first picture that cannot be decoded.")
     ] = False,
 ) -> None:
-    """Train a network by its recipe; goes on from the state file if it was cut off."""
+    """Train a network by its recipe; resumes an interrupted run from its state file."""
     import torch
 
     from models.data.errors import DataError
@@ -64,7 +73,7 @@ def train(
     out = out or Path(f"{variant.name}-{labels}.safetensors")
     state = state or out.with_name(out.name + ".state")
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    # Gradients that fade below 1e-38 would slow a CPU down a hundredfold.
+    # Arithmetic on subnormal numbers (gradients below 1e-38) would slow a CPU down a hundredfold.
     torch.set_flush_denormal(True)
     try:
         from models.training.run import Run
@@ -87,7 +96,7 @@ def train(
 def _kept(state: Path) -> str:
     if not state.exists():
         return "; no epoch was finished"
-    return f"; the epochs that are finished are in {state}, and the same command goes on from there"
+    return f"; the finished epochs are in {state}, and the same command resumes from there"
 
 
 def _variant(name: str, labels: str) -> Variant:
@@ -145,7 +154,7 @@ def _read(path: Path, labels: str, recipe: Recipe, fail_unreadable: bool) -> Dat
 
 
 def _train(run: Run, out: Path) -> None:
-    """Trains what is left, with a line and new curves an epoch."""
+    """Trains the epochs that are left; prints a line and writes the curves after each."""
     from models.training.curves import write_curves
     from models.training.run import Step
 
@@ -153,8 +162,8 @@ def _train(run: Run, out: Path) -> None:
     counts = f"{len(data.train):,} pictures, {len(data.test):,} to test"
     errors.print(f"{run.variant.name} on {counts}: {recipe}", highlight=False, soft_wrap=True)
     if run.history:
-        errors.print(f"going on after epoch {len(run.history)}, from {run.state}", highlight=False, soft_wrap=True)
-        # The run may have ended between the state and the curves.
+        errors.print(f"resuming after epoch {len(run.history)}, from {run.state}", highlight=False, soft_wrap=True)
+        # The last run may have ended after it wrote the state and before it wrote the curves.
         write_curves(out.with_suffix(".csv"), run.history, title)
     with _progress(run) as (progress, task):
 
@@ -183,7 +192,7 @@ def _progress(run: Run) -> Iterator[tuple[Progress, Any]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    # The time left from ten minutes' speed: the accuracy that is measured between epochs is in it.
+    # The time left follows from the speed of ten minutes, which includes the tests between epochs.
     with Progress(*columns, console=errors, speed_estimate_period=600) as progress:
         total, done = run.recipe.epochs * run.steps, len(run.history) * run.steps
         yield progress, progress.add_task(run.variant.name, total=total, completed=done, state="")

@@ -1,10 +1,10 @@
-"""Whether a fleet fits this machine, with the arithmetic, before anything is started."""
+"""Checks, before anything is started, whether a fleet fits this machine."""
 
 from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,22 +14,22 @@ from models.checkpoints.catalogue import Checkpoint
 from service.config.fleet import Fleet, FleetError
 from service.config.settings import Settings
 
-#: Resident bytes of a replica before it has loaded a network. Measured with Ray 2.60: 330 to 360 MB with PyTorch 2.14;
-#: the CPU's engine does without, and needs half of it. What is refused by this is refused on the safe side.
+#: Resident bytes of a replica before it loads a network: 330 to 360 MB, measured with Ray 2.60 and PyTorch 2.14. A
+#: replica whose engine does without PyTorch needs half of that, so the check is on the safe side.
 PROCESS_BYTES = 350_000_000
-#: Of the free memory, for networks, where no limit is set. The rest is for pictures, and for what else runs there.
+#: Where the kernel tells a container what it may use, and where NVIDIA's driver lists GPUs.
+_CGROUP, _GPUS = Path("/sys/fs/cgroup"), Path("/proc/driver/nvidia/gpus")
+#: The share of the free memory that networks may take if no limit is set. The rest is for pictures and other programs.
 _SHARE = 0.8
-
-
-#: Connections of HAProxy, which is what Serve sets.
+#: Serve lets HAProxy have this many connections.
 MOST_CONNECTIONS = 4096
-#: Files that HAProxy opens beside its connections: about 30, with room for more replicas.
+#: Files that HAProxy opens beside its connections: about 30, and room for more replicas.
 _FILES_BESIDE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is."""
+    """What a machine has for a fleet."""
 
     cpus: float
     gpus: int
@@ -37,11 +37,11 @@ class Machine:
 
     @classmethod
     def this(cls) -> Machine:
-        """The machine that this process may use."""
-        # One entry a GPU of NVIDIA's driver; asking torch would cost seconds.
-        gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+        """What this process may use of its machine."""
+        # NVIDIA's driver has an entry for each GPU here; asking torch would take seconds.
+        gpus = len(list(_GPUS.glob("*")))
         cpus, free_bytes = float(len(os.sched_getaffinity(0))), psutil.virtual_memory().available
-        # A container may be given less than its host has.
+        # A container may have less than its host. cpu.max holds two times: what it may use of each period.
         quota = _numbers("cpu.max")
         limit, used = _numbers("memory.max"), _numbers("memory.current")
         if len(quota) == 2:
@@ -52,41 +52,41 @@ class Machine:
 
 
 def _numbers(file: str) -> list[float]:
-    """The numbers in one of the control group's files; none if it has no limit, or there is no such file."""
+    """The numbers in a file of the control group; empty if the file says ``max`` (no limit) or does not exist."""
     try:
-        words = Path("/sys/fs/cgroup", file).read_text().split()
+        words = (_CGROUP / file).read_text().split()
     except OSError:
         return []
     return [] if "max" in words else [float(word) for word in words]
 
 
 def most_connections() -> int:
-    """How many connections HAProxy may have at once: Serve's number, or less where fewer files may be open. HAProxy
-    takes two and a half for each, and does not start where that is more than it may have."""
+    """How many connections HAProxy may have at once: Serve's number, or less if the limit on open files is low. HAProxy
+    reserves two and a half files for each connection and does not start without them."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
     return min(MOST_CONNECTIONS, (files - _FILES_BESIDE) * 2 // 5)
 
 
-def memory_limit(settings: Settings, device: str) -> int:
-    """Bytes that loaded networks may take on a device together: what the settings say, or a share of what is free."""
+def memory_limit(settings: Settings, free_bytes: Callable[[], int]) -> int:
+    """How many bytes all loaded networks together may take on a device: the setting, or else a share of what is free.
+
+    Args:
+        settings: the operator's.
+        free_bytes: the free memory of the device; asked only if there is no setting.
+    """
     if settings.memory_limit_mb is not None:
         return int(settings.memory_limit_mb * 1_000_000)
-    if device == "cpu":
-        return int(_SHARE * Machine.this().free_bytes)
-    import torch
-
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    return int(_SHARE * free_bytes)
+    return int(_SHARE * free_bytes())
 
 
 def with_device(fleet: Fleet, device: str, machine: Machine) -> Fleet:
-    """A fleet of one process takes a GPU where there is one, unless its file or the device setting says otherwise: Ray
-    hides every GPU from a replica that reserves none.
+    """Reserves a GPU for a fleet of one deployment, unless its file or the device setting says otherwise: Ray hides all
+    GPUs from a replica that reserves none.
 
     Raises:
-        FleetError: the device setting asks for a GPU that is not there.
+        FleetError: the device setting names a GPU, and the machine has none.
     """
     if device.startswith("cuda") and not machine.gpus:
         raise FleetError(f"device {device} is asked for, and this machine has no NVIDIA GPU")
@@ -98,6 +98,8 @@ def with_device(fleet: Fleet, device: str, machine: Machine) -> Fleet:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
+    """What a deployment needs of a resource."""
+
     name: str
     replicas: int
     each: float
@@ -114,15 +116,18 @@ def check_fits(
     max_batch_size: int,
     memory_limit_mb: float | None = None,
 ) -> None:
-    """Raises FleetError if the fleet wants more than there is.
+    """Checks that the fleet needs no more than the machine has.
 
     Args:
         fleet: what is to run.
-        checkpoints: the catalogue; only what is loadable takes memory.
+        checkpoints: the catalogue; only loadable checkpoints take memory.
         machine: what there is.
-        max_batch_size: of deployments that do not state theirs.
-        memory_limit_mb: what the networks of one process may take together; the others stay on disk until they are
-            asked for. By default a share of what is free.
+        max_batch_size: of deployments that do not set it.
+        memory_limit_mb: what the networks of one process may take together; networks beyond it stay on disk until they
+            are asked for. The default is a share of what is free.
+
+    Raises:
+        FleetError: the fleet needs more; the text has the sum.
     """
     cpus = [_Share(d.name, d.replicas, d.num_cpus) for d in fleet.deployment]
     if fleet.ingress is not None:
@@ -134,8 +139,8 @@ def check_fits(
 
 
 def hosted(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> dict[str, list[Checkpoint]]:
-    """The loadable checkpoints of each deployment, by its name. Behind an ingress a deployment that has none is left
-    out: a process without a network would only take memory."""
+    """The loadable checkpoints of each deployment, by its name. A deployment behind an ingress that has none is left
+    out: its processes would only take memory."""
     by_deployment = {
         d.name: [c for c in checkpoints if c.state == "loadable" and c.variant.name in d.names()]
         for d in fleet.deployment
@@ -146,8 +151,9 @@ def hosted(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> dict[str, list[Ch
 
 
 def _memory(fleet: Fleet, checkpoints: Sequence[Checkpoint], max_batch_size: int, limit_mb: float) -> list[_Share]:
-    """Megabytes: a process each replica, its parameters in float32, and the activations of its largest network at the
-    largest batch; no more for the networks than the limit, under which they take turns."""
+    """The megabytes of each deployment. A replica needs its process, the parameters of its networks in float32, and the
+    activations of the largest network at the largest batch; the networks need no more than the limit, under which
+    they take turns."""
     deployments = {d.name: d for d in fleet.deployment}
     shares = []
     for name, loadable in hosted(fleet, checkpoints).items():
@@ -163,7 +169,7 @@ def _memory(fleet: Fleet, checkpoints: Sequence[Checkpoint], max_batch_size: int
 
 def _check(unit: str, shares: Sequence[_Share], there: float, which: str) -> None:
     wanted = sum(share.replicas * share.each for share in shares)
-    # Ray counts in ten-thousandths; a sum of tenths must not fail by its last bit.
+    # A sum of floats like 0.1 may be off in its last bit; Ray itself counts in ten-thousandths.
     if wanted > there + 1e-6:
         sum_of = " + ".join(str(share) for share in shares if share.each)
         raise FleetError(f"the fleet needs {wanted:g} {unit} ({sum_of}), this machine has {there:.6g}{which}")

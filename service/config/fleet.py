@@ -1,7 +1,7 @@
-"""A fleet: which Serve deployment hosts which variants on which resources. A TOML file.
+"""Reads a fleet: a TOML file that says which Serve deployment hosts which variants on which resources.
 
-Without an ``[ingress]`` table the one deployment is everything: HTTP and predictors in the same process. With one, HTTP
-has a deployment of its own, and every ``[[deployment]]`` is a Serve deployment behind it.
+Without an ``[ingress]`` table there is one deployment, whose processes do both HTTP and inference. With one, HTTP has a
+deployment of its own, and every ``[[deployment]]`` is a Serve deployment behind it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.networks.variants import VARIANTS, find_variant
+from service.config.first_error import first_error
 
 
 class FleetError(ValueError):
-    """The fleet cannot run; the text says what is wrong with it."""
+    """The fleet cannot run; the text says why."""
 
 
 class Ingress(BaseModel):
@@ -36,27 +37,27 @@ class Deployment(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     variants: list[str] = Field(min_length=1)
-    """Names or aliases; ``*`` is all of them."""
+    """Names or aliases; ``*`` means all variants."""
     replicas: int = Field(1, ge=1)
     num_cpus: float = Field(1.0, ge=0)
-    """What Ray reserves, in cores; a share of one will do."""
+    """Cores that Ray reserves for each replica; may be a fraction."""
     num_gpus: float = Field(0.0, ge=0)
     engine: Literal["auto", "onnx_cpu", "torch_cpu", "torch_cuda"] = "auto"
     """``auto`` is the fastest on the device: ONNX Runtime on a CPU, torch on a GPU."""
     threads: int | None = Field(None, ge=1)
-    """Threads of one forward pass on a CPU; all cores by default."""
+    """CPU threads of a forward pass; all cores by default."""
     max_batch_size: int | None = Field(None, ge=1)
-    """Pictures in one forward pass; ``TOPFIVE_MAX_BATCH_SIZE`` by default."""
+    """Most pictures in a forward pass; ``TOPFIVE_MAX_BATCH_SIZE`` by default."""
     max_queue: int = Field(512, ge=1)
-    """Pictures waiting for one checkpoint at most."""
+    """Most pictures that wait for one checkpoint."""
     max_queue_mb: float = Field(256, gt=0)
-    """Megabytes (10^6 bytes) of the pictures that wait for one checkpoint."""
+    """Most megabytes (10^6 bytes) of pictures that wait for one checkpoint."""
     pinned: list[str] = []
-    """Variants that stay in memory."""
+    """Variants that residency never evicts."""
 
     @property
     def name(self) -> str:
-        """The Serve deployment's name."""
+        """The name of the Serve deployment."""
         return "all" if "*" in self.variants else "+".join(self.names())
 
     @property
@@ -75,7 +76,7 @@ class Deployment(BaseModel):
 
 
 class Fleet(BaseModel):
-    """A whole file."""
+    """The content of a fleet file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -98,12 +99,12 @@ class Fleet(BaseModel):
         return self
 
     def names(self) -> list[str]:
-        """Every variant that is hosted."""
+        """All variants that the fleet hosts."""
         return [name for deployment in self.deployment for name in deployment.names()]
 
 
 def load_fleet(name_or_path: str) -> Fleet:
-    """A shipped fleet by its name, or any TOML file by its path.
+    """Loads a shipped fleet by its name, or any TOML file by its path.
 
     Raises:
         FleetError: no such fleet, broken TOML, an unknown key or variant, or a variant that is hosted twice.
@@ -121,9 +122,5 @@ def load_fleet(name_or_path: str) -> Fleet:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FleetError(f"fleet {name_or_path}: {error}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        reason = first["msg"].removeprefix("Value error, ")
-        raise FleetError(
-            f"fleet {name_or_path}: {where}: {reason}" if where else f"fleet {name_or_path}: {reason}"
-        ) from error
+        where, reason, _ = first_error(error)
+        raise FleetError(": ".join(filter(None, (f"fleet {name_or_path}", where, reason)))) from error

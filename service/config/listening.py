@@ -1,4 +1,4 @@
-"""Which addresses of this machine a host means, and how they are written."""
+"""Resolves ``--host`` to addresses of this machine, and writes addresses as URLs and HAProxy want them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ class NotOurAddressError(ValueError):
 
 
 def addresses(host: str) -> list[str]:
-    """The addresses to listen on, as numbers. A name may have several, of which those count that are this machine's:
-    many machines know ``localhost`` as ``::1`` too and have no IPv6.
+    """The IP addresses to listen on.
+
+    A name may resolve to several. Those that this machine does not have are left out: many machines resolve
+    ``localhost`` to ``::1`` too and have no IPv6.
 
     Raises:
-        NotOurAddressError: there is none.
+        NotOurAddressError: no address is left.
     """
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -26,7 +28,7 @@ def addresses(host: str) -> list[str]:
     ours: list[str] = []
     for family, _, _, _, address in found:
         number = str(address[0])
-        # An address of one link alone ("fe80::1%eth0") is none that HAProxy takes.
+        # HAProxy does not accept link-local addresses ("fe80::1%eth0").
         if number not in ours and "%" not in number and not (len(address) == 4 and address[3]):
             with suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.bind((number, 0))
@@ -40,7 +42,7 @@ _ADVICE = "give one of its addresses or names, 127.0.0.1 for this machine alone,
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether it means every address of the machine, however that is written."""
+    """Whether a host means all addresses of the machine: ``0.0.0.0``, ``::``, ``0`` and other spellings."""
     try:
         address = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4][0]
     except (OSError, UnicodeError):
@@ -49,23 +51,23 @@ def is_wildcard(host: str) -> bool:
 
 
 def authority(host: str, port: int | str) -> str:
-    """host:port, as it stands in a URL."""
+    """``host:port`` as in a URL, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def url(host: str, port: int) -> str:
-    """Where a service on that host answers on this machine: a wildcard is no address, the loopback is one of those
-    that it means."""
+    """The URL of a service on this machine. For a wildcard, to which nobody can connect, it has the loopback's."""
     return f"http://{authority('127.0.0.1' if is_wildcard(host) else host, port)}"
 
 
 def bind_arguments(host: str, port: int) -> list[str]:
-    """What HAProxy's ``bind`` takes, one an address. The wildcard of IPv6 is that of both families, as everywhere on
-    Linux. Of every other address of IPv6 HAProxy has to be told that it is not: otherwise a reload does not recognise
-    its socket, and closes the others.
+    """The arguments of HAProxy's ``bind``, one for each address.
+
+    The wildcard of IPv6 covers IPv4 too, as everywhere on Linux. Every other IPv6 address needs ``v6only``: without it
+    HAProxy does not recognise its socket at a reload, and closes the others.
 
     Raises:
-        NotOurAddressError: as ``addresses``.
+        NotOurAddressError: the machine has no address of that host.
     """
     families = {
         address: " v4v6" if address == "::" else " v6only" if ":" in address else "" for address in addresses(host)

@@ -1,4 +1,4 @@
-"""Every setting: environment variables ``TOPFIVE_*``, over which the options of ``topfive serve`` win."""
+"""The settings: environment variables ``TOPFIVE_*``, which options of ``topfive serve`` override."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from models.checkpoints.catalogue import cache_dir
 
 _PREFIX = "TOPFIVE_"
-#: What Kubernetes, for a Service named topfive, and Docker's links put into the environment of each container.
+#: Kubernetes puts variables like these into every container for a Service that is named topfive; so do Docker's links.
 _LINK = re.compile(r"^(tcp|udp|sctp)://")
 _LINK_NAME = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)$")
-#: How alike a variable's name and a setting's are, from 0 to 1, if one is a slip of the other: PROT and PORT are .75.
+#: From this similarity on, of 0 to 1, a variable counts as a misspelt setting. PROT and PORT have 0.75.
 _ALIKE = 0.75
 
 
 class Settings(BaseSettings):
-    """The description of a field is its help text in ``topfive serve --help`` and in README."""
+    """All settings. A field's description is its help text in ``topfive serve --help`` and in the documentation."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, env_ignore_empty=True)
 
@@ -55,13 +55,13 @@ class Settings(BaseSettings):
     @field_validator("port", mode="before")
     @classmethod
     def _ignore_links(cls, value: Any) -> Any:
-        """``TOPFIVE_PORT=tcp://10.0.0.1:8000`` is an address of a Service, and no setting."""
+        """Ignores the address of a Service, as in ``TOPFIVE_PORT=tcp://10.0.0.1:8000``: Kubernetes sets it."""
         return cls.model_fields["port"].default if isinstance(value, str) and _LINK.match(value) else value
 
     @field_validator("host")
     @classmethod
     def _without_brackets(cls, value: str) -> str:
-        """As an address stands in a URL."""
+        """Accepts an IPv6 address as it is written in a URL, ``[::1]``."""
         return value[1:-1] if value.startswith("[") and value.endswith("]") else value
 
     @property
@@ -70,13 +70,14 @@ class Settings(BaseSettings):
 
 
 def misspelt(names: Iterable[str]) -> tuple[str, str] | None:
-    """The first environment variable that is a slip of a setting's, and that setting's; others belong to somebody."""
+    """The first environment variable whose name looks like a misspelt setting, and the name of that setting. Other
+    ``TOPFIVE_*`` variables may belong to other programs and are ignored."""
     known = {field.upper() for field in Settings.model_fields}
     for name in sorted(names):
         ours = name.removeprefix(_PREFIX)
         if not name.startswith(_PREFIX) or ours in known or _LINK_NAME.search(name):
             continue
-        # The first letter is hardly ever the slip: REPORT is not meant to be PORT.
+        # People hardly ever get the first letter wrong: REPORT does not mean PORT.
         candidates = [setting for setting in known if setting[:1] == ours[:1]]
         if alike := difflib.get_close_matches(ours, candidates, n=1, cutoff=_ALIKE):
             return name, _PREFIX + alike[0]

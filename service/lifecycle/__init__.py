@@ -1,1 +1,1 @@
-"""lifecycle"""
+"""Starts, watches, stops and lists the services of this machine, without importing Ray."""

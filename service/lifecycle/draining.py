@@ -1,8 +1,8 @@
-"""How HAProxy ends: new requests are turned away with an answer, running ones are answered, and the port is closed
-without a reset.
+"""Drains HAProxy: turns new requests away with an answer, waits for the running ones, and closes the port without
+resetting a connection.
 
-Serve stops HAProxy by killing it, which cuts whatever is on its connections, and takes the route away before, which
-answers 404. This is done first, so that neither meets anybody.
+Serve stops HAProxy less gently: it removes the route, so that callers get 404, and then kills HAProxy, which cuts all
+connections. The driver drains HAProxy before that, so that no caller notices.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from pathlib import Path
 
 from service.lifecycle.haproxy import ADMIN_SOCKET, CLOSED, STOPPING, STOPPING_LINE
 
-#: Where HAProxy's list of what it is doing says that something is a request, and that a replica is to answer it.
+#: Parts of a line of HAProxy's ``show sess``: for every request, and for one that a replica is to answer.
 _FRONTEND, _BACKENDS = "fe=http_frontend ", "be=http-"
 
 _LOOK_EVERY_S = 0.05
 _ANSWER_WITHIN_S = 1.0
-#: For handshakes that have begun when the port stops taking new ones: a round trip, and HAProxy takes what is queued.
+#: Time for handshakes that have begun when the port stops accepting new ones: a round trip, after which HAProxy accepts
+#: what the kernel has queued.
 _HANDSHAKES_S = 0.25
-#: Descriptors in one message, and the most that HAProxy sends at once.
+#: HAProxy sends at most this many descriptors in a message.
 _MOST_DESCRIPTORS = 252
 _SO_ATTACH_FILTER = 26
 
 
 class Draining:
-    """The last seconds of a service's HAProxy. Each step does what it can: HAProxy may have died, and Serve may start
-    another meanwhile.
+    """Drains the HAProxy of a service, step by step. No step fails if HAProxy has died or Serve starts another one
+    meanwhile.
 
     Args:
-        folder: the service's own, where its mark of stopping is already.
-        port: of the service.
+        folder: the service's folder, which has the mark of stopping already.
+        port: the service's port.
     """
 
     def __init__(self, folder: Path, port: int) -> None:
@@ -57,8 +58,8 @@ class Draining:
         """Turns new requests away until the running ones are answered.
 
         Args:
-            at_least_s: with nothing running too, so that clients with open connections hear of it, and balancers.
-            until: monotonic time, for what runs.
+            at_least_s: the least time, so that load balancers and clients with open connections notice.
+            until: monotonic time at which this returns even if requests are still running.
         """
         enough = time.monotonic() + at_least_s
         while (now := time.monotonic()) < until:
@@ -68,11 +69,11 @@ class Draining:
             time.sleep(_LOOK_EVERY_S)
 
     def close(self) -> None:
-        """Refuses connections from here on. HAProxy goes on for those it has.
+        """Closes the port: new connections are refused, and HAProxy goes on with those that it has.
 
-        Closing a port resets the connections that the kernel has made and HAProxy has not taken yet. So new ones are
-        ignored for a moment, while HAProxy takes what is there; who tries in that moment tries again after a second,
-        as TCP does, and is refused.
+        Closing a port resets the connections that the kernel has established and HAProxy has not accepted yet. So the
+        kernel drops new handshakes for a moment, in which HAProxy accepts what is queued. A client whose handshake is
+        dropped repeats it after a second, as TCP does, and is then refused.
         """
         with contextlib.suppress(OSError):  # somebody has removed the folder
             (self._folder / CLOSED).touch()
@@ -87,10 +88,10 @@ class Draining:
             listener.close()
 
     def wait_for_last(self, until: float) -> None:
-        """Waits, once the port is closed, for those that are turned away and are still sending.
+        """Waits, after ``close``, for clients that are turned away and are still sending.
 
         Args:
-            until: monotonic time.
+            until: monotonic time at which this returns in any case.
         """
         while time.monotonic() < until and self._has_requests(_FRONTEND):
             time.sleep(_LOOK_EVERY_S)
@@ -99,7 +100,7 @@ class Draining:
         return self._folder.glob(f"*/{ADMIN_SOCKET}")
 
     def _turn_away(self) -> None:
-        """Tells each HAProxy that does not know it that the service stops."""
+        """Tells each HAProxy that has not been told yet that the service stops."""
         for admin in self._admins():
             with contextlib.suppress(OSError, ValueError):
                 haproxy = _Haproxy(admin)
@@ -110,7 +111,7 @@ class Draining:
                     self._running[haproxy.pid] = haproxy
 
     def _has_requests(self, where: str) -> bool:
-        """Whether there are requests there that are not answered."""
+        """Whether HAProxy has unanswered requests there."""
         for haproxy in self._running.values():
             with contextlib.suppress(OSError):
                 if f" {where}" in haproxy.ask("show sess"):
@@ -119,11 +120,11 @@ class Draining:
 
 
 class _Haproxy:
-    """A running HAProxy, over a connection to its admin socket that is kept: it takes no new ones once it is to end.
+    """A running HAProxy, over its admin socket. The connection is kept open: HAProxy accepts no new ones once it ends.
 
     Raises:
-        OSError: it is not there, or goes, here and in all that is asked of it.
-        ValueError: it does not say who it is.
+        OSError: HAProxy is not there. Every method raises it too, once HAProxy has ended.
+        ValueError: it does not tell its process id.
     """
 
     def __init__(self, admin: Path) -> None:
@@ -139,6 +140,7 @@ class _Haproxy:
             raise
 
     def ask(self, command: str) -> str:
+        """Sends a command and returns HAProxy's answer."""
         self._connection.sendall(f"{command}\n".encode())
         answer = b""
         while not answer.endswith(b"\n> "):
@@ -153,7 +155,8 @@ class _Haproxy:
 
 
 def _listeners(admin: Path, port: int) -> list[socket.socket]:
-    """HAProxy's listening sockets of a port, which it hands out as it does to its own successor; they stay its own."""
+    """Duplicates of the sockets on which HAProxy listens on a port. HAProxy sends them as it does to its successor at a
+    reload, and goes on listening."""
     size = array.array("i").itemsize
     found: list[socket.socket] = []
     with contextlib.suppress(OSError, struct.error), socket.socket(socket.AF_UNIX) as connection:
@@ -163,7 +166,7 @@ def _listeners(admin: Path, port: int) -> list[socket.socket]:
         (expected,) = struct.unpack("i", connection.recv(size))
         received = 0
         while received < expected:
-            # Beside the descriptors HAProxy describes them, which is not needed.
+            # The message also describes the descriptors, which is not needed here.
             _, descriptors, _, _ = socket.recv_fds(connection, 65536, _MOST_DESCRIPTORS)
             if not descriptors:
                 break
@@ -178,8 +181,9 @@ def _listeners(admin: Path, port: int) -> list[socket.socket]:
 
 
 def _ignore_new(listener: socket.socket) -> bool:
-    """Has the kernel drop what begins a connection to a listening socket; False where it cannot."""
-    # Classic BPF on the TCP header: the byte of flags; with SYN nothing of the segment passes, without it all does.
+    """Makes the kernel drop new handshakes on a listening socket. Returns False if it cannot."""
+    # A classic BPF program: load byte 13 of the TCP header, the flags; drop the segment if SYN is set, else let it
+    # pass.
     program = b"".join(
         struct.pack("HBBI", *instruction)
         for instruction in ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))

@@ -1,9 +1,10 @@
-"""Our part of HAProxy's configuration, and the program that puts it in.
+"""Our part of HAProxy's configuration, and the program that adds it.
 
-Ray Serve writes a configuration and starts HAProxy with it, again after each change of its replicas. It has no setting
-for several addresses, for another address than its replicas listen on, or for what a caller hears while the service
-starts and stops. So Serve is told that HAProxy is ``haproxy.sh``: that runs this file, which changes the configuration
-and becomes HAProxy, with the same process id. It runs for each reload, by its path and with the standard library alone.
+Ray Serve writes a configuration and starts HAProxy with it; it does so again after each change of its replicas. Serve
+has no settings for several addresses, for an address that its replicas do not listen on, or for the answers while the
+service starts and stops. So we tell Serve that the HAProxy program is ``haproxy.sh``. That runs this file, which
+changes the configuration and then replaces itself with the real HAProxy, under the same process id. This file runs at
+each reload, by its path and with only the standard library, so it imports nothing else.
 """
 
 from __future__ import annotations
@@ -16,18 +17,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-#: HAProxy turns new requests away once this file of the service's folder has that line.
+#: HAProxy turns new requests away once this file in the service's folder has this line.
 STOPPING, STOPPING_LINE = "stopping", "stopping"
-#: Once this file is there the port is closed, and a HAProxy that Serve starts in the place of the last one must not
-#: open it again.
+#: Once this file exists the port is closed, and a HAProxy that Serve starts to replace the last one must not open it.
 CLOSED = "closed"
-#: Names in the service's folder, or in a folder of Serve's below. The path of a socket has 107 bytes at most, of which
-#: Serve's folder takes 57 and HAProxy's suffix of a temporary name 12.
+#: Sockets in a folder that Serve makes below the service's folder. The names are short, because the path of a socket
+#: has at most 107 bytes, of which Serve's folder takes 57 and HAProxy's suffix for temporary names 12.
 ADMIN_SOCKET, METRICS_SOCKET = "a", "m"
 _FRONT, _SCRIPT, _PAGE = "front.json", "answers.lua", "503.http"
 
-#: A service and not ``http-request return``, which closes the connection after the answer: a client that is still
-#: sending would see a reset and no answer. After a service HAProxy reads the rest of the body first.
+#: A Lua service that answers 503. ``http-request return`` would close the connection right after the answer, and a
+#: client that is still sending would see a reset instead. After a service HAProxy reads the rest of the body first.
 _SERVICE = """
 core.register_service("{name}", "http", function(applet)
   local body = [==[{body}]==]
@@ -44,18 +44,23 @@ end)
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """What HAProxy has to know beside what Serve tells it."""
+    """What our part of the configuration needs: addresses, and the program and folder to use."""
 
     folder: str
-    """The service's own."""
+    """The service's folder."""
     binary: str
-    """The real HAProxy."""
+    """The path of the real HAProxy."""
     bind: Sequence[str]
-    """Arguments of ``bind``, one an address."""
+    """The arguments of ``bind``, one for each address."""
 
     def write(self, *, stopping: str, starting: str, down: str) -> None:
-        """Puts everything into the service's folder; the texts are problem documents: for requests that come while
-        the service stops, before it has started, and while no replica is up."""
+        """Writes the files that HAProxy and ``main`` read into the service's folder.
+
+        Args:
+            stopping: the problem document for requests that arrive while the service stops.
+            starting: the same for requests that arrive before it has started.
+            down: the same for requests that arrive while no replica is up.
+        """
         folder = Path(self.folder)
         services = {"topfive_stopping": stopping, "topfive_starting": starting}
         script = "".join(_SERVICE.replace("{name}", name).replace("{body}", body) for name, body in services.items())
@@ -71,6 +76,7 @@ class Front:
 
     @classmethod
     def read(cls, folder: Path) -> Front:
+        """What ``write`` has written."""
         return cls(**json.loads((folder / _FRONT).read_text()))
 
 
@@ -78,27 +84,27 @@ def rewritten(config: str, front: Front) -> str:
     """Serve's configuration with our addresses and answers.
 
     Raises:
-        ValueError: something that is to be replaced is not there: another version of Ray.
+        ValueError: the configuration lacks a line that is to be replaced: this is another version of Ray.
     """
     folder = Path(front.folder)
     frontend = [
         *(f"bind {address}" for address in front.bind),
-        # For ``callers.py``: who asks, since a replica sees HAProxy alone.
+        # A replica sees only HAProxy; this header tells it who the caller is (``service/http/callers.py``).
         "option forwardfor",
-        # A file, so that a reload knows it too. The driver tells the running HAProxy by its admin socket.
+        # From a file, so that a reload sees it too. The driver tells the running HAProxy over its admin socket.
         f"acl topfive_stopping str({STOPPING_LINE}) -f {folder / STOPPING}",
         "http-request use-service lua.topfive_stopping if topfive_stopping !{ path /healthz }",
     ]
     changes = {
         r"^global\n": f"global\n    lua-load {folder / _SCRIPT}\n",
         r"^frontend http_frontend\n +bind .*\n": "\n    ".join(["frontend http_frontend", *frontend]) + "\n",
-        # Serve's own answer, before it has told HAProxy of the application and after it has taken that away, is 404.
+        # Without an application, at the start and the end, Serve has HAProxy answer 404.
         r"^(backend default_backend\n +http-request) return status 404 .*\n": (
             r"\1 use-service lua.topfive_starting" + "\n"
         ),
-        # Serve's page for what HAProxy answers by itself while no replica is up says 500.
+        # While no replica is up, Serve has HAProxy answer with a page that says 500.
         r"^( +errorfile 50[234]) .*\n": rf"\1 {folder / _PAGE}" + "\n",
-        # A page for people on this machine; Serve shows it to everybody.
+        # Serve opens HAProxy's statistics to everybody; this limits them to this machine.
         r"^(listen stats\n +bind) \*:": r"\1 127.0.0.1:",
     }
     for pattern, replacement in changes.items():
@@ -109,7 +115,7 @@ def rewritten(config: str, front: Front) -> str:
 
 
 def main() -> None:
-    """Changes the configuration that follows ``-f`` and becomes HAProxy."""
+    """Changes the configuration file that follows ``-f``, then replaces this process with HAProxy."""
     arguments = sys.argv[1:]
     front = Front.read(Path(os.environ["TOPFIVE_FRONT"]))
     if (Path(front.folder) / CLOSED).exists():

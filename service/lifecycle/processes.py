@@ -1,9 +1,8 @@
-"""Which processes of this machine are ours, and how to end them.
+"""Finds the processes of a run of the service, and ends them.
 
-Every process that a service starts, and every process that those start, inherits one environment variable with the
-run's id: whatever carries it is ours, whatever its name, parent or port. Some of Ray's daemons write their titles over
-their environment; they are known by their title, ``ray::...``, in the session that the driver leads. So no stranger is
-ended, and no orphan is overlooked.
+All processes of a run inherit an environment variable with the run's id, so they are found whatever their name, parent
+or port is. Some of Ray's daemons overwrite their environment with their title; those are found by the title,
+``ray::...``, and by the session, which the driver leads. So no orphan is overlooked and no other program is ended.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ import psutil
 
 #: The environment variable that marks a run's processes.
 RUN_ID = "TOPFIVE_RUN_ID"
-#: How the title of a replica's process begins; the application, ``#`` and its deployment follow.
+#: The title of a replica's process begins with this; the application, a colon and the deployment follow.
 REPLICA = "ray::ServeReplica:"
 _KILLED_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What marks the processes of one run."""
+    """What the processes of one run have in common."""
 
     id: str
     session: int | None = None
-    """The driver's process id, which is the id of the session that it leads; None before it was started."""
+    """The id of the driver's session, which is its process id; None before the driver has started."""
 
 
 def of_run(run: Run) -> list[psutil.Process]:
-    """The living processes of a run, this one left out."""
+    """The processes of a run, without this one."""
     mark = f"{RUN_ID}={run.id}".encode()
     found = []
     for process in psutil.process_iter():
@@ -44,11 +43,12 @@ def of_run(run: Run) -> list[psutil.Process]:
 
 
 def end_run(run: Run, *, patience_s: float = 1.0) -> int:
-    """Ends every process of a run: asks, waits, kills. Returns how many there were."""
+    """Ends every process of a run and returns how many there were. Sends SIGTERM, waits for ``patience_s``, then
+    kills."""
     ended = 0
     give_up = time.monotonic() + _KILLED_WITHIN_S
-    # A process may have started another while it was being ended, so until none is left; one that hangs in the kernel
-    # cannot be ended.
+    # A process may start another one while it is being ended, so this looks again until none is left. The bound is for
+    # processes that hang in the kernel and cannot be killed.
     while (processes := of_run(run)) and time.monotonic() < give_up:
         ended += len(processes)
         _end(processes, patience_s)
@@ -57,21 +57,21 @@ def end_run(run: Run, *, patience_s: float = 1.0) -> int:
 
 
 def title_of(process: psutil.Process) -> str:
-    """The title that a process has given itself, or its command line; nothing for one that has ended."""
+    """The title that a process has given itself, or its command line; empty if the process has ended."""
     with contextlib.suppress(psutil.Error):
         return "".join(process.cmdline())
     return ""
 
 
 def is_living(process: psutil.Process) -> bool:
-    """Whether a process still runs, and is no zombie."""
+    """Whether a process still runs. A zombie does not."""
     with contextlib.suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
 def kill(processes: Sequence[psutil.Process]) -> None:
-    """Kills processes, and waits until they have ended."""
+    """Kills processes and waits until they have ended."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -79,7 +79,7 @@ def kill(processes: Sequence[psutil.Process]) -> None:
 
 
 def holder_of(host: str, port: int) -> str:
-    """Who listens on a port, in words: ``nginx (pid 123)``, as far as this user may know."""
+    """The program that listens on a port, as in ``nginx (pid 123)``, if this user may know it."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.status != psutil.CONN_LISTEN or connection.pid is None:
@@ -92,15 +92,15 @@ def holder_of(host: str, port: int) -> str:
 
 
 def _environment(pid: int) -> list[bytes]:
-    """The environment that a process began with; nothing for zombies, other users' processes and ones that end
-    meanwhile. Read by hand: Ray's daemons write their titles over the beginning of it, where psutil stops reading."""
+    """The environment of a process; empty for a zombie, another user's process, or one that ends meanwhile. psutil
+    cannot read it: Ray's daemons overwrite its beginning with their title, and psutil stops reading there."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return []
 
 
 def _is_daemon(process: psutil.Process, run: Run) -> bool:
-    """A daemon of Ray in the run's session."""
+    """Whether a process is one of Ray's daemons in the session of the run."""
     with contextlib.suppress(OSError):
         return os.getsid(process.pid) == run.session and title_of(process).startswith("ray::")
     return False
@@ -114,8 +114,8 @@ def _end(processes: Sequence[psutil.Process], patience_s: float) -> None:
 
 
 def _wait(processes: Sequence[psutil.Process], within_s: float) -> list[psutil.Process]:
-    """Waits until processes have ended -> those that have not. A zombie has: it holds nothing but its number, until its
-    parent looks, which in some containers is once a second, or never."""
+    """Waits until processes have ended and returns those that have not. A zombie counts as ended: it holds only its
+    number until its parent collects it, which in some containers takes a second, or never happens."""
     give_up = time.monotonic() + within_s
     alive = [process for process in processes if is_living(process)]
     while alive and time.monotonic() < give_up:

@@ -1,12 +1,11 @@
-"""The service's own record on this machine: one folder and one lock a port.
+"""The record that a service keeps on this machine: one folder and one lock file for each port.
 
-The lock is held by the process that answers for the service, and falls with it, however that process ends. So a folder
-whose lock can be taken is what an earlier run has left behind, and the run id in it tells which processes to end.
+The supervisor holds the lock. The kernel releases it when that process ends, however it ends. A folder whose lock is
+free is therefore left over from an earlier run, and the run id in it tells which processes to end.
 
-All of it lies in one folder below /tmp, where everybody may write: somebody else may have put a link or a folder of
-that name there before. What is used, read or deleted has to be this user's own and no link. The folder is not in
-``XDG_RUNTIME_DIR``, which a service that was started in the background would lose when its user logs out, and which a
-cron job does not have, so that it would not see the services of its user.
+Everything is in one folder below /tmp, where other users may have put a link or a folder of the same name. So this file
+uses, reads and deletes only what belongs to this user and is not a link. ``XDG_RUNTIME_DIR`` is not used: a background
+service loses it when its user logs out, and a cron job, which has none, would not see its user's services.
 """
 
 from __future__ import annotations
@@ -34,31 +33,31 @@ from service.lifecycle.haproxy import STOPPING, STOPPING_LINE
 from service.lifecycle.processes import Run, end_run
 
 _RECORD = "service.json"
-#: Names the folder of Ray's session.
+#: The file that holds the path of Ray's session folder.
 _RAY_SESSION = "ray-session"
 _CLEARED_WITHIN_S = 10.0
-#: The longest base folder below which the paths of HAProxy's sockets (``haproxy.py``) fit into 107 bytes: /PORT/NODE/a
-#: and a suffix take 77.
+#: The longest path of the services' folder. The path of a socket has at most 107 bytes, and those of HAProxy's sockets
+#: (``haproxy.py``) need 77 more: /PORT/NODE/a and a suffix.
 _LONGEST_BASE = 30
-#: The same for Ray's folder, below which a session's sockets take 64.
+#: The same for Ray's folder, below which the sockets of a session need 64 bytes.
 _LONGEST_RAY = 43
 
 
 class AlreadyServingError(RuntimeError):
-    """A service of ours holds the port."""
+    """One of this user's services has the port."""
 
 
 class FolderError(RuntimeError):
-    """The folder of the services' records cannot be used; the text says why."""
+    """The folder of the records cannot be used; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a running service."""
+    """What other processes may know of a running service."""
 
     run_id: str
     pid: int
-    """Of the supervisor."""
+    """Process id of the supervisor."""
     driver: int | None
     """Process id of Ray's driver, which leads a session of its own."""
     host: str
@@ -73,12 +72,12 @@ class Record:
 
     @property
     def url(self) -> str:
-        """Where it answers on this machine."""
+        """The URL at which the service answers on this machine."""
         return url(self.host, self.port)
 
 
-class State:
-    """The claim on a port. Its folder also holds HAProxy's files."""
+class Claim:
+    """A service's claim on a port. Its folder also holds HAProxy's files."""
 
     def __init__(self, record: Record, folder: Path, lock: IO[str]) -> None:
         self.record = record
@@ -86,18 +85,18 @@ class State:
         self._lock = lock
 
     @classmethod
-    def claim(cls, host: str, port: int, fleet: str) -> State:
-        """Takes the port's lock, ends what an earlier run on it left behind, and writes the record.
+    def take(cls, host: str, port: int, fleet: str) -> Claim:
+        """Takes the lock of the port, ends what an earlier run left behind there, and writes the record.
 
         Raises:
-            AlreadyServingError: a living service of ours has the port.
-            FolderError: there is no folder for the record.
+            AlreadyServingError: one of this user's services runs on the port.
+            FolderError: the folder for the record cannot be made.
         """
         folder = base() / str(port)
         give_up = time.monotonic() + _CLEARED_WITHIN_S
         while (lock := _try_lock(port)) is None:
             holder = read_record(folder)
-            # Another start of ours may be clearing up what a dead service left behind, and hold its lock meanwhile.
+            # Another start of ours may hold the lock while it cleans up after a dead service.
             if (holder is None or not psutil.pid_exists(holder.pid)) and time.monotonic() < give_up:
                 time.sleep(0.1)
                 continue
@@ -108,7 +107,9 @@ class State:
             folder.mkdir(mode=0o700)
         except FileExistsError as error:
             lock.close()
-            raise FolderError(f"{folder} is in the way and is not removed: it is no folder of a service") from error
+            raise FolderError(
+                f"{folder} is in the way and is not removed: it is not the folder of a service"
+            ) from error
         # HAProxy reads it at each start.
         (folder / STOPPING).touch()
         record = Record(uuid.uuid4().hex, os.getpid(), None, host, port, fleet, time.time())
@@ -116,19 +117,19 @@ class State:
         return cls(record, folder, lock)
 
     def set_driver(self, pid: int) -> None:
-        """Notes the driver in the record."""
+        """Adds the driver to the record."""
         self.record = replace(self.record, driver=pid)
         _write(self.folder / _RECORD, asdict(self.record))
 
     def mark_stopping(self) -> None:
-        """Makes every ingress replica answer 503 on /readyz, and every HAProxy that starts from here on 503 on all
-        paths."""
+        """Marks the service as stopping: ingress replicas answer 503 on /readyz, and every HAProxy that starts from now
+        on answers 503 on all paths."""
         with suppress(FileNotFoundError):  # somebody has removed the folder
             (self.folder / STOPPING).write_text(f"{STOPPING_LINE}\n")
 
     def touch(self) -> None:
-        """Marks everything that the service needs as used: systemd-tmpfiles and its like remove from /tmp what has not
-        been for some days."""
+        """Marks the files of the service and of Ray's session as used. Cleaners such as systemd-tmpfiles remove from
+        /tmp what nobody has used for some days."""
         for path in (self.folder.parent, Path(self._lock.name)):
             _touch(path)
         _touch_all(self.folder)
@@ -136,13 +137,13 @@ class State:
             _touch_all(Path((self.folder / _RAY_SESSION).read_text()))
 
     def release(self) -> None:
-        """Removes the folder and lets the lock go. The lock's file stays: removing it would race with a new claim."""
+        """Removes the folder and releases the lock. The lock file stays: removing it would race with a new claim."""
         _remove(self.folder)
         self._lock.close()
 
 
 def is_stopping(folder: Path) -> bool:
-    """Whether the service with that folder is being stopped."""
+    """Whether the service with this folder is stopping."""
     try:
         return (folder / STOPPING).stat().st_size > 0
     except OSError:
@@ -150,12 +151,12 @@ def is_stopping(folder: Path) -> bool:
 
 
 def note_ray_session(folder: Path, session: Path) -> None:
-    """Notes the folder of Ray's session, for ``State.touch``."""
+    """Records the folder of Ray's session, for ``Claim.touch``."""
     (folder / _RAY_SESSION).write_text(str(session))
 
 
 def end_leftovers() -> int:
-    """Ends the processes of every run of ours whose service has died. Returns how many there were."""
+    """Ends the processes of all runs of this user whose supervisor has died. Returns how many processes there were."""
     ended = 0
     for folder in _folders():
         lock = _try_lock(int(folder.name))
@@ -166,7 +167,7 @@ def end_leftovers() -> int:
 
 
 def running() -> list[Record]:
-    """The living services of this user on this machine."""
+    """The records of this user's running services on this machine."""
     found = []
     for folder in _folders():
         lock = _try_lock(int(folder.name))
@@ -179,7 +180,7 @@ def running() -> list[Record]:
 
 
 def read_record(folder: Path) -> Record | None:
-    """None if there is none, a damaged one, or one that somebody else has put there."""
+    """The record in a folder; None if there is none, it is damaged, or it is not this user's own file."""
     try:
         with open(folder / _RECORD, opener=_open_own) as file:
             return Record(**json.load(file))
@@ -188,10 +189,10 @@ def read_record(folder: Path) -> Record | None:
 
 
 def base() -> Path:
-    """The folder of all services of this user, theirs alone.
+    """The folder of this user's services, which no other user can read. Makes it if it is not there.
 
     Raises:
-        FolderError: it cannot be made, or is not this user's own.
+        FolderError: the folder cannot be made, or is a link or another user's.
     """
     name = f"topfive-{os.getuid()}"
     folder = Path(tempfile.gettempdir()) / name
@@ -200,7 +201,7 @@ def base() -> Path:
     elsewhere = f"remove it, or set TMPDIR to a folder whose path has at most {_LONGEST_BASE - len(name) - 1} bytes"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        # Without following a link, which would lead to a folder that is somebody's, or ours for something else.
+        # A link is not followed: it would lead to a folder of somebody else's, or of this user's for something else.
         found = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise FolderError(f"{folder} {_what_is_wrong(folder, error)}; {elsewhere}") from error
@@ -216,7 +217,8 @@ def base() -> Path:
 
 
 def ray_folder() -> Path:
-    """Where Ray keeps its sessions: its own choice, unless the paths of its sockets would be too long there."""
+    """Where Ray keeps its sessions: the folder that Ray would choose, unless the paths of sockets get too long
+    there."""
     folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"  # noqa: S108
     return folder if len(os.fsencode(folder)) <= _LONGEST_RAY else Path("/tmp/ray")  # noqa: S108
 
@@ -230,7 +232,8 @@ def _what_is_wrong(folder: Path, error: OSError) -> str:
 
 
 def _folders() -> Iterator[Path]:
-    """The folders of services, living and dead: named for a port that has a lock here, and no links."""
+    """The folders of services, running or not: this user's own folders that have the name of a port with a lock
+    file."""
     here = base()
     for entry in sorted(here.iterdir()):
         if entry.name.isascii() and entry.name.isdigit() and 0 < int(entry.name) <= 65535 and _is_own_folder(entry):
@@ -248,10 +251,10 @@ def _is_own_folder(path: Path) -> bool:
 
 
 def _try_lock(port: int) -> IO[str] | None:
-    """Takes the lock of a port -> None if somebody has it.
+    """Takes the lock of a port; None if another process holds it.
 
     Raises:
-        FolderError: its file is a link, or somebody else's.
+        FolderError: the lock file is a link, or another user's.
     """
     path = base() / f"{port}.lock"
     try:
@@ -267,11 +270,16 @@ def _try_lock(port: int) -> IO[str] | None:
 
 
 def _open_own(path: str | Path, flags: int) -> int:
-    """Opens a file that is this user's own and neither a link nor a pipe, without changing it before that is known."""
+    """Opens a plain file of this user's own; truncates it only once that is known.
+
+    Raises:
+        PermissionError: it is a pipe, has a second name, or belongs to another user.
+        OSError: it cannot be opened, or is a link.
+    """
     truncate = flags & os.O_TRUNC
     file = os.open(path, (flags & ~os.O_TRUNC) | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     status = os.fstat(file)
-    # A file with a second name is one that somebody has linked to here.
+    # A second name means that somebody made a hard link to a file from elsewhere.
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid() or status.st_nlink != 1:
         os.close(file)
         raise PermissionError(errno.EPERM, "it is not a plain file of this user's own")
@@ -281,7 +289,7 @@ def _open_own(path: str | Path, flags: int) -> int:
 
 
 def _clean(folder: Path) -> int:
-    """Ends a dead run's processes and removes its folder; the caller holds its lock."""
+    """Ends the processes of a dead run and removes its folder. The caller holds the lock."""
     record = read_record(folder) if _is_own_folder(folder) else None
     ended = end_run(record.run) if record is not None else 0
     _remove(folder)
@@ -289,8 +297,8 @@ def _clean(folder: Path) -> int:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder of this user's own with what is in it. A link is left alone, and one within is removed and not
-    followed."""
+    """Removes a folder of this user's own with all its content. Links in it are removed and not followed; if the folder
+    itself is a link, nothing happens."""
     if _is_own_folder(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -308,5 +316,6 @@ def _touch_all(folder: Path) -> None:
 
 
 def _write(path: Path, fields: dict[str, Any]) -> None:
+    """Writes JSON so that readers see the old record or the new one."""
     with atomic_write(path, mode=0o600) as part:
         part.write_text(json.dumps(fields))

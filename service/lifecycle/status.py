@@ -1,4 +1,4 @@
-"""``topfive status``: what runs on this machine, from the services' own records, their processes and their HTTP."""
+"""Reads what runs on this machine: from the records of the services, their processes, and their HTTP."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 
 import httpx
 import psutil
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from service.config.fleet import FleetError, load_fleet
 from service.lifecycle.processes import REPLICA, of_run, title_of
@@ -18,35 +15,8 @@ from service.lifecycle.record import Record, running
 
 
 def read_status() -> list[dict[str, Any]]:
-    """One entry a living service of this user."""
+    """An entry for each running service of this user."""
     return [_service(record) for record in running()]
-
-
-def show_status(service: dict[str, Any], console: Console) -> None:
-    """A service for a person to read."""
-    state = "[green]ready[/]" if service["ready"] else "[yellow]not ready[/]"
-    console.print(
-        f"[bold]{escape(service['url'])}[/]  {state}  fleet {escape(service['fleet'])}, pid {service['pid']}, "
-        f"up {service['up_s']:.0f} s",
-        highlight=False,
-    )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
-    for column in ("deployment", "replicas wanted", "replica", "MB", "up (s)"):
-        table.add_column(column, justify="left" if column == "deployment" else "right")
-    for deployment in service["deployments"]:
-        name, wanted = deployment["name"], str(deployment["replicas_wanted"])
-        for replica in deployment["replicas"] or [None]:
-            cells = (
-                ("[red]none[/]", "", "")
-                if replica is None
-                else (f"pid {replica['pid']}", f"{replica['rss_mb']:.0f}", f"{replica['up_s']:.0f}")
-            )
-            table.add_row(name, wanted, *cells)
-            name = wanted = ""
-    console.print(table)
-    for row in service["models"]:
-        colour = {"ready": "green", "loadable": "yellow"}.get(row["state"], "dim")
-        console.print(f"  [{colour}]{row['state']:15}[/] {row['name']}", highlight=False)
 
 
 def _service(record: Record) -> dict[str, Any]:
@@ -75,9 +45,9 @@ def _ask(url: str) -> tuple[bool, list[dict[str, Any]]]:
 
 
 def _deployments(record: Record) -> list[dict[str, Any]]:
-    """What the fleet asks for, beside the replicas that live. Ray names a replica's process for its deployment."""
+    """The deployments of the fleet with their replicas, which are found by the titles that Ray gives to processes."""
     wanted: dict[str, int] = {}
-    with contextlib.suppress(FleetError):  # the file may have gone since
+    with contextlib.suppress(FleetError):  # the file may have been removed since the start
         fleet = load_fleet(record.fleet)
         if fleet.ingress is None:
             wanted["ingress"] = fleet.deployment[0].replicas

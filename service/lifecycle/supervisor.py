@@ -1,8 +1,8 @@
-"""``topfive serve``: start the driver, say what is ready and what is missing, wait for a signal, stop.
+"""The supervisor: starts the driver, reports what is ready and what is missing, waits for a signal, stops the service.
 
-This process holds the claim on the port (``state.py``) and does nothing that could hang: Ray lives in the driver, a
-child with a session of its own, so that Ctrl-C in a terminal reaches this process alone and running requests are
-answered before anything ends.
+This process holds the claim on the port (``record.py``) and does nothing that could hang. Ray runs in the driver, a
+child with a session of its own: Ctrl-C in a terminal reaches only the supervisor, and running requests are answered
+before anything ends.
 """
 
 from __future__ import annotations
@@ -32,45 +32,48 @@ from service.config.fleet import load_fleet
 from service.config.listening import NotOurAddressError, addresses, is_wildcard
 from service.config.settings import Settings
 from service.lifecycle.processes import RUN_ID, end_run, holder_of, is_living, of_run
-from service.lifecycle.record import State, end_leftovers, ray_folder
+from service.lifecycle.record import Claim, end_leftovers, ray_folder
 
-#: A generous bound on exporting, measuring and loading every checkpoint, after which the start has failed.
+#: After so long the start has failed. Exporting, measuring and loading all checkpoints takes less on any machine.
 _READY_WITHIN_S = 1200.0
-#: The driver bounds its own steps below this.
+#: The driver's own steps are bounded and take less together.
 _STOP_WITHIN_S = 9.5
-#: What /readyz says once every load has failed.
+#: The problems that /readyz reports once every load has failed.
 _NOTHING_LOADED = {
     f"/problems/{slug}" for slug in ("load-failed", "out-of-memory", "weights-damaged", "weights-missing")
 }
-#: How often what the service needs below /tmp is marked as used. It is removed after days.
+#: How often the service marks its files below /tmp as used. Cleaners remove what has not been used for days.
 _TOUCH_EVERY_S = 3600.0
-#: With fewer connections there is no use in a service; Ray's processes want as many files too.
+#: Fewer connections are too few to serve, and Ray's processes need as many files too.
 _FEWEST_CONNECTIONS = 64
 
 
 class StartError(RuntimeError):
-    """The service could not start, or did not stay up; the text says why."""
+    """The service could not start, or one of its processes died; the text says why."""
 
 
 class NothingLoadedError(StartError):
-    """The service runs, and none of its networks could be loaded."""
+    """The service runs, but could not load any of its networks."""
 
 
 def serve(settings: Settings, console: Console) -> None:
     """Serves until SIGINT or SIGTERM.
 
     Raises:
-        FleetError, AlreadyServingError, FolderError, StartError: as their names say; nothing is left running.
+        FleetError: the fleet cannot run on this machine.
+        AlreadyServingError: one of this user's services has the port.
+        FolderError: the folder of the records cannot be used.
+        StartError: the service could not start, or one of its processes died. Nothing is left running.
     """
     started = time.monotonic()
     _check_authentication()
     connections = _check_open_files()
-    if Path(settings.fleet).is_file():  # for whoever reads the record from another folder
+    if Path(settings.fleet).is_file():  # the record may be read from another folder
         settings = settings.model_copy(update={"fleet": str(Path(settings.fleet).resolve())})
     fleet = load_fleet(settings.fleet)
     ended = end_leftovers()
     if ended:
-        console.print(f"ended {ended} processes that an earlier run had left behind")
+        console.print(f"ended {ended} processes that an earlier run left behind")
     clear_unused_graphs()
     catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained)
     machine = Machine.this()
@@ -82,57 +85,57 @@ def serve(settings: Settings, console: Console) -> None:
         max_batch_size=settings.max_batch_size,
         memory_limit_mb=settings.memory_limit_mb,
     )
-    state = State.claim(settings.host, settings.port, settings.fleet)
+    claim = Claim.take(settings.host, settings.port, settings.fleet)
     signals = _Signals()
     driver, in_order = None, True
     try:
         _check_port(settings.host, settings.port)
-        url = state.record.url
+        url = claim.record.url
         on_all = " and all other addresses of this machine" if is_wildcard(settings.host) else ""
         console.print(
             f"[bold]TopFive[/] starts: fleet {escape(settings.fleet)}, device {settings.device}, {escape(url)}{on_all}"
         )
         if connections < MOST_CONNECTIONS:
             console.print(f"  at most {connections:,} connections at once: the limit on open files (ulimit -n) is low")
-        driver = _start_driver(settings, state)
+        driver = _start_driver(settings, claim)
         models = _wait_until_ready(url, driver, console)
         console.print(_table(models))
         _print_ready(url, models, settings, time.monotonic() - started, console)
-        _watch(driver, state)
+        _watch(driver, claim)
     except _StopSignal:
         console.print("stopping: running requests are answered first")
     except StartError as error:
-        # Otherwise nothing is left that could stop in order.
+        # After any other StartError there is no driver left that could stop in order.
         in_order = isinstance(error, NothingLoadedError)
         raise
     finally:
         signals.hold()
-        _stop(driver, state, in_order=in_order)
+        _stop(driver, claim, in_order=in_order)
         signals.restore()
     console.print("stopped")
 
 
-def _start_driver(settings: Settings, state: State) -> subprocess.Popen[str]:
-    environment = {**os.environ, RUN_ID: state.record.run_id}
-    command = [sys.executable, "-m", "service.cluster.driver", str(state.folder)]
+def _start_driver(settings: Settings, claim: Claim) -> subprocess.Popen[str]:
+    environment = {**os.environ, RUN_ID: claim.record.run_id}
+    command = [sys.executable, "-m", "service.cluster.driver", str(claim.folder)]
     driver = subprocess.Popen(  # noqa: S603 - our own module
         command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
-    state.set_driver(driver.pid)
+    claim.set_driver(driver.pid)
     assert driver.stdin is not None
     driver.stdin.write(settings.model_dump_json() + "\n")
     driver.stdin.flush()
     return driver
 
 
-def _watch(driver: subprocess.Popen[str], state: State) -> NoReturn:
-    """Until a signal, or until a process dies that Ray cannot replace.
+def _watch(driver: subprocess.Popen[str], claim: Claim) -> NoReturn:
+    """Waits for a signal, or until a process dies that Ray cannot replace.
 
     Raises:
-        StartError: the driver, Ray's control store or its node daemon has ended. Replicas would go on answering for a
-            while, but none that died would come back.
+        StartError: the driver, Ray's control store (gcs_server) or its node daemon (raylet) has died. Replicas would
+            go on answering for a while, but Ray would not replace one that dies.
     """
-    found = {_name(process): process for process in of_run(state.record.run)}
+    found = {_name(process): process for process in of_run(claim.record.run)}
     logs = f"its log files are in {ray_folder() / 'session_latest' / 'logs'}"
     touch_at = time.monotonic() + _TOUCH_EVERY_S
     while driver.poll() is None:
@@ -140,24 +143,24 @@ def _watch(driver: subprocess.Popen[str], state: State) -> NoReturn:
             if name not in found or _name(found[name]) != name:
                 raise StartError(f"Ray's {name} has died; {logs}")
         if time.monotonic() >= touch_at:
-            state.touch()
+            claim.touch()
             touch_at += _TOUCH_EVERY_S
         time.sleep(0.5)
     raise StartError(f"Ray's driver (pid {driver.pid}) has died; {logs}")
 
 
 def _name(process: psutil.Process) -> str:
-    """The name of a living process; nothing for one that has died."""
+    """The name of a living process; empty for one that has died."""
     with suppress(psutil.Error):
         if is_living(process):
             return process.name()
     return ""
 
 
-def _stop(driver: subprocess.Popen[str] | None, state: State, *, in_order: bool) -> None:
-    """Lets the driver stop in order if it can, then ends whatever is left of the run."""
+def _stop(driver: subprocess.Popen[str] | None, claim: Claim, *, in_order: bool) -> None:
+    """Lets the driver stop in order if it can, then ends every process that is left of the run."""
     if in_order and driver is not None and driver.poll() is None:
-        state.mark_stopping()
+        claim.mark_stopping()
         assert driver.stdin is not None
         driver.stdin.close()
         try:
@@ -165,16 +168,16 @@ def _stop(driver: subprocess.Popen[str] | None, state: State, *, in_order: bool)
         except subprocess.TimeoutExpired:
             driver.kill()
             driver.wait()
-    end_run(state.record.run, patience_s=0.2)
-    # Replicas are killed, and leave what they have in the temporary folder.
+    end_run(claim.record.run, patience_s=0.2)
+    # Replicas that are killed leave their files in the temporary folder.
     clear_unused_graphs()
     if driver is not None:
         driver.wait()
-    state.release()
+    claim.release()
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raises StartError if the host is not this machine's, or a stranger listens there."""
+    """Raises StartError if the host is not an address of this machine, or another program listens there."""
     try:
         found = addresses(host)
     except NotOurAddressError as error:
@@ -192,8 +195,8 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _check_authentication() -> None:
-    """Raises StartError if Ray would take orders from anybody: its replicas listen on all addresses and run what they
-    are sent by whoever has the token, which is the default, or by everybody."""
+    """Raises StartError if Ray would obey anybody. Its replicas listen on all addresses and run whatever they are sent:
+    by default only for callers who have its token."""
     mode = os.environ.get("RAY_AUTH_MODE")
     if mode is not None and mode.lower() != "token":
         raise StartError(
@@ -203,7 +206,7 @@ def _check_authentication() -> None:
 
 
 def _check_open_files() -> int:
-    """How many connections the limit on open files allows. Raises StartError if that are too few."""
+    """How many connections the limit on open files allows. Raises StartError if they are too few."""
     connections = most_connections()
     if connections < _FEWEST_CONNECTIONS:
         raise StartError("the hard limit on open files is too low to serve; raise it (ulimit -Hn 4096, or more)")
@@ -211,23 +214,22 @@ def _check_open_files() -> int:
 
 
 class _StopSignal(BaseException):
-    """SIGINT or SIGTERM, raised where the main thread is, so that a start can be broken off at any point."""
+    """SIGINT or SIGTERM as an exception in the main thread, which interrupts a start at any point."""
 
 
 class _Signals:
-    """Turns the first SIGINT or SIGTERM into _StopSignal; the ones after it change nothing, since stopping is what is
-    being done already."""
+    """Turns the first SIGINT or SIGTERM into _StopSignal. Later ones are ignored: the service is stopping already."""
 
     def __init__(self) -> None:
         self._held = False
         self._before = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def hold(self) -> None:
-        """From here on signals are ignored."""
+        """Ignores signals from now on."""
         self._held = True
 
     def restore(self) -> None:
-        """Puts back the handlers that were there before."""
+        """Restores the handlers that were set before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -238,15 +240,15 @@ class _Signals:
 
 
 def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console) -> list[dict[str, Any]]:
-    """Polls /readyz, saying what is being loaded, then reads /models.
+    """Polls /readyz, prints what is being loaded, and returns the rows of /models.
 
     Raises:
-        StartError: the driver has ended, or the bound on loading is over.
+        StartError: the driver has ended, or the service was not ready in time.
         NothingLoadedError: every load has failed.
     """
     give_up = time.monotonic() + _READY_WITHIN_S
     said = ""
-    # Not through a proxy of the environment: the service is on this machine.
+    # The service is on this machine, so a proxy that the environment names is not asked (trust_env).
     with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
         while time.monotonic() < give_up:
             if driver.poll() is not None:
@@ -295,7 +297,7 @@ def _table(models: list[dict[str, Any]]) -> Table:
 
 
 def _on_demand(row: dict[str, Any]) -> bool:
-    """Whether it is only not in memory: the router would say how it stands, which it does not of damaged weights."""
+    """Whether the network is only not in memory. One with damaged weights has no footprint, or a failure."""
     return row["state"] == "loadable" and row["footprint_mb"] is not None and not row.get("failure")
 
 
@@ -305,15 +307,17 @@ def _print_ready(url: str, models: list[dict[str, Any]], settings: Settings, sec
         f"[bold green]ready[/] in {seconds:.1f} s: {len(ready)} of {len(models)} networks, {escape(url)}/docs"
     )
     if not ready and not any(row["state"] == "loadable" for row in models):
-        console.print("[yellow]nothing can be served yet[/]: no network of this fleet has weights; the table says how")
+        console.print(
+            "[yellow]nothing can be served yet[/]: no network of this fleet has weights; the table says how to get them"
+        )
     waiting = sum(_on_demand(row) for row in models)
     if waiting:
-        console.print(f"  {waiting} more are loaded when they are asked for; there is no room for all at once")
+        console.print(f"  {waiting} more are loaded when a request needs them; they do not fit into memory all at once")
     if settings.untrained:
-        console.print("[yellow]untrained[/]: seeded random weights; every answer says so")
+        console.print("[yellow]untrained[/]: the weights are random; every answer says so")
     sizes = [row["download_mb"] for row in models if row["download_mb"]]
     if sizes:
-        console.print(f"  topfive pull --all fetches what is missing: {len(sizes)} files, {sum(sizes):,.0f} MB")
+        console.print(f"  topfive pull --all fetches the missing weights: {len(sizes)} files, {sum(sizes):,.0f} MB")
     if ready:
         photographs = any(row["labels"] != "mnist" for row in ready)
         picture, query = ("airplane", "") if photographs else ("digit", "?labels=mnist")

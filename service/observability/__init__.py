@@ -1,1 +1,1 @@
-"""What an operator sees the service with: Prometheus's configuration and rules, and Grafana's dashboards."""
+"""Prometheus's configuration and rules, and Grafana's dashboards. The service does not import this package."""

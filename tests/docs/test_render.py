@@ -1,4 +1,4 @@
-"""The dashboards as pictures, from a Prometheus that is made up."""
+"""Dashboards drawn as pictures, from a pretended Prometheus."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from docs.render.fields import ask, calculate, fields
 from docs.render.picture import DRAW, draw
 from docs.render.prometheus import Prometheus, PrometheusError
 from docs.render.queries import panels, substitute
-from docs.render.theme import colour
+from docs.render.theme import colour, colour_of_value
 from docs.render.units import written
 
 WINDOW = Window(start=1_700_000_000, end=1_700_000_300)
@@ -35,7 +35,7 @@ Answer = Callable[[str, float], list[tuple[dict[str, str], float]]]
 
 
 def plenty(expression: str, moment: float) -> list[tuple[dict[str, str], float]]:
-    """Two series for every query; buckets for those that ask for buckets."""
+    """Two series for every query, and buckets for histograms."""
     if "by (le) (increase" in expression:
         return [({"le": le}, count) for le, count in (("1.0", 3.0), ("2.0", 5.0), ("+Inf", 5.0))]
     if "> bool 0" in expression:
@@ -48,7 +48,7 @@ def nothing(expression: str, moment: float) -> list[tuple[dict[str, str], float]
 
 
 def without_values(expression: str, moment: float) -> list[tuple[dict[str, str], float]]:
-    """What a share of nothing is."""
+    """NaN everywhere, which is the value of a share without traffic."""
     return [(labels, float("nan")) for labels, _ in plenty(expression, moment)]
 
 
@@ -87,7 +87,7 @@ def test_a_dashboard_is_drawn_and_all_its_queries_asked(name: str, tmp_path: Pat
     assert draw(board, prometheus(nothing), WINDOW, tmp_path / "empty.png") != []
     full, empty = pixels(tmp_path / "full.png"), pixels(tmp_path / "empty.png")
     assert full.shape == empty.shape
-    # Where there was nothing but a word there are now lines, areas, numbers.
+    # There are lines, areas and numbers instead of the words "No data".
     assert (full.max(axis=2) - full.min(axis=2) > 60).sum() > 20 * (empty.max(axis=2) - empty.min(axis=2) > 60).sum()
     assert (tmp_path / "full.png").stat().st_size < 300_000
     assert list(tmp_path.glob("*.unfinished")) == []
@@ -95,13 +95,13 @@ def test_a_dashboard_is_drawn_and_all_its_queries_asked(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("kind", sorted(DRAW))
 def test_each_type_of_panel_shows_its_data(kind: str, tmp_path: Path) -> None:
-    """Drawn alone, with data and without: what differs lies in the panel."""
+    """The pictures of a panel with and without data differ only inside the panel."""
     panel = next(p for board in dashboards().values() for p in panels(board) if p["type"] == kind)
     place = panel["gridPos"]
     board = dashboards()["overview"] | {"panels": [panel | {"gridPos": place | {"x": 0, "y": 0}}]}
     assert draw(board, prometheus(plenty), WINDOW, tmp_path / "full.png") == []
     draw(board, prometheus(nothing), WINDOW, tmp_path / "empty.png")
-    # By more than the palette of each file makes of the same colour.
+    # By more than the difference of the two files' palettes.
     different = abs(pixels(tmp_path / "full.png") - pixels(tmp_path / "empty.png")).max(axis=2) > 50
     rows, columns = np.nonzero(different)
     assert different.sum() > 400
@@ -109,11 +109,11 @@ def test_each_type_of_panel_shows_its_data(kind: str, tmp_path: Path) -> None:
     assert columns.max() < 16 + place["w"] * 60
 
 
-def test_the_dashboards_have_no_panel_that_cannot_be_drawn() -> None:
+def test_every_type_of_panel_can_be_drawn() -> None:
     assert {panel["type"] for board in dashboards().values() for panel in panels(board)} == set(DRAW)
 
 
-def test_panels_without_data_are_named_unless_they_say_what_that_means(tmp_path: Path) -> None:
+def test_panels_without_data_are_named_unless_they_have_a_text_for_it(tmp_path: Path) -> None:
     board = dashboards()["overview"]
     missing = draw(board, prometheus(nothing), WINDOW, tmp_path / "picture.png")
     assert set(missing) == {query.panel for query in panel_queries(board, WINDOW) if not query.may_be_empty}
@@ -121,7 +121,7 @@ def test_panels_without_data_are_named_unless_they_say_what_that_means(tmp_path:
     assert "Requests by model" in missing
 
 
-def test_values_that_are_none_are_no_data(tmp_path: Path) -> None:
+def test_nan_is_no_data(tmp_path: Path) -> None:
     board = dashboards()["memory"]
     missing = draw(board, prometheus(without_values), WINDOW, tmp_path / "picture.png")
     assert missing == draw(board, prometheus(nothing), WINDOW, tmp_path / "picture.png")
@@ -132,18 +132,18 @@ def test_variables_are_replaced() -> None:
     assert not [query for query in queries if "$" in query.expression]
     asked = substitute('sum(rate(a{model=~"$model"}[$__rate_interval])) / b[$__range]', WINDOW, 5)
     assert asked == 'sum(rate(a{model=~".*"}[20s])) / b[300s]'
-    with pytest.raises(ValueError, match="not known"):
+    with pytest.raises(ValueError, match="unknown variable"):
         substitute("a{b=~'$replica'}", WINDOW, 5)
 
 
-def test_a_panel_with_an_interval_of_its_own_takes_rates_over_no_less() -> None:
+def test_a_panel_with_a_longer_interval_has_a_longer_rate_window() -> None:
     window = Window(0, 300, step=5, rate_interval=10)
     queries = {query.panel: query.expression for query in panel_queries(dashboards()["batching"], window)}
     assert "[15s]" in queries["Batch sizes"]
     assert "[10s]" in queries["Mean batch by model"]
 
 
-def test_series_have_the_names_and_colours_that_the_panel_gives_them() -> None:
+def test_series_have_the_names_and_colours_of_their_panel() -> None:
     panel = next(p for p in panels(dashboards()["memory"]) if p["title"] == "Resident bytes by model")
     found = {field.name: field for field in fields(panel, ask(prometheus(plenty), panel, WINDOW))}
     assert found["vgg16"].colour == "#FF4D9D"
@@ -152,7 +152,7 @@ def test_series_have_the_names_and_colours_that_the_panel_gives_them() -> None:
     assert found["vgg16"].custom("stacking")["mode"] == "normal"
 
 
-def test_a_gap_is_no_value() -> None:
+def test_a_gap_is_nan() -> None:
     def respond(request: httpx.Request) -> httpx.Response:
         series = {"metric": {}, "values": [[1_700_000_000, "1"], [1_700_000_010, "3"]]}
         return httpx.Response(200, json={"status": "success", "data": {"result": [series]}})
@@ -182,7 +182,7 @@ def test_values_are_written_as_grafana_writes_them(value: float, unit: str, text
     assert written(value, unit) == text
 
 
-def test_a_unit_that_nobody_has_drawn_yet_is_an_error() -> None:
+def test_an_unknown_unit_is_an_error() -> None:
     with pytest.raises(ValueError, match="furlongs"):
         written(1, "furlongs")
 
@@ -191,11 +191,11 @@ def test_a_unit_that_nobody_has_drawn_yet_is_an_error() -> None:
     ("answer", "said"),
     [
         (httpx.Response(400, json={"status": "error", "error": "parse error at char 3"}), "parse error at char 3: a"),
-        (httpx.Response(502, text="<html>bad gateway"), "is no Prometheus: status 502"),
-        (httpx.Response(200, json=["hello"]), "an answer of another kind"),
+        (httpx.Response(502, text="<html>bad gateway"), "is not a Prometheus: status 502"),
+        (httpx.Response(200, json=["hello"]), "unexpected answer"),
     ],
 )
-def test_what_prometheus_says_instead_of_an_answer(answer: httpx.Response, said: str) -> None:
+def test_errors_of_prometheus_are_reported(answer: httpx.Response, said: str) -> None:
     source = Prometheus("http://prometheus", httpx.MockTransport(lambda request: answer))
     with pytest.raises(PrometheusError, match=said):
         source.at("a", 0)
@@ -231,3 +231,11 @@ def test_a_folder_without_dashboards_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(json.JSONDecodeError):
         dashboards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [(0.0, "green"), (0.99, "green"), (1.0, "yellow"), (4.99, "yellow"), (5.0, "red")]
+)
+def test_a_colour_begins_at_its_threshold(value: float, name: str) -> None:
+    steps = [{"value": None, "color": "green"}, {"value": 1.0, "color": "yellow"}, {"value": 5.0, "color": "red"}]
+    assert colour_of_value(value, {"steps": steps}) == colour(name)

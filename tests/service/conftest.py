@@ -1,7 +1,7 @@
 """Fixtures of the service's tests.
 
-As ``local`` of the tests of everything, ``cluster`` is started once: a test may ask it anything and must leave it as it
-was. The last that needs the two, in ``test_lifecycle.py``, stops them.
+Like ``local`` in ``tests/conftest.py``, ``cluster`` is started once for all tests: a test may send it any request, and
+must leave it as it was. The last test that needs the two, in ``whole/test_lifecycle.py``, stops them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.networks.variants import find_variant
 from tests.fakes import Fakes
 from tests.running import Service, started
 
-#: As the shipped cluster-cpu, with the networks in the box in two deployments, and two ingress replicas.
+#: Like the shipped cluster-cpu, but with the networks in the box in two deployments, and with two ingress replicas.
 CLUSTER = """
 [ingress]
 replicas = 2
@@ -43,7 +43,7 @@ def fakes(tmp_path: Path) -> Fakes:
 
 @pytest.fixture
 def own_process() -> Iterator[None]:
-    """For commands that set what belongs to their process; here that is the tests' own."""
+    """Restores torch's settings after commands that change them: here they run in the process of the tests."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng():
         yield
@@ -62,8 +62,8 @@ def cluster(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def bvlc(test_data: Path, box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Path]:
-    """GoogLeNet with the weights that BVLC released, and the cache folder that it was imported into. The graphs of what
-    is in the box are there already, if somebody needed them before."""
+    """GoogLeNet with the weights of BVLC, and the cache folder into which it was imported. That has the graphs of the
+    box already, if an earlier test needed them."""
     cache = tmp_path_factory.mktemp("bvlc")
     if (box_cache / "graphs").is_dir():
         shutil.copytree(box_cache / "graphs", cache / "graphs")
@@ -72,5 +72,5 @@ def bvlc(test_data: Path, box_cache: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def untrained_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all services with seeded weights: a graph that the first has exported the next ones find."""
+    """A cache folder for all services with seeded weights, so that each graph is exported only once."""
     return tmp_path_factory.mktemp("untrained")

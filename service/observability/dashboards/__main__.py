@@ -1,4 +1,4 @@
-"""Writes the dashboards as JSON files to where Grafana's provisioning finds them."""
+"""Writes the dashboards as JSON files to the folder that Grafana's provisioning reads."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ FOLDER: Final = Path(__file__).parent.parent / "grafana" / "dashboards"
 
 
 def files() -> dict[str, str]:
-    """Each file's name and what has to be in it."""
+    """The text of each file, by its name."""
     boards = {"overview.json": overview(), "batching.json": batching(), "memory.json": memory()}
     return {name: as_json(board) for name, board in boards.items()}
 
 
 def as_json(board: Dashboard) -> str:
-    """A dashboard as it is kept: keys in order, so that a change of one panel is a change of a few lines."""
+    """A dashboard as JSON with sorted keys, so that a change of one panel changes few lines of the file."""
     return JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False).encode(board.build()) + "\n"
 
 
 def main() -> None:
-    """Writes all of them."""
+    """Writes all files."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, text in files().items():
         path = FOLDER / name

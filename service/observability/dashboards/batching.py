@@ -1,4 +1,4 @@
-"""Batching and device: how pictures become batches, how long they wait, and what the device makes of them."""
+"""The dashboard "Batching and device": batch sizes, waiting times and the speed of the device."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _SLOWER = steps("green", (1.2, "yellow"), (1.5, "red"))
 
 
 def batching() -> Dashboard:
-    """Does the device work as fast as measured, and are batches as large as the load lets them be?"""
+    """The dashboard. Is the device as fast as its profile, and are batches as large as the load allows?"""
     return board(
         "topfive-batching",
-        "How pictures become batches, how long they wait, and whether the device is as fast as its profile says.",
+        "How large batches are, how long pictures wait, and whether the device is as fast as its profile.",
         {
             "Now": [_now()],
             "Batches": [_batches()],
@@ -48,8 +48,8 @@ def _now() -> Line:
         4,
         number(
             "Mean batch",
-            "Pictures in a forward pass. About 1 is a device with time to spare; it grows with the load, up to the "
-            "largest batch.",
+            "Mean number of pictures in a forward pass. About 1 means that the device has time to spare; the number "
+            "grows with the load, up to the largest batch.",
             q.mean("topfive_batch_size"),
             COUNT,
             steps("text"),
@@ -57,7 +57,7 @@ def _now() -> Line:
         ),
         number(
             "Pictures",
-            "Pictures a second through the device.",
+            "Pictures per second that the device processes.",
             q.rate("topfive_batch_size_sum"),
             PICTURES,
             steps("text"),
@@ -65,8 +65,8 @@ def _now() -> Line:
         ),
         number(
             "Busiest device",
-            "Share of the time in which forward passes hold the device, in the process where that is most. From "
-            "90 % on there is no room: queues grow, and the router refuses.",
+            "Share of the time in which forward passes occupy the device, for the busiest process. From 90 % on there "
+            "is no room left: queues grow, and the router refuses pictures.",
             f"max({busiest})",
             SHARE,
             steps("green", (0.75, "yellow"), (0.9, "red")),
@@ -74,10 +74,10 @@ def _now() -> Line:
         ),
         number(
             "Against the profile",
-            "Time that forward passes take over what the profile says of a machine that does nothing else. On a GPU "
-            "good is about 1. On a CPU it rises under load, since decoding takes its share of the same cores. When "
-            "there is little load, above 1.2 something else uses the machine, or the profile is out of date ('topfive "
-            "profile' measures anew).",
+            "Time that forward passes take, divided by what the profile says for an idle machine. On a GPU it should "
+            "be about 1. On a CPU it rises under load, since decoding uses the same cores. A value above 1.2 under "
+            "little load means that another program uses the machine, or that the profile is out of date ('topfive "
+            "profile' measures again).",
             q.ratio(_DEVICE, _PROFILED),
             TIMES,
             _SLOWER,
@@ -85,16 +85,16 @@ def _now() -> Line:
         ),
         number(
             "Oldest in a queue",
-            "How long the first picture of any queue has been waiting. Good is less than the budgets that callers "
-            "give, and that it comes back to 0.",
+            "Longest time that the first picture of any queue has waited. It should be shorter than the callers' "
+            "budgets, and return to 0.",
             f"max(topfive_queue_oldest_seconds{{{q.MODEL}}})",
             SECONDS,
             steps("green", (1, "yellow"), (5, "red")),
         ),
         number(
             "Out of memory",
-            "Times, in what is shown, that a batch did not fit into device memory and the largest batch was halved. "
-            "Good is 0: each one makes batches smaller for good.",
+            "How often, in the time shown, a batch did not fit into device memory and the largest batch was halved. It"
+            " should be 0: each halving is permanent.",
             q.increase("topfive_oom_splits_total", q.DEPLOYMENT, over=q.SHOWN),
             COUNT,
             steps("green", (0.5, "red")),
@@ -106,9 +106,9 @@ def _now() -> Line:
 def _batches() -> Line:
     cuts = areas(
         "Batches by what ended them",
-        "Forward passes a second: 'drained' took all that waited, with room for more; 'full' held as many pictures as "
-        "pay in one batch of that network, which may be a single one; 'deadline' left a picture out that would have "
-        "been late; 'bisected' are halves of a batch that failed.",
+        "Forward passes per second. 'drained': the batch took every picture that waited and had room for more. 'full':"
+        " it had as many pictures as pay in one batch of that network, which may be one. 'deadline': it left out a "
+        "picture that would have been late. 'bisected': it is half of a batch that failed.",
         queries((q.rate("topfive_batches_total", by="cut"), "{{cut}}")),
         PICTURES,
     )
@@ -116,18 +116,18 @@ def _batches() -> Line:
         9,
         buckets(
             "Batch sizes",
-            "How many batches of each size there were, by colour; each row reaches down to the one below. The upper "
-            "rows light up when there is load.",
+            "Number of batches of each size, by colour; each row reaches down to the row below. The upper rows light "
+            "up under load.",
             q.increase("topfive_batch_size_bucket", by="le"),
             COUNT,
         ),
         of_models(
             lines(
                 "Mean batch by model",
-                "Pictures in a forward pass. Under load it grows as far as larger batches give more pictures a second, "
-                "which the service finds out while it serves. A network that stays at 1 under load gains nothing from "
-                "batches on this device, as many do on a CPU, or its callers wait for an answer before they send the "
-                "next picture.",
+                "Mean number of pictures in a forward pass. Under load it grows as long as larger batches give more "
+                "pictures per second, which the service finds out while it serves. A network that stays at 1 under "
+                "load either gains nothing from batches on this device, as is common on a CPU, or its callers wait for"
+                " each answer before they send the next picture.",
                 queries((q.mean("topfive_batch_size", by="model"), "{{model}}")),
                 COUNT,
             )
@@ -139,8 +139,8 @@ def _batches() -> Line:
 def _queue() -> Line:
     phases = areas(
         "A picture's time by phase",
-        "Mean seconds that a classified picture spends being decoded, waiting for its forward pass, and in it. With "
-        "room to spare the queue is the thinnest of the three.",
+        "Mean seconds that a classified picture is decoded, waits for its forward pass, and is in it. As long as there"
+        " is room to spare, the queue is the thinnest of the three.",
         queries(*((q.mean(f"topfive_{phase}_seconds"), phase) for phase in _PHASES)),
         SECONDS,
     )
@@ -149,8 +149,8 @@ def _queue() -> Line:
         of_models(
             areas(
                 "Queue by model",
-                "Pictures that wait, or are being decoded. Good are peaks that go away; a slope is more load than the "
-                "device can take.",
+                "Pictures that wait or are being decoded. Peaks should go away again; a steady rise means more load "
+                "than the device can take.",
                 queries((q.total(f"topfive_queue_length{{{q.MODEL}}}", "model"), "{{model}}")),
                 COUNT,
             )
@@ -158,8 +158,8 @@ def _queue() -> Line:
         of_models(
             lines(
                 "Oldest picture by model",
-                "How long the first picture of each queue has been waiting. A plateau is a checkpoint being loaded, or "
-                "a device held by a large batch of another network.",
+                "How long the first picture of each queue has waited. A plateau means that a checkpoint is being "
+                "loaded, or that a large batch of another network occupies the device.",
                 queries((f"max by (model) (topfive_queue_oldest_seconds{{{q.MODEL}}})", "{{model}}")),
                 SECONDS,
             )
@@ -174,8 +174,8 @@ def _device() -> Line:
         of_models(
             areas(
                 "Device time by model",
-                "Devices that forward passes hold, by network: 100 % is one device that is always busy. Who takes the "
-                "most is who makes the others wait.",
+                "Devices that forward passes occupy, by network: 100 % is one device that is always busy. The network "
+                "with the largest share makes the others wait.",
                 queries((q.some(q.rate(_DEVICE, by="model")), "{{model}}")),
                 SHARE,
             )
@@ -184,9 +184,9 @@ def _device() -> Line:
             of_models(
                 lines(
                     "Forward passes against the profile",
-                    "Time that they take over what the profile says of the same batches on a machine that does nothing "
-                    "else. Above the dashed line the first predictions after a quiet time are off by more than a "
-                    "fifth; they adapt while there is load.",
+                    "Time that forward passes take, divided by what the profile says for the same batches on an idle "
+                    "machine. Above the dashed line the first predictions after a quiet time are off by more than a "
+                    "fifth; they adapt under load.",
                     queries((q.ratio(_DEVICE, _PROFILED, by="model"), "{{model}}")),
                     TIMES,
                 )
@@ -198,14 +198,14 @@ def _device() -> Line:
         of_models(
             areas(
                 "Pictures by model",
-                "Pictures a second through the device.",
+                "Pictures per second that the device processes.",
                 queries((q.some(q.rate("topfive_batch_size_sum", by="model")), "{{model}}")),
                 PICTURES,
             )
         ),
         bars(
             "Out of memory",
-            "Batches that did not fit into device memory, when they happened. Good is an empty panel.",
+            "Batches that did not fit into device memory. The panel should be empty.",
             queries((q.increase("topfive_oom_splits_total", q.DEPLOYMENT, "deployment"), "{{deployment}}")),
             COUNT,
         ),
@@ -215,8 +215,8 @@ def _device() -> Line:
 def _phases() -> Line:
     p95 = lines(
         "Phases, p95",
-        "95 of 100 classified pictures take less in each phase. A queue far above the forward pass is load; decoding "
-        "far above it is large pictures, or too few threads.",
+        "95 of 100 classified pictures take less time in each phase. A queue far above the forward pass means high "
+        "load; decoding far above it means large pictures, or too few threads.",
         queries(*((q.quantile(0.95, f"topfive_{phase}_seconds"), phase) for phase in _PHASES)),
         SECONDS,
     )
@@ -225,8 +225,8 @@ def _phases() -> Line:
         coloured(p95, _PHASE_COLOURS).legend(legend_table("mean", "max", "lastNotNull")),
         rows(
             "Phases by model",
-            "Mean time in each phase of the pictures classified in what is shown. Compare a network's queue with its "
-            "forward pass: more than a few times as long is a network that others are in the way of.",
+            "Mean time that the pictures classified in the time shown spent in each phase. If a network's queue is "
+            "more than a few times as long as its forward pass, other networks are in its way.",
             [q.mean(f"topfive_{phase}_seconds", by="model", over=q.SHOWN) for phase in _PHASES],
             {"model": "Model", "Value #A": "Decode", "Value #B": "Queue", "Value #C": "Forward"},
             SECONDS,

@@ -1,4 +1,4 @@
-"""A dashboard's frame: variables, links, time range, and its panels on the grid of 24 columns."""
+"""Builds a dashboard: its variables, links and time range, and its panels on the grid of 24 columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from grafana_foundation_sdk.builders import bargauge, gauge, heatmap, piechart, 
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models import dashboard as schema
 
-#: The variable below that names the data source, so that one file fits every Grafana.
+#: Panels name their data source by a variable, so that the files work in every Grafana.
 SOURCE: Final = schema.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _TITLES: Final = {
     "topfive-overview": "TopFive / Overview",
@@ -32,7 +32,7 @@ PanelBuilder = (
 
 
 class Line:
-    """Panels side by side: equally wide, or as many columns as ``widths`` says."""
+    """Panels side by side: of equal width, or as wide as ``widths`` says, in columns."""
 
     def __init__(self, height: int, *panels: PanelBuilder, widths: Sequence[int] = ()) -> None:
         self.height = height
@@ -43,7 +43,7 @@ class Line:
 
 
 def board(uid: str, description: str, rows: dict[str, Sequence[Line]]) -> build.Dashboard:
-    """The dashboard ``uid`` with lines of panels below each row's title; panels are numbered as they are read."""
+    """A dashboard with lines of panels below the title of each row. Panels are numbered in reading order."""
     made = (
         build.Dashboard(_TITLES[uid])
         .uid(uid)
@@ -72,7 +72,7 @@ def board(uid: str, description: str, rows: dict[str, Sequence[Line]]) -> build.
 
 
 def _link(uid: str) -> build.DashboardLink:
-    """To another of the dashboards, with the same time and the same choice of models."""
+    """A link to another dashboard, which keeps the time range and the selected models."""
     return (
         build.DashboardLink(_TITLES[uid].removeprefix("TopFive / "))
         .type(schema.DashboardLinkType.LINK)
@@ -94,19 +94,20 @@ def _datasource() -> build.DatasourceVariable:
 
 def _deployments() -> build.QueryVariable:
     what = (
-        "Processes by their name in the fleet file. Requests and decisions are counted where HTTP is, in 'ingress'; "
-        "batches, loads and bytes where the network is. In the local fleet that is one process."
+        "Deployments by their name in the fleet file. 'ingress', which does HTTP, counts requests and decisions; the "
+        "deployment of a network counts its batches, loads and bytes. The local fleet has one deployment for both."
     )
     return _labels("deployment", "Deployment", what, "topfive_ready")
 
 
 def _models() -> build.QueryVariable:
-    # Requests have every model that is served, and 'none', 'several' and 'ensemble', which no predictor's metric has.
-    return _labels("model", "Model", "Networks, as in an answer's 'model'.", "topfive_requests_total")
+    # This metric has every model that is served, and also 'none', 'several' and 'ensemble', unlike those of predictors.
+    return _labels("model", "Model", "Networks, by the names that answers have in 'model'.", "topfive_requests_total")
 
 
 def _labels(name: str, label: str, description: str, metric: str) -> build.QueryVariable:
-    """A choice among a label's values; all of them at first, those of a metric that has no such label included."""
+    """A variable whose values are those of a label. At first all are selected, which also matches series without the
+    label."""
     query: dict[str, object] = {
         "qryType": 1,  # label values
         "query": f"label_values({metric},{name})",

@@ -1,4 +1,4 @@
-"""Panels with a time axis, one function a type."""
+"""Panels with a time axis: a function for each type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.observability.dashboards.panels import COUNT, by, fixed, legend, qu
 def lines(
     title: str, description: str, targets: Sequence[prometheus.Dataquery], unit: str, lowest: float | None = 0
 ) -> timeseries.Panel:
-    """Lines over time; the axis begins at 0, or where the lines do."""
+    """Lines over time. The axis begins at ``lowest``, or where the data does if that is None."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -42,7 +42,7 @@ def lines(
 
 
 def areas(title: str, description: str, targets: Sequence[prometheus.Dataquery], unit: str) -> timeseries.Panel:
-    """Lines that add up to something, one upon the other."""
+    """Stacked areas, for series whose sum means something."""
     return (
         lines(title, description, targets, unit)
         .line_width(1)
@@ -52,32 +52,32 @@ def areas(title: str, description: str, targets: Sequence[prometheus.Dataquery],
 
 
 def bars(title: str, description: str, targets: Sequence[prometheus.Dataquery], unit: str) -> timeseries.Panel:
-    """Events, which are rare: bars one upon the other instead of lines."""
+    """Stacked bars, for rare events."""
     panel = areas(title, description, targets, unit).draw_style(common_schema.GraphDrawStyle.BARS)
     return panel.fill_opacity(80).decimals(0).axis_soft_max(1).legend(legend())
 
 
 def limit(panel: timeseries.Panel, colours: dashboard.ThresholdsConfig) -> timeseries.Panel:
-    """With dashed lines at the values that matter."""
+    """Adds dashed lines at the thresholds to a panel."""
     style = common.GraphThresholdsStyleConfig().mode(common_schema.GraphThresholdsStyleMode.DASHED)
     return panel.thresholds(colours).thresholds_style(style)
 
 
 def by_status(panel: timeseries.Panel) -> timeseries.Panel:
-    """With series that begin with an HTTP status in the colour of its class."""
+    """Colours series whose names begin with an HTTP status by the class of the status."""
     for beginning, colour in {"200": "green", "4": "blue", "429": "orange", "5": "red"}.items():
         panel.override_by_regexp(f"/^{beginning}/", [fixed(colour)])
     return panel
 
 
 def in_powers_of_ten(panel: timeseries.Panel) -> timeseries.Panel:
-    """With a logarithmic axis, for series of different orders of magnitude; it cannot begin at 0."""
+    """Gives a panel a logarithmic axis, for series of different orders of magnitude. It cannot begin at 0."""
     scale = common.ScaleDistributionConfig().type(common_schema.ScaleDistribution.LOG).log(10)
     return panel.scale_distribution(scale)
 
 
 def dashed(panel: timeseries.Panel, name: str, colour: str) -> timeseries.Panel:
-    """With the series ``name`` as a dashed line that nothing is piled upon."""
+    """Draws the series ``name`` as a dashed line that is not stacked."""
     return panel.override_by_name(
         name,
         [
@@ -91,21 +91,21 @@ def dashed(panel: timeseries.Panel, name: str, colour: str) -> timeseries.Panel:
 
 
 def coloured(panel: timeseries.Panel, colours: dict[str, str]) -> timeseries.Panel:
-    """With colours that mean something: series by name."""
+    """Gives series fixed colours, by name."""
     for name, colour in colours.items():
         panel.override_by_name(name, [fixed(colour)])
     return panel
 
 
 def buckets(title: str, description: str, expression: str, unit: str) -> heatmap.Panel:
-    """How a histogram's observations spread, over time."""
+    """A heatmap of a histogram's buckets over time."""
     return (
         heatmap.Panel()
         .title(title)
         .description(description)
         .datasource(SOURCE)
         .with_target(query(expression, "{{le}}").format(PromQueryFormat.HEATMAP))
-        # Cells that can be told apart, whatever the panel's width.
+        # Wide enough cells on a panel of any width.
         .interval("15s")
         .unit(unit)
         .calculate(False)
@@ -130,7 +130,7 @@ def buckets(title: str, description: str, expression: str, unit: str) -> heatmap
 def states(
     title: str, description: str, expression: str, name: str, words: dict[str, tuple[str, str]]
 ) -> statetimeline.Panel:
-    """A row over time for each series; ``words`` has a word and a colour for each value that there is."""
+    """A row for each series, coloured by its value over time. ``words`` has a word and a colour for each value."""
     results = {
         value: schema.ValueMappingResult(text=word, color=colour, index=index)
         for index, (value, (word, colour)) in enumerate(words.items())

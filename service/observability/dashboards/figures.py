@@ -1,4 +1,4 @@
-"""Panels that show how things are now, one function a type."""
+"""Panels that show the present: a function for each type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.observability.dashboards.panels import SHARE, by, idle, newest, que
 def number(
     title: str, description: str, expression: str, unit: str, colours: dashboard.ThresholdsConfig, decimals: int = -1
 ) -> stat.Panel:
-    """A big number, the newest, over its course."""
+    """The newest value as a big number, with a small graph of the past behind it."""
     panel = (
         stat.Panel()
         .title(title)
@@ -39,7 +39,7 @@ def number(
 def dial(
     title: str, description: str, expression: str, colours: dashboard.ThresholdsConfig, unit: str = SHARE
 ) -> gauge.Panel:
-    """A share between nothing and all."""
+    """A share, from 0 to 100 %, on a dial."""
     return (
         gauge.Panel()
         .title(title)
@@ -60,7 +60,7 @@ def dial(
 
 
 def bar_gauges(title: str, description: str, expression: str, name: str, unit: str) -> bargauge.Panel:
-    """A bar for each series, for what hardly changes."""
+    """A bar for each series, for values that rarely change."""
     return (
         bargauge.Panel()
         .title(title)
@@ -78,7 +78,7 @@ def bar_gauges(title: str, description: str, expression: str, name: str, unit: s
 
 
 def shares(title: str, description: str, expression: str, name: str, unit: str) -> piechart.Panel:
-    """A ring of shares, the names with values and per cent beside it."""
+    """A ring of shares with a table of values and percentages."""
     return (
         piechart.Panel()
         .title(title)
@@ -102,9 +102,11 @@ def shares(title: str, description: str, expression: str, name: str, unit: str) 
 def rows(
     title: str, description: str, targets: Sequence[str], columns: dict[str, str], unit: str, sort_by: str
 ) -> table.Panel:
-    """A row for each combination of labels; ``columns`` has the fields that are shown, in order, and their titles.
+    """A table with a row for each combination of labels.
 
-    A field is a label or the values of an expression: ``Value`` of the only one, or ``Value #A``, ``Value #B``.
+    Args:
+        columns: the titles of the fields to show, in order. A field is a label, or the value of an expression:
+            ``Value`` if there is one expression, otherwise ``Value #A``, ``Value #B``.
     """
     panel = (
         table.Panel()

@@ -1,4 +1,4 @@
-"""Memory and routing: what is loaded and what it is worth, and which networks the router picks for whom."""
+"""The dashboard "Memory and routing": what is in memory and what it is worth, and what the router decides."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GIB = 2**30
 
 
 def memory() -> Dashboard:
-    """What is in device memory and is it worth its bytes; what does the router decide and do its predictions hold?"""
+    """The dashboard. Is what is in device memory worth its bytes, and are the router's predictions right?"""
     return board(
         "topfive-memory",
         "What is in device memory and whether it is worth its bytes; what the router decides and predicts.",
@@ -48,29 +48,29 @@ def _now() -> Line:
         5,
         number(
             "Resident",
-            "Device memory that the loaded checkpoints are charged.",
+            "Device memory of the loaded checkpoints, by the ledger of residency.",
             q.total(_RESIDENT),
             BYTES,
             steps("text"),
         ),
         dial(
             "Memory limit used",
-            "Resident bytes of all networks over the limit. A full memory is as meant, as long as there are few "
-            "evictions: then everything that is asked for fits.",
+            "Resident bytes of all networks, divided by the limit. A full memory is intended as long as there are few "
+            "evictions: then every network that callers ask for fits.",
             f"{_ALL_RESIDENT} / {_LIMIT}",
             steps("green", (0.8, "yellow"), (0.95, "orange")),
         ),
         dial(
             "VGG-16's share",
-            "VGG-16's part of all resident bytes, whichever models are chosen. It is the heaviest of the classic "
-            "networks: near 100 % there is no room for others beside it.",
+            "VGG-16's share of all resident bytes, whichever models are selected. It is the largest of the classic "
+            "networks: near 100 % there is no room for others.",
             f"{q.or_zero(vgg16)} / {_ALL_RESIDENT}",
             steps("green", (0.5, "yellow"), (0.8, "red")),
         ),
         number(
             "Evictions",
-            "Checkpoints that had to leave memory for others in what is shown. Good is 0; many are networks that "
-            "take turns in a memory that is too small for them.",
+            "Checkpoints that were unloaded to make room for others in the time shown. It should be 0; many evictions "
+            "mean that networks take turns in a memory that is too small for them.",
             q.or_zero(q.increase("topfive_evictions_total", f'{q.MODEL},reason="room"', over=q.SHOWN)),
             COUNT,
             steps("green", (1, "yellow"), (10, "red")),
@@ -78,8 +78,8 @@ def _now() -> Line:
         ),
         number(
             "Shed",
-            "Pictures not classified for the load's sake, over all pictures. Good is 0; more than a few per cent for "
-            "long says that capacity is missing.",
+            "Pictures that were not classified because of the load, divided by all pictures. It should be 0; more than"
+            " a few per cent for long means that capacity is missing.",
             f"{shed} / {pictures}",
             SHARE,
             steps("green", (0.01, "yellow"), (0.05, "red")),
@@ -87,8 +87,8 @@ def _now() -> Line:
         ),
         number(
             "Accuracy debt",
-            "Mean top-1 percentage points that pictures lose to queues: a faster network answered than the one "
-            "that their budget would have allowed on an idle machine. Good is near 0.",
+            "Mean top-1 percentage points that pictures lose to queues: a faster, less accurate network answered than "
+            "their budget would have allowed on an idle machine. It should be near 0.",
             q.mean("topfive_accuracy_debt", q.DEPLOYMENT),
             POINTS,
             steps("green", (1, "yellow"), (5, "red")),
@@ -101,8 +101,8 @@ def _memory() -> Line:
     resident = of_models(
         areas(
             "Resident bytes by model",
-            "Device memory that each loaded checkpoint is charged, one upon the other, below the limit (dashed). "
-            "VGG-16 has a colour of its own. A step down is an eviction, a step up a load.",
+            "Device memory of each loaded checkpoint, stacked, below the limit (dashed). VGG-16 has a colour of its "
+            "own. A step down is an eviction, a step up a load.",
             queries((q.total(_RESIDENT, "model"), "{{model}}"), (_LIMIT, "limit")),
             BYTES,
         )
@@ -113,8 +113,8 @@ def _memory() -> Line:
         of_models(
             shares(
                 "Who holds the memory",
-                "Resident bytes by network, now. Hold it against 'Pictures a second per GiB': bytes without pictures "
-                "are to be given to others.",
+                "Resident bytes by network, now. Compare with 'Pictures a second per GiB': a network with many bytes "
+                "and few pictures should make room for others.",
                 q.some(q.total(_RESIDENT, "model")),
                 "{{model}}",
                 BYTES,
@@ -123,8 +123,8 @@ def _memory() -> Line:
         of_models(
             bar_gauges(
                 "Footprints",
-                "What each network needs at its largest batch, loaded or not, as measured. Two whose bars together are "
-                "longer than the memory limit cannot be loaded at once.",
+                "Measured bytes that each network needs at its largest batch, loaded or not. Two networks whose bars "
+                "together are longer than the memory limit cannot be loaded at once.",
                 f"max by (model) (topfive_footprint_bytes{{{q.MODEL}}})",
                 "{{model}}",
                 BYTES,
@@ -140,8 +140,8 @@ def _worth() -> Line:
         8,
         states(
             "Residency",
-            "When each network was in memory. Short pieces in turn are networks that push each other out: raise the "
-            "limit, or let fewer of them be asked for.",
+            "When each network was in memory. Short pieces in turn mean that networks evict each other: raise the "
+            "limit, or offer fewer networks.",
             f"max by (model) ({_RESIDENT} > bool 0)",
             "{{model}}",
             {"1": ("loaded", "semi-dark-green"), "0": ("not loaded", "#2c2f36")},
@@ -150,8 +150,8 @@ def _worth() -> Line:
             of_models(
                 lines(
                     "Pictures a second per GiB",
-                    "Pictures a second through the device for each GiB (2^30 bytes) that the network holds: what its "
-                    "memory is worth. The lowest line is the first to do without.",
+                    "Pictures per second for each GiB (2^30 bytes) that the network occupies: what its memory is "
+                    "worth. The network with the lowest line is the first to unload.",
                     queries((q.some(f"{through} / ({q.some(q.total(_RESIDENT, 'model'))}) * {_GIB}"), "{{model}}")),
                     PICTURES,
                     lowest=None,
@@ -167,7 +167,7 @@ def _moves() -> Line:
         7,
         bars(
             "Loads",
-            "Checkpoints loaded into memory, by result. A few after a start are as meant; 'failed' never is.",
+            "Checkpoints loaded into memory, by result. A few after a start are normal; 'failed' never is.",
             queries(
                 (q.some(q.increase("topfive_loads_total", by="model, result")), "{{model}} {{result}}"),
             ),
@@ -175,8 +175,8 @@ def _moves() -> Line:
         ).no_value("Nothing was loaded in this time."),
         bars(
             "Evictions",
-            "Checkpoints that left memory: for the 'room' that another one needed, or because somebody 'asked'. "
-            "Good is an empty panel.",
+            "Checkpoints that were unloaded: to make 'room' for another one, or because somebody 'asked'. The panel "
+            "should be empty.",
             queries(
                 (q.some(q.increase("topfive_evictions_total", by="model, reason")), "{{model}} {{reason}}"),
             ),
@@ -185,8 +185,8 @@ def _moves() -> Line:
         of_models(
             bar_gauges(
                 "Load time",
-                "Mean time to load a checkpoint and warm it up, since the processes started. This is what the first "
-                "picture after an eviction waits for.",
+                "Mean time to load a checkpoint and warm it up, since the processes started. The first picture after "
+                "an eviction waits this long.",
                 f"{q.total(f'{load_time}_sum{{{q.MODEL}}}', 'model')} / "
                 f"({q.some(q.total(f'{load_time}_count{{{q.MODEL}}}', 'model'))})",
                 "{{model}}",

@@ -1,4 +1,4 @@
-"""Overview: the four golden signals (traffic, errors, latency, saturation), and what runs."""
+"""The dashboard "Overview": the four golden signals (traffic, errors, latency, saturation), and what runs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ _IN_TIME = f'{q.MODEL},le="1.0"'
 
 
 def overview() -> Dashboard:
-    """Is the service well? Read the numbers at the top first; what is below says since when, and whom it concerns."""
+    """The dashboard. Is the service well? The numbers at the top answer that; the panels below say since when, and for
+    which networks."""
     return board(
         "topfive-overview",
-        "Is the service well: traffic, errors, latency, saturation, and what runs. An operator's first look.",
+        "Is the service well? Traffic, errors, latency, saturation, and what runs. Look here first.",
         {
             "Now": [_now()],
             "Traffic and errors": [_traffic()],
@@ -49,8 +50,8 @@ def _now() -> Line:
         4,
         number(
             "Requests",
-            "Requests to /classify that are answered a second, whatever the answer. Zero on a service that should "
-            "have callers: look at the replicas, then at what is in front of them.",
+            "Requests to /classify answered per second, whatever the answer. If it is 0 although the service should "
+            "have callers, look at the replicas, then at what is in front of them.",
             q.rate(_REQUESTS),
             REQUESTS,
             steps("text"),
@@ -58,8 +59,8 @@ def _now() -> Line:
         ),
         number(
             "Failed",
-            "Share of requests answered with a 5xx: not ready, weights missing, deadline missed, or a fault of ours. "
-            "Good is 0; from 1 % on somebody should look.",
+            "Share of requests answered with a 5xx: not ready, weights missing, deadline missed, or a fault of the "
+            "service. It should be 0; from 1 % on somebody should look.",
             f"{q.or_zero(q.rate(_REQUESTS, _FAILED))} / {q.rate(_REQUESTS)}",
             SHARE,
             steps("green", (0.001, "yellow"), (0.01, "red")),
@@ -67,8 +68,8 @@ def _now() -> Line:
         ),
         number(
             "Refused",
-            "Share of requests answered with 429: more comes in than can be answered in time. A little of it in a "
-            "peak is as meant; for long it says that capacity is missing.",
+            "Share of requests answered with 429: more arrive than can be answered in time. A little in a peak is "
+            "normal; for long it means that capacity is missing.",
             f"{q.or_zero(q.rate(_REQUESTS, _REFUSED))} / {q.rate(_REQUESTS)}",
             SHARE,
             steps("green", (0.01, "yellow"), (0.1, "red")),
@@ -76,15 +77,15 @@ def _now() -> Line:
         ),
         number(
             "Latency, p99",
-            "99 of 100 answered requests take less, from their arrival to the answer. Whether that is good depends "
-            "on the budgets that callers give: see 'Budget kept'.",
+            "99 of 100 answered requests take less, from their arrival to the answer. Whether that is good depends on "
+            "the callers' budgets: see 'Budget kept'.",
             q.quantile(0.99, "topfive_request_seconds"),
             SECONDS,
             steps("text"),
         ),
         number(
             "Budget kept",
-            "Share of the pictures let in that were answered within the time they were allowed. The objective is 99 %.",
+            "Share of the admitted pictures that were answered within their budget. The objective is 99 %.",
             kept,
             SHARE,
             steps("red", (0.95, "yellow"), (0.99, "green")),
@@ -92,7 +93,7 @@ def _now() -> Line:
         ),
         number(
             "In flight",
-            "Requests that are being answered at this moment.",
+            "Requests that are being answered now.",
             q.total(f"topfive_in_flight{{{q.DEPLOYMENT}}}"),
             COUNT,
             steps("text"),
@@ -100,8 +101,7 @@ def _now() -> Line:
         ),
         number(
             "Queue",
-            "Pictures that wait for a forward pass, or are being decoded. Good is a queue that empties again and "
-            "again.",
+            "Pictures that wait for a forward pass or are being decoded. A queue should become empty again and again.",
             q.total(f"topfive_queue_length{{{q.MODEL}}}"),
             COUNT,
             steps("text"),
@@ -109,7 +109,7 @@ def _now() -> Line:
         ),
         number(
             "Ready replicas",
-            "Processes that serve all that they are to serve. At 0 nobody is answered.",
+            "Processes that serve everything they should serve. At 0 nobody gets an answer.",
             q.or_zero(q.total(f"topfive_ready{{{q.DEPLOYMENT}}}")),
             COUNT,
             steps("red", (1, "green")),
@@ -121,8 +121,8 @@ def _now() -> Line:
 def _traffic() -> Line:
     by_answer = lines(
         "Requests by answer",
-        "Requests a second by HTTP status and the problem's name. 4xx are the callers' mistakes, 429 is too much load, "
-        "5xx is ours (red); 'gone' went before the answer was ready.",
+        "Requests per second by HTTP status and name of the problem. 4xx are mistakes of callers, 429 is too much "
+        "load, 5xx (red) are faults of the service; 'gone': the caller left before the answer was ready.",
         queries((q.some(q.rate(_REQUESTS, by="status, reason")), "{{status}} {{reason}}")),
         REQUESTS,
     )
@@ -131,8 +131,8 @@ def _traffic() -> Line:
         of_models(
             areas(
                 "Requests by model",
-                "Requests a second by the network that answered; 'none' where no network was decided on, 'several' for "
-                "bulk requests that more than one answered, 'ensemble' for averages of any.",
+                "Requests per second by the network that answered: 'none' if no network was chosen, 'several' for bulk"
+                " requests that more than one answered, 'ensemble' for any ensemble.",
                 queries((q.some(q.rate(_REQUESTS, by="model")), "{{model}}")),
                 REQUESTS,
             )
@@ -141,8 +141,8 @@ def _traffic() -> Line:
         by_status(
             lines(
                 "Pictures without labels",
-                "Pictures a second that were not classified, by what was said instead; those of bulk requests too. "
-                "Nothing here is the good case.",
+                "Pictures per second that were not classified, by the answer that they got; those of bulk requests "
+                "too. The panel should be empty.",
                 queries(
                     (
                         q.some(q.rate("topfive_pictures_total", f'{q.MODEL},status!="200"', "status, reason")),
@@ -172,13 +172,13 @@ def _latency() -> Line:
             for which, description in (
                 (
                     0.5,
-                    "Half of the answered requests take less. Good is a level line; one that climbs with the traffic "
-                    "is a queue that builds up.",
+                    "Half of the answered requests take less. The line should be level; one that climbs with the "
+                    "traffic means that a queue builds up.",
                 ),
                 (
                     0.99,
-                    "99 of 100 answered requests take less. Far above the p50: pictures wait for batches of other "
-                    "networks, or for a checkpoint that is being loaded.",
+                    "99 of 100 answered requests take less. If it is far above the p50, pictures wait for batches of "
+                    "other networks, or for a checkpoint that is being loaded.",
                 ),
             )
         ),
@@ -186,8 +186,8 @@ def _latency() -> Line:
             of_models(
                 lines(
                     "Budget kept by model",
-                    "Share of the pictures let in that were answered within the time they were allowed; the dashed "
-                    "line is the objective of 99 %. Below it callers wait longer than they said they would.",
+                    "Share of the admitted pictures that were answered within their budget; the dashed line is the "
+                    "objective of 99 %. Below it callers wait longer than they allowed.",
                     queries((f"{kept} / ({let_in})", "{{model}}")),
                     SHARE,
                     lowest=None,
@@ -208,8 +208,8 @@ def _saturation() -> Line:
         8,
         lines(
             "In flight and in the queue",
-            "Requests being answered, and the pictures of them that wait. The two climb together when more comes in "
-            "than the device takes.",
+            "Requests that are being answered, and their pictures that wait. The two climb together when more arrive "
+            "than the device can take.",
             queries(
                 (q.total(f"topfive_in_flight{{{q.DEPLOYMENT}}}"), "requests in flight"),
                 (q.total(f"topfive_queue_length{{{q.MODEL}}}"), "pictures in queues"),
@@ -218,22 +218,22 @@ def _saturation() -> Line:
         ),
         lines(
             "CPU by process",
-            "Cores that each process keeps busy. On a machine without a GPU forward passes take most of it: at the "
+            "Cores that each process keeps busy. On a machine without a GPU forward passes use most of them; at the "
             "number of cores the machine is full.",
             queries((q.rate("process_cpu_seconds_total", q.OURS, by_process), process)),
             "suffix: cores",
         ),
         lines(
             "Memory by process",
-            "Resident memory of each process, with libraries and code. A line that climbs while the same networks "
-            "are loaded is a leak.",
+            "Resident memory of each process, including libraries and code. A line that climbs while the same networks"
+            " are loaded is a leak.",
             queries((q.total(f"process_resident_memory_bytes{{{q.OURS}}}", by_process), process)),
             BYTES,
         ),
         lines(
             "Replicas",
-            "Processes that are ready, and those that Prometheus knows, by deployment. A gap between the two is a "
-            "process that starts, or is lost.",
+            "Processes that are ready, and processes that Prometheus knows, by deployment. A gap between the two is a "
+            "process that is starting, or is lost.",
             queries(
                 (q.total(f"topfive_ready{{{q.DEPLOYMENT}}}", "deployment"), "{{deployment}} ready"),
                 (f"count by (deployment) (up{{{q.OURS}}})", "{{deployment}} known"),

@@ -1,4 +1,4 @@
-"""What panels of all types have in common: units, queries, colours, legends."""
+"""What all types of panels share: units, queries, colours, legends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ COUNT: Final = "short"
 TIMES: Final = "suffix:×"
 POINTS: Final = "suffix: points"
 
-#: A network has the same colour on every panel, networks of a family are alike; VGG-16, the heaviest, has its own.
+#: A network has the same colour on every panel, and networks of a family have similar ones; VGG-16, the largest, has a
+#: colour of its own.
 MODEL_COLOURS: Final = {
     "lenet5": "#5794F2",
     "alexnet": "#FADE2A", "alexnet_owt": "#E0B400", "zfnet": "#FFCB7D", "zfnet512": "#FF9830",
@@ -33,17 +34,17 @@ Coloured = TypeVar("Coloured", bargauge.Panel, piechart.Panel, timeseries.Panel)
 
 
 def query(expression: str, legend: str, ref: str = "A") -> prometheus.Dataquery:
-    """Evaluated over the time that is shown."""
+    """A query over the time shown."""
     return prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(ref).range()
 
 
 def queries(*pairs: tuple[str, str]) -> list[prometheus.Dataquery]:
-    """Several of (expression, legend) in one panel."""
+    """Several queries of one panel, each given as (expression, legend)."""
     return [query(expression, legend, chr(ord("A") + n)) for n, (expression, legend) in enumerate(pairs)]
 
 
 def steps(base: str, *above: Step) -> dashboard.ThresholdsConfig:
-    """Colours by value: ``base``, and from each value on the colour beside it."""
+    """Colours by value: ``base``, and from each value in ``above`` on the colour beside it."""
     return (
         dashboard.ThresholdsConfig()
         .mode(schema.ThresholdsMode.ABSOLUTE)
@@ -52,7 +53,7 @@ def steps(base: str, *above: Step) -> dashboard.ThresholdsConfig:
 
 
 def idle() -> schema.SpecialValueMap:
-    """A share of nothing has no value: without traffic there is a dash instead of NaN."""
+    """Shows a dash instead of NaN, the value of a share when there is no traffic."""
     return schema.SpecialValueMap(
         dashboard.DashboardSpecialValueMapOptions()
         .match(schema.SpecialValueMatch.NULL_AND_NAN)
@@ -62,7 +63,7 @@ def idle() -> schema.SpecialValueMap:
 
 
 def newest() -> common.ReduceDataOptions:
-    """What a panel of one number shows of a series."""
+    """Makes a panel of one number show the newest value of a series."""
     return common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False)
 
 
@@ -72,19 +73,19 @@ def by(mode: schema.FieldColorModeId) -> dashboard.FieldColor:
 
 
 def fixed(colour: str) -> schema.DynamicConfigValue:
-    """A property of an override: this colour, whatever else."""
+    """A fixed colour, as a property of an override."""
     return schema.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
 
 
 def of_models(panel: Coloured) -> Coloured:
-    """A panel whose series are named after networks, in the networks' colours."""
+    """Gives each series of a panel the colour of the network that it is named after."""
     for name, colour in MODEL_COLOURS.items():
         panel.override_by_name(name, [fixed(colour)])
     return panel
 
 
 def legend(*calculations: str) -> common.VizLegendOptions:
-    """Names below the panel, each with such values of what is shown."""
+    """A list of names below the panel, each with these calculations of its values."""
     return (
         common.VizLegendOptions()
         .display_mode(common_schema.LegendDisplayMode.LIST)
@@ -95,5 +96,5 @@ def legend(*calculations: str) -> common.VizLegendOptions:
 
 
 def legend_table(*calculations: str) -> common.VizLegendOptions:
-    """As :func:`legend`, as a table."""
+    """The same as :func:`legend`, as a table."""
     return legend(*calculations).display_mode(common_schema.LegendDisplayMode.TABLE)

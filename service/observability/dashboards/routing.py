@@ -1,4 +1,4 @@
-"""What the router decides: the lower half of memory and routing."""
+"""The lower half of the dashboard "Memory and routing": decisions of the router and its predictions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from service.observability.dashboards.panels import PICTURES, POINTS, TIMES, of_
 
 
 def decisions() -> Line:
-    """Which networks, why, and who got none."""
+    """Which networks are chosen and why, and how many pictures are refused."""
     reasons = areas(
         "Decisions by reason",
-        "Decisions a second: 'named' by the caller, the 'most accurate' network, or what stood in the way of a more "
+        "Decisions per second: 'named' by the caller, the 'most accurate' network, or the reason why it was not a more "
         "accurate one. 'overloaded' grows when queues cost accuracy, 'not loaded' when the memory limit does, 'memory' "
         "when callers' budgets are small.",
         queries((q.rate("topfive_routed_total", by="reason"), "{{reason}}")),
@@ -20,8 +20,8 @@ def decisions() -> Line:
     )
     shed = areas(
         "Shed by",
-        "Pictures a second that were not classified for the load's sake: the 'router' refused, the 'queue' was full, "
-        "or the 'deadline' could not be met any more. The router is the good one: it says no at once.",
+        "Pictures per second that were not classified because of the load: the 'router' refused, the 'queue' was full, "
+        "or the 'deadline' could not be met any more. A refusal by the router is the best of the three: it is quick.",
         queries((q.rate("topfive_shed_total", q.DEPLOYMENT, "reason"), "{{reason}}")),
         PICTURES,
     )
@@ -38,7 +38,7 @@ def decisions() -> Line:
         of_models(
             areas(
                 "Decisions by model",
-                "Pictures a second for which each network was picked, by the caller or by the router. Under load it "
+                "Pictures per second for which each network was chosen, by the caller or by the router. Under load it "
                 "moves towards faster networks.",
                 queries((q.some(q.rate("topfive_routed_total", by="model")), "{{model}}")),
                 PICTURES,
@@ -50,7 +50,7 @@ def decisions() -> Line:
 
 
 def predictions() -> Line:
-    """How good the router predicts, and what the load costs in accuracy."""
+    """How good the predictions of the router are, and what the load costs in accuracy."""
     predicted = "topfive_predicted_ratio"
     within = steps("transparent", (0.8, "green"), (1.2, "orange"))
     return Line(
@@ -58,8 +58,8 @@ def predictions() -> Line:
         limit(
             lines(
                 "Actual over predicted",
-                "Time from decision to answer over what was predicted. Good is a median between the dashed lines, "
-                "within a fifth of 1; a p95 above 2 makes promises that are not kept.",
+                "Time from the decision to the answer, divided by the predicted time. The median should be between the"
+                " dashed lines, within a fifth of 1; a p95 above 2 means promises that are not kept.",
                 queries((q.quantile(0.5, predicted), "median"), (q.quantile(0.95, predicted), "p95")),
                 TIMES,
             )
@@ -71,8 +71,8 @@ def predictions() -> Line:
             of_models(
                 lines(
                     "Actual over predicted by model, median",
-                    "Above 1 a network takes longer than predicted, below 1 the router is too careful with it. One "
-                    "line away from the others: its profile is out of date.",
+                    "Above 1 a network takes longer than predicted, below 1 the router is too careful with it. If one "
+                    "line is away from the others, the profile of that network is out of date.",
                     queries((q.some(q.quantile(0.5, predicted, by="model")), "{{model}}")),
                     TIMES,
                 )
@@ -83,8 +83,8 @@ def predictions() -> Line:
         ),
         lines(
             "Accuracy debt",
-            "Top-1 percentage points that pictures lose to queues, mean and p95. It rises before anything is "
-            "refused: the earliest sign that capacity is short.",
+            "Top-1 percentage points that pictures lose to queues, mean and p95. It rises before pictures are refused:"
+            " the earliest sign that capacity is short.",
             queries(
                 (q.mean("topfive_accuracy_debt", q.DEPLOYMENT), "mean"),
                 (q.quantile(0.95, "topfive_accuracy_debt", q.DEPLOYMENT), "p95"),

@@ -1,4 +1,4 @@
-"""What runs: the tables at the end of the overview."""
+"""The tables at the end of the overview: what runs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from service.observability.dashboards.panels import COUNT
 
 
 def running() -> Line:
-    """Alerts, checkpoints and builds."""
+    """Alerts, checkpoints and versions."""
     return Line(
         7,
         rows(
             "Alerts",
-            "Alerts that are pending or firing now. None is the good case; each has a runbook text in the rules.",
+            "Alerts that are pending or firing now. The panel should be empty; the rules have a runbook for each "
+            "alert.",
             ["max by (alertname, severity, alertstate) (ALERTS)"],
             {"alertname": "Alert", "severity": "Severity", "alertstate": "State"},
             COUNT,
@@ -22,8 +23,8 @@ def running() -> Line:
         ).no_value("No alert is pending or firing."),
         rows(
             "Checkpoints",
-            "What can be served here, and where its weights are from. 'trained: false' are random weights, for load "
-            "tests alone.",
+            "What can be served here, and where its weights come from. 'trained: false' means random weights, which "
+            "are only for load tests.",
             [f"max by (model, checkpoint, labels, trained, origin) (topfive_checkpoint_info{{{q.MODEL}}})"],
             {
                 "model": "Model",
@@ -37,7 +38,7 @@ def running() -> Line:
         ),
         rows(
             "Builds",
-            "Processes by what they are made of. More than one row is a roll-out that is under way.",
+            "Processes by their versions. More than one row means that a new version is being rolled out.",
             [f"count by (version, python, torch, onnxruntime, ray) (topfive_build_info{{{q.DEPLOYMENT}}})"],
             {
                 "version": "TopFive",

@@ -1,19 +1,25 @@
-"""What the driver tells Ray, Serve and HAProxy before it starts them."""
+"""What the driver tells Ray, Serve and HAProxy before it starts them, and how it hears that it must stop."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from service.cluster import driver
 from service.cluster.driver import _prepare_haproxy, environment
 from service.config.settings import Settings
 from service.lifecycle import haproxy
 
 
-def test_haproxy_gets_a_problem_document_for_each_time_without_a_replica(
+def test_haproxy_gets_a_problem_document_for_each_phase_without_a_replica(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("RAY_SERVE_HAPROXY_BINARY_PATH", "TOPFIVE_PYTHON", "TOPFIVE_HAPROXY", "TOPFIVE_FRONT"):
@@ -37,7 +43,7 @@ def test_haproxy_gets_a_problem_document_for_each_time_without_a_replica(
     assert front.binary != os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"]
 
 
-def test_a_haproxy_of_the_users_own_is_the_one_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_haproxy_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TOPFIVE_PYTHON", "TOPFIVE_HAPROXY", "TOPFIVE_FRONT"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/true")
@@ -46,7 +52,7 @@ def test_a_haproxy_of_the_users_own_is_the_one_that_runs(tmp_path: Path, monkeyp
     assert Path(os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"]).name == "haproxy.sh"
 
 
-def test_the_user_may_set_what_two_services_do_not_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_variables_win_except_for_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_SERVE_HAPROXY_NBTHREAD", "7")
     monkeypatch.setenv("RAY_SERVE_HAPROXY_SOCKET_PATH", "/somewhere/else")
     told = environment(tmp_path, Settings())
@@ -55,10 +61,118 @@ def test_the_user_may_set_what_two_services_do_not_share(tmp_path: Path, monkeyp
 
 
 def test_sockets_have_short_paths(tmp_path: Path) -> None:
-    """Of 107 bytes Serve's folder for its node takes 57, HAProxy's suffix of a temporary name up to 12, and the
-    service's own folder what ``state.py`` allows it with the longest port."""
-    from service.lifecycle.record import _LONGEST_BASE
-
+    """They have at most 107 bytes: 30 for the folder of services, 6 for the port, 57 for Serve's folder of its node,
+    and 12 for HAProxy's suffix of temporary names."""
     told = environment(tmp_path, Settings())
     for name in ("RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH"):
-        assert _LONGEST_BASE + len("/65535") + 57 + 1 + len(Path(told[name]).name) + 12 <= 107
+        assert 30 + len("/65535") + 57 + len("/") + len(Path(told[name]).name) + 12 <= 107
+
+
+@pytest.mark.parametrize(
+    ("max_body_mb", "message_bytes"), [(20, 33_554_432), (32.505856, 33_554_432), (40, 41_048_576), (100, 101_048_576)]
+)
+def test_messages_between_replicas_have_room_for_the_largest_body(
+    tmp_path: Path, max_body_mb: float, message_bytes: int
+) -> None:
+    """32 MiB, or the body and 1 MiB."""
+    told = environment(tmp_path, Settings(max_body_mb=max_body_mb))
+    assert int(told["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"]) == message_bytes
+
+
+def test_ports_are_free_and_are_not_those_that_serve_or_the_kernel_gives_away(tmp_path: Path) -> None:
+    told = environment(tmp_path, Settings())
+    ports = [int(value) for name, value in told.items() if name.endswith("_PORT")]
+    assert len(ports) == 4
+    for port in ports:
+        assert 20_000 <= port < 30_000
+        with socket.socket() as probe:
+            probe.bind(("", port))
+
+
+def test_a_port_that_somebody_has_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as first, socket.socket() as free:
+        first.bind(("", 0))
+        free.bind(("", 0))
+        taken, other = first.getsockname()[1], free.getsockname()[1]
+        free.close()
+        monkeypatch.setattr(driver.random, "sample", lambda *_: [taken, other])
+        assert driver._free_port() == other
+        monkeypatch.setattr(driver.random, "sample", lambda *_: [taken])
+        with pytest.raises(RuntimeError, match="no port is free"):
+            driver._free_port()
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (7, "1"), (8, "2"), (64, "2"), (None, "1")])
+def test_haproxy_has_a_second_thread_from_eight_cores_on(
+    tmp_path: Path, cores: int | None, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert environment(tmp_path, Settings())["RAY_SERVE_HAPROXY_NBTHREAD"] == threads
+
+
+def test_ray_hears_what_it_does_not_do_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "most_connections", lambda: 369)
+    told = environment(tmp_path, Settings())
+    assert told["RAY_SERVE_HAPROXY_MAXCONN"] == "369"
+    for name in ("THROUGHPUT_OPTIMIZED", "USE_GRPC_BY_DEFAULT", "ENABLE_HA_PROXY"):
+        assert told[f"RAY_SERVE_{name}"] == "1"
+    assert told["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == "1", "a replica without a GPU must not see one"
+    assert told["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_work_that_hangs_is_not_waited_for() -> None:
+    over = threading.Event()
+    began = time.monotonic()
+    driver._within(0.1, lambda: over.wait(30))
+    assert time.monotonic() - began < 20
+    over.set()
+
+
+def test_work_that_is_done_in_time_is_waited_for() -> None:
+    done = threading.Event()
+    driver._within(30, lambda: (time.sleep(0.1), done.set()))
+    assert done.is_set()
+
+
+#: Runs the driver with a start that hangs or fails, and a stop that only says so.
+PROGRAM = """
+import sys, time
+from service.cluster import driver
+
+def start(settings, fleet, folder):
+    print("start", settings.port, fleet.name, folder, flush=True)
+    {start}
+
+driver.start = start
+driver.stop = lambda run, folder, port: print("stop", run.id, folder, port, flush=True)
+driver.main()
+"""
+
+
+def run(start: str, stdin: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM.format(start=start), str(tmp_path)]
+    environment = {**os.environ, "TOPFIVE_RUN_ID": "a-run"}
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment, timeout=60)
+
+
+def test_the_end_of_standard_input_stops_a_start_that_hangs(tmp_path: Path) -> None:
+    done = run("time.sleep(50)", Settings(port=8123).model_dump_json() + "\n", tmp_path)
+    assert done.returncode == 0
+    assert f"stop a-run {tmp_path} 8123" in done.stdout
+
+
+def test_a_start_that_fails_by_itself_ends_the_driver_with_its_error(tmp_path: Path) -> None:
+    """Its standard input is open, as long as the supervisor lives."""
+    command = [sys.executable, "-c", PROGRAM.format(start="raise OSError('no disk')"), str(tmp_path)]
+    environment = {**os.environ, "TOPFIVE_RUN_ID": "a-run"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        assert process.stdout is not None
+        process.stdin.write(Settings(port=8123).model_dump_json() + "\n")
+        process.stdin.flush()
+        assert process.wait(60) == 1
+        assert "OSError: no disk" in process.stderr.read()
+        assert process.stdout.read() == f"start 8123 local {tmp_path}\n"

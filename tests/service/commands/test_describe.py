@@ -25,15 +25,9 @@ runner = CliRunner()
 ALIASES = [alias for variant in VARIANTS.values() for alias in variant.aliases]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.fixture(scope="module", autouse=True)
 def analysed_once() -> Iterator[None]:
-    """A network of this machine's own checkpoints is analysed for the first test that asks, not for each."""
+    """Analyses each network once, for the first test that asks for it."""
     known: dict[tuple[str, bool], Description] = {}
     describe = description.describe
 
@@ -52,13 +46,13 @@ def analysed_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def piped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The width of a pipe, even where the tests run on a terminal."""
+    """Gives consoles the width of a pipe, even if the tests run on a terminal."""
     for console in (terminal.console, terminal.errors):
         monkeypatch.setattr(console, "width", 160)
 
 
 def told(*arguments: str) -> str:
-    """What a command that works prints."""
+    """What a successful command prints."""
     result = runner.invoke(app, ["describe", *arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -77,6 +71,7 @@ def test_a_network_as_a_table() -> None:
     assert cells["checkpoint"] == ["checkpoint", "googlenet@imagenet1k:", "weights", "missing"]
     assert "geometry: the original; in the ONNX Model Zoo's graph pools round down (--as-graph)" in text
     assert "the auxiliary heads' 6,379,728 parameters" in text
+    assert ["batch", "1", "batch", "16"] in [line.split() for line in text.splitlines()]
 
 
 def test_a_network_as_json() -> None:
@@ -144,12 +139,12 @@ def test_bad_input_is_one_line_and_no_traceback(arguments: list[str], code: int,
 
 
 @pytest.mark.parametrize("bad", ["1,5GiB", "3GiB-1", "3GiB or so"])
-def test_memory_that_is_half_understood_is_refused(bad: str) -> None:
+def test_a_size_with_trailing_text_is_refused(bad: str) -> None:
     assert runner.invoke(app, ["describe", "lenet5", "--memory", bad]).exit_code == 2
 
 
-def test_a_card_that_asks_for_what_the_network_does_not_know_is_one_line(own_cache: Path) -> None:
-    """Its file is left out, and the checkpoint in the box is described."""
+def test_a_card_with_an_unknown_network_option_is_one_line(own_cache: Path) -> None:
+    """The file is left out, and the checkpoint in the box is described."""
     put(own_cache, "googlenet", "imagenet1k", network={"nonsense": 1})
     result = runner.invoke(app, ["describe", "googlenet"])
     if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -1,4 +1,4 @@
-"""``topfive evaluate``: the figures of training's card and of the service's engines, and one line for what is wrong."""
+"""``topfive evaluate``: its figures agree with training and with the engines, and errors are one line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from typer.testing import CliRunner, Result
 from models import get_model
 from models.checkpoints.catalogue import Catalogue, Checkpoint, card, read_card
 from models.checkpoints.labels import labels
+from models.evaluation.answers import Answers
+from models.evaluation.evaluate import Result as OneResult
 from models.images.preprocess import PRESETS, picture_to_crop
 from models.install.import_ import write_checkpoint
 from models.networks.variants import find_variant
+from service.commands import evaluate as evaluate_command
 from service.commands.main import app
 from service.engines.onnx_cpu import OnnxCpu
 from service.engines.torch_cpu import TorchCpu
@@ -27,11 +30,6 @@ from tests.cards import checkpoint
 from tests.data_sets import digits, encoded, tree, write_digits, write_tree, write_zip
 
 pytestmark = pytest.mark.usefixtures("own_process")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(tmp_path / "cache"))
 
 
 def evaluate(*arguments: object) -> Result:
@@ -57,21 +55,21 @@ def refused(result: Result, code: int = 2) -> str:
 
 
 def some_digits() -> dict[str, bytes]:
-    """Six pictures of each digit: blocks, of which the checkpoint in the box makes this and that."""
+    """Six pictures of each digit: blocks, for which the checkpoint in the box gives various answers."""
     pictures, numbers = digits(60, 3)
     numbered = zip(pictures, numbers, strict=True)
     return {f"{n}/{i:03}.png": encoded(Image.fromarray(p)) for i, (p, n) in enumerate(numbered)}
 
 
 def weights(path: Path, seed: int = 0, variant: str = "lenet5", label_set: str = "mnist", **fields: Any) -> Path:
-    """A checkpoint that was trained on nothing."""
+    """An untrained checkpoint."""
     torch.manual_seed(seed)
     network = get_model(variant, num_classes=10)
     write_checkpoint(path, network, checkpoint(variant, label_set, **fields))
     return path
 
 
-def test_the_figures_are_those_of_trainings_card(tmp_path: Path) -> None:
+def test_the_figures_agree_with_the_card_that_training_writes(tmp_path: Path) -> None:
     data = write_digits(tmp_path / "mnist.npz", train=100)
     out = tmp_path / "out.safetensors"
     given = ["--labels", "mnist", "--out", str(out), "--threads", "1", "--device", "cpu"]
@@ -85,7 +83,7 @@ def test_the_figures_are_those_of_trainings_card(tmp_path: Path) -> None:
     assert (found["top1"]["accuracy"], found["top5"]["accuracy"]) == pytest.approx((card_of.top1, card_of.top5))
 
 
-def test_the_answers_are_those_of_the_services_engines(tmp_path: Path, box_cache: Path) -> None:
+def test_the_answers_agree_with_the_services_engines(tmp_path: Path, box_cache: Path) -> None:
     files = {f"test/{name}": content for name, content in some_digits().items()}
     found = document(evaluate("lenet5", "--data", write_zip(tmp_path / "set.zip", files), "--json"))
     box = Catalogue().find("lenet5")
@@ -146,7 +144,7 @@ def test_random_weights_for_photographs(tmp_path: Path) -> None:
     assert len(found["absent_classes"]) == 999
 
 
-def test_unreadable_pictures_are_listed_and_left_out_or_end_it(tmp_path: Path) -> None:
+def test_unreadable_pictures_are_left_out_or_fail_the_command(tmp_path: Path) -> None:
     data = write_tree(tmp_path / "set", some_digits() | {"3/bad.png": b"no picture"})
     result = evaluate("lenet5", "--data", data, "--json")
     assert len(document(result)["unreadable"]) == 1
@@ -155,7 +153,7 @@ def test_unreadable_pictures_are_listed_and_left_out_or_end_it(tmp_path: Path) -
     assert "3/bad.png: the bytes are no picture" in refused(evaluate("lenet5", "--data", data, "--fail-unreadable"))
 
 
-def test_what_is_wrong_is_told_in_a_line(tmp_path: Path) -> None:
+def test_errors_are_one_line(tmp_path: Path) -> None:
     data, box = write_zip(tmp_path / "set.zip", some_digits()), "lenet5"
     own = weights(tmp_path / "own.safetensors")
     colours = weights(tmp_path / "c.safetensors", 0, "googlenet", "cifar10")
@@ -167,8 +165,8 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path) -> None:
     assert "lenet5@mnist is named twice" in refused(evaluate(box, "lenet5@mnist", "--data", data))
     assert "there is no x.safetensors" in refused(evaluate("x.safetensors", "--data", data))
     text = refused(evaluate(box, colours, "--data", data))
-    assert f"lenet5@mnist knows the classes of mnist, {colours} those of cifar10; name checkpoints of one" in text
-    assert f"{own} knows the classes of mnist, not of cifar10" in refused(
+    assert f"lenet5@mnist has the classes of mnist, {colours} those of cifar10; name checkpoints of one" in text
+    assert f"{own} has the classes of mnist, not of cifar10" in refused(
         evaluate(own, "--data", data, "--labels", "cifar10")
     )
     foreign = write_zip(tmp_path / "foreign.zip", {"3/1.png": b"", "x/1.png": b""})
@@ -178,7 +176,7 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path) -> None:
     )
     bare = tmp_path / "bare.safetensors"
     save_file({"x": torch.zeros(3)}, bare)
-    assert "is damaged or has no card" in refused(evaluate(bare, "--data", data))
+    assert "is damaged, or lacks the card" in refused(evaluate(bare, "--data", data))
     save_file({"x": torch.zeros(3)}, bare, metadata=card(checkpoint("lenet5", "mnist")))
     assert str(bare) in refused(evaluate(bare, "--data", data), 1)
     assert "has 10 classes, its label set 1000" in refused(
@@ -206,7 +204,7 @@ def out_of_memory(*_: object) -> None:
 @pytest.mark.parametrize(
     ("happening", "code", "words"), [(interrupted, 130, "interrupted"), (out_of_memory, 1, "a smaller --batch-size")]
 )
-def test_what_ends_it_midway_is_told_in_a_line(
+def test_an_interruption_and_a_lack_of_memory_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, happening: object, code: int, words: str
 ) -> None:
     monkeypatch.setattr("models.evaluation.evaluate.answered", happening)
@@ -217,7 +215,7 @@ def test_what_ends_it_midway_is_told_in_a_line(
 @pytest.mark.slow
 def test_the_checkpoint_in_the_box_has_the_manifests_accuracy(test_data: Path) -> None:
     found = document(evaluate("lenet5", "--data", test_data / "mnist.npz", "--json"))
-    # Another build of torch may decide a doubtful digit otherwise.
+    # Another build of torch may decide an ambiguous digit differently.
     assert found["results"][0]["top1"]["accuracy"] == pytest.approx(Catalogue().find("lenet5").top1, abs=0.05)
     assert found["results"][0]["pictures"] == 10_000
 
@@ -226,7 +224,7 @@ def test_the_checkpoint_in_the_box_has_the_manifests_accuracy(test_data: Path) -
 def test_photographs_in_folders_by_wordnet_id(
     test_data: Path, tmp_path: Path, bvlc: tuple[Checkpoint, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With real weights, as the service's engine answers them, and right."""
+    """Real weights answer as the service's engine does, and mostly right."""
     box, cache = bvlc
     monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(cache))
     photographs = {path: path.read_bytes() for path in sorted((test_data / "photos").glob("*.jpg"))}
@@ -242,7 +240,7 @@ def test_photographs_in_folders_by_wordnet_id(
 
 @pytest.fixture
 def two_label_sets(tmp_path: Path) -> Path:
-    """The cache has GoogLeNet for ImageNet too, as after README's import."""
+    """A cache that has GoogLeNet for ImageNet too."""
     torch.manual_seed(3)
     variant = find_variant("googlenet")
     path = Catalogue(tmp_path / "cache").path_for(variant, "imagenet1k")
@@ -267,7 +265,7 @@ def test_the_classes_of_the_pictures_decide_which_label_set_is_meant(two_label_s
         found = document(evaluate("googlenet", "inception_v2", "--data", data, "--json", "--limit", "10"))
         names = [result["name"] for result in found["results"]]
         assert names == ["googlenet@cifar10", "inception_v2@cifar10", "ensemble"]
-    # Ten class numbers could be ImageNet's first ten, too, which nobody has a data set of.
+    # Ten class numbers could also be ImageNet's first ten, but nobody has such a data set.
     for data in (zipped, arrays):
         found = document(evaluate("inception_v1", "--data", data, "--json", "--limit", "10"))
         assert [result["name"] for result in found["results"]] == ["googlenet@cifar10"]
@@ -282,11 +280,37 @@ def test_the_same_network_answers_for_the_other_label_set(two_label_sets: Path) 
     assert [result["name"] for result in found["results"]] == ["googlenet@imagenet1k"]
 
 
-def test_what_is_said_wins_over_the_classes_of_the_pictures(two_label_sets: Path) -> None:
+def test_an_explicit_label_set_wins_over_the_classes_of_the_pictures(two_label_sets: Path) -> None:
     data = write_zip(two_label_sets / "cifar10.zip", ten_things())
     for arguments in (["googlenet@imagenet1k"], ["googlenet", "--labels", "imagenet1k"]):
         assert "imagenet1k" in refused(evaluate(*arguments, "--data", data))
-    # Without any label set that fits, the one that the network is served with is spoken of.
+    # If no label set fits, the error is about the one that the network is served with.
     digits_of = write_zip(two_label_sets / "digits.zip", {f"test/x{name}": c for name, c in some_digits().items()})
     assert "imagenet1k" in refused(evaluate("googlenet", "--data", digits_of))
     assert "there is no" in refused(evaluate("googlenet", "--data", two_label_sets / "nothing.zip"))
+
+
+def test_of_more_than_twenty_classes_the_worst_are_shown() -> None:
+    """Of ten pictures of each of 25 classes, those of the first classes are taken for the next class most often."""
+    true, number = np.repeat(np.arange(25), 10), np.tile(np.arange(10), 25)
+    first = np.where(number < true // 3, true, (true + 1) % 25)
+    answers = Answers(true, first, np.ones(250, np.float32), np.ones(250, bool))
+    table = evaluate_command._class_table(OneResult("a network", (), 1, answers), labels("imagenet1k")[:25])
+    assert len(table.rows) == 20
+    assert str(table.columns[0].header) == "class, the 20 worst"
+    shown = [float(str(cell)) for cell in table.columns[2].cells]
+    assert (shown[0], shown[-1]) == (0.0, 60.0)
+    assert shown == sorted(shown)
+
+
+@pytest.mark.parametrize(
+    ("names", "crops"),
+    [(["lenet5@mnist"], 256), (["googlenet"], 26), (["vgg16"], 16), (["lenet5@mnist", "googlenet"], 26)],
+)
+def test_the_largest_network_decides_how_many_crops_a_cpu_takes_at_once(names: list[str], crops: int) -> None:
+    """500 MB of activations, of which a crop takes 18,735 KiB in GoogLeNet, by ``topfive describe``. VGG-16 gets the
+    least number."""
+    checkpoints = [
+        next(c for c in Catalogue(untrained=False).checkpoints() if c.name.startswith(name)) for name in names
+    ]
+    assert evaluate_command._most_at_once(checkpoints) == crops

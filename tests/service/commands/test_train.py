@@ -1,4 +1,4 @@
-"""``topfive train``: a checkpoint with its card, the same one after a kill, and one line for what is wrong."""
+"""``topfive train``: it writes a checkpoint with its card, the same one after a kill, and errors are one line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_checkpoint_with_its_card_and_curves(tmp_path: Path, digits: Path) -> 
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
 
 
-def test_what_was_trained_is_imported_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trained_checkpoint_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(tmp_path / "cache"))
     data, out = write_zip(tmp_path / "set.zip", tree(train=2, test=1)), tmp_path / "out.safetensors"
     result = train("googlenet", data, out, "--epochs", "1", "--batch-size", "20", labels="cifar10")
@@ -108,15 +108,15 @@ def test_after_a_kill_the_same_command_writes_the_same_file(tmp_path: Path) -> N
     assert not out.exists()
     result = train("lenet5", data, out, "--epochs", "6")
     assert result.exit_code == 0, result.output
-    assert "going on after epoch" in told(result)
+    assert "resuming after epoch" in told(result)
     assert train("lenet5", data, tmp_path / "whole.safetensors", "--epochs", "6").exit_code == 0
     assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not (tmp_path / "killed.safetensors.state").exists()
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real signal, as the second epoch is about to begin."""
+def test_ctrl_c_says_how_to_resume(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a real signal, just before the second epoch."""
     save = Run._save
 
     def save_and_interrupt(run: Run) -> None:
@@ -125,12 +125,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, digits: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Run, "_save", save_and_interrupt)
     text = refused(train("lenet5", digits, tmp_path / "out.safetensors", "--epochs", "2"), code=130)
-    assert "interrupted; the epochs that are finished are in" in text
-    assert "the same command goes on from there" in text
+    assert "interrupted; the finished epochs are in" in text
+    assert "the same command resumes from there" in text
     assert (tmp_path / "out.safetensors.state").exists()
 
 
-def test_unreadable_pictures_are_listed_and_left_out_or_end_it(tmp_path: Path) -> None:
+def test_unreadable_pictures_are_left_out_or_fail_the_command(tmp_path: Path) -> None:
     files = tree(train=3, test=1) | {"train/cat/0009.png": b"no picture"}
     data, out = write_tree(tmp_path / "set", files), tmp_path / "out.safetensors"
     given = ("--epochs", "1", "--batch-size", "30")
@@ -149,7 +149,7 @@ def test_unreadable_pictures_are_listed_and_left_out_or_end_it(tmp_path: Path) -
     assert out.stat().st_size > 20e6
 
 
-def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, digits: Path) -> None:
+def test_errors_are_one_line(tmp_path: Path, digits: Path) -> None:
     out = tmp_path / "out.safetensors"
     assert "unknown model 'lenet6'" in refused(train("lenet6", digits, out))
     assert "unknown label set 'emnist'" in refused(train("lenet5", digits, out, labels="emnist"))
@@ -163,26 +163,26 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, digits: Path) -> None:
     assert not out.exists()
 
 
-def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, digits: Path) -> None:
+def test_a_loss_that_is_not_a_number_ends_training(tmp_path: Path, digits: Path) -> None:
     out = tmp_path / "out.safetensors"
-    # Squashing functions bear any rate; weight decay at this one throws the weights past float32.
+    # LeNet's squashing functions survive any rate, but weight decay at this one makes the weights overflow float32.
     text = refused(train("lenet5", digits, out, "--epochs", "1", "--peak-rate", "1e30"), 1)
     assert "the loss is not a number any more in epoch 1; no epoch was finished. Try a lower --peak-rate" in text
     assert not out.exists()
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "csv", "png"])
-def test_a_full_disk_at_the_end_costs_no_epoch(tmp_path: Path, digits: Path, ending: str) -> None:
-    """A folder in a file's place cannot be written to, whoever runs the tests."""
+def test_a_failed_write_at_the_end_loses_no_epoch(tmp_path: Path, digits: Path, ending: str) -> None:
+    """A folder in the place of a file makes writing fail for every user, root included."""
     out, state = tmp_path / "out.safetensors", tmp_path / "out.safetensors.state"
     (tmp_path / f"out.{ending}" / "x").mkdir(parents=True)
     text = refused(train("lenet5", digits, out, "--epochs", "1"), 1)
     assert f"out.{ending}" in text
-    assert f"the epochs that are finished are in {state}, and the same command goes on from there" in text
+    assert f"the finished epochs are in {state}, and the same command resumes from there" in text
     (tmp_path / f"out.{ending}" / "x").rmdir()
     (tmp_path / f"out.{ending}").rmdir()
     result = train("lenet5", digits, out, "--epochs", "1")
     assert result.exit_code == 0, result.output
-    assert "going on after epoch 1" in told(result)
+    assert "resuming after epoch 1" in told(result)
     assert read_card(out) is not None
     assert (tmp_path / "out.csv").exists()

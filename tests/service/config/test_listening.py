@@ -1,4 +1,4 @@
-"""Hosts and the addresses that they mean."""
+"""Hosts and the addresses that they resolve to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ V4, V6 = socket.AF_INET, socket.AF_INET6
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, int]) -> None:
-    """A name server that knows addresses, each with its scope."""
+    """Makes every name resolve to these addresses, each with its scope id."""
     entries = [
         (
             V6 if ":" in address else V4,
@@ -28,6 +28,8 @@ def resolve(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, int]) -> None:
 
 
 def bindable(monkeypatch: pytest.MonkeyPatch, *ours: str) -> None:
+    """Makes these addresses the only ones that this machine has."""
+
     def bind(self: socket.socket, address: tuple[Any, ...]) -> None:
         if address[0] not in ours:
             raise OSError(99, "Cannot assign requested address")
@@ -40,17 +42,17 @@ def bindable(monkeypatch: pytest.MonkeyPatch, *ours: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.2"])
-def test_an_address_of_this_machine_means_itself(host: str) -> None:
+def test_an_address_of_this_machine_resolves_to_itself(host: str) -> None:
     assert addresses(host) == [host]
     assert bind_arguments(host, 8000) == [f"{host}:8000"]
 
 
-def test_short_forms_are_written_out() -> None:
+def test_short_forms_are_expanded() -> None:
     assert (addresses("0"), addresses("127.1")) == (["0.0.0.0"], ["127.0.0.1"])
 
 
-def test_of_a_names_addresses_those_of_this_machine_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once each, and none that is one link's alone."""
+def test_only_those_addresses_of_a_name_count_that_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, and no link-local ones."""
     found = ("::1", 0), ("10.0.0.5", 0), ("10.0.0.5", 0), ("192.0.2.77", 0), ("fe80::1", 2), ("fd00::5", 0)
     resolve(monkeypatch, *found)
     bindable(monkeypatch, "10.0.0.5", "fd00::5", "fe80::1")
@@ -58,7 +60,7 @@ def test_of_a_names_addresses_those_of_this_machine_count(monkeypatch: pytest.Mo
     assert bind_arguments("box", 80) == ["10.0.0.5:80", "[fd00::5]:80 v6only"]
 
 
-def test_the_wildcard_of_ipv6_is_that_of_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ipv6_wildcard_covers_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve(monkeypatch, ("::", 0))
     bindable(monkeypatch, "::")
     assert bind_arguments("::", 8000) == ["[::]:8000 v4v6"]
@@ -67,7 +69,7 @@ def test_the_wildcard_of_ipv6_is_that_of_both_families(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "host", ["192.0.2.77", "no-such-host.invalid", "x" * 70, "a..b", "1.2.3.4.5", "http://localhost"]
 )
-def test_a_host_that_is_not_ours_is_said_in_one_line(host: str) -> None:
+def test_a_host_of_another_machine_is_refused_in_one_line(host: str) -> None:
     with pytest.raises(NotOurAddressError) as caught:
         addresses(host)
     assert host in str(caught.value)
@@ -88,11 +90,11 @@ def test_a_host_that_is_not_ours_is_said_in_one_line(host: str) -> None:
         ("10.0.0.5", "http://10.0.0.5:8000"),
     ],
 )
-def test_a_url_is_one_that_answers_on_this_machine(host: str, expected: str) -> None:
+def test_the_url_is_reachable_from_this_machine(host: str, expected: str) -> None:
     assert url(host, 8000) == expected
 
 
-def test_an_address_of_ipv6_has_brackets() -> None:
+def test_an_ipv6_address_has_brackets() -> None:
     assert (authority("::1", 80), authority("box", "80")) == ("[::1]:80", "box:80")
 
 

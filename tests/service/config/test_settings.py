@@ -1,4 +1,4 @@
-"""Environment variables: which are settings, which are somebody else's, and which are slips."""
+"""Environment variables: settings, variables of other programs, and misspelt settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ runner = CliRunner()
 
 
 def service_links(name: str, ports: dict[str, int], protocol: str = "tcp") -> dict[str, str]:
-    """What the kubelet sets for a Service, as its documentation and source say (envvars.FromServices)."""
+    """The variables that the kubelet sets for a Service, by its documentation and source (envvars.FromServices)."""
     prefix, (first, *_) = name.upper().replace("-", "_"), ports.values()
     variables = {f"{prefix}_SERVICE_HOST": "10.0.0.1", f"{prefix}_SERVICE_PORT": str(first)}
     variables |= {f"{prefix}_SERVICE_PORT_{port.upper()}": str(number) for port, number in ports.items() if port}
@@ -39,7 +39,7 @@ LINKS = [
 
 
 @pytest.mark.parametrize("links", LINKS)
-def test_what_kubernetes_and_docker_inject_is_no_setting(
+def test_variables_that_kubernetes_and_docker_inject_are_ignored(
     links: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in links.items():
@@ -51,12 +51,12 @@ def test_what_kubernetes_and_docker_inject_is_no_setting(
 
 
 @pytest.mark.parametrize("links", LINKS)
-def test_every_command_works_among_them(links: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_work_with_these_variables(links: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in links.items():
         monkeypatch.setenv(name, value)
     assert runner.invoke(app, ["models"]).exit_code == 0
     assert "TOPFIVE_PORT" not in runner.invoke(app, ["status", "--port", "1"]).output
-    # Past its settings, to what it is really asked.
+    # It gets past the settings, to the fleet.
     refused = runner.invoke(app, ["serve", "--fleet", "galactic"])
     assert "galactic" in refused.output
     assert "TOPFIVE_PORT" not in refused.output
@@ -64,7 +64,7 @@ def test_every_command_works_among_them(links: dict[str, str], monkeypatch: pyte
 
 @pytest.mark.parametrize("value", ["abc", "8000x", "http://10.0.0.1:8000", "tcp:8000", "0", "65536", "80.5"])
 @pytest.mark.parametrize("command", [["models"], ["serve"]])
-def test_a_wrong_value_is_one_clear_line(value: str, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_value_is_one_line(value: str, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOPFIVE_PORT", value)
     with pytest.raises(ValidationError):
         Settings()
@@ -86,14 +86,16 @@ def test_a_wrong_value_is_one_clear_line(value: str, command: list[str], monkeyp
         ("TOPFIVE_CACHEDIR", "TOPFIVE_CACHE_DIR"),
     ],
 )
-def test_a_slip_is_told_with_what_was_meant(name: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_setting_is_named_with_the_right_spelling(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(name, "1")
     result = runner.invoke(app, ["models"])
     assert result.exit_code == 2
     assert result.output.strip() == f"error: there is no setting {name}; did you mean {meant}?"
 
 
-def test_variables_of_others_are_left_alone() -> None:
+def test_variables_of_other_programs_are_ignored() -> None:
     names = [f"TOPFIVE_{field.upper()}" for field in Settings.model_fields]
     others = [
         "TOPFIVE_RUN_ID",

@@ -1,4 +1,4 @@
-"""The image's recipe: what it names exists, and what it leaves out is not needed. Nothing is built."""
+"""Tests of the Dockerfile that need no Docker: what it names exists, and what it leaves out is not needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
 
 def copied() -> list[str]:
-    """What comes from the tree, rather than from another stage."""
+    """The files and folders that the image gets from the repository, not from another stage."""
     sources = []
     for instruction in dockerfile():
         if instruction.name == "COPY" and not instruction.arguments.startswith("--from"):
@@ -31,7 +31,7 @@ def copied() -> list[str]:
 
 
 def package_files() -> Iterator[Path]:
-    """What an installed TopFive consists of, relative to the root."""
+    """The files of an installed TopFive, relative to the root."""
     for package in SETUPTOOLS["packages"]:
         folder = ROOT / package.replace(".", "/")
         for pattern in ("*.py", *SETUPTOOLS["package-data"].get(package, [])):
@@ -39,13 +39,13 @@ def package_files() -> Iterator[Path]:
 
 
 def environment() -> dict[str, str]:
-    """What the instructions ENV set."""
+    """The variables that ENV instructions set."""
     words = [word for instruction in dockerfile() if instruction.name == "ENV" for word in instruction.words]
     return dict(word.split("=", 1) for word in words)
 
 
 def parse(arguments: list[str]) -> str:
-    """The command that the real command line finds in the arguments; raises what a user would be told."""
+    """The name of the command in the arguments; raises what the real command line would print."""
     group: Any = typer.main.get_command(app)
     context = group.make_context("topfive", list(arguments))
     name, *options = arguments
@@ -79,7 +79,7 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
 
 def test_every_file_of_the_package_gets_into_the_image() -> None:
     files = [str(file) for file in package_files()]
-    assert {"service/cli.py", "service/deploy/fleets/local.toml", "weights/manifest.toml"} <= set(files)
+    assert {"service/commands/main.py", "service/deploy/fleets/local.toml", "weights/manifest.toml"} <= set(files)
     folders = {source for source in copied() if (ROOT / source).is_dir()}
     for file in files:
         assert not is_ignored(file), file
@@ -87,7 +87,7 @@ def test_every_file_of_the_package_gets_into_the_image() -> None:
 
 
 @pytest.mark.parametrize("file", [PROJECT["project"]["readme"], "LICENSE", "constraints.txt", "pyproject.toml"])
-def test_what_the_package_is_built_with_gets_into_the_image(file: str) -> None:
+def test_files_that_the_build_needs_get_into_the_image(file: str) -> None:
     assert file in copied()
 
 
@@ -104,16 +104,16 @@ def test_what_the_package_is_built_with_gets_into_the_image(file: str) -> None:
         "bench/results/cells.json",
         "docs/images/digit.png",
         "topfive.egg-info/PKG-INFO",
-        "service/__pycache__/cli.pyc",
+        "service/commands/__pycache__/main.pyc",
         "models/training/__pycache__/train.pyc",
         "weights/profiles/cpu-2-cores.lock",
     ],
 )
-def test_the_rest_stays_out(path: str) -> None:
+def test_other_files_stay_out_of_the_image(path: str) -> None:
     assert is_ignored(path)
 
 
-def test_it_does_not_run_as_root_and_has_a_home_of_its_own() -> None:
+def test_the_image_does_not_run_as_root_and_has_a_home() -> None:
     last_stage = max(i for i, instruction in enumerate(dockerfile()) if instruction.name == "FROM")
     user = max(i for i, instruction in enumerate(dockerfile()) if instruction.name == "USER")
     assert user > last_stage
@@ -126,7 +126,7 @@ def test_it_does_not_run_as_root_and_has_a_home_of_its_own() -> None:
     assert f"--owner={made[1]} --group={made[1]} {environment()['TOPFIVE_CACHE_DIR']}" in DOCKERFILE.read_text()
 
 
-def test_its_command_exists_and_needs_no_shell() -> None:
+def test_the_command_of_the_image_exists_and_needs_no_shell() -> None:
     for name in ("ENTRYPOINT", "CMD"):
         assert [instruction for instruction in dockerfile() if instruction.name == name][-1].arguments.startswith("[")
     (program,) = last_words("ENTRYPOINT")
@@ -140,12 +140,12 @@ def test_compose_runs_that_command(profile: str) -> None:
     assert parse(topfive(profile)["command"] or last_words("CMD")) == "serve"
 
 
-def test_a_command_that_does_not_exist_would_be_noticed() -> None:
+def test_an_unknown_option_would_be_noticed() -> None:
     with pytest.raises(Exception, match="No such option"):
         parse(["serve", "--hosst", "0.0.0.0"])
 
 
-def test_the_commands_of_its_comments_and_steps_exist() -> None:
+def test_commands_in_comments_and_steps_exist() -> None:
     text = DOCKERFILE.read_text()
     commands = re.findall(r"(?:docker run topfive|RUN topfive) ([a-z][^`>\n]*)", text)
     assert len(commands) >= 2
@@ -156,7 +156,7 @@ def test_the_commands_of_its_comments_and_steps_exist() -> None:
         parse(words)
 
 
-def test_its_variables_are_settings_and_its_port_is_exposed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_are_settings_and_the_port_is_exposed(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = {name: value for name, value in environment().items() if name.startswith("TOPFIVE_")}
     assert set(ours) <= {f"TOPFIVE_{name.upper()}" for name in Settings.model_fields}
     for name, value in ours.items():
@@ -166,12 +166,12 @@ def test_its_variables_are_settings_and_its_port_is_exposed(monkeypatch: pytest.
     assert last_words("EXPOSE") == [str(settings.port)]
 
 
-def test_its_health_check_asks_whether_it_lives() -> None:
+def test_the_health_check_asks_for_liveness() -> None:
     assert answers_of_check(last_words("HEALTHCHECK"), "/healthz") == {"200": True, "503": False, "nobody": False}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_compose_sets_no_argument_that_the_dockerfile_does_not_have(profile: str) -> None:
+def test_compose_sets_only_build_arguments_of_the_dockerfile(profile: str) -> None:
     known = {instruction.words[0].partition("=")[0] for instruction in dockerfile() if instruction.name == "ARG"}
     assert set(topfive(profile)["build"].get("args", {})) <= known
     if profile == "gpu":

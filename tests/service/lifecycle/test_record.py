@@ -1,4 +1,4 @@
-"""The record on this machine: claims, locks, and what a dead run has left behind."""
+"""The record of a service: claims, locks, and what a dead run leaves behind."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import json
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from service.lifecycle import record as state
+from service.lifecycle import record as record_file
 from service.lifecycle.haproxy import STOPPING, STOPPING_LINE
-from service.lifecycle.processes import _KILLED_WITHIN_S, RUN_ID, Run, end_run, is_living, kill, of_run
+from service.lifecycle.processes import RUN_ID, Run
 from service.lifecycle.record import (
     AlreadyServingError,
+    Claim,
     FolderError,
     Record,
-    State,
     base,
     end_leftovers,
     is_stopping,
@@ -31,23 +32,13 @@ from service.lifecycle.record import (
 )
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(120)"]
-#: Ignores the polite request, and starts a child that would outlive it.
-STUBBORN = [
-    sys.executable,
-    "-c",
-    "import signal, subprocess, sys, time\n"
-    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    f"subprocess.Popen({SLEEP!r}, start_new_session=True)\n"
-    "print('up', flush=True)\n"
-    "time.sleep(120)",
-]
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(state.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(record_file.tempfile, "gettempdir", lambda: str(tmp_path))
     # No socket is made here, whose path would be too long.
-    monkeypatch.setattr(state, "_LONGEST_BASE", 4096)
+    monkeypatch.setattr(record_file, "_LONGEST_BASE", 4096)
     return tmp_path
 
 
@@ -60,34 +51,34 @@ def orphans() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def abandon(port: int) -> State:
-    """A claim whose holder was killed: the lock has fallen, the folder is still there."""
-    claimed = State.claim("127.0.0.1", port, "local")
+def abandon(port: int) -> Claim:
+    """A claim whose holder was killed: the lock is free, the folder is still there."""
+    claimed = Claim.take("127.0.0.1", port, "local")
     claimed._lock.close()
     return claimed
 
 
 def test_a_port_is_claimed_once() -> None:
-    first = State.claim("127.0.0.1", 8000, "local")
+    first = Claim.take("127.0.0.1", 8000, "local")
     with pytest.raises(AlreadyServingError, match=f"pid {os.getpid()}.*port 8000"):
-        State.claim("127.0.0.1", 8000, "local")
-    second = State.claim("127.0.0.1", 8001, "cluster-cpu")
+        Claim.take("127.0.0.1", 8000, "local")
+    second = Claim.take("127.0.0.1", 8001, "cluster-cpu")
     assert {(record.port, record.fleet) for record in running()} == {(8000, "local"), (8001, "cluster-cpu")}
     first.release()
     assert not first.folder.exists()
     assert [record.port for record in running()] == [8001]
-    State.claim("127.0.0.1", 8000, "local").release()
+    Claim.take("127.0.0.1", 8000, "local").release()
     second.release()
 
 
 def test_the_folder_is_its_owners_alone() -> None:
-    claimed = State.claim("127.0.0.1", 8000, "local")
+    claimed = Claim.take("127.0.0.1", 8000, "local")
     assert (claimed.folder.stat().st_mode & 0o077, claimed.folder.parent.stat().st_mode & 0o077) == (0, 0)
     claimed.release()
 
 
 def test_stopping_is_a_mark_that_other_processes_see() -> None:
-    claimed = State.claim("127.0.0.1", 8000, "local")
+    claimed = Claim.take("127.0.0.1", 8000, "local")
     assert not is_stopping(claimed.folder)
     claimed.mark_stopping()
     assert is_stopping(claimed.folder)
@@ -98,7 +89,7 @@ def test_stopping_is_a_mark_that_other_processes_see() -> None:
 
 def test_leftovers_of_a_dead_run_are_ended_and_strangers_are_not(orphans: list[subprocess.Popen[bytes]]) -> None:
     dead = abandon(8000)
-    living = State.claim("127.0.0.1", 8001, "local")
+    living = Claim.take("127.0.0.1", 8001, "local")
     for run_id in (dead.record.run_id, dead.record.run_id, living.record.run_id, "somebody-elses"):
         orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: run_id}))
     assert end_leftovers() == 2
@@ -112,7 +103,7 @@ def test_leftovers_of_a_dead_run_are_ended_and_strangers_are_not(orphans: list[s
 def test_a_new_claim_cleans_up_by_itself(orphans: list[subprocess.Popen[bytes]]) -> None:
     dead = abandon(8000)
     orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: dead.record.run_id}))
-    claimed = State.claim("127.0.0.1", 8000, "local")
+    claimed = Claim.take("127.0.0.1", 8000, "local")
     orphans[0].wait(10)
     assert claimed.record.run_id != dead.record.run_id
     claimed.release()
@@ -121,77 +112,14 @@ def test_a_new_claim_cleans_up_by_itself(orphans: list[subprocess.Popen[bytes]])
 def test_a_damaged_record_is_no_obstacle() -> None:
     dead = abandon(8000)
     (dead.folder / "service.json").write_text("{half")
-    claimed = State.claim("127.0.0.1", 8000, "local")
+    claimed = Claim.take("127.0.0.1", 8000, "local")
     assert claimed.record.port == 8000
     claimed.release()
 
 
-def test_processes_that_ignore_the_request_are_killed_with_their_children(
-    orphans: list[subprocess.Popen[bytes]],
-) -> None:
-    run = Run("stubborn-run")
-    process = subprocess.Popen(STUBBORN, env={**os.environ, RUN_ID: run.id}, stdout=subprocess.PIPE)
-    orphans.append(process)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"up\n"
-    assert len(of_run(run)) == 2
-    assert end_run(run, patience_s=0.1) >= 2
-    assert of_run(run) == []
-    process.stdout.close()
-
-
-def test_a_zombie_is_not_waited_for() -> None:
-    """A process that has ended and whose parent does not look, as in a container whose first process does not reap."""
-    run = Run("with-a-zombie")
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import subprocess, time\nchild = subprocess.Popen({SLEEP!r})\nprint('up', flush=True)\ntime.sleep(120)",
-        ],
-        env={**os.environ, RUN_ID: run.id},
-        stdout=subprocess.PIPE,
-    )
-    assert parent.stdout is not None
-    try:
-        assert parent.stdout.readline() == b"up\n"
-        (child,) = (process for process in of_run(run) if process.pid != parent.pid)
-        assert is_living(child)
-        began = time.monotonic()
-        kill([child])
-        assert time.monotonic() - began < _KILLED_WITHIN_S / 2
-        assert child.is_running(), "its parent has not looked"
-        assert not is_living(child)
-    finally:
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
-
-
-def test_a_daemon_that_lost_its_mark_is_known_by_title_and_session(orphans: list[subprocess.Popen[bytes]]) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != RUN_ID}
-    sleep = "import time; time.sleep(120)"
-
-    def start(title: str) -> subprocess.Popen[bytes]:
-        # bash leads the session; what it starts is the daemon.
-        command = ["bash", "-c", f"exec -a '{title}' {sys.executable} -c '{sleep}'"]
-        return subprocess.Popen(command, env=environment, start_new_session=True)
-
-    ours, stranger = start("ray::DashboardAgent"), start("ray::DashboardAgent")
-    plain = start("somebody")
-    orphans += [ours, stranger, plain]
-    for process in orphans:
-        while b"time.sleep" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-            pass
-        while Path(f"/proc/{process.pid}/comm").read_text() == "bash\n":
-            pass
-    assert [process.pid for process in of_run(Run("no-such-id", session=ours.pid))] == [ours.pid]
-    assert of_run(Run("no-such-id", session=plain.pid)) == []
-
-
 @pytest.fixture
 def somebodys(tmp_path: Path) -> Path:
-    """Two folders of somebody's, with names as ours have, and a file."""
+    """A folder that is not a service's, with two folders that are named like ports, and a file."""
     folder = tmp_path / "somebodys"
     for year in ("2023", "2024"):
         (folder / year).mkdir(parents=True)
@@ -208,7 +136,7 @@ def intact(folder: Path) -> bool:
 EVERYTHING: list[Callable[[], object]] = [
     end_leftovers,
     running,
-    lambda: State.claim("127.0.0.1", 2023, "local"),
+    lambda: Claim.take("127.0.0.1", 2023, "local"),
 ]
 
 
@@ -260,7 +188,7 @@ def test_a_folder_of_ours_that_is_open_to_others_is_closed(own_folder: Path, mod
 def test_links_and_strange_folders_below_are_not_followed_or_removed(
     somebodys: Path, with_lock: bool, orphans: list[subprocess.Popen[bytes]]
 ) -> None:
-    """Nor is a record that one leads to believed, which names processes that are to be ended."""
+    """A record behind a link is not believed either: it would name processes to end."""
     here = base()
     orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: "somebodys-run"}))
     record = Record("somebodys-run", 1, None, "127.0.0.1", 2023, "local", 0.0)
@@ -276,7 +204,7 @@ def test_links_and_strange_folders_below_are_not_followed_or_removed(
     assert end_leftovers() == 0
     assert running() == []
     with pytest.raises(FolderError, match="in the way"):
-        State.claim("127.0.0.1", 2023, "local")
+        Claim.take("127.0.0.1", 2023, "local")
     assert orphans[0].poll() is None
     assert intact(somebodys)
     assert [name for name in kept if not (here / name / "file").exists()] == []
@@ -299,9 +227,9 @@ def test_a_lock_or_record_that_is_a_link_is_not_written_or_read(
 ) -> None:
     link(somebodys / "notes.txt", base() / "8000.lock")
     with pytest.raises(FolderError, match=r"8000\.lock cannot be opened"):
-        State.claim("127.0.0.1", 8000, "local")
+        Claim.take("127.0.0.1", 8000, "local")
     assert intact(somebodys)
-    other, ours = State.claim("127.0.0.1", 8001, "local"), State.claim("127.0.0.1", 8002, "local")
+    other, ours = Claim.take("127.0.0.1", 8001, "local"), Claim.take("127.0.0.1", 8002, "local")
     (ours.folder / "service.json").unlink()
     link(other.folder / "service.json", ours.folder / "service.json")
     assert read_record(ours.folder) is None
@@ -312,12 +240,12 @@ def test_a_lock_or_record_that_is_a_link_is_not_written_or_read(
 def test_a_pipe_in_the_place_of_a_lock_holds_nobody_up() -> None:
     os.mkfifo(base() / "8000.lock")
     with pytest.raises(FolderError, match=r"8000\.lock cannot be opened"):
-        State.claim("127.0.0.1", 8000, "local")
+        Claim.take("127.0.0.1", 8000, "local")
 
 
 def test_what_a_living_service_needs_is_marked_as_used(own_folder: Path) -> None:
-    """Everything that a cleaner of /tmp would take for forgotten, and nothing that a link leads to."""
-    claimed = State.claim("127.0.0.1", 8000, "local")
+    """That is everything that a cleaner of /tmp would remove, and nothing behind a link."""
+    claimed = Claim.take("127.0.0.1", 8000, "local")
     session, outside = own_folder / "ray" / "session_1", own_folder / "outside"
     (session / "sockets").mkdir(parents=True)
     (session / "sockets" / "file").touch()
@@ -333,17 +261,17 @@ def test_what_a_living_service_needs_is_marked_as_used(own_folder: Path) -> None
     assert [path for path in needed if path.lstat().st_mtime == 0 or path.lstat().st_atime == 0] == []
     assert outside.stat().st_mtime == 0
     claimed.release()
-    claimed.touch()  # of one that is gone it is no error
+    claimed.touch()  # no error, although the folder is gone
 
 
 def test_a_long_temporary_folder_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The paths of sockets below have 107 bytes at most. Only what is looked up here, nothing is made."""
-    monkeypatch.setattr(state, "_LONGEST_BASE", 30)
-    monkeypatch.setattr(state.os, "getuid", lambda: 1)
+    """The paths of sockets below it have at most 107 bytes. This test makes no folder."""
+    monkeypatch.setattr(record_file, "_LONGEST_BASE", 30)
+    monkeypatch.setattr(record_file.os, "getuid", lambda: 1)
     made: list[Path] = []
     monkeypatch.setattr(Path, "mkdir", lambda self, **_: made.append(self))
     for folder in ("/" + "x" * 19, "/" + "x" * 20):  # with /topfive-1: 30 and 31 bytes
-        monkeypatch.setattr(state.tempfile, "gettempdir", lambda folder=folder: folder)
+        monkeypatch.setattr(record_file.tempfile, "gettempdir", lambda folder=folder: folder)
         with pytest.raises(FolderError):
             base()
     assert made == [Path("/" + "x" * 19 + "/topfive-1"), Path("/tmp/topfive-1")]
@@ -367,3 +295,91 @@ def test_ray_has_its_folder_where_it_would_itself_if_that_is_short(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert ray_folder() == Path(expected)
+
+
+def test_a_write_that_fails_midway_leaves_the_old_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed = Claim.take("127.0.0.1", 8000, "local")
+
+    def full_disk(_fields: object, file: IO[str]) -> None:
+        file.write('{"run_id": "ha')
+        file.flush()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(record_file.json, "dump", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            claimed.set_driver(4711)
+    found = read_record(claimed.folder)
+    assert found is not None
+    assert (found.run_id, found.driver) == (claimed.record.run_id, None)
+    claimed.set_driver(4711)
+    assert read_record(claimed.folder) == claimed.record
+    claimed.release()
+
+
+def test_folders_and_files_of_another_user_are_neither_read_nor_removed(
+    orphans: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This user's own, seen by somebody with another id."""
+    dead = abandon(8000)
+    orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: dead.record.run_id}))
+    here, uid = base(), os.getuid()
+    monkeypatch.setattr(record_file, "base", lambda: here)
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    assert read_record(dead.folder) is None
+    assert running() == []
+    assert end_leftovers() == 0
+    with pytest.raises(FolderError, match=r"8000\.lock cannot be opened"):
+        Claim.take("127.0.0.1", 8000, "local")
+    dead.release()
+    assert dead.folder.exists()
+    assert orphans[0].poll() is None
+
+
+def test_a_claim_waits_for_another_start_that_cleans_up() -> None:
+    """That one holds the lock, and the record still names a process that has died."""
+    dead = Claim.take("127.0.0.1", 8000, "local")
+    record = replace(dead.record, pid=2**22 + 1)
+    (dead.folder / "service.json").write_text(json.dumps(asdict(record)))
+    cleaning = threading.Timer(0.3, dead._lock.close)
+    cleaning.start()
+    claimed = Claim.take("127.0.0.1", 8000, "local")
+    cleaning.join()
+    assert claimed.record.run_id != dead.record.run_id
+    claimed.release()
+
+
+def test_a_claim_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_file, "_CLEARED_WITHIN_S", 0.2)
+    first = Claim.take("127.0.0.1", 8000, "local")
+    (first.folder / "service.json").unlink()
+    with pytest.raises(AlreadyServingError, match="a TopFive service is on port 8000"):
+        Claim.take("127.0.0.1", 8000, "local")
+    first.release()
+
+
+def test_the_record_says_where_the_service_answers_and_what_runs_it() -> None:
+    claimed = Claim.take("0.0.0.0", 8000, "local")
+    claimed.set_driver(4711)
+    (found,) = running()
+    assert found.url == "http://127.0.0.1:8000"
+    assert found.run == Run(claimed.record.run_id, 4711)
+    assert found.pid == os.getpid()
+    claimed.release()
+
+
+def test_a_mark_on_a_folder_that_is_gone_is_no_error() -> None:
+    claimed = Claim.take("127.0.0.1", 8000, "local")
+    claimed.release()
+    claimed.mark_stopping()
+    assert not claimed.folder.exists()
+
+
+def test_a_folder_whose_lock_is_a_link_is_not_a_services(somebodys: Path) -> None:
+    dead = abandon(8000)
+    Path(dead._lock.name).unlink()
+    Path(dead._lock.name).symlink_to(somebodys / "notes.txt")
+    assert end_leftovers() == 0
+    assert running() == []
+    assert dead.folder.exists()
+    assert intact(somebodys)

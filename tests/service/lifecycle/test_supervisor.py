@@ -1,60 +1,30 @@
-"""What a start says when there is nothing to serve, and when not everything could be loaded."""
+"""The supervisor without Ray: what it prints, what ends it, and how it ends its driver."""
 
 from __future__ import annotations
 
 import io
-import json
+import os
+import resource
+import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rich.console import Console
 
 from service.config.settings import Settings
 from service.domain.errors import LoadFailedError, NotReadyError, failure_of, problem_document
+from service.lifecycle import record as record_file
 from service.lifecycle import supervisor
-from service.lifecycle.supervisor import NothingLoadedError
-
-
-@contextmanager
-def service(*readyz: tuple[int, dict[str, Any]], models: list[dict[str, Any]]) -> Iterator[str]:
-    """Answers /readyz with these in turn, the last for ever, and /models."""
-    turns = list(readyz)
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, document = (
-                (turns.pop(0) if len(turns) > 1 else turns[0])
-                if self.path == "/readyz"
-                else (
-                    200,
-                    {"models": models},
-                )
-            )
-            body = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/problem+json" if status != 200 else "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+from service.lifecycle.processes import of_run
+from service.lifecycle.record import Claim, is_stopping, running
+from service.lifecycle.supervisor import NothingLoadedError, StartError
+from tests.answering import answering
+from tests.running import free_port
 
 
 @pytest.fixture
@@ -84,24 +54,22 @@ def console() -> Console:
 
 
 @pytest.mark.parametrize("slug", [None, "out-of-memory", "weights-damaged"])
-def test_a_start_ends_where_nothing_could_be_loaded_and_says_why(
+def test_a_start_fails_with_the_reason_if_nothing_could_be_loaded(
     slug: str | None, driver: subprocess.Popen[str], console: Console
 ) -> None:
     nothing = problem_document(failure_of(LoadFailedError("none of the 18 networks could be loaded: full", 1.0, slug)))
-    with service(NOT_YET, (503, nothing), models=[]) as url, pytest.raises(NothingLoadedError) as caught:
+    with answering(NOT_YET, (503, nothing), models=[]) as url, pytest.raises(NothingLoadedError) as caught:
         supervisor._wait_until_ready(url, driver, console)
     assert str(caught.value) == "none of the 18 networks could be loaded: full"
     assert "loading lenet5@mnist" in told(console)
 
 
-def test_a_start_goes_on_as_long_as_something_is_still_being_loaded(
-    driver: subprocess.Popen[str], console: Console
-) -> None:
-    with service(NOT_YET, NOT_YET, READY, models=[row("lenet5@mnist")]) as url:
+def test_a_start_waits_while_networks_are_being_loaded(driver: subprocess.Popen[str], console: Console) -> None:
+    with answering(NOT_YET, NOT_YET, READY, models=[row("lenet5@mnist")]) as url:
         assert supervisor._wait_until_ready(url, driver, console) == [row("lenet5@mnist")]
 
 
-def test_what_could_not_be_loaded_is_a_line_with_its_reason(console: Console) -> None:
+def test_a_network_that_could_not_be_loaded_is_a_line_with_the_reason(console: Console) -> None:
     rows = [
         row("lenet5@mnist"),
         row("vgg16@imagenet1k", "loadable", failure="no disk has room"),
@@ -114,7 +82,7 @@ def test_what_could_not_be_loaded_is_a_line_with_its_reason(console: Console) ->
     assert lines[2][:3] == ["on", "demand", "nin"]
 
 
-def test_where_no_network_has_weights_the_start_says_that_nothing_can_be_served(console: Console) -> None:
+def test_a_start_without_any_weights_says_that_nothing_can_be_served(console: Console) -> None:
     for rows, says in (
         ([row("vgg16", "weights missing")], True),
         ([row("vgg16", "loadable")], False),
@@ -123,3 +91,251 @@ def test_where_no_network_has_weights_the_start_says_that_nothing_can_be_served(
         console.file = io.StringIO()
         supervisor._print_ready("http://here", rows, Settings(), 1.0, console)
         assert ("nothing can be served yet" in told(console)) == says
+
+
+@pytest.fixture
+def claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Claim]:
+    """A claim on a free port, in a folder of services that only this test has."""
+    monkeypatch.setattr(record_file.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(record_file, "_LONGEST_BASE", 4096)
+    claim = Claim.take("127.0.0.1", free_port(), "local")
+    yield claim
+    claim.release()
+
+
+def test_what_is_ready_and_what_is_missing_is_summed_up(console: Console) -> None:
+    rows = [
+        row("lenet5@mnist"),
+        row("googlenet@cifar10"),
+        row("nin", "loadable"),
+        row("vgg19", "loadable", footprint_mb=None),
+        row("vgg16", "weights missing", download_mb=553.4),
+        row("alexnet", "weights missing", download_mb=243.7),
+        row("vgg11_lrn", "weights missing"),
+    ]
+    supervisor._print_ready("http://here", rows, Settings(untrained=True), 2.34, console)
+    lines = told(console).splitlines()
+    assert lines[0] == "ready in 2.3 s: 2 of 7 networks, http://here/docs"
+    assert lines[1].startswith("  1 more are loaded when a request needs them")
+    assert lines[2].startswith("untrained")
+    assert lines[3] == "  topfive pull --all fetches the missing weights: 2 files, 797 MB"
+    assert lines[4] == "  try: curl --data-binary @docs/images/airplane.png 'http://here/classify'"
+
+
+def test_the_example_is_a_digit_if_only_digits_are_known(console: Console) -> None:
+    rows = [row("lenet5@mnist") | {"labels": "mnist"}, row("googlenet@cifar10", "loadable")]
+    supervisor._print_ready("http://here", rows, Settings(), 1.0, console)
+    assert "@docs/images/digit.png 'http://here/classify?labels=mnist'" in told(console)
+
+
+def test_a_start_that_takes_too_long_says_what_it_waited_for(
+    driver: subprocess.Popen[str], console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_READY_WITHIN_S", 0.5)
+    with (
+        answering(NOT_YET, models=[]) as url,
+        pytest.raises(StartError, match=r"not ready within .*loading lenet5@mnist"),
+    ):
+        supervisor._wait_until_ready(url, driver, console)
+    assert told(console).count("loading lenet5@mnist") == 1, "what is said again is not printed again"
+
+
+def test_a_driver_that_ends_before_the_service_is_ready_fails_the_start(console: Console) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""], text=True)
+    ended.wait()
+    with pytest.raises(StartError, match="Ray Serve could not start"):
+        supervisor._wait_until_ready(f"http://127.0.0.1:{free_port()}", ended, console)
+
+
+class Daemon:
+    """A process with a name, which may die."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self.alive = name, True
+
+    def is_running(self) -> bool:
+        return self.alive
+
+    def status(self) -> str:
+        return psutil.STATUS_SLEEPING
+
+    def name(self) -> str:
+        return self._name
+
+
+@pytest.mark.parametrize("dying", ["gcs_server", "raylet"])
+def test_the_death_of_a_daemon_that_ray_cannot_replace_ends_the_service(
+    dying: str, driver: subprocess.Popen[str], claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemons = {name: Daemon(name) for name in ("gcs_server", "raylet", "haproxy")}
+    monkeypatch.setattr(supervisor, "of_run", lambda _run: list(daemons.values()))
+    daemons["haproxy"].alive = False  # Serve replaces that one
+    turns: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        turns.append(seconds)
+        daemons[dying].alive = len(turns) < 3
+
+    monkeypatch.setattr(supervisor.time, "sleep", sleep)
+    with pytest.raises(StartError, match=f"Ray's {dying} has died; its log files are in .*session_latest/logs"):
+        supervisor._watch(driver, claim)
+    assert len(turns) == 3
+
+
+def test_the_death_of_the_driver_ends_the_service(claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""], text=True)
+    ended.wait()
+    monkeypatch.setattr(supervisor, "of_run", lambda _run: [])
+    with pytest.raises(StartError, match=rf"Ray's driver \(pid {ended.pid}\) has died"):
+        supervisor._watch(ended, claim)
+
+
+def test_the_files_of_a_running_service_are_marked_as_used_once_an_hour(
+    driver: subprocess.Popen[str], claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stub clock counts the half seconds of three hours and a half; then the driver is said to have ended."""
+    now, touched = [0.0], list[float]()
+    monkeypatch.setattr(supervisor, "of_run", lambda _run: [Daemon("gcs_server"), Daemon("raylet")])
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(claim, "touch", lambda: touched.append(now[0]))
+    monkeypatch.setattr(driver, "poll", lambda: None if now[0] < 3.5 * 3600 else 1)
+    with pytest.raises(StartError):
+        supervisor._watch(driver, claim)
+    assert touched == [3600.0, 7200.0, 10800.0]
+
+
+#: A driver that tells whether it was asked to stop in order: it writes how long its input was, then ends.
+OBEDIENT = "import sys; sys.stdin.read(); open(sys.argv[1], 'w').write('stopped in order')"
+DEAF = "import time; time.sleep(120)"
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_driver_stops_in_order_if_it_can(claim: Claim, tmp_path: Path, in_order: bool) -> None:
+    note = tmp_path / "note"
+    process = subprocess.Popen(
+        [sys.executable, "-c", OBEDIENT, str(note)],
+        stdin=subprocess.PIPE,
+        text=True,
+        env={**os.environ, supervisor.RUN_ID: claim.record.run_id},
+    )
+    assert not is_stopping(claim.folder)
+    stopping: list[bool] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(claim, "release", lambda: stopping.append(is_stopping(claim.folder)))
+        supervisor._stop(process, claim, in_order=in_order)
+    assert note.exists() == in_order
+    assert stopping == [in_order]
+    assert process.poll() is not None
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def test_a_driver_that_does_not_stop_is_killed_with_the_rest_of_its_run(
+    claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_STOP_WITHIN_S", 0.2)
+    environment = {**os.environ, supervisor.RUN_ID: claim.record.run_id}
+    driver = subprocess.Popen([sys.executable, "-c", DEAF], stdin=subprocess.PIPE, text=True, env=environment)
+    replica = subprocess.Popen([sys.executable, "-c", DEAF], env=environment)
+    supervisor._stop(driver, claim, in_order=True)
+    assert driver.returncode == -signal.SIGKILL
+    assert replica.wait(10) != 0
+    assert of_run(claim.record.run) == []
+    assert not claim.folder.exists()
+
+
+def test_a_service_that_cannot_start_leaves_nothing(
+    claim: Claim, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a driver that ends at once."""
+    port = free_port()
+
+    def start(settings: Settings, claim: Claim) -> subprocess.Popen[str]:
+        assert [record.port for record in running()] == sorted([claim.record.port, other])
+        return subprocess.Popen([sys.executable, "-c", ""], text=True)
+
+    other = claim.record.port
+    monkeypatch.setattr(supervisor, "_start_driver", start)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(StartError, match="Ray Serve could not start"):
+        supervisor.serve(Settings(port=port), console)
+    assert [record.port for record in running()] == [other]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert "starts: fleet local" in told(console)
+    assert "stopped" not in told(console)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_start_in_order(
+    number: signal.Signals, claim: Claim, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[bool] = []
+
+    def start(_settings: Settings, claim: Claim) -> None:
+        signal.raise_signal(number)
+        raise AssertionError("the signal is an exception")
+
+    def stop(_driver: object, claim: Claim, *, in_order: bool) -> None:
+        signal.raise_signal(number)  # a second one changes nothing
+        stopped.append(in_order)
+        claim.release()
+
+    monkeypatch.setattr(supervisor, "_start_driver", start)
+    monkeypatch.setattr(supervisor, "_stop", stop)
+    supervisor.serve(Settings(port=free_port()), console)
+    assert stopped == [True]
+    assert told(console).splitlines()[-2:] == ["stopping: running requests are answered first", "stopped"]
+
+
+def test_a_service_without_any_network_is_stopped_in_order_and_fails(
+    claim: Claim, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[bool] = []
+
+    def stop(_driver: object, claim: Claim, *, in_order: bool) -> None:
+        stopped.append(in_order)
+        claim.release()
+
+    def wait(*_: object) -> None:
+        raise NothingLoadedError("all failed")
+
+    monkeypatch.setattr(supervisor, "_start_driver", lambda *_: None)
+    monkeypatch.setattr(supervisor, "_wait_until_ready", wait)
+    monkeypatch.setattr(supervisor, "_stop", stop)
+    with pytest.raises(StartError, match="all failed"):
+        supervisor.serve(Settings(port=free_port()), console)
+    assert stopped == [True]
+
+
+def test_the_driver_gets_the_settings_and_the_mark_of_the_run(claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[list[str], dict[str, Any]]] = []
+    echo = [sys.executable, "-c", "import sys; print(sys.stdin.readline(), end='')"]
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        started.append((command, options))
+        return popen(echo, stdout=subprocess.PIPE, **options)
+
+    monkeypatch.setattr(supervisor.subprocess, "Popen", start)
+    settings = Settings(port=9123, max_batch_size=3)
+    driver = supervisor._start_driver(settings, claim)
+    said, _ = driver.communicate()
+    ((command, options),) = started
+    assert command[1:] == ["-m", "service.cluster.driver", str(claim.folder)]
+    assert Settings.model_validate_json(said) == settings
+    assert options["env"][supervisor.RUN_ID] == claim.record.run_id
+    assert options["start_new_session"]
+    assert claim.record.driver == driver.pid
+
+
+@pytest.mark.parametrize(("files", "connections"), [(260, 64), (259, None)])
+def test_a_limit_on_open_files_must_allow_64_connections(
+    files: int, connections: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, files))
+    if connections is None:
+        with pytest.raises(StartError, match="limit on open files is too low"):
+            supervisor._check_open_files()
+    else:
+        assert supervisor._check_open_files() == connections

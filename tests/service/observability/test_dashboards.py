@@ -1,4 +1,4 @@
-"""The dashboards are what the code writes, the schema knows all of it, and they ask for metrics that there are."""
+"""The dashboards are what the code writes, conform to Grafana's schema, and query only metrics that exist."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from service.telemetry.metrics import LIVE, REGISTRY
 Json = dict[str, Any]
 BOARDS = dashboards()
 UIDS = {"overview": "topfive-overview", "batching": "topfive-batching", "memory": "topfive-memory"}
-#: What Prometheus knows of by itself: of each target, of each process, and of its own rules.
+#: Series that Prometheus itself adds: for each target, for each process, and for its rules.
 OTHERS = {
     "up": {"job", "instance"},
     "process_cpu_seconds_total": {"job", "instance"},
     "process_resident_memory_bytes": {"job", "instance"},
     "ALERTS": {"alertname", "alertstate", "severity"},
 }
-#: http_sd puts them on everything of ours.
+#: Labels that http_sd adds to all series of the service.
 OF_TARGETS = {"job", "instance", "deployment", "replica"}
 NAME = re.compile(r"\b(topfive_\w+|up|ALERTS|process_\w+)\b")
 SELECTOR = re.compile(r"\b(topfive_\w+|up|process_\w+){([^}]*)}")
@@ -38,7 +38,7 @@ GROUPING = re.compile(r"\bby \(([^)]*)\)")
 
 
 def metrics() -> dict[str, set[str]]:
-    """Every series that the service can have, with its labels."""
+    """All series that the service can have, with their labels."""
     found = {name: set(labels) for name, (_, labels) in LIVE.items()}
     for collector in set(REGISTRY._collector_to_names):
         labels = set(getattr(collector, "_labelnames", ()))
@@ -65,14 +65,14 @@ def test_the_files_are_what_the_code_writes() -> None:
 
 @pytest.mark.parametrize("name", UIDS)
 def test_grafanas_schema_knows_every_field(name: str) -> None:
-    """Reading drops what the schema does not have, so whatever comes back out was known, and nothing may be missing."""
+    """Reading drops fields that the schema does not have. So if nothing is missing afterwards, all fields are known."""
     register_default_plugins()
-    # Without these lines the next one proves nothing: options that no type is registered for are passed on as they are.
+    # The options of a type that is not registered would not be checked at all.
     for panel in panels(BOARDS[name]):
         assert panelcfg_config(panel["type"]) is not None, panel["type"]
     again = json.loads(JSONEncoder().encode(Dashboard.from_json(BOARDS[name])))
     for panel, read in zip(BOARDS[name]["panels"], again["panels"], strict=True):
-        # The SDK gives every panel it reads such a place, and its builders only those that keep something in it.
+        # The SDK adds an empty `custom` to every panel that it reads; its builders omit an empty one.
         if panel["type"] != "row" and "custom" not in panel["fieldConfig"]["defaults"]:
             assert read["fieldConfig"]["defaults"].pop("custom", {}) == {}
     assert again == BOARDS[name]
@@ -96,7 +96,7 @@ def test_the_frame(name: str) -> None:
     assert (board["refresh"], board["time"]) == ("10s", {"from": "now-15m", "to": "now"})
     assert {link["url"] for link in board["links"]} == {f"/d/{uid}" for uid in UIDS.values() if uid != UIDS[name]}
     assert all(link["keepTime"] and link["includeVars"] for link in board["links"])
-    # Grafana gives the dashboard its own; one of another Grafana would be somebody else's dashboard.
+    # Grafana assigns the id; an id in the file could overwrite another dashboard.
     assert "id" not in board
 
 
@@ -116,7 +116,7 @@ def test_panels_fill_the_grid_without_overlaps(name: str) -> None:
 
 
 @pytest.mark.parametrize("panel", EVERY_PANEL)
-def test_every_panel_says_what_it_is_and_how_to_read_it(panel: Json) -> None:
+def test_every_panel_has_a_description_a_unit_and_queries(panel: Json) -> None:
     assert panel["title"]
     assert len(panel["description"]) > 30
     assert panel["description"].endswith(".")
@@ -130,10 +130,10 @@ def test_every_panel_says_what_it_is_and_how_to_read_it(panel: Json) -> None:
 
 
 @pytest.mark.parametrize("name", UIDS)
-def test_titles_are_told_apart(name: str) -> None:
+def test_titles_are_unique(name: str) -> None:
     titles = [panel["title"] for panel in panels(BOARDS[name])]
     repeated = {title for title in titles if titles.count(title) > 1}
-    # A number at the top and its course below may share a name.
+    # A number at the top and the graph of it below may have the same title.
     assert all(
         len({panel["type"] for panel in panels(BOARDS[name]) if panel["title"] == title}) == titles.count(title)
         for title in repeated
@@ -154,9 +154,9 @@ def test_every_variable_is_used_and_none_is_unknown(name: str) -> None:
 
 
 @pytest.mark.parametrize("expression", ALL_EXPRESSIONS)
-def test_queries_use_metrics_and_labels_that_there_are(expression: str) -> None:
+def test_queries_use_only_metrics_and_labels_that_exist(expression: str) -> None:
     known = metrics()
-    # Names of labels and what stands in quotes are no metrics.
+    # Without names of labels and quoted values, only metrics are left.
     bare = GROUPING.sub("", re.sub(r"{[^}]*}", "", expression))
     names = NAME.findall(bare)
     assert names
@@ -168,8 +168,8 @@ def test_queries_use_metrics_and_labels_that_there_are(expression: str) -> None:
 
 
 @pytest.mark.parametrize("expression", [e for e in ALL_EXPRESSIONS if "ALERTS" not in e])
-def test_queries_heed_the_variables(expression: str) -> None:
-    """Whatever has a deployment is filtered by it, and so with models, unless the query says which models it means."""
+def test_queries_filter_by_the_variables(expression: str) -> None:
+    """Every selector filters by deployment, and by model unless the query names the models itself."""
     known = metrics()
     selected = SELECTOR.findall(expression)
     assert [name for name, _ in selected] == NAME.findall(GROUPING.sub("", re.sub(r"{[^}]*}", "", expression)))
@@ -182,8 +182,8 @@ def test_queries_heed_the_variables(expression: str) -> None:
 
 
 @pytest.mark.parametrize("panel", EVERY_PANEL)
-def test_overrides_change_what_there_is_to_change(panel: Json) -> None:
-    """The SDK takes any name for an overridden setting, and Grafana ignores one that it does not know."""
+def test_overrides_name_only_known_settings(panel: Json) -> None:
+    """The SDK accepts any name for an overridden setting, and Grafana ignores unknown ones silently."""
     custom = set(panelcfg_custom(panel["type"]))
     for override in panel["fieldConfig"].get("overrides") or []:
         assert override["matcher"]["id"] in ("byName", "byRegexp")
@@ -195,7 +195,7 @@ def test_overrides_change_what_there_is_to_change(panel: Json) -> None:
 
 
 def panelcfg_custom(kind: str) -> list[str]:
-    """The settings of a field that a panel type has of its own."""
+    """The field settings that only this type of panel has."""
     register_default_plugins()
     config = panelcfg_config(kind)
     assert config is not None
@@ -210,7 +210,7 @@ def test_every_network_has_a_colour_of_its_own() -> None:
     assert len(set(MODEL_COLOURS.values())) == len(MODEL_COLOURS)
 
 
-def test_no_panel_type_that_grafana_has_given_up() -> None:
+def test_no_panel_type_is_deprecated() -> None:
     kinds = {panel["type"] for board in BOARDS.values() for panel in panels(board)}
     assert kinds <= {
         "alertlist", "barchart", "bargauge", "gauge", "heatmap", "piechart", "stat", "state-timeline", "table", "text",

@@ -1,4 +1,4 @@
-"""The real service, seen by the real Prometheus: what it counts is what was sent, and every panel has its data."""
+"""The real service under the real Prometheus: the counters are what was sent, and every panel has data."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus: apt-get install prometheus"),
 ]
 
-#: Two replicas, each with room for AlexNet and some of the others but not for all of them.
+#: Two replicas, each with memory for AlexNet and some of the others, but not for all networks.
 NAMES = ["lenet5", "googlenet", "googlenet_bn", "alexnet"]
 FLEET = f"[[deployment]]\nvariants = {NAMES}\nreplicas = 2\nnum_cpus = 0.5\nthreads = 2\n"
 MEMORY_LIMIT_MB = 600
-#: How long the mixture is sent: a few evaluations of the rules, and as many scrapes.
+#: How long the mixture of requests is sent: a few evaluations of the rules, and several scrapes.
 SENT_FOR_S = 20.0
-#: What a dead replica may still be listed for.
+#: How long a dead replica may still be listed.
 GONE_WITHIN_S = 15.0
 
 REQUESTS: list[tuple[str, bytes]] = [
@@ -58,9 +58,9 @@ class Observed(NamedTuple):
     service: Service
     prometheus: Prometheus
     sent: Counter[tuple[str, str]]
-    """Answers by status and reason."""
+    """The number of answers by status and reason."""
     served: Counter[str]
-    """Answers with 200 by model."""
+    """The number of answers with status 200 by model."""
     began: float
     """Seconds since 1970."""
 
@@ -75,7 +75,7 @@ def observed(untrained_cache: Path, tmp_path_factory: pytest.TempPathFactory) ->
     try:
         service.wait_until_ready(within_s=300)
         with prometheus(service.url, folder) as seen:
-            # What is counted before it is first looked at is no rise.
+            # Prometheus sees no increase in what was counted before its first scrape.
             assert eventually(lambda: list(seen.targets("topfive").values()) == ["up", "up"])
             assert eventually(lambda: seen.values("sum(topfive_requests_total)"))
             began = time.time()
@@ -86,7 +86,7 @@ def observed(untrained_cache: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 async def _send(url: str) -> tuple[Counter[tuple[str, str]], Counter[str]]:
-    """A mixture, some at a time, with a wave of short deadlines in between; a bulk request at the end."""
+    """Sends a mixture of requests, with bursts of short deadlines in between, and a bulk request at the end."""
     sent: Counter[tuple[str, str]] = Counter()
     served: Counter[str] = Counter()
     async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
@@ -130,7 +130,7 @@ def test_counters_are_what_was_sent(observed: Observed) -> None:
     assert answered == {(model,): times for model, times in observed.served.items()}
     served, late = sum(observed.served.values()), observed.sent["504", "deadline-missed"]
     assert seen.values("sum(topfive_forward_seconds_count)") == {(): served}
-    # Some of those that were late were in a forward pass already.
+    # Some of the late pictures were already in a forward pass.
     assert served <= seen.values("sum(topfive_batch_size_sum)")[()] <= served + late
     assert seen.values('sum(topfive_shed_total{reason="deadline"})') == {(): late}
     refused = observed.sent["429", "overloaded"]
@@ -149,7 +149,7 @@ def test_two_replicas_add_up(observed: Observed) -> None:
     assert sum(float(number) for number in counted) == total
 
 
-def test_memory_is_told_as_it_is(observed: Observed) -> None:
+def test_metrics_of_memory_agree_with_each_other(observed: Observed) -> None:
     seen = observed.prometheus
     assert seen.values("sum(topfive_evictions_total)")[()] > 0
     loaded = seen.values('sum by (model) (topfive_loads_total{result="ok"}) - sum by (model) (topfive_evictions_total)')
@@ -164,7 +164,7 @@ def test_memory_is_told_as_it_is(observed: Observed) -> None:
 
 
 def queries() -> Iterator[tuple[str, int, str]]:
-    """Each query by its dashboard and place, and its panel's title to name it by."""
+    """Each query: its dashboard, its index, and the title of its panel."""
     for name, board in dashboards().items():
         for place, query in enumerate(panel_queries(board, Window(0, 60))):
             yield name, place, query.panel
@@ -218,7 +218,7 @@ def test_a_dead_replica_is_no_target_and_the_other_is_still_scraped(observed: Ob
     assert eventually(lambda: other in listed())
     assert eventually(lambda: killed not in seen.targets("topfive"))
     assert seen.targets("topfive")[other] == "up"
-    # Ray replaces it, and the new one is found.
+    # Ray replaces it, and the new replica is found.
     assert eventually(lambda: len(listed()) == 2)
 
 

@@ -1,4 +1,4 @@
-"""What Grafana and Prometheus are given at their start names what compose has."""
+"""The configuration of Grafana and Prometheus agrees with docker-compose.yml."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def prometheus() -> dict[str, Any]:
 
 
 def provisioned(kind: str) -> list[dict[str, Any]]:
-    """What Grafana reads below its folder, by what compose mounts there."""
+    """The provisioning files that Grafana reads, found by what compose mounts."""
     folder = on_this_side(grafana(), f"/etc/grafana/provisioning/{kind}")
     files = sorted(folder.glob("*.y*ml"))
     assert files
@@ -63,7 +63,7 @@ def test_prometheus_finds_what_its_configuration_names() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_prometheus_asks_the_service_where_it_listens(profile: str) -> None:
+def test_prometheus_scrapes_the_service_where_it_listens(profile: str) -> None:
     urls = [
         urlsplit(sd["url"]) for job in prometheus_config()["scrape_configs"] for sd in job.get("http_sd_configs", [])
     ]
@@ -89,7 +89,7 @@ def test_the_overview_is_the_first_page() -> None:
     assert "overview" in json.loads(home.read_text())["title"].lower()
 
 
-def test_who_is_not_signed_in_may_look_and_no_more() -> None:
+def test_visitors_who_are_not_signed_in_may_only_look() -> None:
     environment = grafana()["environment"]
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
     assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"

@@ -1,5 +1,5 @@
 """Prometheus's configuration and rules: promtool accepts them, alerts fire and stay quiet when they should, and
-whatever an expression names is something that the service has."""
+expressions name only series and labels that the service has."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[3]
 OBSERVABILITY = ROOT / "service" / "observability"
 RULES = OBSERVABILITY / "rules"
 UNIT_TESTS = sorted(Path(__file__).parent.glob("*.yml"))
-#: Read by our rules, and not ours.
+#: Series of other programs that our rules read.
 FOREIGN = re.compile(r"up|process_resident_memory_bytes|ray_node_\w+|haproxy_\w+")
-#: What Prometheus or the list of targets adds to every series.
+#: Labels that Prometheus or the list of targets adds to every series.
 TARGET_LABELS = {"job", "instance", "deployment", "replica"}
 WORDS = {
     "sum", "max", "min", "count", "by", "on", "and", "or", "unless", "rate", "increase", "absent", "clamp_min", "bool",
@@ -49,7 +49,7 @@ ALERTS = rules_of("alerts.yml")
 
 
 def promtool(*arguments: str, cwd: Path) -> str:
-    """Its output; fails where it does."""
+    """The output of promtool, which must succeed."""
     found = subprocess.run(["promtool", *arguments], cwd=cwd, capture_output=True, text=True, timeout=110)
     assert found.returncode == 0, found.stdout + found.stderr
     return found.stdout
@@ -65,8 +65,8 @@ def test_promtool_accepts_configuration_and_rules() -> None:
 @needs_promtool
 @pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.stem)
 def test_rules_do_as_their_unit_tests_say(path: Path, tmp_path: Path) -> None:
-    """With the rules that the file names and those that they read; promtool would evaluate all of them, at each of
-    thousands of moments."""
+    """Only with the rules that a file names and those that these read: promtool would evaluate all rules, thousands of
+    times."""
     tests, wanted, found = read_yaml(path), set[str](), named_in(path.read_text())
     while found:
         wanted |= found
@@ -86,13 +86,13 @@ def name_of(rule: dict[str, Any]) -> str:
 
 
 def named_in(text: str) -> set[str]:
-    """Our rules that a text names."""
+    """The rules that a text names."""
     return {name_of(rule) for rule in RECORDED + ALERTS} & set(re.findall(r"[\w:]+", text))
 
 
 @functools.cache
 def cases() -> list[tuple[str, str, dict[str, Any]]]:
-    """Alert, ``fires`` or ``is``, and the unit test."""
+    """The name of the alert, ``fires`` or ``is`` (quiet), and the unit test."""
     tests = [test for path in UNIT_TESTS if path.stem != "recording" for test in read_yaml(path)["tests"]]
     return [(*test["name"].split()[:2], test) for test in tests]
 
@@ -112,7 +112,7 @@ def test_each_alert_has_a_firing_and_a_quiet_case(alert: str) -> None:
         assert answers[-1].get("exp_samples") is None
 
 
-def test_unit_tests_are_about_alerts_that_exist() -> None:
+def test_unit_tests_name_only_alerts_that_exist() -> None:
     assert {alert for alert, _, _ in cases()} == {rule["alert"] for rule in ALERTS}
 
 
@@ -129,7 +129,7 @@ def test_each_recording_rule_has_a_value_in_the_unit_tests() -> None:
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
+def test_every_alert_has_a_description_and_a_runbook(rule: dict[str, Any]) -> None:
     annotations = rule["annotations"]
     assert set(annotations) == {"summary", "description", "runbook"}
     assert rule["labels"]["severity"] in {"page", "ticket"}
@@ -142,7 +142,7 @@ def test_an_alert_says_what_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
 
 
 def known_series() -> dict[str, set[str]]:
-    """Every series name of ours, and the labels it has."""
+    """The series of the service, with their labels."""
     known = {name: set(labels) for name, (_, labels) in metrics.LIVE.items()}
     for declared in vars(metrics).values():
         if isinstance(declared, metrics.Counter | metrics.Gauge | metrics.Histogram):
@@ -157,7 +157,7 @@ def known_series() -> dict[str, set[str]]:
 
 
 def possible(series: str, label: str) -> set[str]:
-    """The values that a label of a series can have."""
+    """The possible values of a label of a series."""
     if label == "le":
         declared = metrics.REGISTRY._names_to_collectors[series.removesuffix("_bucket")]
         return {str(bound) for bound in declared._upper_bounds}
@@ -181,7 +181,7 @@ EXPRESSIONS = [(rule.get("record") or rule["alert"], rule["expr"]) for rule in R
 
 
 @pytest.mark.parametrize(("name", "expression"), EXPRESSIONS, ids=lambda value: value if ":" not in value else None)
-def test_an_expression_names_only_what_there_is(name: str, expression: str) -> None:
+def test_an_expression_names_only_series_labels_and_values_that_exist(name: str, expression: str) -> None:
     known = known_series()
     recorded = {rule["record"] for rule in RECORDED}
     plain = re.sub(r'"[^"]*"|\[\w+\]|\{[^}]*\}|\b\d[\w.]*', "", expression)

@@ -1,4 +1,4 @@
-"""The real service after a real load: what it answered before, it answers again."""
+"""The real service after a real load: it answers as it did before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(300)]
 
 
 def test_five_seconds_after_locust_budgets_are_kept_as_before(untrained_cache: Path) -> None:
-    """``bench/after_use.py`` compares within one run: what a fresh service answers, and what it does after the load."""
+    """``bench/after_use.py`` compares, in one run, the answers of a fresh service with those after the load."""
     command = [sys.executable, str(ROOT / "bench" / "after_use.py"), "--seconds", "25", "--loads", "locust"]
     command += ["--budgets-ms", "100", "150"]
     environment = {**os.environ, "TOPFIVE_CACHE_DIR": str(untrained_cache)}

@@ -1,4 +1,4 @@
-"""Two real networks of a thousand classes, over a socket and from the command line, against torch."""
+"""An ensemble of two real networks of a thousand classes, over HTTP and on the command line, compared with torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL = f"ensemble:{','.join(NAMES)}"
 
 
 def torchs(name: str, image: bytes) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """The softmax of one network, by the book."""
+    """The softmax of a network, computed by torch in double precision."""
     checkpoint = Catalogue(untrained=True).find(name)
     crop = picture_to_crop(image, checkpoint.preprocess, max_pixels=10**8)
     network = build_checkpoint(checkpoint)
@@ -38,8 +38,8 @@ def torchs(name: str, image: bytes) -> np.ndarray[tuple[int], np.dtype[np.float6
 def test_the_answer_is_the_mean_of_torchs_softmaxes_served_or_not(
     untrained_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of the two is sure of itself and the other is not, so that most of what the average names is not among the
-    most probable ten of both: an average of those would be another."""
+    """One of the two networks is confident and the other is not, so most labels of the average are not in the top ten
+    of both: an average of the top tens would be wrong."""
     image = photo()
     mean = (torchs(NAMES[0], image) + torchs(NAMES[1], image)) / 2
     expected = np.argsort(-mean, kind="stable")[:10].tolist()
@@ -66,7 +66,7 @@ def test_the_answer_is_the_mean_of_torchs_softmaxes_served_or_not(
 @pytest.mark.parametrize(
     ("model", "says"), [("ensemble:googlenet", "2 to 8"), ("ensemble:googlenet,lenet5", "share no label set")]
 )
-def test_the_command_line_says_what_is_no_ensemble(model: str, says: str, tmp_path: Path) -> None:
+def test_the_command_line_says_why_an_ensemble_is_refused(model: str, says: str, tmp_path: Path) -> None:
     file = tmp_path / "photo.jpg"
     file.write_bytes(photo())
     run = CliRunner().invoke(app, ["classify", model, str(file), "--untrained"])

@@ -1,4 +1,4 @@
-"""Budgets on the real service, in both fleets: the same choices, the same noes."""
+"""Budgets on the real service, in both fleets: the same choices and the same refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.running import Service
 
 pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(400)]
 
-#: The two of the most like cost, the more accurate of which is the smaller too.
+#: Two networks of similar cost, of which the more accurate one is also the smaller one.
 NAMES = ["googlenet", "googlenet_bn"]
 LOCAL = f"[[deployment]]\nvariants = {json.dumps(NAMES)}\n"
 CLUSTER = "[ingress]\nnum_cpus = 0.1\n" + "".join(
@@ -49,7 +49,7 @@ def footprint(client: httpx.Client, name: str) -> float:
     return float(client.get(f"/models/{name}").json()["footprint_mb"])
 
 
-def test_the_most_accurate_that_fits_answers_and_says_why(client: httpx.Client) -> None:
+def test_the_most_accurate_network_within_the_budget_answers_with_the_reason(client: httpx.Client) -> None:
     status, body = classify(client, "latency_ms=20000")
     assert (status, body["model"]) == (200, "googlenet_bn")
     assert body["routing"]["predicted_ms"] > 0
@@ -62,7 +62,7 @@ def test_the_most_accurate_that_fits_answers_and_says_why(client: httpx.Client) 
     ("query", "words"),
     [("memory_mb=1", "the smallest"), ("latency_ms=0.5", "the nearest"), ("min_top1=99", "the nearest")],
 )
-def test_what_cannot_be_met_is_refused_for_good(client: httpx.Client, query: str, words: str) -> None:
+def test_a_budget_that_cannot_be_met_is_refused_for_good(client: httpx.Client, query: str, words: str) -> None:
     for named in ("", "&model=googlenet"):
         status, body = classify(client, query + named)
         assert (status, body["type"]) == (422, "/problems/no-model-fits")
@@ -70,13 +70,13 @@ def test_what_cannot_be_met_is_refused_for_good(client: httpx.Client, query: str
     assert classify(client, f"{query}&model=googlenet&strict=false")[0] == 200
 
 
-def test_under_a_wave_each_is_answered_or_told_when_to_come_back(client: httpx.Client) -> None:
+def test_in_a_burst_every_request_is_answered_or_told_when_to_retry(client: httpx.Client) -> None:
     answers = asyncio.run(_at_once(str(client.base_url), "latency_ms=700", 60))
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) <= {200, 429, 504}
     assert statuses.count(200) > 0
     refused = [answer for answer in answers if answer.status_code == 429]
-    # Sixty photographs take seconds on any machine that runs this without a GPU.
+    # Sixty photographs take seconds on any machine without a GPU.
     assert refused
     waits = [int(answer.headers["retry-after"]) for answer in refused]
     assert min(waits) >= 1
@@ -90,7 +90,7 @@ async def _at_once(url: str, query: str, count: int) -> list[httpx.Response]:
         return await asyncio.gather(*(client.post(f"/classify?{query}", content=picture) for _ in range(count)))
 
 
-def test_what_is_unloaded_is_loaded_again_when_it_is_asked_for(client: httpx.Client) -> None:
+def test_an_unloaded_network_is_loaded_again_by_a_request(client: httpx.Client) -> None:
     unloaded = client.post("/models/googlenet/unload?wait=true")
     assert (unloaded.status_code, unloaded.json()["resident"]) == (200, False)
     assert classify(client, "model=googlenet")[0] == 200

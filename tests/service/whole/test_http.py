@@ -1,4 +1,4 @@
-"""Real bytes over real sockets into the real LeNet-5: the same tests against the app under uvicorn and both fleets."""
+"""Pictures over real sockets to the real LeNet-5: the same tests with the app under uvicorn and with both fleets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 from tests.pictures import DIGIT, photo
 from tests.running import Service, uvicorn_service
 
-# The first test of a fleet waits for its start, on a new machine with a cold disk.
+# The first test with a fleet waits for its start, which takes long on a machine with a cold disk.
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(300)
     scope="module",
     params=[
         "uvicorn",
-        # Before the local fleet, whose processes would take their share of a small machine from these many.
+        # Before the local fleet, whose processes would take cores of a small machine from these many.
         pytest.param("cluster", marks=pytest.mark.service, id="cluster-cpu"),
         pytest.param("local", marks=pytest.mark.service),
     ],
@@ -42,13 +42,13 @@ def url(request: pytest.FixtureRequest, box_cache: Path) -> Iterator[str]:
         return
     service: Service = request.getfixturevalue(request.param)
     yield service.url
-    # It lives on, and is looked at once more when it has stopped.
+    # The service goes on for other tests; its log is checked again when it has stopped.
     assert "Traceback" not in service.log.read_text()
 
 
 @pytest.fixture(scope="module")
 def said_by_the_command_line(box_cache: Path) -> list[dict[str, Any]]:
-    """What ``topfive classify`` says of the digit, in a process of its own; the same for whatever it is compared to."""
+    """What ``topfive classify`` prints for the digit, in a process of its own. All servers are compared with it."""
     run = subprocess.run(
         [sys.executable, "-m", "service.commands.main", "classify", "lenet5", str(DIGIT), "--json"],
         capture_output=True,
@@ -93,7 +93,7 @@ def test_the_command_line_agrees_with_the_service(
 
 
 def test_an_ensemble_answers_with_the_mean_of_what_its_members_say_alone(client: httpx.Client) -> None:
-    """Of ten classes each tells all."""
+    """With k=10 each member reports all of its ten classes."""
     names, image = ("googlenet", "inception_v2"), photo()
     answers = [client.post(f"/classify?model={name}&labels=cifar10&k=10", content=image).json() for name in names]
     alone = [{label["label"]: label["probability"] for label in answer["top5"]} for answer in answers]
@@ -169,7 +169,7 @@ def test_bad_pictures_do_not_touch_their_neighbours(client: httpx.Client) -> Non
 
 
 def test_two_hundred_at_once_are_batched(url: str) -> None:
-    """A batch is at most 16. The engine takes less time for a digit than this client does, so that the fullest of some
+    """A batch has at most 16 pictures. The engine is faster with digits than this client, so that the best of several
     attempts counts."""
     for _ in range(12):
         answers = asyncio.run(_at_once(url, 200))
@@ -184,7 +184,7 @@ def test_two_hundred_at_once_are_batched(url: str) -> None:
 
 
 async def _at_once(url: str, count: int) -> list[dict[str, Any]]:
-    """The answers to that many requests, sent together over eight clients: one alone has no more than it can send."""
+    """The answers to that many requests at once, over eight clients, since one client cannot send fast enough."""
     digit = DIGIT.read_bytes()
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60)) for _ in range(8)]

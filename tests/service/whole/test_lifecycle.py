@@ -1,4 +1,4 @@
-"""Starting, stopping, killing and restarting the real service. In each case nothing may be left behind."""
+"""Starting, stopping, killing and restarting the real service. No process may be left over in any case."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 from service.config.listening import addresses
 from service.lifecycle.processes import of_run
 from service.lifecycle.record import Record, base, running
-from tests.callers import Callers
+from tests.clients import Callers
 from tests.pictures import DIGIT, picture
 from tests.running import Service, free_port
 
@@ -34,7 +34,7 @@ Start = Callable[..., Service]
 
 @pytest.fixture(scope="module")
 def start(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts services and ends them, whatever the tests did to them."""
+    """Starts services, and ends them after the tests, whatever those did to them."""
     logs = tmp_path_factory.mktemp("logs")
     with ExitStack() as stack:
 
@@ -49,14 +49,14 @@ def start(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def handed_on() -> list[Service]:
-    """The service that the test before has left in order for the next one, or nothing: each start that is spared is a
-    quarter of a minute."""
+    """The service that the last test left in order for the next one, or none. A start takes a quarter of a minute, so
+    every start that can be avoided counts."""
     return []
 
 
 @pytest.fixture
 def in_order(start: Start, handed_on: list[Service], local: Service) -> Service:
-    """One that was handed on, or the session's own, which nothing needs after this file."""
+    """A service that was handed on, or the one of the session, which no test needs after this file."""
     if handed_on:
         return handed_on.pop()
     return local if local.process.poll() is None else start()
@@ -64,7 +64,7 @@ def in_order(start: Start, handed_on: list[Service], local: Service) -> Service:
 
 @pytest.fixture
 def service(in_order: Service, handed_on: list[Service]) -> Iterator[Service]:
-    """A service to be harmed. A test that has one in order at its end hands it on."""
+    """A service that a test may harm. A test that has a service in order at its end hands it on."""
     in_order.harmed = True
     yield in_order
     if in_order not in handed_on:
@@ -77,9 +77,9 @@ def record(service: Service) -> Record:
 
 
 def named(service: Service, title: str) -> psutil.Process:
-    """The one process of a service whose command line has that text."""
+    """The process of a service whose command line contains this text."""
     for process in of_run(record(service).run):
-        # Some of Ray's helpers end while they are looked at.
+        # Some of Ray's processes end at any moment.
         with suppress(psutil.NoSuchProcess):
             if title in " ".join(process.cmdline()):
                 return process
@@ -87,7 +87,7 @@ def named(service: Service, title: str) -> psutil.Process:
 
 
 def post(url: str, model: str = "lenet5") -> int:
-    """Status of one classification; 0 without an answer."""
+    """The status of a classification; 0 without an answer."""
     try:
         return httpx.post(f"{url}/classify?model={model}", content=DIGIT.read_bytes(), timeout=10).status_code
     except httpx.TransportError:
@@ -102,18 +102,18 @@ def until(condition: Callable[[], bool], within_s: float = 60) -> None:
 
 
 def proxied(service: Service) -> set[str]:
-    """Every address to which the HAProxy of a service may send a request."""
+    """All addresses to which the HAProxy of a service may send requests."""
     (config,) = (base() / str(service.port)).rglob("haproxy.cfg")
     return set(re.findall(r"^\s*server \S+ (\S+:\d+)", config.read_text(), re.MULTILINE))
 
 
 def test_two_services_side_by_side_and_status_knows_both(local: Service, cluster: Service) -> None:
-    """The last test of ``cluster``, which is stopped; ``local`` must not notice."""
+    """The last test of ``cluster``, which it stops; ``local`` must not notice that."""
     assert (post(cluster.url), post(local.url)) == (200, 200)
     behind_cluster, behind_local = proxied(cluster), proxied(local)
     assert behind_cluster
     assert behind_local
-    # Not even as a last resort does one HAProxy send anything to the other service.
+    # Neither HAProxy sends requests to the other service, not even as a fallback.
     assert not behind_cluster & behind_local
     command = [sys.executable, "-m", "service.commands.main", "status"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -126,7 +126,7 @@ def test_two_services_side_by_side_and_status_knows_both(local: Service, cluster
         assert cluster.stop() == 0
     assert set(callers.outcomes) == {"200", "503", "refused"}
     assert post(local.url) == 200
-    # A third on the second's port is one clear line.
+    # A third service on the same port is refused with one line.
     refused = subprocess.run(
         [sys.executable, "-m", "service.commands.main", "serve", "--port", str(local.port)],
         capture_output=True,
@@ -149,10 +149,10 @@ def test_a_killed_supervisor_takes_everything_with_it(service: Service, start: S
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", ["service.cluster.driver", "gcs_server", "raylet/raylet"])
-def test_a_death_that_ray_cannot_mend_ends_the_service(
+def test_the_death_of_a_process_that_ray_cannot_replace_ends_the_service(
     service: Service, start: Start, handed_on: list[Service], title: str
 ) -> None:
-    """With a message and an exit status, so that whoever supervises the service starts it again."""
+    """It ends with a message and an exit status, so that a process supervisor can start it again."""
     run = record(service).run
     named(service, title).kill()
     assert service.process.wait(60) == 1
@@ -167,7 +167,7 @@ def test_a_death_that_ray_cannot_mend_ends_the_service(
 def test_everything_killed_at_once_is_cleared_up_by_the_next_start(
     service: Service, start: Start, handed_on: list[Service]
 ) -> None:
-    """Supervisor and driver die together, so that nobody is left who could clear up."""
+    """Supervisor and driver die together, so that no process is left that could clean up."""
     run = record(service).run
     driver = named(service, "service.cluster.driver")
     service.process.send_signal(signal.SIGSTOP)
@@ -181,7 +181,7 @@ def test_everything_killed_at_once_is_cleared_up_by_the_next_start(
 
 
 def is_dead(process: psutil.Process) -> bool:
-    """It may go between one question and the next."""
+    """Whether it is a zombie or gone; it may disappear at any moment."""
     try:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -190,7 +190,7 @@ def is_dead(process: psutil.Process) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", ["ray::ServeReplica", "haproxy -db", "ray::HAProxyManager", "ray::ServeController"])
-def test_what_ray_can_mend_comes_back_by_itself(service: Service, handed_on: list[Service], title: str) -> None:
+def test_ray_replaces_a_process_that_dies(service: Service, handed_on: list[Service], title: str) -> None:
     victim = named(service, title)
     victim.kill()
     until(lambda: is_dead(victim))
@@ -201,15 +201,15 @@ def test_what_ray_can_mend_comes_back_by_itself(service: Service, handed_on: lis
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_stop_answers_what_runs_and_leaves_nothing(in_order: Service, number: signal.Signals) -> None:
-    """With a slow request in flight: readyz turns first, the request is answered, then everything is gone. Most of its
-    pictures are decoded and batched after the signal. Callers that go on meanwhile are answered, then turned away, then
-    refused; liveness stays."""
+def test_a_stop_answers_running_requests_and_leaves_nothing(in_order: Service, number: signal.Signals) -> None:
+    """A slow request is in flight, most of whose pictures are decoded and batched after the signal. First /readyz
+    changes, then the request is answered, then all processes end. Clients that go on meanwhile are answered, then
+    turned away, then refused; /healthz still answers 200."""
     service = in_order
     run, url = record(service).run, f"{service.url}/classify?model=lenet5"
     began = time.monotonic()
     assert statuses(bulk(url, 8)) == [200] * 8
-    # As many as keep this machine busy for two to three seconds: a stop waits six.
+    # Enough pictures for two to three seconds on this machine: a stop waits for six.
     count = max(2, min(64, round(8 * 2.5 / (time.monotonic() - began))))
     answers: list[httpx.Response] = []
     slow = threading.Thread(target=lambda: answers.append(bulk(url, count)))
@@ -230,7 +230,7 @@ def test_a_stop_answers_what_runs_and_leaves_nothing(in_order: Service, number: 
 
 @pytest.mark.slow
 def test_stops_under_load_reset_nobody(start: Start) -> None:
-    """Several, since what this is about happened to a few connections of each."""
+    """Several stops, since the fault that this guards against hits only a few connections of each."""
     for _ in range(3):
         service = start()
         with Callers(f"{service.url}/classify?model=lenet5", DIGIT.read_bytes()) as callers:
@@ -241,8 +241,8 @@ def test_stops_under_load_reset_nobody(start: Start) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after_s", [1.0, 4.0, 7.0, 10.0])
-def test_a_start_is_broken_off_in_order(box_cache: Path, tmp_path: Path, after_s: float) -> None:
-    """Wherever it is: Ray, HAProxy and replicas come one after the other."""
+def test_a_start_can_be_interrupted(box_cache: Path, tmp_path: Path, after_s: float) -> None:
+    """At any stage: Ray, HAProxy and replicas start one after the other."""
     service = Service(box_cache, log=tmp_path / "log.txt")
     until(lambda: "starts" in service.log.read_text())
     run = record(service).run
@@ -256,7 +256,7 @@ def test_a_start_is_broken_off_in_order(box_cache: Path, tmp_path: Path, after_s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", ["haproxy -db", "ray::ServeReplica", "ray::ServeController"])
-def test_a_stop_does_without_what_has_died(start: Start, title: str) -> None:
+def test_a_stop_works_although_a_process_has_died(start: Start, title: str) -> None:
     service = start()
     run = record(service).run
     service.harmed = True
@@ -266,7 +266,7 @@ def test_a_stop_does_without_what_has_died(start: Start, title: str) -> None:
 
 
 def own_address(family: socket.AddressFamily) -> str | None:
-    """The address by which others reach this machine; None if there is none. Nothing is sent."""
+    """The address at which other machines reach this one; None if there is none. Nothing is sent."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect(("2001:db8::1" if family == socket.AF_INET6 else "198.51.100.1", 9))
@@ -305,7 +305,7 @@ def test_every_host_of_this_machine_becomes_ready_and_answers(box_cache: Path, t
             assert targets
             for entry in targets:
                 assert httpx.get(f"http://{entry['targets'][0]}/metrics").status_code == 200
-        # Where nobody asked for it, nobody is served.
+        # It listens on no other address.
         listening = {c.laddr.ip for c in psutil.net_connections("tcp") if c.laddr.port == service.port and not c.raddr}
         assert listening == set(addresses(host))
     finally:
@@ -320,7 +320,7 @@ def status(port: int) -> dict[str, Any]:
 
 
 def bulk(url: str, count: int) -> httpx.Response:
-    """Pictures of few bytes that take long to decode, in one request."""
+    """One request with pictures that have few bytes and take long to decode."""
     picture_file = picture(side=4000)
     return httpx.post(url, files=[("image", (f"{i}.png", picture_file)) for i in range(count)], timeout=60)
 
@@ -329,7 +329,7 @@ def statuses(answer: httpx.Response) -> list[int]:
     return [entry["status"] for entry in answer.json()["results"]]
 
 
-def test_a_stranger_on_the_port_is_named(tmp_path: Path) -> None:
+def test_another_program_on_the_port_is_named(tmp_path: Path) -> None:
     port = free_port()
     stranger = subprocess.Popen(
         [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], stderr=subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""Photographs of ImageNet classes through import, HTTP and back, with BVLC GoogLeNet's real weights."""
+"""Photographs of ImageNet classes, classified over HTTP with the imported weights of BVLC's GoogLeNet."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_true_label_is_among_the_five(url: str, test_data: Path) -> None:
     with httpx.Client(base_url=url, timeout=60) as client:
         for file in files:
             true = WORDNET_IDS[file.name.split("_")[0]]
-            # No model is named: the router must find the one that knows photographs.
+            # No model is named: the router must choose the one that knows ImageNet's classes.
             answer = client.post("/classify", content=file.read_bytes()).json()
             assert answer["model"] == "googlenet"
             indices = [label["index"] for label in answer["top5"]]

@@ -1,4 +1,4 @@
-"""Strangers and slow clients at a whole service on all addresses, with HAProxy between."""
+"""Callers from other machines and slow clients, at a whole service on all addresses behind HAProxy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def service(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def own_address() -> str:
-    """The machine's own, to which it is a stranger."""
+    """An address of this machine that is not the loopback's: a caller from there counts as another machine."""
     for addresses in psutil.net_if_addrs().values():
         for address in addresses:
             if address.family == socket.AF_INET and not address.address.startswith("127."):

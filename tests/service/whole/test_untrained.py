@@ -1,4 +1,4 @@
-"""The real service with seeded random weights: every network answers, and says that it knows nothing."""
+"""The real service with seeded random weights: every network answers, and says that it is untrained."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from models.networks.variants import VARIANTS
 from tests.pictures import DIGIT, photo
 from tests.running import Service, uvicorn_service
 
-#: VGG-16 for its kind: the other large ones would only take minutes and gigabytes more, and their graphs are compared
-#: with torch in tests/models/onnx/test_export.py.
+#: Of the largest networks only VGG-16: the others would take minutes and gigabytes more, and tests/models/onnx/
+#: test_export.py compares their graphs with torch.
 NAMES = [name for name, variant in VARIANTS.items() if variant.params < 80_000_000 or name == "vgg16"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(480)]
@@ -27,7 +27,7 @@ def client(untrained_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     fleet.write_text(f"[[deployment]]\nvariants = {json.dumps(NAMES)}\n")
     service = Service(untrained_cache, "--untrained", "--fleet", str(fleet), log=folder / "log.txt")
     try:
-        # A graph a network is exported first, each by a process of its own.
+        # First a process of its own exports the graph of each network.
         service.wait_until_ready(within_s=400)
         with httpx.Client(base_url=service.url, timeout=120) as client:
             yield client
@@ -46,13 +46,13 @@ def test_every_network_answers_and_says_untrained(client: httpx.Client, name: st
     assert body["checkpoint"]["trained"] is False
 
 
-def test_the_router_takes_published_figures_as_stand_in(client: httpx.Client) -> None:
+def test_the_router_uses_published_accuracies_of_untrained_networks(client: httpx.Client) -> None:
     body = client.post("/classify", content=photo()).json()
     assert (body["model"], body["checkpoint"]["trained"]) == ("inception_v3", False)
 
 
 def test_two_services_give_the_same_random_answer(client: httpx.Client, tmp_path: Path) -> None:
-    """The weights are seeded: what one service says, another says too."""
+    """The weights depend only on a seed, so all services agree."""
     ours = client.post("/classify?model=lenet5", content=DIGIT.read_bytes()).json()["top5"]
     with uvicorn_service(tmp_path, "lenet5", untrained=True) as url:
         theirs = httpx.post(f"{url}/classify?model=lenet5", content=DIGIT.read_bytes(), timeout=60).json()["top5"]

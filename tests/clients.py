@@ -1,4 +1,4 @@
-"""Clients that go on asking while a service stops, and what becomes of each request."""
+"""Clients that keep sending requests while a service stops, and the outcomes of their requests."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 
 class Callers:
-    """Threads that post one body again and again, some on a new connection each time and some on one that they keep.
+    """Threads that post a body again and again, some over a new connection each time, some over one that they keep.
 
     Args:
-        url: what they post to.
+        url: where they post it.
         body: what they post.
-        closing: how many open a new connection each time.
-        keeping: how many keep theirs.
+        closing: the number of threads that open a new connection each time.
+        keeping: the number of threads that keep theirs.
     """
 
     def __init__(self, url: str, body: bytes, *, closing: int = 8, keeping: int = 4) -> None:
@@ -28,7 +28,7 @@ class Callers:
         self._body = body
         self._over = threading.Event()
         self.outcomes: Counter[str] = Counter()
-        """A status, ``refused`` for a connection, or what went wrong."""
+        """How often each outcome occurred: a status, ``refused`` for a connection, or what went wrong."""
         kinds = [False] * closing + [True] * keeping
         self._threads = [threading.Thread(target=self._call, args=(keep,)) for keep in kinds]
 
@@ -67,14 +67,14 @@ class Callers:
             connection.close()
             return f"no answer: {type(error).__name__}"
         if answer.status == 503 and not _is_farewell(answer, content):
-            return f"503 without what belongs to it: {answer.getheaders()}"
+            return f"incomplete 503: {answer.getheaders()}"
         if not keep:
             connection.close()
         return str(answer.status)
 
 
 def _is_farewell(answer: http.client.HTTPResponse, content: bytes) -> bool:
-    """Whether a 503 is a problem document, says when to come back, and closes the connection."""
+    """Whether a 503 is a problem document with a Retry-After and closes the connection."""
     if answer.headers["Content-Type"] != "application/problem+json" or json.loads(content).get("status") != 503:
         return False
     return "Retry-After" in answer.headers and answer.will_close

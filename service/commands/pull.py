@@ -1,12 +1,14 @@
-"""Several pulls side by side, with a progress bar each."""
+"""``topfive pull``: fetches public weights, several files at a time, with a progress bar each."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -20,13 +22,42 @@ from rich.progress import (
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
 from models.checkpoints.manifest import ManifestRow
-from models.install.pull import PullError, pull
+from models.networks.variants import UnknownModelError
+from service.commands.console import console, errors, fail
+from service.commands.options import read_settings, setting
 
 _AT_ONCE = 4
 
 
+def pull(
+    names: Annotated[list[str] | None, typer.Argument(help="Variants or variant@label_set.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every checkpoint that lacks weights.")] = False,
+    mirror: Annotated[str | None, setting("mirror")] = None,
+    cache_dir: Annotated[Path | None, setting("cache_dir")] = None,
+) -> None:
+    """Fetch public weights, check them, and store them where serve finds them. Resumes interrupted downloads."""
+    from models.install.pull import PullError, check_space, rows_to_pull
+
+    if everything == bool(names):
+        fail("name what to pull, or say --all", 2)
+    settings = read_settings(mirror=mirror, cache_dir=cache_dir)
+    catalogue = Catalogue(settings.cache_dir)
+    try:
+        rows = rows_to_pull(names or [], catalogue)
+        check_space(rows, catalogue)
+    except (UnknownModelError, PullError, OSError) as error:
+        fail(error)
+    if not rows:
+        console.print("nothing to pull: every public checkpoint is here")
+        return
+    failures = _pull_all(rows, catalogue, settings.mirror)
+    if failures:
+        raise typer.Exit(1)
+
+
 def _finished(running: Mapping[Future[Checkpoint], ManifestRow], stop: threading.Event) -> Iterator[Future[Checkpoint]]:
-    """As they come; on Ctrl-C the ones that wait are dropped and the ones that run stop at their next bytes."""
+    """Yields downloads as they finish. On Ctrl-C it cancels those that have not begun and sets ``stop``, at which the
+    others end after the bytes that they are reading."""
     try:
         yield from as_completed(running)
     except KeyboardInterrupt:
@@ -36,10 +67,10 @@ def _finished(running: Mapping[Future[Checkpoint], ManifestRow], stop: threading
         yield from (future for future in as_completed(running) if not future.cancelled())
 
 
-def pull_all(
-    rows: Sequence[ManifestRow], catalogue: Catalogue, mirror: str | None, console: Console, errors: Console
-) -> int:
-    """Pulls every row; one that fails does not stop the others. Returns how many failed."""
+def _pull_all(rows: Sequence[ManifestRow], catalogue: Catalogue, mirror: str | None) -> int:
+    """Pulls every row and returns how many failed; a failure does not stop the others."""
+    from models.install.pull import PullError, pull
+
     failures = 0
     stop = threading.Event()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -48,7 +79,7 @@ def pull_all(
 
         def progress(row: ManifestRow, done: int) -> None:
             if stop.is_set():
-                raise PullError("interrupted; what came is kept and will be resumed")
+                raise PullError("interrupted; the next pull resumes from what has been fetched")
             bars.update(tasks[row.url], completed=done)
 
         running = {pool.submit(pull, row, catalogue, mirror=mirror, progress=progress): row for row in rows}

@@ -1,0 +1,5 @@
+"""Runs ``topfive`` as ``python -m service.commands``."""
+
+from service.commands.main import main
+
+main()

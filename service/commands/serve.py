@@ -1,0 +1,45 @@
+"""``topfive serve``: runs the service in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from service.commands.console import errors, fail
+from service.commands.options import read_settings, setting
+
+
+def serve(
+    host: Annotated[str | None, setting("host")] = None,
+    port: Annotated[int | None, setting("port")] = None,
+    fleet: Annotated[str | None, setting("fleet")] = None,
+    untrained: Annotated[bool | None, setting("untrained", "--untrained/--trained")] = None,
+    device: Annotated[str | None, setting("device")] = None,
+    precision: Annotated[str | None, setting("precision")] = None,
+    max_batch_size: Annotated[int | None, setting("max_batch_size")] = None,
+    memory_limit_mb: Annotated[float | None, setting("memory_limit_mb")] = None,
+    default_latency_ms: Annotated[float | None, setting("default_latency_ms")] = None,
+    labels: Annotated[str | None, setting("labels")] = None,
+    max_body_mb: Annotated[float | None, setting("max_body_mb")] = None,
+    max_pixels: Annotated[int | None, setting("max_pixels")] = None,
+    cache_dir: Annotated[Path | None, setting("cache_dir")] = None,
+    mirror: Annotated[str | None, setting("mirror")] = None,
+    access_log: Annotated[bool | None, setting("access_log", "--access-log/--no-access-log")] = None,
+    log_format: Annotated[str | None, setting("log_format")] = None,
+    tracing: Annotated[bool | None, setting("tracing", "--tracing/--no-tracing")] = None,
+) -> None:
+    """Serve over HTTP until Ctrl-C."""
+    options = dict(locals())
+    from service.config.fleet import FleetError
+    from service.lifecycle.record import AlreadyServingError, FolderError
+    from service.lifecycle.supervisor import StartError
+    from service.lifecycle.supervisor import serve as run
+    from service.telemetry.tracing import TracingError, check_tracing
+
+    settings = read_settings(**options)
+    try:
+        if settings.tracing:
+            check_tracing()
+        run(settings, errors)
+    except (FleetError, AlreadyServingError, FolderError, StartError, TracingError) as error:
+        fail(error)

@@ -1,0 +1,77 @@
+"""``topfive serve``: its options, and what it refuses before it starts anything."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from service.commands.main import app
+from service.config.settings import Settings
+from service.lifecycle import record as record_file
+
+runner = CliRunner()
+
+
+def test_a_taken_port_is_named_before_anything_starts() -> None:
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        result = runner.invoke(app, ["serve", "--port", str(port)])
+    assert result.exit_code == 1
+    assert f"port {port} is held by" in result.output
+    assert f"(pid {os.getpid()})" in result.output
+
+
+def one_line(arguments: list[str]) -> str:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1
+    (line,) = result.output.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize("mode", ["disabled", "Disabled", "none", ""])
+def test_nothing_is_served_where_ray_would_obey_anybody(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    assert f"RAY_AUTH_MODE={mode} would let anybody" in one_line(["serve", "--fleet", "galactic"])
+
+
+@pytest.mark.parametrize("mode", ["token", "TOKEN"])
+def test_rays_own_default_may_be_said(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    assert "galactic" in one_line(["serve", "--fleet", "galactic"])
+
+
+def test_too_few_open_files_are_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 200))
+    assert "limit on open files is too low" in one_line(["serve", "--fleet", "galactic"])
+
+
+@pytest.mark.parametrize("command", [["serve"], ["status"]])
+def test_a_folder_that_is_not_ours_is_one_line(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_file, "_LONGEST_BASE", 4096)
+    monkeypatch.setattr(record_file.tempfile, "gettempdir", lambda: str(tmp_path))
+    (tmp_path / f"topfive-{os.getuid()}").symlink_to(tmp_path)
+    assert "is a link, which is not followed" in one_line(command)
+
+
+def test_serve_help_lists_every_setting() -> None:
+    text = runner.invoke(app, ["serve", "--help"], env={"COLUMNS": "250"}).output
+    for name in Settings.model_fields:
+        assert f"TOPFIVE_{name.upper()}" in text
+
+
+def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Settings] = []
+    monkeypatch.setattr("service.lifecycle.supervisor.serve", lambda settings, _console: seen.append(settings))
+    monkeypatch.setenv("TOPFIVE_PORT", "9001")
+    monkeypatch.setenv("TOPFIVE_MAX_BATCH_SIZE", "4")
+    assert runner.invoke(app, ["serve", "--port", "9002"]).exit_code == 0
+    assert (seen[0].port, seen[0].max_batch_size) == (9002, 4)
