@@ -1,6 +1,8 @@
-"""How the report writes figures."""
+"""How the report writes figures and errors."""
 
 from __future__ import annotations
+
+from pydantic import ValidationError
 
 #: Stands for a figure that is not known.
 UNKNOWN = "–"
@@ -17,3 +19,9 @@ def number(value: float | None) -> str:
 def percent(share: float, digits: int = 0) -> str:
     """A share of one as a percentage."""
     return f"{100 * share:.{digits}f} %"
+
+
+def first_error(error: ValidationError) -> str:
+    """The first error that pydantic found: the field's path, and what is wrong."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

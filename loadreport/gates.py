@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from loadreport.formatting import percent
+from loadreport.formatting import first_error, percent
 from loadreport.report import REFERENCE, Budget, Gate, Report
 
 #: The gates that are used unless the caller names a file.
@@ -66,8 +66,7 @@ def read_gates(path: Path) -> Gates:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise GatesError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise GatesError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+        raise GatesError(f"{path}: {first_error(error)}") from error
 
 
 def read_footprints(path: Path) -> dict[str, float]:

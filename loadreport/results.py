@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from loadreport.formatting import first_error
+
 
 class ResultsError(ValueError):
     """The results file is missing or has another form."""
@@ -96,6 +98,4 @@ def read_results(path: Path) -> Results:
     except OSError as error:
         raise ResultsError("Locust wrote no results") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ResultsError(f"Locust's results have an unknown form: {place}: {first['msg']}") from error
+        raise ResultsError(f"Locust's results have an unknown form: {first_error(error)}") from error

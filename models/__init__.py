@@ -6,7 +6,7 @@
 
 Rooms, from the bottom up; each imports only from those above it in this list:
 
-- ``files.py``: files that are written whole or not at all.
+- ``files.py``: files that are written whole or not at all; ``validation.py``: what pydantic refused, in a line.
 - ``networks/``: the table of variants, and a file for each paper.
 - ``images/``: the bytes of a picture file -> the crop that a checkpoint takes.
 - ``checkpoints/``: weights for a variant on a label set: which exist, reading them, building their networks.

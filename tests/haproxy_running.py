@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from service.lifecycle import haproxy
 from service.lifecycle.draining import Draining
 from service.lifecycle.haproxy import ADMIN_SOCKET, STOPPING, Front
 from tests.running import free_port
+from tests.waiting import until
 
 #: The parts of Ray Serve 2.60's configuration that ours changes, with one application or none.
 GLOBAL = """global
@@ -113,13 +113,6 @@ def can_connect(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 class Replica(BaseHTTPRequestHandler):

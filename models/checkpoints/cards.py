@@ -17,6 +17,7 @@ from models.checkpoints.labels import LABEL_SETS
 from models.images.preprocess import Preprocess
 from models.networks.memory import Costs
 from models.networks.variants import UnknownModelError, Variant, find_variant
+from models.validation import first_error
 
 #: The largest side in pixels to which a picture is resized, cropped or enlarged; the networks take 28 to 299.
 MOST_PIXELS = 2048
@@ -186,13 +187,9 @@ def printable(text: str) -> str:
 
 def _first(error: ValidationError) -> str:
     """The first error that pydantic found, in one line."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ")
+    where, value, what, kind = first_error(error)
     what = what[:1].lower() + what[1:]
-    given = "" if first["type"] in ("missing", "value_error") and not where else f" (it says {_short(first['input'])})"
-    if first["type"] == "missing":
-        given = ""
+    given = "" if kind == "missing" or (kind == "value_error" and not where) else f" (it says {_short(value)})"
     return f"its card is wrong: {where + ': ' if where else ''}{what}{given}"
 
 

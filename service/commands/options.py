@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from models.checkpoints.catalogue import Catalogue
+from models.validation import first_error
 from service.commands.console import fail, print_left_out
-from service.config.first_error import first_error
 from service.config.settings import Settings, misspelt
 
 
@@ -32,7 +32,7 @@ def read_settings(**options: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        name, reason, value = first_error(error)
+        name, value, reason, _ = first_error(error)
         fail(f"TOPFIVE_{name.upper()} (--{name.replace('_', '-')}) = {value!r}: {reason}", 2)
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.networks.variants import VARIANTS, find_variant
-from service.config.first_error import first_error
+from models.validation import first_error
 
 
 class FleetError(ValueError):
@@ -122,5 +122,4 @@ def load_fleet(name_or_path: str) -> Fleet:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FleetError(f"fleet {name_or_path}: {error}") from error
     except ValidationError as error:
-        where, reason, _ = first_error(error)
-        raise FleetError(": ".join(filter(None, (f"fleet {name_or_path}", where, reason)))) from error
+        raise FleetError(f"fleet {name_or_path}: {first_error(error)}") from error

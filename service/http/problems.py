@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from models.validation import first_error
 from service.domain.errors import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
@@ -22,7 +23,6 @@ from service.domain.errors import (
     known_failure,
     problem_document,
 )
-from service.domain.validation import first_error
 from service.http.callers import announces_body
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"

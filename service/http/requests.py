@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
 
+from models.validation import first_error
 from service.domain.errors import BadParameterError, Failure, NoPictureError
-from service.domain.validation import first_error
 from service.http import json_body, multipart
 from service.http.uploads import Upload
 

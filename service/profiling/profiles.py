@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from models.checkpoints.catalogue import Checkpoint
 from models.files import atomic_write
+from models.validation import first_error
 from service.domain.quantile import quantile
 from service.engines.fingerprint import Fingerprint
 
@@ -166,8 +167,7 @@ def read_profiles(path: Path) -> ProfileFile | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        reason = str(first_error(error))
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error)
     log.warning("profiles in %s cannot be used (%s); they are measured again", path, reason)

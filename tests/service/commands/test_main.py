@@ -24,7 +24,7 @@ runner = CliRunner()
         (["classify", "lenet5", str(DIGIT), "-k", "0"], "greater than or equal to 1"),
         (["classify", "lenet5", str(DIGIT), "--device", "tpu"], "TOPFIVE_DEVICE"),
         (["import", "resnet50", str(DIGIT)], "unknown model"),
-        (["import", "lenet5", str(DIGIT)], "no .safetensors, .pth or .onnx file"),
+        (["import", "lenet5", str(DIGIT)], "not a .safetensors, .pth or .onnx file"),
         (["import", "lenet5", "no-such-file.pth"], "there is no file"),
         (["import", "lenet5", str(DIGIT), "--preprocess", "sideways"], "torchvision-224"),
         (["serve", "--fleet", "galactic"], "galactic"),

@@ -38,4 +38,4 @@ def test_files_that_are_left_out_are_listed_with_the_reason(tmp_path: Path, monk
     target.write_bytes(b"text")
     result = runner.invoke(app, ["models"])
     assert result.exit_code == 0
-    assert f"left out {target}: it is no whole safetensors file" in result.stderr
+    assert f"left out {target}: it is not a complete safetensors file" in result.stderr

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -300,13 +299,12 @@ def test_ray_has_its_folder_where_it_would_itself_if_that_is_short(
 def test_a_write_that_fails_midway_leaves_the_old_record(monkeypatch: pytest.MonkeyPatch) -> None:
     claimed = Claim.take("127.0.0.1", 8000, "local")
 
-    def full_disk(_fields: object, file: IO[str]) -> None:
-        file.write('{"run_id": "ha')
-        file.flush()
+    def full_disk(path: Path, _text: str) -> None:
+        path.write_bytes(b'{"run_id": "ha')
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(record_file.json, "dump", full_disk)
+        patched.setattr(Path, "write_text", full_disk)
         with pytest.raises(OSError, match="No space left"):
             claimed.set_driver(4711)
     found = read_record(claimed.folder)

@@ -25,6 +25,7 @@ from service.lifecycle.record import Record, base, running
 from tests.clients import Callers
 from tests.pictures import DIGIT, picture
 from tests.running import Service, free_port
+from tests.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 
@@ -92,13 +93,6 @@ def post(url: str, model: str = "lenet5") -> int:
         return httpx.post(f"{url}/classify?model={model}", content=DIGIT.read_bytes(), timeout=10).status_code
     except httpx.TransportError:
         return 0
-
-
-def until(condition: Callable[[], bool], within_s: float = 60) -> None:
-    give_up = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
 
 
 def proxied(service: Service) -> set[str]:

@@ -14,6 +14,8 @@ class FieldError(NamedTuple):
     given: Any
     """The refused value."""
     reason: str
+    kind: str = ""
+    """Pydantic's name of the error: ``missing``, ``value_error`` ..."""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.reason}" if self.field else self.reason
@@ -26,8 +28,8 @@ class _Errors(Protocol):
 
 
 def first_error(error: _Errors) -> FieldError:
-    """The first of the errors that pydantic found."""
+    """The first error that pydantic found. One is enough: the others often follow from it."""
     first = error.errors()[0]
     # Pydantic puts this in front of what our own validators say.
     reason = first["msg"].removeprefix("Value error, ")
-    return FieldError(".".join(map(str, first["loc"])), first["input"], reason)
+    return FieldError(".".join(map(str, first["loc"])), first["input"], reason, first.get("type", ""))

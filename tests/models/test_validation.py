@@ -8,7 +8,7 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
-from service.domain.validation import FieldError, first_error
+from models.validation import FieldError, first_error
 
 
 class Part(BaseModel):
