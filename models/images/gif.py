@@ -39,7 +39,7 @@ def without_comments(data: bytes, *, most_parts: int) -> bytes:
             control = (
                 data[extension : extension + 3] + bytes((data[extension + 3] & ~_DISPOSAL,)) + data[extension + 4 : at]
             )
-    if at - start > len(control) or control != data[start:at]:
+    if control != data[start:at]:
         return b"".join([data[:start], control, memoryview(data)[at:]])
     return data
 

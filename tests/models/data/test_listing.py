@@ -77,6 +77,8 @@ def test_a_class_may_be_missing_but_an_unknown_one_is_refused(tmp_path: Path) ->
     )
     split = {f"test/{name}": content for name, content in files.items()} | {"test/unicorn/1.png": b""}
     assert "test/unicorn is not a class of cifar10" in refuse(write_zip(path, split))
+    assert refuse(write_zip(path, split)).endswith("truck")
+    assert refuse(write_zip(path, split | {"test/yeti/1.png": b""})).endswith("truck (and 1 more such)")
 
 
 def test_a_data_set_without_test_pictures_is_refused(tmp_path: Path) -> None:

@@ -97,6 +97,17 @@ def test_each_network_and_the_ensemble_by_hand(pictures: Labelled, scheme: Schem
     assert (found.unreadable, found.absent) == ([], [])
 
 
+def test_crops_of_squares_that_fall_together_count_for_more() -> None:
+    """Scaled to a height of 20, a picture of 34 x 32 is 21 wide: two of its three squares are the same."""
+    pixels = np.stack([np.asarray(picture) for _, picture in colours(1, 5, (34, 32))])
+    pixels[:, :, :17] //= 3  # the left half darker, so that squares differ
+    pictures = Labelled("test", Held(pixels), np.arange(10))
+    crops, weights = take(pictures.source.open(0, CAFFE)[0], CAFFE, "144")
+    assert (len(crops), len(set(weights.tolist()))) == (96, 2)
+    found = evaluate([member(1, CAFFE)], pictures, 10, Plan(scheme="144", batch_size=50))
+    check(found, 0, by_hand(member(1, CAFFE), pictures, "144"), pictures)
+
+
 def test_one_network_has_no_ensemble_and_sees_what_serving_does(pictures: Labelled) -> None:
     found = evaluate([member(3, CAFFE)], pictures, 10, Plan())
     assert len(found.results) == 1
@@ -164,6 +175,17 @@ def test_a_network_with_other_classes_or_with_nan_is_refused(pictures: Labelled)
     next(broken.network.parameters()).data[0, 3] = float("nan")
     with pytest.raises(WrongWeightsError, match="m2 answers with values that are not numbers"):
         evaluate([member(1), broken], pictures, 10, Plan())
+
+
+def test_a_single_answer_that_is_not_a_number_is_refused(pictures: Labelled) -> None:
+    class OnceWrong(Mixed):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = super().forward(x)
+            found[len(x) // 2] = float("nan")
+            return found
+
+    with pytest.raises(WrongWeightsError, match="m answers with values that are not numbers"):
+        evaluate([Member("m", OnceWrong(1), CIFAR10)], pictures, 10, Plan())
 
 
 def trained(seed: int) -> nn.Module:

@@ -103,7 +103,14 @@ def test_recognising_svg_does_not_take_exponential_time(part: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("PDF", "this is a PDF file"), ("SVG", "this is an SVG file"), ("AVIF", "this is an AVIF file")]
+    ("name", "words"),
+    [
+        ("PDF", "this is a PDF file"),
+        ("SVG", "this is an SVG file"),
+        ("AVIF", "this is an AVIF file"),
+        ("audio", "this is an audio (MPEG-4) file"),
+        ("video, with sound", "this is a video (MP4 or QuickTime) file"),
+    ],
 )
 def test_the_error_has_the_right_article(name: str, words: str) -> None:
     assert words in str(refuse(UNSUPPORTED[name] + bytes(200)))

@@ -62,6 +62,13 @@ def test_a_small_picture_may_have_a_hundred_scans() -> None:
     assert not accepted(many_scans(flat(64), 101 - have))
 
 
+def test_scans_may_pass_over_sixteen_million_samples_however_often() -> None:
+    """A hundred scans of 400 x 400 pixels do exactly that; with one row more they are too many."""
+    have = len(scans(encode(flat(400), "JPEG", progressive=True)))
+    assert accepted(many_scans(flat(400), 100 - have))
+    assert not accepted(many_scans(Image.new("L", (400, 401), 100), 100 - have))
+
+
 def test_a_large_picture_may_have_twelve_passes_over_it() -> None:
     """libjpeg's own progression makes 6 over a grey picture."""
     have = len(scans(encode(flat(2000), "JPEG", progressive=True)))

@@ -115,6 +115,16 @@ def test_a_random_region_is_scaled_to_the_crop() -> None:
     assert found.shape == (224, 224, 3)
 
 
+def test_a_random_region_is_that_of_its_box() -> None:
+    y, x = np.mgrid[:90, :120]
+    picture = Image.fromarray(np.stack([x * 2, y * 2, x + y], 2).astype(np.uint8))
+    box = region_box(picture.size, (0.1, 0.3), generator(4))
+    expected = picture.crop(box).resize((32, 32), Image.Resampling.BILINEAR)
+    found = region(picture, CIFAR10, (0.1, 0.3), generator(4))
+    # Pillow's resize of a box also sees the pixels next to it.
+    assert np.abs(found.astype(int) - np.asarray(expected)).max() <= 3
+
+
 def ramp(count: int = 1) -> Split:
     """Pictures whose columns grow brighter, so that their mirror images are others."""
     pixels = np.tile(np.arange(32, dtype=np.uint8)[None, None, :, None] * 8, (count, 32, 1, 3))
@@ -162,6 +172,14 @@ def test_colour_axes_are_the_principal_components() -> None:
     np.testing.assert_allclose(axes @ axes.T, covariance, atol=1e-6)
     direction = axes[:, 2] / np.linalg.norm(axes[:, 2])
     np.testing.assert_allclose(direction, np.array([30, 20, 10]) / np.linalg.norm([30, 20, 10]), atol=0.02)
+
+
+def test_colour_axes_are_those_of_all_pictures_together() -> None:
+    """Two pictures of one colour each, which differ in red alone."""
+    pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    pixels[0, ..., 0], pixels[1, ..., 0] = 100, 140
+    axes = colour_axes(replace(ramp(2), crops=pixels))
+    np.testing.assert_allclose(axes, [[0, 0, 20], [0, 0, 0], [0, 0, 0]], atol=1e-6)
 
 
 @pytest.mark.parametrize("preset", ["cifar10", "caffe-224"])

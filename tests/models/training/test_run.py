@@ -11,9 +11,9 @@ import torch
 from models import get_model
 from models.images.preprocess import PRESETS
 from models.networks.variants import VARIANTS
-from models.training.accuracy import measure
+from models.training.accuracy import Accuracy, measure
 from models.training.curves import Epoch
-from models.training.dataset import DataSet, read_data
+from models.training.dataset import DataSet, Split, read_data
 from models.training.errors import RecipeError, TrainingError
 from models.training.recipes import Recipe, recipe_for
 from models.training.run import Run, Step
@@ -129,6 +129,23 @@ def test_dropout_has_a_seed_of_its_own_in_each_epoch_and_run(digits: DataSet, tm
     assert len(set(first)) == 3
     assert seeds("b", 1) == first
     assert not set(seeds("c", 2)) & set(first)
+
+
+def test_accuracy_is_measured_on_two_thousand_pictures_after_each_epoch_and_on_all_at_the_end(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    def spy(network: torch.nn.Module, split: Split, device: torch.device, most: int | None = None) -> Accuracy:
+        asked.append(most)
+        return measure(network, split, device, most)
+
+    monkeypatch.setattr("models.training.run.measure", spy)
+    run = start(digits, tmp_path / "state", replace(TINY, epochs=2, batch_size=200))
+    list(run.epochs(quiet))
+    assert asked == [2000, 2000]
+    run.finish()
+    assert asked[2:] == [None]
 
 
 def test_steps_are_counted_over_the_whole_run(digits: DataSet, tmp_path: Path) -> None:
