@@ -13,7 +13,7 @@ from service.routing.safety import Safety
 
 
 class Clock:
-    """Goes only where it is put."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
