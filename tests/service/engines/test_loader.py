@@ -34,7 +34,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
-def test_a_cpu_runs_the_exported_graph_unless_told_otherwise() -> None:
+def test_a_cpu_runs_the_exported_graph_by_default() -> None:
     assert chosen().engine == "onnx_cpu"
     assert chosen(engine="torch_cpu").engine == "torch_cpu"
     assert chosen(precision="bfloat16").engine == "torch_cpu"
@@ -68,7 +68,7 @@ def test_a_gpu_runs_torch_in_any_precision() -> None:
         ({"precision": "int8"}, "no engine computes in int8 on cpu"),
     ],
 )
-def test_what_does_not_go_together_is_refused(options: dict[str, object], what: str) -> None:
+def test_a_device_or_engine_that_cannot_be_used_is_refused(options: dict[str, object], what: str) -> None:
     with pytest.raises(DeviceError, match=what):
         chosen(**options)
 
@@ -77,7 +77,7 @@ def test_a_fleet_may_name_every_engine() -> None:
     assert set(get_args(Deployment.model_fields["engine"].annotation)) == {"auto", *ENGINES}
 
 
-def test_what_is_chosen_is_what_loads() -> None:
+def test_the_loader_has_everything_that_was_chosen() -> None:
     found = chosen(threads=3, cache_dir=Path("graphs"), max_batch_size=5)
     assert found == Loader("onnx_cpu", "cpu", "float32", 3, Path("graphs"), 5)
 
@@ -109,7 +109,7 @@ def test_gpus_are_counted_from_zero() -> None:
         pick_device("cuda:2")
 
 
-def test_a_gpu_that_is_hidden_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hidden_gpu_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert pick_device("auto") == "cpu"
 
@@ -124,7 +124,7 @@ def test_a_device_has_a_name_and_a_file_name(monkeypatch: pytest.MonkeyPatch) ->
     device_name.cache_clear()
 
 
-def test_each_engine_loads_what_the_loader_says(box_cache: Path) -> None:
+def test_a_loader_makes_the_engine_that_it_names(box_cache: Path) -> None:
     onnx = Loader("onnx_cpu", "cpu", "float32", 1, box_cache, 4)(LENET)
     assert isinstance(onnx, OnnxCpu)
     half = Loader("torch_cpu", "cpu", "bfloat16", 1, box_cache, 4)(LENET)
@@ -134,7 +134,7 @@ def test_each_engine_loads_what_the_loader_says(box_cache: Path) -> None:
         engine.close()
 
 
-def test_what_a_loader_says_reaches_the_gpu_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpu_engine_gets_device_precision_and_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {}
     monkeypatch.setattr("service.engines.torch_cuda.TorchCuda", lambda _checkpoint, **options: told.update(options))
     Loader("torch_cuda", "cuda:1", "float16", 1, Path("cache"), 12)(LENET)

@@ -27,8 +27,8 @@ GOOGLENET = Catalogue(untrained=True).find("googlenet")
 @pytest.mark.parametrize(
     ("checkpoint", "cache"), [(LENET, "box_cache"), (GOOGLENET, "untrained_cache")], ids=["lenet5", "googlenet"]
 )
-def test_it_answers_like_torch(checkpoint: Checkpoint, cache: str, request: pytest.FixtureRequest) -> None:
-    """Every network's graph is compared in tests/models/onnx/test_export.py; here the way through the cache is."""
+def test_the_graph_answers_like_torch(checkpoint: Checkpoint, cache: str, request: pytest.FixtureRequest) -> None:
+    """Every network's graph is compared in tests/models/onnx/test_export.py, this test goes through the cache."""
     preprocess = checkpoint.preprocess
     engine, plain = (
         OnnxCpu(checkpoint, threads=1, cache_dir=request.getfixturevalue(cache)),
@@ -51,7 +51,7 @@ def test_it_answers_like_torch(checkpoint: Checkpoint, cache: str, request: pyte
 @pytest.mark.parametrize(
     ("least_bytes", "sizes"), [(8 * 4 * ACTIVATIONS, [8, 4]), (8 * 4 * ACTIVATIONS - 1, [7, 5]), (1, [6, 6])]
 )
-def test_a_batch_is_computed_in_parts_that_take_no_more_memory_than_they_should(
+def test_a_large_batch_is_computed_in_parts_that_fit_the_memory_bound(
     least_bytes: int, sizes: list[int], box_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights' bytes are always allowed: 60,850 parameters, and 6 pictures of 9,118 activations each."""
@@ -78,7 +78,7 @@ def test_a_batch_is_computed_in_parts_that_take_no_more_memory_than_they_should(
     assert parts == [1]
 
 
-def test_a_session_has_its_threads_and_gives_memory_back() -> None:
+def test_session_options_set_threads_and_turn_spinning_and_memory_patterns_off() -> None:
     options = onnx_cpu.session_options(3)
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
@@ -94,7 +94,7 @@ def test_a_clear_digit_is_known(box_cache: Path) -> None:
     assert (np.diff(top.probabilities[0]) <= 0).all()
 
 
-def test_it_holds_its_weights_until_it_is_closed(box_cache: Path) -> None:
+def test_the_engine_holds_its_weights_until_it_is_closed(box_cache: Path) -> None:
     engine = OnnxCpu(LENET, threads=1, cache_dir=box_cache)
     assert 60_850 * 4 <= engine.bytes_held < 60_850 * 4 * 1.3
     engine.close()
@@ -102,7 +102,7 @@ def test_it_holds_its_weights_until_it_is_closed(box_cache: Path) -> None:
         engine.warm_up(1)
 
 
-def test_a_graph_that_a_crash_cut_short_is_made_anew(box_cache: Path, tmp_path: Path) -> None:
+def test_a_truncated_graph_is_exported_again(box_cache: Path, tmp_path: Path) -> None:
     path = graph_path(LENET, tmp_path)
     path.parent.mkdir()
     path.write_bytes(cached_graph(LENET, box_cache).read_bytes()[:1000])
@@ -112,7 +112,7 @@ def test_a_graph_that_a_crash_cut_short_is_made_anew(box_cache: Path, tmp_path: 
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[Path]:
-    """The next session cannot be made; which files sessions were made of, or were to be."""
+    """Makes the next session fail. Returns the files that sessions were, or were to be, made of."""
     tried: list[Path] = []
     real = onnxruntime.InferenceSession
 
@@ -142,7 +142,7 @@ NO_DAMAGE = {
 
 
 @pytest.mark.parametrize("name", NO_DAMAGE)
-def test_what_is_none_of_the_graphs_fault_leaves_it_where_it_is(
+def test_an_error_that_is_not_the_graphs_fault_does_not_replace_it(
     name: str, box_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, text, raised = NO_DAMAGE[name]
@@ -156,7 +156,7 @@ def test_what_is_none_of_the_graphs_fault_leaves_it_where_it_is(
     assert (tried, path.stat().st_ino) == ([path], inode)
 
 
-def test_threads_that_cannot_be_had_leave_it_too(box_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_threads_does_not_replace_the_graph(box_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = fail_once(
         monkeypatch, RuntimeError("PosixThread pthread_create failed, error code: 11 error msg: Resource")
     )
@@ -166,7 +166,7 @@ def test_threads_that_cannot_be_had_leave_it_too(box_cache: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "zeros", "half", "one byte less", "zeros at its end"])
-def test_whatever_the_damage_a_graph_is_exported_again_once(
+def test_a_damaged_graph_is_exported_again_once(
     damage: str, box_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = cached_graph(LENET, box_cache).read_bytes()

@@ -71,7 +71,7 @@ class FakeEvent:
 
 
 class FakeDevice:
-    """Args: eager: the streams that do their work at once, not as late as they may."""
+    """``eager`` names the streams that do their work at once; others do it as late as they may."""
 
     where = torch.device("cpu")
 
@@ -127,7 +127,7 @@ CROPS = (np.random.default_rng(5).random((200, 32, 32, 1)) ** 3 * 255).astype(np
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Two threads for so small a network mostly wait for each other where other tests want the cores too."""
+    """For so small a network, two threads mostly wait for each other while other tests need the cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -155,7 +155,7 @@ def _check(top: TopK, expected: npt.NDArray[np.float32]) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(SCHEDULES, st.integers(1, 16), st.lists(st.integers(1, 40), min_size=1, max_size=4))
-def test_batches_of_any_size_are_answered_picture_by_picture(
+def test_batches_of_any_size_get_the_answers_of_the_plain_network(
     expected: npt.NDArray[np.float32], schedule: tuple[str, ...], cap: int, sizes: list[int]
 ) -> None:
     engine = _engine(FakeDevice(*schedule), cap)
@@ -168,7 +168,7 @@ def test_batches_of_any_size_are_answered_picture_by_picture(
 def test_batches_under_way_together_do_not_mix(
     expected: npt.NDArray[np.float32], schedule: tuple[str, ...], sizes: list[int], data: st.DataObject
 ) -> None:
-    """Nor do those of which whole distributions are wanted and those of which they are not."""
+    """Some with whole distributions, some without."""
     engine = _engine(FakeDevice(*schedule), 8)
     starts = np.cumsum([0, *sizes]).tolist()
     wholes = data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes)))
@@ -181,7 +181,7 @@ def test_batches_under_way_together_do_not_mix(
             np.testing.assert_allclose(top.distributions, wanted, atol=1e-6)
 
 
-def test_the_next_batch_is_copied_before_the_one_before_it_is_awaited() -> None:
+def test_the_next_batch_is_copied_before_the_previous_one_is_awaited() -> None:
     device = FakeDevice()
     engine = _engine(device)
     device.log.clear()
@@ -204,7 +204,7 @@ def test_chunks_of_a_large_batch_overlap() -> None:
     assert device.captured == [4]  # 4 + 4 + 3
 
 
-def test_warming_captures_every_bucket_largest_first_and_running_none() -> None:
+def test_warm_up_captures_every_bucket_largest_first_and_later_runs_capture_none() -> None:
     device = FakeDevice()
     engine = _engine(device, 12)
     engine.warm_up(12)
@@ -229,7 +229,9 @@ def test_memory_that_runs_out_halves_the_batch_for_good(expected: npt.NDArray[np
 
 
 @pytest.mark.parametrize("what", ["replays", "rows"])
-def test_memory_that_runs_out_elsewhere(what: str, expected: npt.NDArray[np.float32]) -> None:
+def test_memory_that_runs_out_in_a_replay_or_an_allocation_halves_the_batch(
+    what: str, expected: npt.NDArray[np.float32]
+) -> None:
     device = FakeDevice("copy", "compute")
     setattr(device, what, 3)
     engine = _engine(device, 12)
@@ -257,7 +259,9 @@ def test_a_batch_under_way_keeps_its_answers_when_memory_runs_out(expected: npt.
     _check(engine.collect(before), expected[:4])
 
 
-def test_a_picture_that_does_not_fit_says_what_to_do_and_harms_nothing(expected: npt.NDArray[np.float32]) -> None:
+def test_a_single_picture_that_does_not_fit_raises_an_error_and_the_engine_stays_usable(
+    expected: npt.NDArray[np.float32],
+) -> None:
     device = FakeDevice()
     device.fits = 0
     engine = _engine(device, 2)
@@ -269,7 +273,7 @@ def test_a_picture_that_does_not_fit_says_what_to_do_and_harms_nothing(expected:
     _check(engine.run(CROPS[:3]), expected[:3])
 
 
-def test_other_errors_are_no_lack_of_memory(expected: npt.NDArray[np.float32]) -> None:
+def test_other_errors_do_not_halve_the_batch(expected: npt.NDArray[np.float32]) -> None:
     engine = _engine(FakeDevice("copy"))
     for _ in range(3):  # as often as there are places, and once more
         with pytest.raises(ValueError, match="broadcast"):
@@ -278,7 +282,7 @@ def test_other_errors_are_no_lack_of_memory(expected: npt.NDArray[np.float32]) -
     _check(engine.run(CROPS[:2]), expected[:2])
 
 
-def test_lack_of_memory_is_seen_behind_the_error_of_a_capture() -> None:
+def test_a_lack_of_memory_is_recognised_behind_the_error_of_a_capture() -> None:
     over = RuntimeError("CUDA error: operation failed due to a previous error during capture")
     assert not is_out_of_memory(over)
     over.__context__ = torch.cuda.OutOfMemoryError("CUDA out of memory.")
@@ -287,7 +291,7 @@ def test_lack_of_memory_is_seen_behind_the_error_of_a_capture() -> None:
     assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
-def test_closing_lets_the_device_finish_first() -> None:
+def test_close_waits_for_the_device() -> None:
     device = FakeDevice()
     engine = _engine(device)
     engine.submit(CROPS[:3])

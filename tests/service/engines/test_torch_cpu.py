@@ -1,4 +1,4 @@
-"""The plain engine: the same numbers as the network and the arithmetic of its checkpoint's preprocessing."""
+"""The plain engine, against the network and the arithmetic of its preprocessing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_bytes_held_are_the_parameters() -> None:
     assert half.bytes_held == 60_850 * 2
 
 
-def test_reduced_precision_answers_alike() -> None:
+def test_bfloat16_and_float32_agree_on_a_clear_digit() -> None:
     """The trained LeNet-5: on a clear digit bfloat16 and float32 agree about the first label."""
     checkpoint = Catalogue().find("lenet5@mnist")
     crop = np.zeros((1, 32, 32, 1), np.uint8)

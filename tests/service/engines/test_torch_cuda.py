@@ -1,4 +1,4 @@
-"""The GPU engine: what is done to a network before its capture anywhere, and the engine itself wherever CUDA is."""
+"""The GPU engine: rebuilding a network for a capture is tested on a CPU, the engine itself only where there is CUDA."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from service.engines.torch_cuda import TorchCuda, for_capture
 
 UNTRAINED = Catalogue(untrained=True)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-#: VGG's and AlexNet's weights take half a minute to make up.
+#: Random weights for VGG and AlexNet take half a minute.
 ALL = [pytest.param(name, marks=[pytest.mark.slow] if row.params > 3e7 else []) for name, row in VARIANTS.items()]
 
 
@@ -83,7 +83,7 @@ def test_a_network_for_capture_gives_the_same_logits(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_response_normalisation_survives_half_precision(dtype: torch.dtype) -> None:
-    """Activations as Caffe's networks have them, whose squares are no float16."""
+    """Activations as large as those of Caffe's networks; their squares exceed float16."""
     x = torch.randn(2, 16, 5, 5, generator=torch.Generator().manual_seed(1)) * 1000
     plain = LocalResponseNorm(LRN_CAFFE)
     network = for_capture(nn.Sequential(LocalResponseNorm(LRN_CAFFE)), dtype)
@@ -95,8 +95,8 @@ def test_response_normalisation_survives_half_precision(dtype: torch.dtype) -> N
 
 
 @pytest.mark.parametrize("preset", ["caffe-227", "half-224", "mnist"])
-def test_normalisation_on_the_device(preset: str) -> None:
-    """The crops as they are in memory -> the top-k of whatever the network makes of the book's numbers."""
+def test_crops_are_normalised_on_the_device(preset: str) -> None:
+    """From crops as they are in memory to the top-k of a network that got correctly normalised numbers."""
     checkpoint = replace(UNTRAINED.find("googlenet"), preprocess=PRESETS[preset])
     crops = _crops(checkpoint, 2)
     network = nn.Sequential(nn.AvgPool2d(9), nn.Conv2d(crops.shape[3], 10, 3), nn.AdaptiveMaxPool2d(1), nn.Flatten())

@@ -73,7 +73,7 @@ async def test_targets_are_in_the_form_of_http_sd(tmp_path: Path) -> None:
 
 
 async def test_no_certificates_are_read_for_plain_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would hold up all requests for tens of milliseconds."""
+    """Reading them would block all requests for tens of milliseconds."""
     with serving(Process()) as address:
         async with client_of(Found(Target(address, {})), tmp_path) as client:
             monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("certificates are read"))
@@ -81,8 +81,8 @@ async def test_no_certificates_are_read_for_plain_http(tmp_path: Path, monkeypat
             assert (await client.get("/metrics")).headers["x-processes"] == "1 of 1"
 
 
-async def test_while_nobody_knows_where_they_are_there_is_no_list(tmp_path: Path) -> None:
-    """An empty one would make Prometheus forget them all."""
+async def test_an_unknown_list_of_targets_is_503(tmp_path: Path) -> None:
+    """An empty list would make Prometheus forget all processes."""
 
     class Lost(Found):
         async def find(self, job: str) -> Sequence[Target]:

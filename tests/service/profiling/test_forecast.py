@@ -22,7 +22,7 @@ FINGERPRINT = Fingerprint(
 
 
 class Clock:
-    """Goes only where it is put."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -85,7 +85,7 @@ class Served:
         return [now / before for now, before in zip(self.forecast.forward_s[1:], self.before_s[1:], strict=False)]
 
 
-def test_between_the_measured_sizes_lie_straight_lines_up_to_what_pays() -> None:
+def test_sizes_between_the_measured_ones_are_interpolated() -> None:
     forecast = Forecast(GOOGLENET, MEASURED, 20)
     assert forecast.forward_s == pytest.approx([SPREAD * mean_s for mean_s in CURVE_S])
     rates = [size / CURVE_S[size] for size in range(1, 21)]
@@ -102,9 +102,7 @@ def test_between_the_measured_sizes_lie_straight_lines_up_to_what_pays() -> None
         ({1: 10}, [0, 10, 20, 30, 40]),
     ],
 )
-def test_a_curve_never_falls_and_goes_on_beyond_what_was_measured(
-    forward: dict[int, float], expected_ms: list[float]
-) -> None:
+def test_the_curve_never_falls_and_is_extrapolated(forward: dict[int, float], expected_ms: list[float]) -> None:
     forecast = Forecast(GOOGLENET, profile({size: latency(ms) for size, ms in forward.items()}), 4)
     assert forecast.forward_s == pytest.approx([SPREAD * ms / 1000 for ms in expected_ms])
     rates = [size / ms for size, ms in enumerate(expected_ms) if size]
@@ -127,7 +125,7 @@ def test_a_machine_that_is_twice_as_slow_doubles_the_forecast_and_it_recovers() 
         assert served.ratios == pytest.approx([slower] * len(served.ratios), rel=0.1)
 
 
-def test_where_only_large_batches_are_slower_the_line_tilts() -> None:
+def test_if_only_large_batches_are_slower_only_they_are_forecast_to_be() -> None:
     served = Served()
     served.batches(lambda size: 1 + (size - 1) / 15)
     assert len(served.ratios) >= 14
@@ -135,7 +133,7 @@ def test_where_only_large_batches_are_slower_the_line_tilts() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 8, 16])
-def test_batches_of_one_size_say_nothing_wild_of_the_others(size: int) -> None:
+def test_batches_of_one_size_change_the_forecast_of_others_moderately(size: int) -> None:
     served = Served()
     served.batches(lambda _size: 2.0, size=size)
     assert served.ratios[:size][-1] == pytest.approx(2.0, rel=0.1)
@@ -158,12 +156,12 @@ def test_a_forecast_takes_means_of_batches_and_medians_of_decodes() -> None:
     assert forecast.decode_s(100) == forecast.profiled_decode_s(100) == 0.002
 
 
-def test_steady_batches_have_no_spread() -> None:
+def test_the_spread_is_at_least_one() -> None:
     """A 95th percentile may lie below the mean if one run of many was very slow."""
     assert Forecast(GOOGLENET, profile({1: latency(10, 9)}), 4).spread == 1
 
 
-def test_one_batch_counts_as_much_as_it_should() -> None:
+def test_weights_of_batches_and_profile_match_a_sum_by_hand() -> None:
     """The profile weighs eight batches at first, and each batch takes five percent off the weight of all before it."""
     clock = Clock()
     quiet = Quiet(clock)
@@ -196,13 +194,13 @@ def test_the_curve_is_computed_twenty_times_a_second_at_most() -> None:
     assert forecast.forward_s[1] > before_s[1]
 
 
-def test_no_batch_is_forecast_to_take_no_time() -> None:
+def test_a_forecast_never_falls_to_zero() -> None:
     served = Served()
     served.batches(lambda size: 1e-6 if size > 8 else 1.0)
     assert all(ratio >= 1e-3 for ratio in served.ratios)
 
 
-def test_a_guess_grows_with_the_arithmetic() -> None:
+def test_a_guess_is_proportional_to_the_multiply_adds() -> None:
     catalogue = Catalogue(Path("/nonexistent"), untrained=True)
     small, large = (Forecast(catalogue.find(name), None, 8) for name in ("googlenet", "vgg16"))
     # The papers' multiply-adds: about 1.5 and 15.5 billion.
@@ -230,7 +228,7 @@ def test_decoding_is_looked_up_by_size_and_learned_by_size() -> None:
     assert [served.forecast.profiled_decode_s(size) for size in sizes] == [0.002, 0.008, 0]
 
 
-def test_a_decode_that_was_stuck_does_not_count_for_more_than_ten() -> None:
+def test_a_stuck_decode_counts_as_ten_times_the_profile_at_most() -> None:
     served = Served()
     for _ in range(200):
         served.forecast.learn_decode(100, 60.0)
@@ -238,7 +236,7 @@ def test_a_decode_that_was_stuck_does_not_count_for_more_than_ten() -> None:
 
 
 def slowed(quiet: Quiet, clock: Clock) -> Forecast:
-    """Everything has taken four times what the profile says."""
+    """A forecast after batches that took four times what the profile says, and decodes likewise."""
     forecast = Forecast(GOOGLENET, MEASURED, 16, clock, quiet)
     quiet.begin()
     for _ in range(400):
@@ -248,7 +246,7 @@ def slowed(quiet: Quiet, clock: Clock) -> Forecast:
     return forecast
 
 
-def test_what_was_learned_under_load_is_forgotten_once_it_is_quiet() -> None:
+def test_what_was_learned_fades_in_quiet_time() -> None:
     clock = Clock()
     quiet = Quiet(clock)
     fresh, forecast = Forecast(GOOGLENET, MEASURED, 16, clock), slowed(quiet, clock)
@@ -268,7 +266,7 @@ def test_what_was_learned_under_load_is_forgotten_once_it_is_quiet() -> None:
     assert forecast.decode_s(100) == 0.002
 
 
-def test_what_was_forgotten_does_not_come_back_with_the_next_picture() -> None:
+def test_what_has_faded_does_not_come_back_with_the_next_picture() -> None:
     clock = Clock()
     quiet = Quiet(clock)
     fresh, forecast = Forecast(GOOGLENET, MEASURED, 16, clock), slowed(quiet, clock)
@@ -283,7 +281,7 @@ def test_what_was_forgotten_does_not_come_back_with_the_next_picture() -> None:
     assert forecast.decode_s(100) == pytest.approx(0.002)
 
 
-def test_the_profile_alone_is_what_no_load_changes() -> None:
+def test_the_times_by_the_profile_alone_do_not_change_under_load() -> None:
     clock = Clock()
     forecast = slowed(Quiet(clock), clock)
     assert forecast.profiled_forward_s == pytest.approx(SPREAD * CURVE_S[1])
@@ -291,7 +289,7 @@ def test_the_profile_alone_is_what_no_load_changes() -> None:
     assert Forecast(GOOGLENET, None, 4).profiled_forward_s == 0
 
 
-def test_without_a_profile_it_is_guessed_until_batches_tell() -> None:
+def test_without_a_profile_times_are_guessed_until_batches_are_measured() -> None:
     served = Served(None)
     guess = served.forecast
     assert len(guess.forward_s) == 17

@@ -91,7 +91,9 @@ def loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Loading:
 @pytest.mark.parametrize(
     ("quick", "sizes", "decodes"), [(True, [1, 4], 5), (False, [1, 2, 4, 6], 9)], ids=["quick", "thorough"]
 )
-def test_everything_is_measured_where_it_happens(loading: Loading, quick: bool, sizes: list[int], decodes: int) -> None:
+def test_each_figure_of_a_profile_is_measured_at_its_own_step(
+    loading: Loading, quick: bool, sizes: list[int], decodes: int
+) -> None:
     profile = measuring.measure(LENET, loading, seconds=0, quick=quick)  # type: ignore[arg-type]
     assert (profile.checkpoint, profile.fingerprint, profile.quick) == ("lenet5@mnist", FINGERPRINT, quick)
     # The preparation is a part of a cold load alone; the warm-up is a part of both.
@@ -194,7 +196,7 @@ def test_rounds_are_repeated_until_two_agree(
 
 
 @pytest.mark.parametrize("name", measuring._SIDES)
-def test_pictures_fall_into_the_size_class_that_they_stand_for(name: str) -> None:
+def test_pictures_belong_to_the_size_class_that_they_represent(name: str) -> None:
     assert size_class(len(measuring.photograph(measuring._SIDES[name]))) == name
 
 

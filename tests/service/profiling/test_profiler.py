@@ -1,4 +1,4 @@
-"""Who measures, and when: over children that are pretended."""
+"""When profiles are measured, with fake child processes."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ LENET = Catalogue().find("lenet5@mnist")
 
 @pytest.fixture
 def loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
-    """Of a machine for which no profiles ship."""
+    """A loader on a machine for which no profiles ship."""
     monkeypatch.setattr(profiles, "shipped_folder", lambda: tmp_path / "none")
     return Loader("onnx_cpu", "cpu", "float32", 1, tmp_path, 4)
 
 
 @pytest.fixture
 def matching(loader: Loader) -> Profile:
-    """What a measurement would give."""
+    """The profile that a measurement would give."""
     return profile(forward_ms=3, fingerprint=loader.fingerprint(LENET))
 
 
 class Measurements:
-    """Stands in for ``measure_apart``: gives a profile, or fails where there is none."""
+    """Stands in for ``measure_apart``: returns a profile, or fails if there is none."""
 
     def __init__(self, outcome: Profile | None) -> None:
         self.outcome, self.count = outcome, 0
@@ -66,7 +66,7 @@ def test_a_matching_profile_is_used_as_it_is(loader: Loader, matching: Profile, 
 
 
 @pytest.mark.parametrize("foreign", [True, False], ids=["foreign", "none"])
-def test_what_has_no_matching_profile_is_measured_once_and_kept(
+def test_a_checkpoint_without_a_matching_profile_is_measured_once(
     loader: Loader, matching: Profile, measuring: Measurements, foreign: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     if foreign:
@@ -98,7 +98,7 @@ def test_a_profile_of_other_weights_is_foreign(
 def test_a_foreign_profile_is_better_than_none(
     loader: Loader, measuring: Measurements, measure: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where measuring fails, or is not wanted."""
+    """If measuring fails, or is not wanted."""
     foreign, measuring.outcome = profile(threads=64), None
     keep(loader, foreign)
     assert Profiler(loader).ensure(LENET, measure=measure) == foreign
@@ -122,7 +122,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def child(code: int = 0, stdout: str = "", stderr: str = "") -> Run:
-    """A process that is over already."""
+    """A process that has ended."""
     return lambda command, **_options: subprocess.CompletedProcess(command, code, stdout, stderr)
 
 
@@ -134,7 +134,7 @@ def raising(error: Exception) -> Run:
 
 
 def real(code: str) -> Run:
-    """A real process, which runs other code than it was told to."""
+    """A real process that runs other code."""
     return lambda _command, **options: subprocess.run([sys.executable, "-c", code], **options)
 
 
@@ -181,7 +181,7 @@ def test_the_child_is_told_what_to_measure(loader: Loader, untrained: bool, quic
     ],
     ids=["killed", "fails", "lies", "silent", "rubbish", "half", "slow", "unstartable", "aborts", "binary"],
 )
-def test_a_child_that_gives_no_profile_is_one_line(loader: Loader, run: Run, says: str) -> None:
+def test_a_child_that_prints_no_profile_is_an_error_of_one_line(loader: Loader, run: Run, says: str) -> None:
     with pytest.raises(ProfilingError, match=says) as caught:
         measure_apart(LENET, loader, seconds=0, quick=True, run=run)
     assert "lenet5@mnist" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Files of profiles: what is kept, what is found, and what is broken."""
+"""Files of profiles: keeping, finding, and broken files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert read_profiles(path) == ProfileFile(device="cpu", profiles={"lenet5@mnist": lenet})
 
 
-def test_a_file_that_is_not_there_is_nothing_to_speak_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_file_is_not_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert read_profiles(path) is None
     assert not caplog.records
 
@@ -77,7 +77,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("content", "says"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_file_is_none_and_one_line_in_the_log(
+def test_a_broken_file_is_ignored_with_one_line_in_the_log(
     path: Path, content: str | bytes | None, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     match content:
@@ -95,13 +95,13 @@ def test_a_broken_file_is_none_and_one_line_in_the_log(
     assert "\n" not in line
 
 
-def test_others_profiles_stay(path: Path) -> None:
+def test_profiles_of_other_checkpoints_stay(path: Path) -> None:
     add_profiles(path, "cpu", [profile("lenet5@mnist"), profile("vgg16@imagenet1k")])
     add_profiles(path, "cpu", [profile("lenet5@mnist", forward_ms=7)])
     assert {name: p.forward[1].mean_ms for name, p in kept(path).items()} == {"lenet5@mnist": 7, "vgg16@imagenet1k": 1}
 
 
-def test_those_who_write_at_once_take_turns(path: Path) -> None:
+def test_concurrent_writers_take_turns(path: Path) -> None:
     names = [f"network{n}@mnist" for n in range(16)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda name: add_profiles(path, "cpu", [profile(name)]), names))
@@ -122,7 +122,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: p
     assert not [file for file in path.parent.iterdir() if file.suffix == ".part"]
 
 
-def test_a_broken_file_is_mended_by_the_next_profile(path: Path) -> None:
+def test_the_next_profile_replaces_a_broken_file(path: Path) -> None:
     path.write_text(WHOLE[:-40])
     add_profiles(path, "cpu", [profile("vgg16@imagenet1k")])
     assert list(kept(path)) == ["vgg16@imagenet1k"]
@@ -143,7 +143,7 @@ EARLIER, LATER = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
     ids=["fingerprint", "fingerprint over checkpoint", "checkpoint over variant", "newest", "variant"],
 )
 @pytest.mark.parametrize("order", [lambda a, b: (a, b), lambda a, b: (b, a)], ids=["own", "shipped"])
-def test_the_nearest_is_found_wherever_it_lies(
+def test_the_nearest_profile_is_found_in_either_folder(
     shipped: Path, tmp_path: Path, worse: Profile, better: Profile, order: Callable[..., tuple[Profile, Profile]]
 ) -> None:
     first, second = order(worse, better)
@@ -154,7 +154,7 @@ def test_the_nearest_is_found_wherever_it_lies(
     assert found.profile == better
 
 
-def test_a_foreign_one_says_what_differs(shipped: Path, tmp_path: Path) -> None:
+def test_a_foreign_profile_says_what_differs(shipped: Path, tmp_path: Path) -> None:
     add_profiles(shipped, "cpu", [profile(threads=1, weights="0123")])
     on_file = Profiles(tmp_path, "cpu")
     found = on_file.find(LENET, FINGERPRINT)
@@ -177,9 +177,7 @@ def test_a_foreign_one_says_what_differs(shipped: Path, tmp_path: Path) -> None:
     ],
     ids=lambda differing: next(iter(differing)),
 )
-def test_services_that_measure_in_another_way_keep_their_profiles_apart(
-    shipped: Path, tmp_path: Path, differing: dict[str, Any]
-) -> None:
+def test_profiles_of_other_settings_are_kept_apart(shipped: Path, tmp_path: Path, differing: dict[str, Any]) -> None:
     assert not shipped.exists()
     ours, theirs = profile(forward_ms=1), profile(forward_ms=2, **differing)
     for measured in (ours, theirs, ours):
@@ -190,28 +188,28 @@ def test_services_that_measure_in_another_way_keep_their_profiles_apart(
         assert on_file.nearest(LENET, measured.fingerprint.settings) == measured
 
 
-def test_other_weights_are_the_same_way_of_measuring(shipped: Path, tmp_path: Path) -> None:
+def test_profiles_of_other_weights_are_kept_in_the_same_file(shipped: Path, tmp_path: Path) -> None:
     assert not shipped.exists()
     for weights in ("0123", "4567"):
         Profiles(tmp_path, "cpu").keep(profile(weights=weights))
     assert len(list((tmp_path / "profiles").glob("*.json"))) == 1
 
 
-def test_the_device_of_another_name_is_another_device(shipped: Path, tmp_path: Path) -> None:
+def test_profiles_of_another_device_are_not_found(shipped: Path, tmp_path: Path) -> None:
     assert not shipped.exists()
     Profiles(tmp_path, "cpu-2-cores").keep(profile())
     assert Profiles(tmp_path, "cpu").nearest(LENET) is None
     assert Profiles(tmp_path, "cpu-2-cores").nearest(LENET) == profile()
 
 
-def test_another_networks_profile_is_none(shipped: Path, tmp_path: Path) -> None:
+def test_the_profile_of_another_variant_is_not_found(shipped: Path, tmp_path: Path) -> None:
     add_profiles(shipped, "cpu", [profile("lenet5_wide@mnist")])
     on_file = Profiles(tmp_path, "cpu")
     assert on_file.find(LENET, FINGERPRINT) is None
     assert on_file.nearest(LENET) is None
 
 
-def test_a_cache_that_cannot_be_written_to_costs_no_more_than_a_warning(
+def test_a_cache_that_cannot_be_written_to_is_a_warning(
     shipped: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not shipped.exists()

@@ -119,7 +119,7 @@ async def test_every_process_is_read_in_the_order_of_the_list() -> None:
     ],
     ids=["500", "204", "no HTTP", "hangs up", "drips a body", "drips a head"],
 )
-async def test_a_process_that_does_not_answer_well_and_in_time_is_left_out_of_the_sum(
+async def test_a_process_without_a_good_answer_in_time_is_left_out(
     process: Answering, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each byte of one that drips comes in time; the whole answer would take minutes."""

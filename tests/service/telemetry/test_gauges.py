@@ -52,7 +52,7 @@ def scrape() -> Scrape:
 NOTHING = {("topfive_oom_splits_total",): 0.0}
 
 
-def test_sources_add_up_and_of_ages_and_footprints_the_largest_counts(scrape: Scrape) -> None:
+def test_readings_add_up_except_ages_and_footprints(scrape: Scrape) -> None:
     one = Source(
         Reading("topfive_queue_length", 3, ("lenet5",)),
         Reading("topfive_queue_oldest_seconds", 0.5, ("lenet5",)),

@@ -1,4 +1,4 @@
-"""Log lines for people and for programs, and the one of each request."""
+"""Log lines as text and as JSON, and the access log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pictures import picture
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is logged; the loggers are as they were afterwards."""
+    """The stream that is logged to. Restores the loggers afterwards."""
     names = ("service", "models", "topfive", "topfive.access")
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
@@ -67,7 +67,7 @@ async def test_a_request_is_one_line_of_json(lines: io.StringIO, tmp_path: Path)
     assert moment.endswith("Z")
 
 
-async def test_what_went_wrong_is_in_it(lines: io.StringIO, tmp_path: Path) -> None:
+async def test_the_line_of_a_request_says_what_went_wrong(lines: io.StringIO, tmp_path: Path) -> None:
     bad, unknown = await access_lines(
         lines,
         tmp_path,
@@ -81,7 +81,7 @@ async def test_what_went_wrong_is_in_it(lines: io.StringIO, tmp_path: Path) -> N
     assert set(bad["timings_ms"]) == {"total"}
 
 
-async def test_it_is_off_unless_it_is_asked_for(lines: io.StringIO, tmp_path: Path) -> None:
+async def test_the_access_log_is_off_by_default(lines: io.StringIO, tmp_path: Path) -> None:
     configure_logging("text")
     async with Fakes(tmp_path).client() as client:
         await client.post("/classify?model=lenet5", content=picture())

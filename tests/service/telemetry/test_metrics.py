@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from service.telemetry import metrics
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
-#: What others' dashboards and alerts rely on.
+#: Names and labels that operators' dashboards and alerts rely on.
 FIXED = {
     "topfive_requests_total": {"model", "status", "reason"},
     "topfive_request_seconds": None,
@@ -39,7 +39,7 @@ FIXED = {
 
 
 def declared() -> dict[str, tuple[str, list[str], str]]:
-    """Kind, labels and text of every metric, by the name that one asks Prometheus for."""
+    """Kind, labels and text of every metric, by its name in Prometheus."""
     found = {}
     for metric in vars(metrics).values():
         if isinstance(metric, Counter | Gauge | Histogram):
@@ -64,11 +64,11 @@ def test_everything_that_is_declared_is_served() -> None:
     assert {name.removesuffix("_total") for name in declared()} <= served
 
 
-def test_times_are_told_apart_from_half_a_millisecond_to_half_a_minute() -> None:
+def test_buckets_of_times_go_from_half_a_millisecond_to_half_a_minute() -> None:
     for metric in (metrics.REQUEST_SECONDS, metrics.QUEUE_SECONDS, metrics.FORWARD_SECONDS, metrics.LOAD_SECONDS):
         bounds = [float(b) for b in metric._kwargs["buckets"]]
         assert (bounds[0], bounds[-1]) == (0.0005, 30)
-        # A quantile is read off between two bounds: at most so far apart.
+        # A quantile is interpolated between two bounds, which must not be further apart than this.
         assert all(high <= 3 * low for low, high in pairwise(bounds))
 
 

@@ -1,4 +1,4 @@
-"""The spans of pictures: one by one, and in the traces of requests, whatever became of them."""
+"""The spans of pictures: one by one, and in the traces of requests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fakes(tmp_path: Path) -> Fakes:
 
 
 def phases(model: str = "lenet5") -> Phases:
-    """Those of a picture whose request has a span of its own."""
+    """The phases of a picture whose request has a span of its own."""
     making = tracing()
     assert making is not None
     caller = making.parsed(CALLER)
@@ -49,7 +49,7 @@ def phases(model: str = "lenet5") -> Phases:
     return Phases(making, making.told("POST /classify", caller, (0.0, 9.0), {}), model)
 
 
-def test_a_picture_that_nobody_traces_has_no_phases() -> None:
+def test_a_picture_that_is_not_traced_has_no_phases() -> None:
     with continued(CALLER):
         assert phases_here("lenet5") is None
     with traced():
@@ -102,7 +102,7 @@ def test_a_phase_that_has_not_ended_has_the_outcome(
     assert (decode.status.status_code, queue.status.status_code) == (StatusCode.UNSET, status)
 
 
-def test_a_forward_pass_is_told_once_for_the_batch_and_once_for_each_other_picture(spans: Spans) -> None:
+def test_one_forward_span_stands_for_the_batch_and_the_others_link_to_it(spans: Spans) -> None:
     first, second = phases("googlenet"), phases("googlenet")
     for each in (first, second):
         each.taken(1.0)
@@ -177,7 +177,7 @@ async def test_a_request_is_a_trace_of_its_phases(spans: Spans, fakes: Fakes) ->
     assert abs(request.end_time - time.time_ns()) < 60e9
 
 
-async def test_a_batch_has_links_to_all_of_its_requests_and_they_to_it(spans: Spans, fakes: Fakes) -> None:
+async def test_a_batch_and_its_requests_link_to_each_other(spans: Spans, fakes: Fakes) -> None:
     async with fakes.client() as client:
         async with fakes.busy(client, "lenet5@mnist"):
             posts = [asyncio.create_task(post(client)) for _ in range(3)]
@@ -202,7 +202,7 @@ async def test_a_batch_has_links_to_all_of_its_requests_and_they_to_it(spans: Sp
     assert len(batched) == 3
 
 
-async def test_the_callers_trace_goes_on(spans: Spans, fakes: Fakes) -> None:
+async def test_a_request_continues_the_callers_trace(spans: Spans, fakes: Fakes) -> None:
     headers = {"traceparent": CALLER, "tracestate": "vendor=1"}
     async with fakes.client() as client:
         await post(client, headers=headers)
@@ -214,7 +214,7 @@ async def test_the_callers_trace_goes_on(spans: Spans, fakes: Fakes) -> None:
 
 
 @pytest.mark.parametrize("junk", ["", "junk", "00-0-0-01", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "ÿ" * 3000])
-async def test_a_header_that_is_none_begins_a_trace(spans: Spans, fakes: Fakes, junk: str) -> None:
+async def test_an_invalid_traceparent_begins_a_new_trace(spans: Spans, fakes: Fakes, junk: str) -> None:
     async with fakes.client() as client:
         answer = await client.post(
             "/classify?model=lenet5", content=picture(), headers={"traceparent": junk.encode("latin-1")}
@@ -224,7 +224,7 @@ async def test_a_header_that_is_none_begins_a_trace(spans: Spans, fakes: Fakes, 
     assert len(spans.below(spans.requests[0])) == 3
 
 
-async def test_what_is_not_sampled_leaves_nothing(spans: Spans, fakes: Fakes) -> None:
+async def test_a_request_that_is_not_sampled_has_no_spans(spans: Spans, fakes: Fakes) -> None:
     async with fakes.client() as client:
         async with fakes.busy(client, "lenet5@mnist"):
             posts = [asyncio.create_task(post(client, headers={"traceparent": CALLER[:-1] + "0"})) for _ in range(2)]
@@ -301,7 +301,7 @@ async def test_a_batch_that_fails_and_the_pass_after_it_are_seen(spans: Spans, f
     assert said == ["bad luck"] * failures
 
 
-async def test_waiting_for_a_load_is_seen(spans: Spans, fakes: Fakes) -> None:
+async def test_the_wait_for_a_load_has_a_span(spans: Spans, fakes: Fakes) -> None:
     async with fakes.client(warm=False) as client:
         await post(client)
         await post(client)
@@ -310,7 +310,7 @@ async def test_waiting_for_a_load_is_seen(spans: Spans, fakes: Fakes) -> None:
     assert second == ["decode", "queue", "forward"]
 
 
-async def test_whoever_is_late_or_gone_is_so_where_it_was(spans: Spans) -> None:
+async def test_the_phase_in_which_a_picture_is_late_or_given_up_says_so(spans: Spans) -> None:
     running, release = threading.Event(), threading.Event()
 
     class Held(FakeEngine):

@@ -36,7 +36,7 @@ LENET = Catalogue().find("lenet5@mnist")
 
 
 def bucket(found: Counted, name: str, value: str, model: str = "lenet5") -> float:
-    """How many observations of a histogram are at most ``value``."""
+    """The number of observations of a histogram up to ``value``."""
     return found.rise(f"{name}_bucket", model=model, le=value)
 
 
@@ -88,7 +88,7 @@ def test_each_phase_has_its_own_time() -> None:
         (1.7, True, 1.7, "2.0", "1.5"),
     ],
 )
-def test_what_was_dropped_for_its_deadline_has_used_more_than_its_budget(
+def test_a_picture_dropped_for_its_deadline_counts_as_late(
     used: float, late: bool, counts_as: float, at_most: str, more_than: str
 ) -> None:
     metrics = RequestMetrics(["lenet5"])
@@ -143,7 +143,7 @@ def test_requests_in_flight_are_those_that_have_come_and_not_left() -> None:
 
 
 def test_all_ensembles_are_one_model() -> None:
-    """Whoever names another ensemble makes no new series."""
+    """A client that names another ensemble must not create a series."""
     metrics = RequestMetrics(["lenet5", "googlenet"])
     with counted() as found:
         for members in ("lenet5,googlenet", "googlenet,lenet5"):
@@ -317,8 +317,8 @@ async def test_no_label_comes_from_a_client(tmp_path: Path) -> None:
     assert "evil" not in text
 
 
-async def test_what_can_occur_begins_at_zero(tmp_path: Path) -> None:
-    """Even a first error is a rise then; of a series that begins with 1, Prometheus sees none."""
+async def test_every_series_that_can_occur_begins_at_zero(tmp_path: Path) -> None:
+    """Prometheus sees no rise in a series that begins with 1."""
     fakes = Fakes(tmp_path)
     fakes.loadable = {"lenet5@mnist", "zfnet@imagenet1k"}
     async with fakes.client() as client:
@@ -342,7 +342,7 @@ async def test_what_can_occur_begins_at_zero(tmp_path: Path) -> None:
     assert {series for series in after - before if series.startswith("topfive_")} == set()
 
 
-async def test_a_choice_says_what_was_in_its_way(tmp_path: Path) -> None:
+async def test_a_decision_is_counted_by_what_ruled_out_a_better_checkpoint(tmp_path: Path) -> None:
     fakes = Fakes(tmp_path)
     fakes.loadable = {"alexnet@imagenet1k", "googlenet@imagenet1k", "vgg16@imagenet1k"}
     fakes.profiles = [
@@ -366,7 +366,7 @@ async def test_a_choice_says_what_was_in_its_way(tmp_path: Path) -> None:
     assert found.rise("topfive_budget_used_ratio_count") == 4
 
 
-async def test_what_the_load_costs_is_owed(tmp_path: Path) -> None:
+async def test_accuracy_lost_to_queues_is_counted(tmp_path: Path) -> None:
     fakes = Fakes(tmp_path)
     fakes.loadable = {"alexnet@imagenet1k", "vgg16@imagenet1k"}
     fakes.profiles = [
@@ -408,7 +408,7 @@ async def test_loads_and_evictions_are_counted(tmp_path: Path) -> None:
     assert found.rise("topfive_load_seconds_count") == 2
 
 
-async def test_a_load_that_fails_is_counted_as_such(tmp_path: Path) -> None:
+async def test_a_failed_load_is_counted(tmp_path: Path) -> None:
     fakes = Fakes(tmp_path)
 
     def load(_checkpoint: object) -> None:
@@ -422,7 +422,7 @@ async def test_a_load_that_fails_is_counted_as_such(tmp_path: Path) -> None:
     assert found.risen("topfive_requests_total") == {("lenet5", "out-of-memory", "503"): 1}
 
 
-async def test_batches_say_what_ended_them(tmp_path: Path) -> None:
+async def test_batches_are_counted_by_what_ended_them(tmp_path: Path) -> None:
     fakes = Fakes(tmp_path)
     fakes.limits = Limits(max_batch_size=4)
     async with fakes.client() as client:
@@ -445,7 +445,7 @@ async def test_batches_say_what_ended_them(tmp_path: Path) -> None:
     assert found.rise("topfive_device_seconds_total") > 0
 
 
-async def test_who_goes_first_is_counted_as_gone(tmp_path: Path) -> None:
+async def test_a_client_that_disconnects_is_counted_as_gone(tmp_path: Path) -> None:
     fakes = Fakes(tmp_path)
     async with fakes.client() as client:
         with counted() as found:
@@ -465,8 +465,8 @@ async def test_who_goes_first_is_counted_as_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pictures", [1, 3])
-async def test_who_is_cancelled_by_the_server_is_gone_too(tmp_path: Path, pictures: int) -> None:
-    """Serve cancels a request itself when its caller goes."""
+async def test_a_request_cancelled_by_the_server_is_counted_as_gone(tmp_path: Path, pictures: int) -> None:
+    """Serve itself cancels a request whose client disconnects."""
     fakes = Fakes(tmp_path)
     fakes.settings = Settings(cache_dir=tmp_path, access_log=True)
     files = [("f", (f"{index}.png", picture())) for index in range(pictures)]
@@ -523,8 +523,8 @@ async def test_a_picture_that_waits_for_a_load_is_old(tmp_path: Path) -> None:
     assert float(text.partition('topfive_queue_oldest_seconds{model="lenet5"} ')[2].split()[0]) > 0
 
 
-async def test_what_would_have_to_be_loaded_is_no_debt(tmp_path: Path) -> None:
-    """The load of the machine is not to blame for it, but its memory."""
+async def test_accuracy_lost_to_a_missing_load_is_not_counted(tmp_path: Path) -> None:
+    """It is the memory that is short, not the time."""
     fakes = Fakes(tmp_path)
     fakes.loadable = {"alexnet@imagenet1k", "vgg16@imagenet1k"}
     fakes.profiles = [
@@ -539,7 +539,7 @@ async def test_what_would_have_to_be_loaded_is_no_debt(tmp_path: Path) -> None:
     assert found.rise("topfive_accuracy_debt_sum") == 0
 
 
-async def test_a_checkpoint_that_is_replaced_is_told_of_as_long_as_it_is_here(tmp_path: Path) -> None:
+async def test_the_info_of_a_replaced_checkpoint_stays_until_it_is_gone(tmp_path: Path) -> None:
     fakes = Fakes(tmp_path)
     checkpoint = Catalogue(tmp_path).find("lenet5")
     placement = LocalPlacement(fakes.load, Limits())

@@ -1,4 +1,4 @@
-"""Tracing: off unless it is asked for, over the hop, and out of the process."""
+"""Tracing: turning it on, continuing a trace in a replica, and sending spans."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "op
 """
 
 
-def test_off_it_is_not_even_imported() -> None:
-    """The SDK and what sends; FastAPI imports OpenTelemetry's bare interface by itself."""
+def test_the_sdk_is_not_imported_while_tracing_is_off() -> None:
+    """The SDK and its exporters; FastAPI itself imports OpenTelemetry's interface."""
     ran = subprocess.run([sys.executable, "-c", OFF], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.strip() == "[]"
 
 
-def test_it_is_off_by_default() -> None:
+def test_tracing_is_off_by_default() -> None:
     stop = start_tracing(Settings())
     assert tracing() is None
     stop()
 
 
 class Kept(logging.Handler):
-    """Log records as they are."""
+    """Keeps log records."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ async def test_the_log_line_of_a_request_leads_to_its_trace(tmp_path: Path, monk
 
 
 class Crossing:
-    """A Serve handle of a host that is another process for all that its context knows."""
+    """A Serve handle of a host whose calls run in another context, as in another process."""
 
     def __init__(self, host: Replica) -> None:
         self._host = host
@@ -112,7 +112,7 @@ class Crossing:
 
 @pytest.fixture
 async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Replica]:
-    """Of one network, over a fake engine."""
+    """A replica that hosts one network with a fake engine."""
     placement = LocalPlacement(FakeEngine, Limits())
     monkeypatch.setattr("service.assembly.local_placement", lambda *_: placement)
     monkeypatch.setattr("service.cluster.replica.configure_logging", lambda _format: None)
@@ -120,7 +120,7 @@ async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     await placement.close()
 
 
-async def test_a_trace_goes_on_over_the_hop(host: Replica) -> None:
+async def test_a_trace_continues_in_a_replica(host: Replica) -> None:
     far = Crossing(host)
     near = RemotePredictor(Catalogue(untrained=True).find("lenet5"), far)
     with traced() as spans:
@@ -136,14 +136,14 @@ async def test_a_trace_goes_on_over_the_hop(host: Replica) -> None:
         assert span.parent.is_remote
 
 
-async def test_a_far_end_that_does_not_trace_answers_all_the_same(host: Replica) -> None:
+async def test_a_replica_without_tracing_answers_traced_requests(host: Replica) -> None:
     assert isinstance(await host.predict(picture(), "lenet5@untrained", 30.0, CALLER), Prediction)
     assert tracing() is None
 
 
 @contextmanager
 def collector(*, answers: bool = True) -> Iterator[tuple[str, list[tuple[str, ExportTraceServiceRequest]]]]:
-    """Where spans are sent: its address, and what came."""
+    """A collector of spans: its address, and what it has received."""
     came: list[tuple[str, ExportTraceServiceRequest]] = []
     over = threading.Event()
 
@@ -217,7 +217,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[Any, list[Set
     return CliRunner().invoke(app, ["serve", *options]), started
 
 
-def test_without_the_extra_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_opentelemetry_tracing_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, EXPORTER, None)
     result, started = serve(monkeypatch, "--tracing")
     assert (result.exit_code, started) == (1, [])
@@ -226,7 +226,7 @@ def test_without_the_extra_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -
     assert (result.exit_code, [settings.tracing for settings in started]) == (0, [False])
 
 
-def test_it_is_asked_for_by_option_or_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_or_the_environment_turns_tracing_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert serve(monkeypatch)[1][0].tracing is False
     assert serve(monkeypatch, "--tracing")[1][0].tracing is True
     monkeypatch.setenv("TOPFIVE_TRACING", "true")
