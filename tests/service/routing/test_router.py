@@ -356,3 +356,25 @@ def test_the_settings_decide_the_label_set_where_the_query_does_not(
         found = router.candidates(query, clock.now)
         assert not isinstance(found, Ensemble)
         assert [row.variant.name for row in found] == names
+
+
+@pytest.mark.parametrize(("memory_mb", "fits"), [(20, True), (19.99, False)])
+def test_memory_is_stated_in_megabytes(router: Router, clock: Clock, memory_mb: float, fits: bool) -> None:
+    if fits:
+        assert decide(router, clock, memory_mb=memory_mb)
+    else:
+        with pytest.raises(NoModelFitsError, match=r"none fits into 19.99 MB; .* needs 20 MB"):
+            decide(router, clock, memory_mb=memory_mb)
+
+
+async def test_a_network_that_the_budget_rules_out_is_neither_booked_nor_loaded(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    """The cheapest network, and the most accurate one, are too inaccurate and too large for the budget."""
+    cheap, large = QUICK._replace(forward_s=(0.0, 0.01)), QUICK._replace(footprint_bytes=10**9, load_s=8.0)
+    placed.snapshots = {"googlenet": cheap, "vgg16": QUICK._replace(queued=512), "vgg19": large}
+    with pytest.raises(OverloadedError) as refused:
+        decide(router, clock, memory_mb=100, min_top1=70)
+    assert refused.value.retry_after_s == pytest.approx(0.0625 / (1 - 0.0625 / 0.5), rel=0.01)
+    await asyncio.sleep(0)
+    assert placed.loads == []
