@@ -350,8 +350,12 @@ async def test_weights_installed_after_the_start_are_served_once_a_report_has_th
     await placement._ask("lenet5", lenet)
     assert placement.serves(IMPORTED)
     # The checkpoints of the last report count while the deployment is down.
-    placement._reports["lenet5"] = None
+    lenet.reported = RuntimeError("died")
+    for _ in range(4):
+        await placement._ask("lenet5", lenet)
+    assert placement.memory() == []
     assert placement.serves(IMPORTED)
+    assert not placement.serves(replace(IMPORTED, labels="imagenet1k"))
 
 
 def with_snapshot_of(before: Report, name: str) -> Report:

@@ -378,3 +378,16 @@ async def test_a_network_that_the_budget_rules_out_is_neither_booked_nor_loaded(
     assert refused.value.retry_after_s == pytest.approx(0.0625 / (1 - 0.0625 / 0.5), rel=0.01)
     await asyncio.sleep(0)
     assert placed.loads == []
+
+
+async def test_a_network_that_would_be_late_even_in_memory_is_not_loaded(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    absent, arrived = QUICK._replace(load_s=8.0), clock.now
+    placed.snapshots = {"googlenet": absent, "vgg16": absent, "vgg19": absent._replace(profiled_forward_s=0.5)}
+    # Half of the second has passed: a network that takes half a second would be late.
+    clock.now += 0.5
+    with pytest.raises(OverloadedError):
+        decide(router, clock, arrived, latency_ms=1000)
+    await asyncio.sleep(0)
+    assert placed.loads == ["vgg16"]

@@ -329,3 +329,17 @@ async def test_a_device_whose_batch_is_overdue_is_busy() -> None:
         assert 8 < slot.busy_s <= 9
     assert slot.busy_s == 0
     slot.close()
+
+
+async def test_a_pinned_network_stays_in_memory_after_a_re_import_too() -> None:
+    placement = LocalPlacement(FakeEngine, Limits(), pinned=["lenet5"])
+    await placement.warm_up([LENET])
+    imported = replace(LENET, modified_ns=1)
+    placement.predictor(imported)
+    await until(lambda: placement.predictor(imported).checkpoint is imported)
+    for checkpoint in (LENET, imported):
+        failure = await placement.unload(checkpoint, wait=False)
+        assert failure is not None
+        assert failure.slug == "in-use"
+    assert placement.resident(imported)
+    await placement.close()
