@@ -220,3 +220,10 @@ async def test_an_ensemble_is_decided_on_after_the_members_of_the_one_before_hav
         *("decided", "asked", "asked"),
         *("decided", "asked", "asked"),
     ]
+
+
+async def test_a_failure_of_the_second_network_that_is_not_of_a_load_is_returned(scene: Scene) -> None:
+    scene.outcomes = {"googlenet": BROKEN, "vgg16": Failure("undecodable", "text")}
+    done = await scene.classify()
+    assert isinstance(done, Failure)
+    assert (done.slug, done.model) == ("undecodable", "vgg16")
