@@ -208,17 +208,19 @@ async def test_a_queue_of_digits_delays_a_photograph() -> None:
         return decision.predicted_s
 
     before_s = predicted_s()
-    assert placement.survey([photographs], 1000).load.waiting == []
+    idle = placement.survey([photographs], 1000).load
+    assert (idle.waiting, idle.busy) == ([], {"": 0})
     took.clear()
     digits = [asyncio.create_task(placement.predictor(LENET).predict(picture(), far())) for _ in range(4)]
     await until(lambda: placement.predictor(LENET).queued == 3)
     # Three wait for a second each, and one is on the device.
-    ((waiting,), busy_s) = placement.survey([photographs], 1000).load.waiting, placement._slot.busy_s
-    assert (waiting.queued, busy_s > 0) == (3, True)
+    queued = placement.survey([photographs], 1000).load
+    assert [waiting.queued for waiting in queued.waiting] == [3]
+    assert queued.busy[""] > 0
     assert predicted_s() >= before_s + 3.0 - 0.5
     # Asked for itself, the same queue is in the load once.
-    ((_, own),), load = placement.survey([LENET], 1000)
-    assert [snapshot is own for snapshot in load.waiting] == [True]
+    ((_, own),), queued = placement.survey([LENET], 1000)
+    assert [snapshot is own for snapshot in queued.waiting] == [True]
     took.set()
     assert all(isinstance(outcome, Prediction) for outcome in await asyncio.gather(*digits))
     assert placement.survey([photographs], 1000).load.waiting == []
