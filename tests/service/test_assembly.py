@@ -138,3 +138,11 @@ async def test_networks_load_in_the_background_and_a_stop_ends_that_before_the_p
             placed.warm.set()
             await asyncio.wait_for(placed.done.wait(), 10)
     assert placed.calls[1:] == ["keep trying" if warm else "cancelled", "close", "stop tracing"]
+
+
+async def test_an_untrained_service_serves_the_variants_of_its_deployment(placed: Placed, tmp_path: Path) -> None:
+    settings = Settings(cache_dir=tmp_path, untrained=True)
+    app = assembly.local_app(settings, Deployment(variants=["vgg16", "bn_inception"]))
+    async with app.router.lifespan_context(app):
+        await asyncio.sleep(0)
+    assert sorted(placed.calls[0]) == ["inception_v2@untrained", "vgg16@untrained"]

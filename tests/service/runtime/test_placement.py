@@ -345,3 +345,22 @@ async def test_a_pinned_network_stays_in_memory_after_a_re_import_too() -> None:
         assert failure.slug == "in-use"
     assert placement.resident(imported)
     await placement.close()
+
+
+async def test_a_re_import_that_cannot_be_loaded_is_not_served_once_the_old_file_has_left_memory() -> None:
+    def load(checkpoint: Checkpoint) -> Engine:
+        if checkpoint.modified_ns is not None:
+            raise OSError(28, "full")
+        return FakeEngine(checkpoint)
+
+    placement = LocalPlacement(load, Limits())
+    await placement.warm_up([LENET])
+    imported = replace(LENET, modified_ns=1)
+    assert placement.predictor(imported).checkpoint is LENET
+    await until(lambda: not placement._loading_coming)
+    # The old file answers as long as it is in memory.
+    assert (placement.serves(imported), placement.failure(imported)) == (True, None)
+    assert await placement.unload(LENET, wait=True) is None
+    assert not placement.serves(imported)
+    assert placement.failure(imported) is not None
+    await placement.close()
