@@ -95,9 +95,9 @@ def test_the_accuracy_of_an_ensemble_is_unknown_whatever_its_members_are() -> No
 
 def test_the_slack_of_others_is_compared_with_the_sum_of_the_members() -> None:
     member = Snapshot((0.0, 0.3), 0.0, 10**6, "one")
-    for devices, admitted in (("one", False), ("two", True)):
+    for devices, slack_s, admitted in (("one", 0.5, False), ("two", 0.5, True), ("two", 0.2, False)):
         whole = combined([member, member._replace(device=devices)])
-        load = DeviceLoad(slack_s={"one": 0.5, "two": 0.5})
+        load = DeviceLoad(slack_s={"one": 0.5, "two": slack_s})
         if admitted:
             assert choose([Candidate(PAIR, whole)], Budget(10.0), load, named=True)
         else:

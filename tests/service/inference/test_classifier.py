@@ -235,3 +235,18 @@ async def test_a_network_without_weights_is_not_asked_in_the_place_of_another(sc
     scene.found = [GOOGLENET, replace(VGG, trained=True, path=None)]
     assert await scene.classify() == BROKEN
     assert [told[1] for told in scene.told if told[0] == "decided"] == ["googlenet"]
+
+
+async def test_the_first_failure_is_returned_if_the_second_decision_is_a_refusal(scene: Scene) -> None:
+    scene.outcomes["googlenet"] = BROKEN
+    decide = scene.classifier._router.decide
+
+    def once(*arguments: Any) -> Decision:
+        decision = decide(*arguments)
+        scene.refusal = OverloadedError("full", 1.0)
+        return decision
+
+    scene.classifier._router.decide = once  # type: ignore[method-assign]
+    assert await scene.classify() == BROKEN
+    # The caller sees a failed load, so no refusal is counted.
+    assert not [told for told in scene.told if told[0] == "shed"]

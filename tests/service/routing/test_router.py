@@ -325,7 +325,8 @@ def test_the_last_moment_of_a_budget_is_not_before_its_end(router: Router, clock
 def test_only_networks_that_could_be_loaded_are_candidates(
     router: Router, clock: Clock, catalogue: Rows, placed: Placed
 ) -> None:
-    placed.failures["googlenet"] = LoadFailedError("broken", 3.0)
+    # A placement does not serve what has no weights either.
+    placed.failures = {"googlenet": LoadFailedError("broken", 3.0), "vgg16": LoadFailedError("no weights", 3.0)}
     catalogue.rows[1] = replace(catalogue.rows[1], trained=True, path=None)
     found = router.candidates(Query(), clock.now)
     assert not isinstance(found, Ensemble)

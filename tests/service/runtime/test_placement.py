@@ -364,3 +364,20 @@ async def test_a_re_import_that_cannot_be_loaded_is_not_served_once_the_old_file
     assert not placement.serves(imported)
     assert placement.failure(imported) is not None
     await placement.close()
+
+
+async def test_one_network_that_cannot_be_loaded_does_not_keep_the_service_from_being_ready() -> None:
+    broken = replace(Catalogue().find("googlenet@imagenet1k"), path=Path("pretended"))
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        if checkpoint is broken:
+            raise OSError(28, "full")
+        return FakeEngine(checkpoint)
+
+    placement = LocalPlacement(load, Limits())
+    await placement.warm_up([broken, LENET])
+    placement.check_ready()
+    assert (placement.serves(broken), placement.serves(LENET)) == (False, True)
+    # Nothing is left to do for the loop that tries again.
+    await asyncio.wait_for(placement.keep_trying(), 10)
+    await placement.close()
