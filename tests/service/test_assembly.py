@@ -147,3 +147,11 @@ async def test_halved_batches_are_counted_in_the_metrics(tmp_path: Path, monkeyp
     monkeypatch.setattr(Buckets, "halvings", 7)
     assert REGISTRY.get_sample_value("topfive_oom_splits_total") == 7
     await placement.close()
+
+
+async def test_an_untrained_service_serves_the_variants_of_its_deployment(placed: Placed, tmp_path: Path) -> None:
+    settings = Settings(cache_dir=tmp_path, untrained=True)
+    app = assembly.local_app(settings, Deployment(variants=["vgg16", "bn_inception"]))
+    async with app.router.lifespan_context(app):
+        await asyncio.sleep(0)
+    assert sorted(placed.calls[0]) == ["inception_v2@untrained", "vgg16@untrained"]

@@ -350,8 +350,12 @@ async def test_weights_installed_after_the_start_are_served_once_a_report_has_th
     await placement._ask("lenet5", lenet)
     assert placement.serves(IMPORTED)
     # The checkpoints of the last report count while the deployment is down.
-    placement._reports["lenet5"] = None
+    lenet.reported = RuntimeError("died")
+    for _ in range(4):
+        await placement._ask("lenet5", lenet)
+    assert placement.memory() == []
     assert placement.serves(IMPORTED)
+    assert not placement.serves(replace(IMPORTED, labels="imagenet1k"))
 
 
 def with_snapshot_of(before: Report, name: str) -> Report:
@@ -379,3 +383,55 @@ async def test_a_deployment_that_can_load_nothing_is_not_waited_for() -> None:
 def up(placement: RemotePlacement) -> bool:
     (reading,) = placement.readings()
     return bool(reading.value)
+
+
+async def test_pictures_of_other_ingress_replicas_are_in_the_queue_too() -> None:
+    """A report counts all pictures that wait in the replica. Those that this ingress sent are known already."""
+    release = asyncio.Event()
+    lenet = Handle(release)
+    placement = await surveyed(lenet, Handle())
+    sent = [asyncio.create_task(placement.predictor(LENET).predict(b"", soon())) for _ in range(3)]
+    await asyncio.sleep(0)
+    for reported, queued in ((7, 7), (2, 3)):
+        lenet.reported = replace(report(), snapshots={LENET.name: SNAPSHOT._replace(queued=reported)})
+        await placement._ask("lenet5", lenet)
+        ((_, snapshot),) = placement.survey([LENET], 0).snapshots
+        assert snapshot is not None
+        assert (snapshot.queued, snapshot.ahead) == (queued, queued)
+    release.set()
+    await asyncio.gather(*sent)
+
+
+async def test_only_sent_pictures_with_earlier_deadlines_are_ahead() -> None:
+    release, now = asyncio.Event(), 500.0
+    handles = {"lenet5": Handle(release)}
+    placement = RemotePlacement(handles, stopping=lambda: False, clock=lambda: now)
+    await watched(placement)
+    deadlines = (now + 20, now + 10, now + 30)
+    sent = [asyncio.create_task(placement.predictor(LENET).predict(b"", deadline)) for deadline in deadlines]
+    await asyncio.sleep(0)
+    for deadline, ahead in ((now + 9, 0), (now + 10, 1), (now + 25, 2), (now + 30, 3)):
+        ((_, snapshot),) = placement.survey([LENET], 0, deadline).snapshots
+        assert snapshot is not None
+        assert (snapshot.queued, snapshot.ahead) == (3, ahead)
+    # The time that is left is sent, since the clocks of two processes may differ.
+    assert [remaining_s for _, _, remaining_s in handles["lenet5"].calls] == [20, 10, 30]
+    release.set()
+    await asyncio.gather(*sent)
+
+
+async def test_a_failed_load_says_when_to_come_back_in_seconds() -> None:
+    placement = await surveyed(Handle(reported=report(failures={LENET.name: FULL})), Handle())
+    failure = placement.failure(LENET)
+    assert failure is not None
+    assert failure.retry_after_s == 4.0
+
+
+async def test_a_service_that_stops_is_not_ready_for_prometheus() -> None:
+    stopping = False
+    placement = RemotePlacement({"lenet5": Handle()}, stopping=lambda: stopping)
+    assert not up(placement)
+    await watched(placement)
+    assert up(placement)
+    stopping = True
+    assert not up(placement)

@@ -53,3 +53,10 @@ def test_a_budget_is_a_time_a_memory_or_an_accuracy(parameters: dict[str, Any], 
 
 def test_five_labels_and_a_strict_budget_are_the_default() -> None:
     assert (Query().k, Query().strict) == (5, True)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_must_be_finite(value: float) -> None:
+    for field in ("latency_ms", "memory_mb", "min_top1"):
+        with pytest.raises(ValidationError, match="must be a finite number"):
+            Query(**{field: value})

@@ -95,9 +95,9 @@ def test_the_accuracy_of_an_ensemble_is_unknown_whatever_its_members_are() -> No
 
 def test_the_slack_of_others_is_compared_with_the_sum_of_the_members() -> None:
     member = Snapshot((0.0, 0.3), 0.0, 10**6, "one")
-    for devices, admitted in (("one", False), ("two", True)):
+    for devices, slack_s, admitted in (("one", 0.5, False), ("two", 0.5, True), ("two", 0.2, False)):
         whole = combined([member, member._replace(device=devices)])
-        load = DeviceLoad(slack_s={"one": 0.5, "two": 0.5})
+        load = DeviceLoad(slack_s={"one": 0.5, "two": slack_s})
         if admitted:
             assert choose([Candidate(PAIR, whole)], Budget(10.0), load, named=True)
         else:
@@ -138,10 +138,10 @@ def test_what_an_ensemble_takes_of_members_that_differ_in_everything() -> None:
         profiled_decode_s=0.125,
         profiled_forward_s=0.5,
     )
-    whole = combined([OWN._replace(load_s=1.0, queued=1, max_queue=512), other])
+    whole = combined([OWN._replace(load_s=1.0, ahead=1, queued=1, max_queue=512), other])
     assert whole.forward_s == pytest.approx((0.0, 0.5, 0.9))  # as many batch sizes as all members have
     assert (whole.decode_s, whole.load_s, whole.footprint_bytes) == (0.2, 3.0, 3 * 10**6)
-    assert (whole.ahead, whole.queued, whole.max_queue) == (2, 5, 9)  # the fullest queue
+    assert (whole.ahead, whole.queued, whole.max_queue) == (2, 5, 9)  # the longest wait, and the fullest queue
     # The smaller spread gives the longer mean times.
     assert whole.spread == 1.25
     assert whole.alone_s == 0.125 + 0.75

@@ -189,3 +189,8 @@ def test_the_outcome_of_an_answer_is_ok_under_the_model_that_answered() -> None:
     assert outcome_of(Classified(ANSWER, Decision(VGG), 1.0), "none") == ("vgg16", "ok")
     assert outcome_of(Failure("overloaded", ""), "none") == ("none", "overloaded")
     assert outcome_of(BROKEN, "none") == ("vgg16", "undecodable")
+
+
+@pytest.mark.parametrize(("query", "count"), [("", 2), ("k=2", 2), ("k=1", 1)])
+async def test_an_answer_has_as_many_labels_as_the_query_says(scene: Scene, query: str, count: int) -> None:
+    assert len(json.loads(bytes((await scene.post(query)).body))["top5"]) == count

@@ -39,6 +39,7 @@ class Scene:
     def __init__(self) -> None:
         self.clock = Clock()
         self.outcomes: dict[str, Prediction | Failure] = {"googlenet": ANSWER, "vgg16": ANSWER}
+        self.found = [GOOGLENET, VGG]
         self.refusal: Exception | None = None
         self.predicted_s: float | None = 0.5
         self.told: list[tuple[Any, ...]] = []
@@ -46,7 +47,7 @@ class Scene:
 
     # The router.
     def candidates(self, _query: Query, _arrived: float) -> list[Checkpoint]:
-        return [GOOGLENET, VGG]
+        return self.found
 
     def decide(
         self, _query: Query, candidates: Sequence[Checkpoint] | Ensemble, _arrived: float, size: int
@@ -220,3 +221,32 @@ async def test_an_ensemble_is_decided_on_after_the_members_of_the_one_before_hav
         *("decided", "asked", "asked"),
         *("decided", "asked", "asked"),
     ]
+
+
+async def test_a_failure_of_the_second_network_that_is_not_of_a_load_is_returned(scene: Scene) -> None:
+    scene.outcomes = {"googlenet": BROKEN, "vgg16": Failure("undecodable", "text")}
+    done = await scene.classify()
+    assert isinstance(done, Failure)
+    assert (done.slug, done.model) == ("undecodable", "vgg16")
+
+
+async def test_a_network_without_weights_is_not_asked_in_the_place_of_another(scene: Scene) -> None:
+    scene.outcomes["googlenet"] = BROKEN
+    scene.found = [GOOGLENET, replace(VGG, trained=True, path=None)]
+    assert await scene.classify() == BROKEN
+    assert [told[1] for told in scene.told if told[0] == "decided"] == ["googlenet"]
+
+
+async def test_the_first_failure_is_returned_if_the_second_decision_is_a_refusal(scene: Scene) -> None:
+    scene.outcomes["googlenet"] = BROKEN
+    decide = scene.classifier._router.decide
+
+    def once(*arguments: Any) -> Decision:
+        decision = decide(*arguments)
+        scene.refusal = OverloadedError("full", 1.0)
+        return decision
+
+    scene.classifier._router.decide = once  # type: ignore[method-assign]
+    assert await scene.classify() == BROKEN
+    # The caller sees a failed load, so no refusal is counted.
+    assert not [told for told in scene.told if told[0] == "shed"]

@@ -55,3 +55,13 @@ def test_no_admitted_picture_is_late_on_a_device_that_takes_the_predicted_times(
     for deadline, _, takes in sorted(admitted):
         clock += takes
         assert clock <= deadline
+
+
+def test_pictures_with_the_same_deadline_are_kept_apart() -> None:
+    admitted = AdmittedPictures()
+    first = admitted.add(10.0, 3.0, 1.0)
+    admitted.add(10.0, 2.0, 1.0)
+    # Neither is behind the other.
+    assert (admitted.slack_s(9.0), admitted.slack_s(10.0)) == (2.0, math.inf)
+    admitted.remove(first)
+    assert admitted.slack_s(9.0) == 2.0

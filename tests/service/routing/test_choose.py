@@ -213,6 +213,7 @@ def check_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause(case: Si
         assert own is not None
         assert decision.predicted_s is not None
         if decision.trial_s is None:
+            assert decision.predicted_s == predicted(own, load)
             assert decision.predicted_s * choice.safety <= budget.latency_s
         else:
             assert choice.trial

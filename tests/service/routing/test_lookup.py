@@ -116,3 +116,12 @@ def test_a_single_checkpoint_is_found(catalogue: Catalogue) -> None:
     assert members_of(found) == (found,)
     with pytest.raises(WeightsMissingError):
         find(catalogue, "vgg16")
+
+
+def test_a_label_set_whose_members_can_be_served_is_preferred(tmp_path: Path) -> None:
+    here = tmp_path / "weights"
+    names, sets = ("googlenet", "inception_v2"), ("imagenet1k", "cifar10")
+    rows = [checkpoint(name, labels, path=here) for name in names for labels in sets]
+    model = "ensemble:googlenet,inception_v2"
+    assert find(_Rows(tmp_path, *rows), model, serves=lambda _row: True).labels == "imagenet1k"
+    assert find(_Rows(tmp_path, *rows), model, serves=lambda row: row.labels == "cifar10").labels == "cifar10"

@@ -283,3 +283,19 @@ def test_a_network_that_is_just_too_slow_is_not_called_overloaded() -> None:
     with pytest.raises(NoModelFitsError):
         choose(candidates, Budget(QUICK.alone_s * 1.05))
     assert choose(candidates, Budget(QUICK.alone_s * 1.15)).predicted_s == QUICK.alone_s
+
+
+@pytest.mark.parametrize(("later", "batch_s"), [(1, 0.25), (2, 0.5), (9, 0.5)])
+def test_a_batch_with_a_later_deadline_may_begin_while_the_picture_is_decoded(later: int, batch_s: float) -> None:
+    own = Snapshot((0.0, 0.25), decode_s=0.125, footprint_bytes=1)
+    # The later pictures fill a batch of two at most.
+    other = Snapshot((0.0, 0.25, 0.5), decode_s=0.0, footprint_bytes=1, queued=later)
+    decision = choose([Candidate(network("googlenet", 67.5), own)], Budget(2.0), DeviceLoad(waiting=[other]))
+    assert decision.predicted_s == batch_s + 0.25
+    ahead = other._replace(ahead=1, queued=1 + later, forward_s=(0.0, 0.0625, 0.5))
+    decision = choose([Candidate(network("googlenet", 67.5), own)], Budget(2.0), DeviceLoad(waiting=[ahead]))
+    assert decision.predicted_s == 0.0625 + (0.0625 if later == 1 else 0.5) + 0.25
+
+
+def test_a_trial_may_take_what_is_left_of_the_budget() -> None:
+    assert choose([learned()], Budget(0.25, stated_s=0.5)).trial_s == 0.25

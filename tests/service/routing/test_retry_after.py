@@ -155,3 +155,11 @@ def test_half_of_the_demand_is_of_the_last_third_of_a_second() -> None:
     assert queue.book(0.0, 1.0) == pytest.approx(2.0)
     clock.now += 0.5 * math.log(2)
     assert RetryQueue._left(queue, clock.now) == pytest.approx(0.75)
+
+
+def test_turns_grow_to_five_minutes_and_are_spread_from_two_and_a_half_on() -> None:
+    queue = RetryQueue(Clock())
+    turns_s = [queue.book(0.0, 10.0) for _ in range(200)]
+    assert turns_s[:30] == pytest.approx([10.0 * n for n in range(1, 31)])
+    assert 150.0 <= min(turns_s[30:]) < 165.0
+    assert max(turns_s[30:]) <= 300.0

@@ -325,7 +325,8 @@ def test_the_last_moment_of_a_budget_is_not_before_its_end(router: Router, clock
 def test_only_networks_that_could_be_loaded_are_candidates(
     router: Router, clock: Clock, catalogue: Rows, placed: Placed
 ) -> None:
-    placed.failures["googlenet"] = LoadFailedError("broken", 3.0)
+    # A placement does not serve what has no weights either.
+    placed.failures = {"googlenet": LoadFailedError("broken", 3.0), "vgg16": LoadFailedError("no weights", 3.0)}
     catalogue.rows[1] = replace(catalogue.rows[1], trained=True, path=None)
     found = router.candidates(Query(), clock.now)
     assert not isinstance(found, Ensemble)
@@ -356,3 +357,38 @@ def test_the_settings_decide_the_label_set_where_the_query_does_not(
         found = router.candidates(query, clock.now)
         assert not isinstance(found, Ensemble)
         assert [row.variant.name for row in found] == names
+
+
+@pytest.mark.parametrize(("memory_mb", "fits"), [(20, True), (19.99, False)])
+def test_memory_is_stated_in_megabytes(router: Router, clock: Clock, memory_mb: float, fits: bool) -> None:
+    if fits:
+        assert decide(router, clock, memory_mb=memory_mb)
+    else:
+        with pytest.raises(NoModelFitsError, match=r"none fits into 19.99 MB; .* needs 20 MB"):
+            decide(router, clock, memory_mb=memory_mb)
+
+
+async def test_a_network_that_the_budget_rules_out_is_neither_booked_nor_loaded(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    """The cheapest network, and the most accurate one, are too inaccurate and too large for the budget."""
+    cheap, large = QUICK._replace(forward_s=(0.0, 0.01)), QUICK._replace(footprint_bytes=10**9, load_s=8.0)
+    placed.snapshots = {"googlenet": cheap, "vgg16": QUICK._replace(queued=512), "vgg19": large}
+    with pytest.raises(OverloadedError) as refused:
+        decide(router, clock, memory_mb=100, min_top1=70)
+    assert refused.value.retry_after_s == pytest.approx(0.0625 / (1 - 0.0625 / 0.5), rel=0.01)
+    await asyncio.sleep(0)
+    assert placed.loads == []
+
+
+async def test_a_network_that_would_be_late_even_in_memory_is_not_loaded(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    absent, arrived = QUICK._replace(load_s=8.0), clock.now
+    placed.snapshots = {"googlenet": absent, "vgg16": absent, "vgg19": absent._replace(profiled_forward_s=0.5)}
+    # Half of the second has passed: a network that takes half a second would be late.
+    clock.now += 0.5
+    with pytest.raises(OverloadedError):
+        decide(router, clock, arrived, latency_ms=1000)
+    await asyncio.sleep(0)
+    assert placed.loads == ["vgg16"]

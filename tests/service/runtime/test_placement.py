@@ -208,17 +208,19 @@ async def test_a_queue_of_digits_delays_a_photograph() -> None:
         return decision.predicted_s
 
     before_s = predicted_s()
-    assert placement.survey([photographs], 1000).load.waiting == []
+    idle = placement.survey([photographs], 1000).load
+    assert (idle.waiting, idle.busy) == ([], {"": 0})
     took.clear()
     digits = [asyncio.create_task(placement.predictor(LENET).predict(picture(), far())) for _ in range(4)]
     await until(lambda: placement.predictor(LENET).queued == 3)
     # Three wait for a second each, and one is on the device.
-    ((waiting,), busy_s) = placement.survey([photographs], 1000).load.waiting, placement._slot.busy_s
-    assert (waiting.queued, busy_s > 0) == (3, True)
+    queued = placement.survey([photographs], 1000).load
+    assert [waiting.queued for waiting in queued.waiting] == [3]
+    assert queued.busy[""] > 0
     assert predicted_s() >= before_s + 3.0 - 0.5
     # Asked for itself, the same queue is in the load once.
-    ((_, own),), load = placement.survey([LENET], 1000)
-    assert [snapshot is own for snapshot in load.waiting] == [True]
+    ((_, own),), queued = placement.survey([LENET], 1000)
+    assert [snapshot is own for snapshot in queued.waiting] == [True]
     took.set()
     assert all(isinstance(outcome, Prediction) for outcome in await asyncio.gather(*digits))
     assert placement.survey([photographs], 1000).load.waiting == []
@@ -329,3 +331,53 @@ async def test_a_device_whose_batch_is_overdue_is_busy() -> None:
         assert 8 < slot.busy_s <= 9
     assert slot.busy_s == 0
     slot.close()
+
+
+async def test_a_pinned_network_stays_in_memory_after_a_re_import_too() -> None:
+    placement = LocalPlacement(FakeEngine, Limits(), pinned=["lenet5"])
+    await placement.warm_up([LENET])
+    imported = replace(LENET, modified_ns=1)
+    placement.predictor(imported)
+    await until(lambda: placement.predictor(imported).checkpoint is imported)
+    for checkpoint in (LENET, imported):
+        failure = await placement.unload(checkpoint, wait=False)
+        assert failure is not None
+        assert failure.slug == "in-use"
+    assert placement.resident(imported)
+    await placement.close()
+
+
+async def test_a_re_import_that_cannot_be_loaded_is_not_served_once_the_old_file_has_left_memory() -> None:
+    def load(checkpoint: Checkpoint) -> Engine:
+        if checkpoint.modified_ns is not None:
+            raise OSError(28, "full")
+        return FakeEngine(checkpoint)
+
+    placement = LocalPlacement(load, Limits())
+    await placement.warm_up([LENET])
+    imported = replace(LENET, modified_ns=1)
+    assert placement.predictor(imported).checkpoint is LENET
+    await until(lambda: not placement._loading_coming)
+    # The old file answers as long as it is in memory.
+    assert (placement.serves(imported), placement.failure(imported)) == (True, None)
+    assert await placement.unload(LENET, wait=True) is None
+    assert not placement.serves(imported)
+    assert placement.failure(imported) is not None
+    await placement.close()
+
+
+async def test_one_network_that_cannot_be_loaded_does_not_keep_the_service_from_being_ready() -> None:
+    broken = replace(Catalogue().find("googlenet@imagenet1k"), path=Path("pretended"))
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        if checkpoint is broken:
+            raise OSError(28, "full")
+        return FakeEngine(checkpoint)
+
+    placement = LocalPlacement(load, Limits())
+    await placement.warm_up([broken, LENET])
+    placement.check_ready()
+    assert (placement.serves(broken), placement.serves(LENET)) == (False, True)
+    # Nothing is left to do for the loop that tries again.
+    await asyncio.wait_for(placement.keep_trying(), 10)
+    await placement.close()
