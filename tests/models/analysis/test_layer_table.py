@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
 from models import get_model
 from models.analysis.costs import Analysis, analyse
@@ -162,3 +163,23 @@ def test_networks_without_branches_have_no_columns(name: str) -> None:
     assert columns(rows) == []
     assert not any(row.branches or row.columns for row in rows)
     assert len(rows) == len(analysed(name).layers)
+
+
+class Shared(nn.Module):
+    """One 1x1 convolution that feeds one 3x3 convolution or two."""
+
+    def __init__(self, users: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.users = nn.ModuleList(nn.Conv2d(4, 5, 3) for _ in range(users))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return torch.cat([user(x) for user in self.users], 1)
+
+
+@pytest.mark.parametrize(("users", "rows"), [(1, ["users.0"]), (2, ["first", "users.0", "users.1"])])
+def test_a_1x1_layer_is_a_reduction_if_it_feeds_one_larger_layer(users: int, rows: list[str]) -> None:
+    table = layer_rows(analyse(Shared(users), (3, 8, 8)))
+    assert [row.name for row in table] == rows
+    assert sum(row.params for row in table) == 3 * 4 + 4 + users * (4 * 5 * 9 + 5)

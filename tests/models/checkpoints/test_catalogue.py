@@ -194,6 +194,20 @@ def test_an_old_file_that_is_put_back_counts_as_later(tmp_path: Path) -> None:
     assert found.modified_ns > second
 
 
+def test_a_file_that_is_overwritten_in_place_is_read_again_whatever_its_times(tmp_path: Path) -> None:
+    """It keeps its inode and its size, and a copy may keep an old modification time too."""
+    catalogue = Catalogue(tmp_path)
+    target = put(tmp_path, "vgg16", "imagenet1k", top1=1.5)
+    before = target.stat()
+    assert catalogue.find("vgg16").top1 == 1.5
+    target.write_bytes(target.read_bytes().replace(b'\\"top1\\": 1.5', b'\\"top1\\": 2.5'))
+    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    target.parent.touch()
+    after = target.stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+    assert catalogue.find("vgg16").top1 == 2.5
+
+
 def test_a_name_prefers_a_checkpoint_that_can_be_served(tmp_path: Path) -> None:
     for labels in ("imagenet1k", "cifar10"):
         put(tmp_path, "googlenet", labels)

@@ -157,12 +157,15 @@ def test_a_disk_that_fills_up_leaves_what_was_there(
 
 def test_half_precision_is_for_weights_and_not_for_biases_or_batch_norm(tmp_path: Path) -> None:
     network = get_model("googlenet_bn", num_classes=10)
+    with torch.no_grad():
+        network.get_parameter("fc.bias").fill_(1 / 3)  # which half precision rounds
     path = tmp_path / "half.safetensors"
     for half, width in ((True, torch.float16), (False, torch.float32)):
         write_checkpoint(path, network, checkpoint("googlenet_bn", "cifar10"), half=half)
         stored = load_file(path)
         assert {tensor.dtype for tensor in stored.values() if tensor.ndim > 1} == {width}
         narrow = {name: tensor for name, tensor in stored.items() if tensor.ndim <= 1}
+        assert {tensor.dtype for tensor in narrow.values()} == {torch.float32, torch.int64}
         assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in narrow.items())
     assert not list(tmp_path.glob("*.part"))
 

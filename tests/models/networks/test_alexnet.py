@@ -28,8 +28,9 @@ def test_alexnet_has_the_papers_constants_towers_and_sizes() -> None:
 
 
 def test_caffenet_pools_before_it_normalises() -> None:
-    for pool_first, side in ((False, 55), (True, 27)):
-        assert top_shapes(meta("alexnet", pool_first=pool_first), 227)["norm1"] == (96, side, side)
+    for pool_first, first, second in ((False, 55, 27), (True, 27, 13)):
+        found = top_shapes(meta("alexnet", pool_first=pool_first), 227)
+        assert (found["norm1"], found["norm2"]) == ((96, first, first), (256, second, second))
 
 
 def test_one_weird_trick_has_one_tower_and_no_normalisation() -> None:

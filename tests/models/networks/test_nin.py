@@ -19,6 +19,13 @@ def test_network_in_network_ends_in_one_map_a_class_and_no_linear_layer() -> Non
     assert [c.kernel_size[0] for c in convolutions(network)] == [11, 1, 1, 5, 1, 1, 3, 1, 1, 3, 1, 1]
 
 
+def test_pools_round_up_as_in_caffe() -> None:
+    found = top_shapes(meta("nin"), 224)
+    assert [found[name][1:] for name in ("mlpconv1", "pool1", "pool2", "pool3")] == [
+        (54, 54), (27, 27), (13, 13), (6, 6),
+    ]  # fmt: skip
+
+
 def test_the_logits_of_network_in_network_are_the_averages_of_its_maps() -> None:
     network = get_model("nin", num_classes=5)
     maps: list[torch.Tensor] = []
