@@ -93,6 +93,12 @@ def test_the_largest_batches_for_a_limit() -> None:
     assert "none fits" in told("vgg16", "--memory", "1GiB")
 
 
+def test_vgg16_takes_586_mib_for_a_picture_and_not_megabytes() -> None:
+    """614.4 MB, which is known as 600 MB a picture: 527.8 MiB of parameters and 58.1 of activations."""
+    (line,) = [line.split() for line in told("vgg16").splitlines() if line.startswith("inference, float32")]
+    assert line[2] == "585.9"
+
+
 def test_in_the_zoos_geometry() -> None:
     text = told("alexnet", "--as-graph")
     assert "geometry: the ONNX Model Zoo's graph: pictures have 224 pixels" in text

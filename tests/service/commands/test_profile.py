@@ -14,7 +14,7 @@ from models.checkpoints.catalogue import Checkpoint
 from service.commands import profile as profile_command
 from service.commands.main import app
 from service.profiling.profiler import ProfilingError
-from service.profiling.profiles import Profile
+from service.profiling.profiles import Latency, Profile
 from tests.profiles import latency, profile
 
 
@@ -32,7 +32,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]
         if checkpoint.variant.name == "nin":
             raise ProfilingError("nin cannot be [measured]")
         found = profile(checkpoint.name, load_ms=7.4, footprint_mb=123.4)
-        forward = {1: latency(2.5), 16: latency(31.0)}
+        forward = {
+            1: Latency(mean_ms=2.9, p50_ms=2.5, p95_ms=3.5, p99_ms=9.0, runs=9),
+            16: Latency(mean_ms=32.0, p50_ms=30.0, p95_ms=41.0, p99_ms=50.0, runs=9),
+        }
         return found.model_copy(
             update={"forward": forward, "decode": {"medium": latency(4.25)}, "load_cold_ms": 2000.4}
         )
@@ -48,7 +51,7 @@ def test_profiles_are_a_table_and_a_file(measured: list[tuple[str, dict[str, Any
     expected = {"seconds": 0.5, "quick": False, "threads": 3, "device": "cpu"}
     assert measured == [("lenet5@mnist", expected), ("googlenet@cifar10", expected)]
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[1] == ["lenet5@mnist", "2.0", "2.5", "31", "3.4", "7", "2,000", "123"]
+    assert lines[1] == ["lenet5@mnist", "2.5", "3.5", "41", "4.2", "7", "2,000", "123"]
     assert lines[-1] == ["written", str(out)]
     assert set(json.loads(out.read_text())["profiles"]) == {"lenet5@mnist", "googlenet@cifar10"}
 
