@@ -358,6 +358,22 @@ async def test_the_slot_knows_how_long_the_running_and_the_next_batch_take() -> 
     await served.close()
 
 
+async def test_the_slot_is_told_the_time_of_the_next_batch_when_it_passes_to_it() -> None:
+    clock = Clock(0.0)
+    slot = DeviceSlot(clock=clock)
+    runner = Runner()
+    runner.forward_s = (0.0, 10.0, 12.0, 14.0, 16.0)
+    served = batcher(runner, slot, limit=2, clock=clock)
+    async with slot.taken():
+        tasks = [submit(served, item) for item in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        clock.now = 5.0
+    assert slot.busy_until == 17.0
+    await asyncio.gather(*tasks)
+    await served.close()
+
+
 async def test_closing_answers_everybody() -> None:
     gate = Gate()
     served = batcher(gate, limit=1)

@@ -109,7 +109,8 @@ async def test_clearing_takes_out_all_tickets_and_frees_all_the_room() -> None:
     tickets = [push(queue, item, size=50) for item in "ab"]
     assert set(map(id, queue.clear())) == set(map(id, tickets))
     assert (len(queue), queue.first()) == (0, None)
-    push(queue, "c", size=100)
+    push(queue, "c", size=50)
+    push(queue, "d", size=50)
 
 
 async def test_the_longest_wait_is_that_of_the_first_that_came() -> None:

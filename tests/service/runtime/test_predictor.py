@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -320,6 +321,60 @@ async def test_a_snapshot_tells_the_load_until_it_is_done_and_again_after_an_unl
     await served.close()
 
 
+async def test_a_snapshot_tells_the_bounds_of_queue_and_batch() -> None:
+    """A picture takes as long in a batch as alone by the profile, so that batches begin with one picture."""
+    served = predictor(profile=profile(forward_ms=10), limits=Limits(max_batch_size=8, max_queue=5))
+    snapshot = served.snapshot(100, soon())
+    assert (snapshot.max_queue, len(snapshot.forward_s) - 1) == (5, 1)
+    # A guess is no reason to make batches small.
+    unknown = predictor(limits=Limits(max_batch_size=8))
+    assert len(unknown.snapshot(100, soon()).forward_s) - 1 == 8
+    await served.close()
+    await unknown.close()
+
+
+@pytest.mark.parametrize(("top1", "worth"), [(90.0, 0.9), (None, 0.5)])
+async def test_a_use_counts_as_much_as_the_checkpoint_is_accurate(top1: float | None, worth: float) -> None:
+    served = Predictor(replace(LENET, top1=top1), FakeEngine, DeviceSlot(), ThreadPoolExecutor(1), Limits())
+    assert served._resident.worth == pytest.approx(worth)
+    await served.close()
+
+
+async def test_decoded_pictures_in_the_queue_are_bounded_in_bytes() -> None:
+    """A crop of 32 x 32 bytes is larger than its file. One is on the device and two wait."""
+    running, release = threading.Event(), threading.Event()
+
+    class Blocked(FakeEngine):
+        def run(self, *batch: Any) -> Any:
+            running.set()
+            assert release.wait(5)
+            return super().run(*batch)
+
+    served = predictor(Blocked, Limits(max_batch_size=1, max_queue_bytes=2 * 1024))
+    await served.load()
+    posts = [asyncio.create_task(served.predict(picture(), soon()))]
+    assert await asyncio.to_thread(running.wait, 5)
+    for _ in range(2):
+        posts.append(asyncio.create_task(served.predict(picture(), soon())))
+        await asyncio.sleep(0)
+    refused = await served.predict(picture(), soon())
+    release.set()
+    assert isinstance(refused, Failure)
+    assert refused.slug == "overloaded"
+    assert all(isinstance(outcome, Prediction) for outcome in await asyncio.gather(*posts))
+    await served.close()
+
+
+async def test_a_retired_predictor_takes_no_more_pictures() -> None:
+    served = predictor()
+    assert isinstance(await served.predict(picture(), soon()), Prediction)
+    await served.retire()
+    outcome = await served.predict(picture(), soon())
+    assert isinstance(outcome, Failure)
+    assert outcome.slug == "not-ready"
+    await served.close()
+
+
 async def test_another_profile_is_forecast_by_from_then_on() -> None:
     served = predictor(profile=profile(forward_ms=10))
     assert served.snapshot(100, soon()).forward_s[1] == pytest.approx(0.010)
@@ -405,6 +460,12 @@ async def test_what_needs_no_memory_is_prepared_once_until_a_load_fails() -> Non
     await served.load()
     await served.prepare()
     assert prepared == ["lenet5@mnist"]
+    # A load prepares whatever is needed by itself.
+    loaded = predictor(prepare=lambda checkpoint: prepared.append("again"))
+    await loaded.load()
+    await loaded.prepare()
+    assert prepared == ["lenet5@mnist"]
+    await loaded.close()
     await served.try_unload(wait=False)
     assert await served.try_load() is not None
     with pytest.raises(LoadFailedError):
