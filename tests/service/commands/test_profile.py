@@ -51,7 +51,7 @@ def test_profiles_are_a_table_and_a_file(measured: list[tuple[str, dict[str, Any
     expected = {"seconds": 0.5, "quick": False, "threads": 3, "device": "cpu"}
     assert measured == [("lenet5@mnist", expected), ("googlenet@cifar10", expected)]
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[1] == ["lenet5@mnist", "2.5", "3.5", "41", "4.2", "7", "2,000", "123"]
+    assert lines[1] == ["lenet5@mnist", "2.5", "3.5", "41", "3.4", "7", "2,000", "123"]
     assert lines[-1] == ["written", str(out)]
     assert set(json.loads(out.read_text())["profiles"]) == {"lenet5@mnist", "googlenet@cifar10"}
 
