@@ -110,8 +110,15 @@ def test_gpus_are_counted_from_zero() -> None:
 
 
 def test_a_hidden_gpu_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is torch asked for it. The driver lists its GPUs in files."""
+    monkeypatch.setattr(Path, "glob", lambda _self, _pattern: iter([Path("0000:01:00.0")]))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch is asked for a GPU"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert pick_device("auto") == "cpu"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert loader._has_driver()
+    monkeypatch.setattr(Path, "glob", lambda _self, _pattern: iter([]))
+    assert not loader._has_driver()
 
 
 def test_a_device_has_a_name_and_a_file_name(monkeypatch: pytest.MonkeyPatch) -> None:

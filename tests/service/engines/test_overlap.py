@@ -248,6 +248,15 @@ def test_a_copy_that_is_pending_is_done_before_its_memory_is_freed(expected: npt
     assert (engine.max_batch_size, device.log.count("reclaim")) == (8, 1)
 
 
+def test_a_small_batch_that_finds_no_memory_halves_the_largest_bucket(expected: npt.NDArray[np.float32]) -> None:
+    """The memory is allocated for the largest bucket, so that is what must shrink."""
+    device = FakeDevice()
+    engine = _engine(device)
+    device.computing.refused = 1
+    _check(engine.run(CROPS[:3]), expected[:3])
+    assert (engine.max_batch_size, engine.out_of_memory) == (8, 1)
+
+
 def test_a_batch_under_way_keeps_its_answers_when_memory_runs_out(expected: npt.NDArray[np.float32]) -> None:
     device = FakeDevice()
     engine = _engine(device)

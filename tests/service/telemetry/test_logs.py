@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from service.config.settings import Settings
-from service.telemetry.logs import configure_logging
+from service.telemetry.logs import configure_logging, log_left_out
 from tests.fakes import Fakes
 from tests.pictures import picture
 
@@ -39,6 +40,8 @@ async def access_lines(lines: io.StringIO, tmp_path: Path, *requests: dict[str, 
     async with fakes.client() as client:
         for request in requests:
             await client.post(**request)
+    # Nothing is logged a second time, as text.
+    assert "INFO topfive.access" not in lines.getvalue()
     return [json.loads(line) for line in lines.getvalue().splitlines() if line.startswith("{")]
 
 
@@ -99,5 +102,38 @@ def test_the_other_lines_are_text_or_json(lines: io.StringIO) -> None:
     except ValueError:
         log.exception("second\nline")
     line = json.loads(lines.getvalue().splitlines()[-1])
+    assert len(lines.getvalue().splitlines()) == 2
     assert (line["level"], line["logger"], line["message"]) == ("ERROR", "service.somewhere", "second\nline")
     assert "ValueError: broken" in line["traceback"]
+
+
+@pytest.mark.parametrize("name", ["service", "models", "topfive"])
+def test_all_of_our_loggers_write_from_info_on(lines: io.StringIO, name: str) -> None:
+    configure_logging("json")
+    configure_logging("json")  # twice is as good as once
+    log = logging.getLogger(f"{name}.somewhere")
+    log.debug("unseen")
+    log.info("seen")
+    assert [json.loads(line)["message"] for line in lines.getvalue().splitlines()] == ["seen"]
+
+
+def test_times_are_utc_with_milliseconds(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        configure_logging("json")
+        record = logging.LogRecord("service", logging.INFO, __file__, 1, "a line", None, None)
+        # 2001-09-09 01:46:40 UTC is a billion seconds after 1970.
+        record.created, record.msecs = 1_000_000_000.042, 42.0
+        logging.getLogger("service").handle(record)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert json.loads(lines.getvalue())["time"] == "2001-09-09T01:46:40.042Z"
+
+
+def test_a_file_that_is_left_out_is_a_warning(lines: io.StringIO) -> None:
+    configure_logging("text")
+    log_left_out(Path("cache/x.safetensors"), "it has no card")
+    (line,) = lines.getvalue().splitlines()
+    assert line.endswith("WARNING service.telemetry.logs: cache/x.safetensors is left out: it has no card")

@@ -17,7 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import Request
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.trace import StatusCode
 from typer.testing import CliRunner
 
 from models.checkpoints.catalogue import Catalogue
@@ -26,15 +28,16 @@ from service.cluster.replica import Replica
 from service.commands.main import app
 from service.config.fleet import Deployment
 from service.config.settings import Settings
+from service.domain.outcome import Outcome
 from service.domain.prediction import Limits, Prediction
 from service.engines.fake import FakeEngine
 from service.runtime.placement import LocalPlacement
 from service.telemetry import tracing as module
 from service.telemetry.logs import access_log
-from service.telemetry.tracing import continued, start_tracing, tracing
+from service.telemetry.tracing import continued, here, start_tracing, trace_to, traceparent, tracing
 from tests.fakes import Fakes
 from tests.pictures import picture
-from tests.spans import traced
+from tests.spans import Spans, traced
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ROOT = Path(__file__).parents[3]
@@ -66,6 +69,69 @@ def test_tracing_is_off_by_default() -> None:
     stop = start_tracing(Settings())
     assert tracing() is None
     stop()
+
+
+def request(**headers: str) -> Request:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/classify", "scheme": "http", "headers": raw}
+    return Request({**scope, "server": ("localhost", 80), "query_string": b""})
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_work_belongs_to_a_request_until_its_end(sampled: bool) -> None:
+    caller = CALLER if sampled else CALLER[:-1] + "0"
+    with traced() as spans:
+        making = tracing()
+        assert making is not None
+        span = making.request(request(traceparent=caller), time.monotonic())
+        place = here()
+        assert (place is not None) == sampled == (traceparent() is not None)
+        span.end(Outcome("lenet5", "ok"))
+        assert here() is traceparent() is None
+    assert len(spans.requests) == sampled
+
+
+def test_a_traceparent_leads_back_to_the_same_span() -> None:
+    with traced(), continued(CALLER):
+        assert traceparent() == CALLER
+    assert traceparent() is None
+    # A caller that does not sample, and junk, lead nowhere.
+    with traced():
+        for other in (CALLER[:-1] + "0", "junk", None):
+            with continued(other):
+                assert here() is None
+
+
+def test_the_end_of_an_older_tracing_leaves_the_newer_one_on() -> None:
+    older, newer = Spans(), Spans()
+    stop_older, stop_newer = trace_to(older.provider), trace_to(newer.provider)
+    stop_older()
+    assert tracing() is not None
+    stop_newer()
+    assert tracing() is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        ("ok", StatusCode.UNSET),
+        ("gone", StatusCode.UNSET),
+        ("overloaded", StatusCode.UNSET),
+        ("internal", StatusCode.ERROR),
+    ],
+)
+def test_only_statuses_from_500_on_are_errors(reason: str, status: StatusCode) -> None:
+    with traced() as spans:
+        making = tracing()
+        assert making is not None
+        place = making.parsed(CALLER)
+        assert place is not None
+        making.told("work", place, (1.0, 2.5), {"a": 1}, reason=reason)
+    (span,) = spans.named("work")
+    assert span.status.status_code is status
+    assert span.attributes.get("error.type") == (reason if status is StatusCode.ERROR else None)
+    assert span.attributes.get("topfive.reason") == (None if reason == "ok" else reason)
+    assert (span.attributes["a"], span.end_time - span.start_time) == (1, 1_500_000_000)
 
 
 class Kept(logging.Handler):
