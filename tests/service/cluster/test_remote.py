@@ -122,7 +122,7 @@ async def test_a_broken_connection_is_503_without_its_text(caplog: pytest.LogCap
 
 
 async def test_a_replica_that_hangs_is_504_at_the_deadline() -> None:
-    outcome = await sending(Handle("hang")).predict(b"", time.monotonic() + 0.05)
+    outcome = await asyncio.wait_for(sending(Handle("hang")).predict(b"", time.monotonic() + 0.05), 10)
     assert isinstance(outcome, Failure)
     assert outcome.status == 504
 
