@@ -79,6 +79,12 @@ def test_activations_count_at_the_largest_batch() -> None:
         check_fits(fleet(), all_loadable(), replace(LAPTOP, free_bytes=2_000_000_000), max_batch_size=8)
 
 
+def test_a_process_needs_the_weights_of_all_its_networks_and_the_activations_of_the_largest() -> None:
+    both = Fleet.model_validate({"deployment": [{"variants": ["lenet5", "vgg16"]}]})
+    with pytest.raises(FleetError, match=r"lenet5\+vgg16 1 x 965"):  # 350 + 0.24 + 553.43 + 60.95
+        check_fits(both, all_loadable(), replace(LAPTOP, free_bytes=900_000_000), max_batch_size=1, memory_limit_mb=4e3)
+
+
 def test_networks_take_no_more_than_the_memory_limit_together() -> None:
     """Those that do not fit stay on disk until they are asked for."""
     small = replace(LAPTOP, free_bytes=1_200_000_000)

@@ -89,6 +89,7 @@ def test_stopping_is_a_mark_that_other_processes_see() -> None:
 def test_leftovers_of_a_dead_run_are_ended_and_strangers_are_not(orphans: list[subprocess.Popen[bytes]]) -> None:
     dead = abandon(8000)
     living = Claim.take("127.0.0.1", 8001, "local")
+    assert [record.port for record in running()] == [8001]
     for run_id in (dead.record.run_id, dead.record.run_id, living.record.run_id, "somebody-elses"):
         orphans.append(subprocess.Popen(SLEEP, env={**os.environ, RUN_ID: run_id}))
     assert end_leftovers() == 2
