@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from models import get_model
 from models.checkpoints.build import build_checkpoint, check_weights
-from models.checkpoints.catalogue import Catalogue, WeightsMissingError, WrongWeightsError
+from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError
 from models.install.import_ import write_checkpoint
 from tests.cards import BOX, checkpoint
 
@@ -148,6 +149,13 @@ def test_wrong_weights_are_found_by_their_header(tmp_path: Path) -> None:
         save_file({**state, name: tensor}, path)
         with pytest.raises(WrongWeightsError, match=says):
             check_weights(wrong)
+
+
+@pytest.mark.parametrize("check", [check_weights, build_checkpoint])
+def test_arguments_that_the_network_does_not_take_are_wrong_weights(check: Callable[[Checkpoint], object]) -> None:
+    lenet = replace(Catalogue().find("lenet5"), network={"pool_first": True})
+    with pytest.raises(WrongWeightsError, match="lenet5 cannot be built as its card asks"):
+        check(lenet)
 
 
 def test_an_unreadable_file_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,7 @@ BAD: dict[str, tuple[str, str]] = {
     "a list": (changed(top1=[99.0]), "top1"),
     "lists in lists": (changed(origin=[[[[["a"]]]]]), "origin"),
     "no accuracy, not even none": (changed(top1=...), "top1: field required"),
+    "no top-5 accuracy, not even none": (changed(top5=...), "top5: field required"),
     "no origin": (changed(origin=...), "origin: field required"),
     "no preprocessing": (changed(preprocess=None), "preprocess"),
     "an unknown field": (changed(more=1), "more"),
@@ -103,6 +104,10 @@ BAD: dict[str, tuple[str, str]] = {
     "enlarged to no multiple": (changed(preprocess__enlarge=29), "not a multiple"),
     "four means": (changed(preprocess__mean=[0.1] * 4), "mean"),
     "three means for grey": (changed(preprocess__mean=[0.1] * 3), "mean has 3 numbers for 1 channels"),
+    "two means for colour": (
+        changed(preprocess__colour="rgb", preprocess__mean=[0.1] * 2),
+        "mean has 2 numbers for 3 channels",
+    ),
     "no means": (changed(preprocess__mean=[]), "mean"),
     "a mean in words": (changed(preprocess__mean=["0.1"]), "mean"),
     "a deviation of nothing": (changed(preprocess__std=[0.0]), "std"),

@@ -63,3 +63,8 @@ def test_the_row_decides_what_the_caller_does_not() -> None:
 def test_an_argument_that_the_network_does_not_take_is_an_error() -> None:
     with pytest.raises(TypeError, match="pool_first"):
         meta("vgg16", pool_first=True)
+
+
+def test_the_callers_arguments_override_the_rows() -> None:
+    """vgg16's row says column D, of thirteen convolutions; column A has eight."""
+    assert len(convolutions(meta("vgg16", configuration="A"))) == 8

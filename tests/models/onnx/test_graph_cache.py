@@ -94,6 +94,31 @@ def test_old_unused_graphs_are_removed_when_a_new_one_is_exported(
     assert left == {"lenet5@mnist-new.onnx", "lenet5@cifar10-old.onnx", graph_path(LENET, tmp_path).name}
 
 
+def test_a_graph_that_is_used_counts_as_new(tmp_path: Path) -> None:
+    """Its time tells when it was last loaded, so that another version's export does not remove it."""
+    path = graph_path(LENET, tmp_path)
+    path.parent.mkdir()
+    path.write_bytes(b"a graph")
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    before = time.time()
+    assert cached_graph(LENET, tmp_path) == path
+    assert path.stat().st_mtime >= before - 5
+
+
+def test_a_folder_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may make a folder of that name in the temporary one."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(graph_cache, "export_apart", full)
+    somebody = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: somebody)
+    with pytest.raises(OSError, match="No space left"):
+        cached_graph(LENET, tmp_path)
+    assert graph_cache._own_folders == []
+
+
 def test_missing_weights_are_reported(tmp_path: Path) -> None:
     for gone in (Catalogue(tmp_path).find("vgg16"), replace(LENET, path=tmp_path / "gone.safetensors")):
         with pytest.raises(WeightsMissingError):
