@@ -300,6 +300,13 @@ def test_a_lack_of_memory_is_recognised_behind_the_error_of_a_capture() -> None:
     assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
+@pytest.mark.parametrize(("precision", "bytes_each"), [("float32", 4), ("bfloat16", 2)])
+def test_bytes_held_are_those_of_the_captured_network(precision: str, bytes_each: int) -> None:
+    """LeNet-5 with its table of 60 connections laid out as a dense convolution of 96: 36 kernels of 5 x 5 more."""
+    engine = TorchCuda(LENET, device=FakeDevice(), precision=precision)
+    assert engine.bytes_held == (60_850 + 36 * 25) * bytes_each
+
+
 def test_close_waits_for_the_device() -> None:
     device = FakeDevice()
     engine = _engine(device)

@@ -45,6 +45,18 @@ def test_bytes_held_are_the_parameters() -> None:
     assert half.bytes_held == 60_850 * 2
 
 
+def test_a_forward_pass_has_the_threads_that_were_asked_for() -> None:
+    """Whatever the process had before: Ray leaves one."""
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(3)
+            TorchCpu(UNTRAINED.find("lenet5"), precision="float32", threads=threads).warm_up(1)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_bfloat16_and_float32_agree_on_a_clear_digit() -> None:
     """The trained LeNet-5: on a clear digit bfloat16 and float32 agree about the first label."""
     checkpoint = Catalogue().find("lenet5@mnist")

@@ -105,6 +105,7 @@ def test_sizes_between_the_measured_ones_are_interpolated() -> None:
 def test_the_curve_never_falls_and_is_extrapolated(forward: dict[int, float], expected_ms: list[float]) -> None:
     forecast = Forecast(GOOGLENET, profile({size: latency(ms) for size, ms in forward.items()}), 4)
     assert forecast.forward_s == pytest.approx([SPREAD * ms / 1000 for ms in expected_ms])
+    assert [forecast.profiled_s(size) for size in range(5)] == pytest.approx([ms / 1000 for ms in expected_ms])
     rates = [size / ms for size, ms in enumerate(expected_ms) if size]
     assert forecast.worthwhile == [rate >= 0.95 * max(rates) for rate in rates].index(True) + 1
 
@@ -279,6 +280,13 @@ def test_what_has_faded_does_not_come_back_with_the_next_picture() -> None:
     forecast.learn_decode(100, 0.002)
     assert forecast.forward_s == pytest.approx(fresh.forward_s, rel=0.01)
     assert forecast.decode_s(100) == pytest.approx(0.002)
+    # What is learned from now on counts again.
+    for _ in range(100):
+        clock.now += 1
+        forecast.learn(4, 3 * CURVE_S[4])
+        forecast.learn_decode(100, 0.006)
+    assert forecast.forward_s[4] == pytest.approx(3 * fresh.forward_s[4], rel=0.05)
+    assert forecast.decode_s(100) == pytest.approx(0.006, rel=0.05)
 
 
 def test_the_times_by_the_profile_alone_do_not_change_under_load() -> None:

@@ -41,8 +41,10 @@ class Measurements:
     def __init__(self, outcome: Profile | None) -> None:
         self.outcome, self.count = outcome, 0
 
-    def __call__(self, checkpoint: Checkpoint, _loader: Loader, **_options: Any) -> Profile:
+    def __call__(self, checkpoint: Checkpoint, _loader: Loader, **options: Any) -> Profile:
         self.count += 1
+        # A start must not take long.
+        assert options == {"seconds": 0, "quick": True}
         if self.outcome is None:
             raise ProfilingError(f"{checkpoint.name} cannot be measured: no luck")
         return self.outcome

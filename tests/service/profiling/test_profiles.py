@@ -126,6 +126,8 @@ def test_the_next_profile_replaces_a_broken_file(path: Path) -> None:
     path.write_text(WHOLE[:-40])
     add_profiles(path, "cpu", [profile("vgg16@imagenet1k")])
     assert list(kept(path)) == ["vgg16@imagenet1k"]
+    # It may have been of a later version.
+    assert path.with_name("cpu.json.old").read_text() == WHOLE[:-40]
 
 
 EARLIER, LATER = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"

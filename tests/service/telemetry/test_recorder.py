@@ -155,6 +155,11 @@ def test_all_ensembles_are_one_model() -> None:
     assert found.risen("topfive_decode_seconds_count") == {("ensemble",): 2}
 
 
+@pytest.mark.parametrize(("variants", "models"), [(1, 1), (2, 3), (3, 4)])
+def test_ensembles_have_series_from_two_variants_on(variants: int, models: int) -> None:
+    assert len(RequestMetrics(["lenet5", "googlenet", "vgg16"][:variants])._answered) == models
+
+
 def test_pictures_are_counted_one_by_one() -> None:
     metrics = RequestMetrics(["lenet5"])
     pictures = [Outcome("lenet5", "ok"), Outcome("lenet5", "undecodable"), Outcome("lenet5", "ok")]
