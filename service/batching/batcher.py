@@ -242,7 +242,7 @@ class Batcher(Generic[Item, Output]):
         while following is not None:
             batch, finish, since = following, finishing, started
             following = None
-            if len(self._queue) >= self._limit.size and not self._slot.contended and not self._closed:
+            if len(self._queue) >= self._limit.size and not self._slot.contended:
                 # This batch is not always full: some of the queue may have gone or be late.
                 taken, started = self._take(), self._clock()
                 if taken.tickets:

@@ -75,6 +75,29 @@ async def test_a_cancelled_request_is_never_run() -> None:
     await served.close()
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_caller_who_goes_while_the_batch_runs_disturbs_nobody(fails: bool) -> None:
+    gate = Gate()
+
+    def run(items: Sequence[int]) -> list[int]:
+        outputs = gate(items)
+        if fails and 1 in items:
+            raise ArithmeticError("bad luck")
+        return outputs
+
+    served = batcher(run)
+    gone, stays = submit(served, 1), submit(served, 2)
+    await until(gate.running)
+    gone.cancel()
+    await asyncio.sleep(0)
+    gate.open()
+    async with asyncio.timeout(5):
+        answer, *_ = await asyncio.gather(stays, return_exceptions=True)
+        assert isinstance(answer, ArithmeticError if fails else Batched)
+        assert (await served.submit(3, FAR)).output == 30
+    await served.close()
+
+
 async def test_a_hopeless_request_is_dropped_before_the_forward_pass() -> None:
     clock, gate = Clock(100.0), Gate()
     served = batcher(gate, clock=clock)

@@ -178,3 +178,10 @@ def test_a_size_is_tried_as_soon_as_enough_items_wait_for_it(waiting: int, size:
     limit = BatchLimit(LARGEST, lambda: 4)
     learned(limit, 4, 1.0, 7)
     assert limit.next(waiting) == size
+
+
+@pytest.mark.parametrize(("waiting", "size"), [(3, 4), (4, 2), (5, 2)])
+def test_a_smaller_size_is_tried_when_a_full_batch_waits(waiting: int, size: int) -> None:
+    limit = BatchLimit(LARGEST, lambda: 4)
+    learned(limit, 4, 1.0, 15)
+    assert limit.next(waiting) == size

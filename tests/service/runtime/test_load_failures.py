@@ -96,6 +96,11 @@ TOLD: dict[str, tuple[Exception, str, str]] = {
         "load-failed",
         "could not be exported; the service's log",
     ),
+    "an error of several lines": (
+        RuntimeError(f"in\n  {LENET.path}\n"),
+        "load-failed",
+        "could not be loaded; the service's log says why",
+    ),
     "a defect": (RuntimeError(f"in {LENET.path}"), "load-failed", "could not be loaded; the service's log says why"),
     "an error without a number": (OSError(f"in {LENET.path}"), "load-failed", "the service's log says why"),
     "damage": (

@@ -316,7 +316,12 @@ async def test_a_snapshot_tells_the_load_until_it_is_done_and_again_after_an_unl
     assert served.snapshot(100, soon()).load_s == pytest.approx(0.7)
     await served.load()
     assert served.snapshot(100, soon()).load_s == 0
-    await served.try_unload(wait=True)
+    # While it is being unloaded, a new picture waits for the next load already.
+    async with served._residency.using(served._resident):
+        unloading = asyncio.create_task(served.try_unload(wait=True))
+        await asyncio.sleep(0)
+        assert served.snapshot(100, soon()).load_s == pytest.approx(0.7)
+    await unloading
     assert served.snapshot(100, soon()).load_s == pytest.approx(0.7)
     await served.close()
 
@@ -394,6 +399,8 @@ async def test_a_checkpoint_of_which_there_is_no_room_does_not_fit() -> None:
     roomy = predictor(profile=profile(footprint_mb=10), residency=Residency(10_000_000))
     assert roomy.snapshot(100, soon()).fits
     assert roomy.has_room
+    roomy.expect(profile(footprint_mb=10).model_copy(update={"load_peak_bytes": 10_000_001}))
+    assert not roomy.snapshot(100, soon()).fits
     await served.close()
     await roomy.close()
 
