@@ -77,7 +77,7 @@ class Loads:
         }
 
     def _locust(self) -> None:
-        """README's command."""
+        """The command of the first answers in README."""
         command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest"), "--headless", "--host", self._url]
         command += ["-u", "8", "-t", f"{self._seconds:.0f}s", "--only-summary"]
         subprocess.run(  # noqa: S603 - our own

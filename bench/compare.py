@@ -95,7 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="by default a file below bench/results named for the machine")
     parser.add_argument("--resume", action="store_true", help="keep what the file has, and measure the rest")
     parser.add_argument("--report", action="store_true", help="measure nothing, show what the file has")
-    parser.add_argument("--markdown", action="store_true", help="print the table for README as well")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/load.md as well")
     options = parser.parse_args()
     options.networks = options.networks or list(QUICK_NETWORKS if options.quick else CONNECTIONS)
     options.servers = options.servers or list(QUICK_SERVERS if options.quick else known)

@@ -1,4 +1,4 @@
-"""README's dashboards: ``python bench/dashboards.py [--minutes M]`` (needs Prometheus).
+"""The dashboards of README and docs/operating.md: ``python bench/dashboards.py [--minutes M]`` (needs Prometheus).
 
 Serves all sixteen networks, untrained, in a third of the memory that they need together; a real Prometheus with the
 product's own configuration scrapes it. Callers with mixed budgets come at random, with a wave of three times as many in

@@ -1,4 +1,4 @@
-"""What ``compare.py`` keeps and shows: the results' file, a table, README's table, a chart."""
+"""What ``compare.py`` keeps and shows: the results' file, a table, the table of docs/load.md, a chart."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def differing(results: dict[str, Any]) -> list[str]:
 
 
 def markdown(results: dict[str, Any], titles: dict[str, str]) -> str:
-    """README's table: a row a server, pictures a second a workload; peers with both styles, (s) and (t)."""
+    """The table of docs/load.md: a row a server, pictures a second a workload; peers with both styles, (s) and (t)."""
     medians = summary(results)
     head = ["", *(f"{network}, {connections} conn." for network, connections in medians)]
     rows = [head, ["---"] * len(head)]

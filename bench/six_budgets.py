@@ -1,4 +1,4 @@
-"""The same picture under six budgets: ``python bench/six_budgets.py [PICTURE]`` prints README's table.
+"""The same picture under six budgets: ``python bench/six_budgets.py [PICTURE]`` prints the table of docs/budgets.md.
 
 Every network is served, with seeded random weights (``--untrained``), so that only the choice says anything. ``--starts
 10`` starts the service ten times instead, each time with a cache that holds no profile, and prints how often each

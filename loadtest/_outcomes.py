@@ -39,7 +39,7 @@ class Outcome:
     """Why the request failed; equal texts are counted together."""
 
 
-def judge(request: Request, status: int, body: bytes) -> Outcome:
+def read_outcome(request: Request, status: int, body: bytes) -> Outcome:
     """The outcome that a response stands for."""
     if request.problem is not None:
         return _junk(request.problem, status, body)

@@ -15,7 +15,7 @@ from locust.exception import CatchResponseError, StopUser
 
 from loadtest._connection import FAILURES, Connection, reason
 from loadtest._measured import PHASES
-from loadtest._outcomes import Outcome, judge, unreachable
+from loadtest._outcomes import Outcome, read_outcome, unreachable
 from loadtest._requests import Kind, Request
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class TopFiveUser(FastHttpUser):
         body = b""
         try:
             status, body = self._connection.post(request.path, request.body, request.headers)
-            outcome = judge(request, status, body)
+            outcome = read_outcome(request, status, body)
         except FAILURES as error:
             outcome = unreachable(reason(error))
         latency_ms = (perf_counter() - due) * 1000

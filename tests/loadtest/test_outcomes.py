@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loadtest._outcomes import Outcome, Picture, judge, unreachable
+from loadtest._outcomes import Outcome, Picture, read_outcome, unreachable
 from loadtest._requests import Kind, Request
 
 ANSWER = {
@@ -20,7 +20,7 @@ PICTURE = Picture("googlenet", 3, 2.0, 0.5, 24.0)
 
 def read(status: int, document: Any, kind: Kind = "classify", problem: tuple[int, str] | None = None) -> Outcome:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return judge(Request(kind, "", "/classify", b"", problem=problem), status, body)
+    return read_outcome(Request(kind, "", "/classify", b"", problem=problem), status, body)
 
 
 def problem(slug: str, status: int = 0) -> dict[str, Any]:

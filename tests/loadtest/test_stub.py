@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from loadtest._outcomes import judge
+from loadtest._outcomes import read_outcome
 from loadtest._pictures import pictures
 from loadtest._requests import KINDS, Kind, requests_of
 from loadtest._stub import Behaviour, Stub
@@ -72,7 +72,7 @@ def test_every_request_of_the_generator_gets_the_answer_that_it_expects(kind: Ki
         headers = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
         stub.data_received(raw(request.body, headers, request.path))
         ((status, document),) = wire.answers()
-        outcome = judge(request, status, json.dumps(document).encode())
+        outcome = read_outcome(request, status, json.dumps(document).encode())
         assert outcome.verdict == "answered", outcome
         assert len(outcome.pictures) == {"bulk": 8, "junk": 0}.get(kind, 1)
 

@@ -1,4 +1,4 @@
-"""The real service under the real Locust: README's commands as they are typed, and what both sides counted."""
+"""The real service under the real Locust: the commands of docs/load.md as typed, and what both sides counted."""
 
 from __future__ import annotations
 

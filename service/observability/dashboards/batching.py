@@ -108,7 +108,7 @@ def _batches() -> Line:
         "Batches by what ended them",
         "Forward passes per second. 'drained': the batch took every picture that waited and had room for more. 'full':"
         " it had as many pictures as pay in one batch of that network, which may be one. 'deadline': it left out a "
-        "picture that would have been late. 'bisected': it is half of a batch that failed.",
+        "picture that would have been late.",
         queries((q.rate("topfive_batches_total", by="cut"), "{{cut}}")),
         PICTURES,
     )
@@ -132,7 +132,7 @@ def _batches() -> Line:
                 COUNT,
             )
         ).legend(legend_table("mean", "max", "lastNotNull")),
-        coloured(cuts, {"drained": "green", "full": "orange", "deadline": "red", "bisected": "purple"}),
+        coloured(cuts, {"drained": "green", "full": "orange", "deadline": "red"}),
     )
 
 
