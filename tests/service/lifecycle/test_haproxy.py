@@ -81,6 +81,8 @@ def test_an_unknown_configuration_is_refused(tmp_path: Path) -> None:
     front = Front(str(tmp_path), "haproxy", ["[::1]:8000"])
     assert "    bind [::1]:8000\n" in rewritten(config, front)
     assert "bind *:" not in rewritten(config, front)
+    statistics = rewritten(config, front).partition("listen stats\n")[2]
+    assert statistics.startswith("  bind 127.0.0.1:"), "they are for this machine alone"
     for line in ("frontend http_frontend\n", "global\n", "listen stats\n", "backend default_backend\n"):
         with pytest.raises(ValueError, match="version of Ray"):
             rewritten(config.replace(line, "\n"), front)
