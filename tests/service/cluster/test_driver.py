@@ -176,3 +176,27 @@ def test_a_start_that_fails_by_itself_ends_the_driver_with_its_error(tmp_path: P
         assert process.wait(60) == 1
         assert "OSError: no disk" in process.stderr.read()
         assert process.stdout.read() == f"start 8123 local {tmp_path}\n"
+
+
+def test_a_script_that_lost_its_permission_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_SERVE_HAPROXY_BINARY_PATH", "TOPFIVE_PYTHON", "TOPFIVE_HAPROXY", "TOPFIVE_FRONT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/true")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith(".sh") and access(path, mode))
+    _prepare_haproxy(Settings(), tmp_path)
+    script = Path(os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    assert script == tmp_path / "haproxy.sh"
+    assert script.stat().st_mode & 0o777 == 0o700
+    assert os.environ["TOPFIVE_PYTHON"] == sys.executable
+    assert Path(os.environ["TOPFIVE_HAPROXY"]).samefile(haproxy.__file__)
+    assert os.environ["TOPFIVE_FRONT"] == str(tmp_path)
+
+
+def test_haproxy_binds_every_address_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TOPFIVE_PYTHON", "TOPFIVE_HAPROXY", "TOPFIVE_FRONT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/true")
+    _prepare_haproxy(Settings(host="0.0.0.0", port=8123), tmp_path)
+    front = haproxy.Front.read(tmp_path)
+    assert (front.folder, front.bind) == (str(tmp_path), ["0.0.0.0:8123"])
