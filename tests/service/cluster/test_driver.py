@@ -200,3 +200,24 @@ def test_haproxy_binds_every_address_of_the_host(tmp_path: Path, monkeypatch: py
     _prepare_haproxy(Settings(host="0.0.0.0", port=8123), tmp_path)
     front = haproxy.Front.read(tmp_path)
     assert (front.folder, front.bind) == (str(tmp_path), ["0.0.0.0:8123"])
+
+
+def test_the_mark_of_the_run_is_the_last_variable_when_ray_is_imported(tmp_path: Path) -> None:
+    """Ray's daemons overwrite the beginning of their environment."""
+    code = """
+import os, sys, types
+from pathlib import Path
+sys.modules["ray"] = types.ModuleType("ray")
+from service.cluster import driver
+from service.config.settings import Settings
+driver._prepare_haproxy = lambda settings, folder: os.environ.update(TOPFIVE_FRONT="x")
+try:
+    driver.start(Settings(), None, Path(sys.argv[1]))
+except ImportError:
+    print(list(os.environ)[-1], os.environ["RAY_SERVE_ENABLE_HA_PROXY"])
+"""
+    environment = {"TOPFIVE_RUN_ID": "a-run", **{k: v for k, v in os.environ.items() if k != "TOPFIVE_RUN_ID"}}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "TOPFIVE_RUN_ID 1\n"

@@ -154,3 +154,10 @@ def test_the_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyP
     assert (found.host, found.device, found.precision, found.max_batch_size) == ("127.0.0.1", "auto", "float32", 16)
     assert (found.default_latency_ms, found.max_pixels) == (30_000, 80_000_000)
     assert (found.untrained, found.access_log, found.tracing) == (False, False, False)
+
+
+def test_of_several_misspelt_settings_the_first_by_name_is_told() -> None:
+    assert misspelt({"TOPFIVE_PROT": "1", "TOPFIVE_HOTS": "x", "TOPFIVE_FLEETS": "y"}) == (
+        "TOPFIVE_FLEETS",
+        "TOPFIVE_FLEET",
+    )

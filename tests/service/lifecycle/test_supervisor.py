@@ -431,3 +431,10 @@ def test_a_port_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(supervisor.socket, "socket", Refusing)
     with pytest.raises(StartError, match=r"127\.0\.0\.1:80 cannot be served on: Permission denied"):
         supervisor._check_port("127.0.0.1", 80)
+
+
+def test_a_network_without_weights_is_a_line_that_says_how_to_get_them(console: Console) -> None:
+    console.print(supervisor._table([row("vgg16", "weights missing", mend="topfive pull vgg16"), row("nin")]))
+    lines = [line.split() for line in told(console).splitlines()]
+    assert lines[0] == ["no", "weights", "vgg16", "topfive", "pull", "vgg16"]
+    assert lines[1] == ["ready", "nin", "50.00", "%", "a", "test"]
