@@ -116,7 +116,7 @@ def can_connect(host: str, port: int) -> bool:
 
 
 class Replica(BaseHTTPRequestHandler):
-    """A replica that answers 200 after as many seconds as the path says."""
+    """A replica that answers 200 after as many seconds as the path says; ``/who`` tells who asks."""
 
     protocol_version = "HTTP/1.1"
 
@@ -129,6 +129,13 @@ class Replica(BaseHTTPRequestHandler):
         self.wfile.write(b"ok")
 
     def do_GET(self) -> None:
+        if self.path == "/who":
+            body = ",".join(self.headers.get_all("X-Forwarded-For", [])).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
         self.headers["Content-Length"] = "0"
         self.path = "/0"
         self.do_POST()

@@ -17,10 +17,13 @@ from typer.testing import CliRunner
 
 from docs.render import Window, dashboards, panel_queries
 from docs.render.__main__ import render
+from docs.render.canvas import Box, Canvas
 from docs.render.fields import ask, calculate, fields
+from docs.render.numbers import draw_piechart
 from docs.render.picture import DRAW, draw
 from docs.render.prometheus import Prometheus, PrometheusError
 from docs.render.queries import panels, substitute
+from docs.render.tables import draw_table
 from docs.render.theme import colour, colour_of_value
 from docs.render.units import written
 
@@ -239,3 +242,55 @@ def test_a_folder_without_dashboards_is_an_error(tmp_path: Path) -> None:
 def test_a_colour_begins_at_its_threshold(value: float, name: str) -> None:
     steps = [{"value": None, "color": "green"}, {"value": 1.0, "color": "yellow"}, {"value": 5.0, "color": "red"}]
     assert colour_of_value(value, {"steps": steps}) == colour(name)
+
+
+class Written(Canvas):
+    """Notes what is written on it, from top to bottom and left to right."""
+
+    def __init__(self) -> None:
+        super().__init__(800, 400)
+        self.texts: list[tuple[float, float, str]] = []
+
+    def write(self, x: float, y: float, text: str, *style: Any, **more: Any) -> None:
+        self.texts.append((y, x, text))
+        super().write(x, y, text, *style, **more)
+
+    def rows(self) -> list[list[str]]:
+        by_line: dict[float, list[str]] = {}
+        for y, _, text in sorted(self.texts):
+            by_line.setdefault(y, []).append(text)
+        return list(by_line.values())
+
+
+def test_a_table_is_sorted_and_joins_the_answers_of_its_queries() -> None:
+    """Whatever order Prometheus answers in."""
+    panel = next(p for p in panels(dashboards()["batching"]) if p["title"] == "Phases by model")
+    values = {"decode": 0.001, "queue": 0.5, "forward": 2.0}
+
+    def answer(expression: str, moment: float) -> list[tuple[dict[str, str], float]]:
+        seconds = next(value for phase, value in values.items() if f"topfive_{phase}_seconds_sum" in expression)
+        return [({"model": "vgg16"}, seconds), ({"model": "alexnet"}, 2 * seconds)]
+
+    canvas = Written()
+    answers = ask(prometheus(answer), panel, WINDOW)
+    for _, series in answers:
+        series.reverse()
+    draw_table(canvas, Box(0, 0, 800, 400), panel, answers, WINDOW)
+    assert canvas.rows() == [
+        ["Model", "Decode", "Queue", "Forward"],
+        ["alexnet", "2 ms", "1 s", "4 s"],
+        ["vgg16", "1 ms", "500 ms", "2 s"],
+    ]
+
+
+def test_the_ring_has_percentages_and_begins_with_the_largest_share() -> None:
+    panel = next(p for p in panels(dashboards()["memory"]) if p["type"] == "piechart")
+
+    def answer(expression: str, moment: float) -> list[tuple[dict[str, str], float]]:
+        return [({"model": "alexnet"}, 2.0**20), ({"model": "vgg16"}, 3 * 2.0**20)]
+
+    canvas = Written()
+    draw_piechart(canvas, Box(0, 0, 800, 400), panel, ask(prometheus(answer), panel, WINDOW), WINDOW)
+    *_, first, second = canvas.rows()
+    assert (first, second) == (["vgg16", "3 MiB", "75%"], ["alexnet", "1 MiB", "25%"])
+    assert ["4 MiB"] in canvas.rows()

@@ -176,3 +176,48 @@ def test_a_start_that_fails_by_itself_ends_the_driver_with_its_error(tmp_path: P
         assert process.wait(60) == 1
         assert "OSError: no disk" in process.stderr.read()
         assert process.stdout.read() == f"start 8123 local {tmp_path}\n"
+
+
+def test_a_script_that_lost_its_permission_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_SERVE_HAPROXY_BINARY_PATH", "TOPFIVE_PYTHON", "TOPFIVE_HAPROXY", "TOPFIVE_FRONT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/true")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith(".sh") and access(path, mode))
+    _prepare_haproxy(Settings(), tmp_path)
+    script = Path(os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    assert script == tmp_path / "haproxy.sh"
+    assert script.stat().st_mode & 0o777 == 0o700
+    assert os.environ["TOPFIVE_PYTHON"] == sys.executable
+    assert Path(os.environ["TOPFIVE_HAPROXY"]).samefile(haproxy.__file__)
+    assert os.environ["TOPFIVE_FRONT"] == str(tmp_path)
+
+
+def test_haproxy_binds_every_address_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TOPFIVE_PYTHON", "TOPFIVE_HAPROXY", "TOPFIVE_FRONT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/true")
+    _prepare_haproxy(Settings(host="0.0.0.0", port=8123), tmp_path)
+    front = haproxy.Front.read(tmp_path)
+    assert (front.folder, front.bind) == (str(tmp_path), ["0.0.0.0:8123"])
+
+
+def test_the_mark_of_the_run_is_the_last_variable_when_ray_is_imported(tmp_path: Path) -> None:
+    """Ray's daemons overwrite the beginning of their environment."""
+    code = """
+import os, sys, types
+from pathlib import Path
+sys.modules["ray"] = types.ModuleType("ray")
+from service.cluster import driver
+from service.config.settings import Settings
+driver._prepare_haproxy = lambda settings, folder: os.environ.update(TOPFIVE_FRONT="x")
+try:
+    driver.start(Settings(), None, Path(sys.argv[1]))
+except ImportError:
+    print(list(os.environ)[-1], os.environ["RAY_SERVE_ENABLE_HA_PROXY"])
+"""
+    environment = {"TOPFIVE_RUN_ID": "a-run", **{k: v for k, v in os.environ.items() if k != "TOPFIVE_RUN_ID"}}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "TOPFIVE_RUN_ID 1\n"

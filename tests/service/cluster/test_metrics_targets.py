@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import ray
 
 from service.cluster import metrics_targets
 from service.cluster.metrics_targets import RayTargets, TargetBook
+from service.config.listening import authority
 from service.domain.errors import NotReadyError
 from service.telemetry.exposition import Target
 
@@ -116,3 +119,33 @@ async def test_without_an_answer_the_list_is_not_ready(monkeypatch: pytest.Monke
     monkeypatch.setattr(metrics_targets, "_ASK_WITHIN_S", 0.05)
     with pytest.raises(NotReadyError):
         await RayTargets(Handle(after_s=30)).find("topfive")
+
+
+@pytest.mark.parametrize(
+    ("host", "published"), [("127.0.0.1", "127.0.0.1:9999"), ("0.0.0.0", "10.0.0.7:9999"), ("::", "10.0.0.7:9999")]
+)
+def test_a_replica_publishes_an_address_that_others_can_reach(
+    host: str, published: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[tuple[Any, Target]] = []
+    context = SimpleNamespace(deployment="vgg16", replica_tag="abc")
+    options: dict[str, Any] = {}
+
+    def actor(**given: Any) -> Any:
+        options.update(given)
+        return SimpleNamespace(remote=lambda: "the handle")
+
+    monkeypatch.setattr(ray, "serve", SimpleNamespace(get_replica_context=lambda: context), raising=False)
+    monkeypatch.setattr(ray, "remote", lambda _kind: SimpleNamespace(options=actor))
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
+    monkeypatch.setattr(metrics_targets, "serve_metrics", lambda given: authority(given, 9999))
+    monkeypatch.setattr(metrics_targets, "_beat", lambda book, target: beats.append((book, target)))
+    found = metrics_targets.expose(host)
+    for _ in range(500):
+        if beats:
+            break
+        time.sleep(0.01)
+    assert beats == [("the handle", Target(published, {"deployment": "vgg16", "replica": "abc"}))]
+    assert found._book == "the handle"
+    assert options["get_if_exists"], "all replicas share one actor"
+    assert options["max_restarts"] == -1, "Ray restarts it for ever"

@@ -59,3 +59,14 @@ def test_damaged_weights_are_one_line_on_a_terminal(tmp_path: Path, monkeypatch:
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: {target} does not fit lenet5: output.weight is missing")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_random_weights_are_said_and_trained_ones_are_not(
+    untrained_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOPFIVE_CACHE_DIR", str(untrained_cache))
+    random = runner.invoke(app, ["classify", "lenet5", str(DIGIT), "--untrained"])
+    assert random.output.splitlines()[0].split()[-2:] == ["lenet5@untrained", "untrained"]
+    trained = runner.invoke(app, ["classify", "lenet5", str(DIGIT)])
+    assert trained.output.splitlines()[0].split()[-1] == "lenet5@mnist"
+    assert len(trained.output.splitlines()) == 6

@@ -142,6 +142,12 @@ def test_random_weights_for_photographs(tmp_path: Path) -> None:
     found = document(evaluate("alexnet_owt", "--data", data, "--untrained", "--json"))
     assert (found["results"][0]["name"], found["labels"]) == ("alexnet_owt@untrained", "imagenet1k")
     assert len(found["absent_classes"]) == 999
+    (line,) = [
+        line for line in evaluate("alexnet_owt", "--data", data, "--untrained").stdout.splitlines() if "no pic" in line
+    ]
+    assert line.startswith("no pictures of: goldfish, great white shark, ")
+    assert line.endswith(" and 989 more")
+    assert line.count(", ") >= 9
 
 
 def test_unreadable_pictures_are_left_out_or_fail_the_command(tmp_path: Path) -> None:

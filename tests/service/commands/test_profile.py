@@ -28,7 +28,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]
     asked: list[tuple[str, dict[str, Any]]] = []
 
     def measure(checkpoint: Checkpoint, loader: Any, **options: Any) -> Profile:
-        asked.append((checkpoint.name, {**options, "threads": loader.threads, "device": loader.device}))
+        loaded = {name: getattr(loader, name) for name in ("threads", "device", "max_batch_size", "precision")}
+        asked.append((checkpoint.name, options | loaded))
         if checkpoint.variant.name == "nin":
             raise ProfilingError("nin cannot be [measured]")
         found = profile(checkpoint.name, load_ms=7.4, footprint_mb=123.4)
@@ -44,11 +45,15 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]
     return asked
 
 
-def test_profiles_are_a_table_and_a_file(measured: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
+def test_profiles_are_a_table_and_a_file(
+    measured: list[tuple[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOPFIVE_MAX_BATCH_SIZE", "5")
     out = tmp_path / "mine.json"
     result = run("lenet5", "googlenet@cifar10", "--output", str(out), "--threads", "3", "--seconds", "0.5")
     assert result.exit_code == 0, result.output
     expected = {"seconds": 0.5, "quick": False, "threads": 3, "device": "cpu"}
+    expected |= {"max_batch_size": 5, "precision": "float32"}
     assert measured == [("lenet5@mnist", expected), ("googlenet@cifar10", expected)]
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[1] == ["lenet5@mnist", "2.5", "3.5", "41", "3.4", "7", "2,000", "123"]

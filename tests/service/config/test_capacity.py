@@ -170,3 +170,9 @@ def test_each_entry_of_nvidias_driver_is_a_gpu(host: Path) -> None:
     for bus in ("0000:01:00.0", "0000:02:00.0"):
         (host.parent / "gpus" / bus).mkdir(parents=True)
     assert Machine.this().gpus == 2
+
+
+def test_the_largest_batch_is_the_deployments_own_if_it_has_one() -> None:
+    own = fleet(max_batch_size=8)
+    with pytest.raises(FleetError, match="vgg16 1 x 1391"):
+        check_fits(own, all_loadable(), replace(LAPTOP, free_bytes=1_000_000_000), max_batch_size=1)

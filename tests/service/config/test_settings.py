@@ -113,3 +113,51 @@ def test_variables_of_other_programs_are_ignored() -> None:
 @pytest.mark.parametrize(("given", "host"), [("[::1]", "::1"), ("::1", "::1"), ("localhost", "localhost")])
 def test_a_host_may_be_written_as_in_a_url(given: str, host: str) -> None:
     assert Settings(host=given).host == host
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose sets every variable that its file names, if need be to nothing."""
+    for name in ("PORT", "FLEET", "UNTRAINED", "MEMORY_LIMIT_MB"):
+        monkeypatch.setenv(f"TOPFIVE_{name}", "")
+    found = Settings()
+    assert (found.port, found.fleet, found.untrained, found.memory_limit_mb) == (8000, "local", False, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("port", (1, 65535), (0, 65536)),
+        ("max_batch_size", (1, 1024), (0, 1025)),
+        ("memory_limit_mb", (0.001, 1e9), (0, -1)),
+        ("default_latency_ms", (0.001, 3_600_000), (0, 3_600_001)),
+        ("max_body_mb", (0.001, 1e6), (0, -1)),
+        ("max_pixels", (1, 10**9), (0, -1)),
+        ("device", ("auto", "cpu", "cuda", "cuda:12"), ("tpu", "cuda:", "cuda:x", "CPU", "cpu:0")),
+        ("precision", ("float32", "bfloat16", "float16"), ("int8", "")),
+        ("labels", ("", "imagenet1k", "cifar10", "mnist"), ("emnist",)),
+        ("log_format", ("text", "json"), ("xml",)),
+    ],
+)
+def test_limits_of_values(field: str, good: tuple[object, ...], bad: tuple[object, ...]) -> None:
+    for value in good:
+        assert getattr(Settings(**{field: value}), field) == value
+    for value in bad:
+        with pytest.raises(ValidationError):
+            Settings(**{field: value})
+
+
+def test_the_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"TOPFIVE_{name.upper()}", raising=False)
+    found = Settings()
+    assert found.max_body_bytes == 20_000_000
+    assert (found.host, found.device, found.precision, found.max_batch_size) == ("127.0.0.1", "auto", "float32", 16)
+    assert (found.default_latency_ms, found.max_pixels) == (30_000, 80_000_000)
+    assert (found.untrained, found.access_log, found.tracing) == (False, False, False)
+
+
+def test_of_several_misspelt_settings_the_first_by_name_is_told() -> None:
+    assert misspelt({"TOPFIVE_PROT": "1", "TOPFIVE_HOTS": "x", "TOPFIVE_FLEETS": "y"}) == (
+        "TOPFIVE_FLEETS",
+        "TOPFIVE_FLEET",
+    )

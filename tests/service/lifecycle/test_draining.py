@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.lifecycle.draining import Draining, _ignore_new
+from service.lifecycle.draining import Draining, _ignore_new, _listeners
 from service.lifecycle.haproxy import ADMIN_SOCKET, CLOSED
 from tests.clients import Callers
 from tests.haproxy_running import Running, ask, can_connect, turn_away
@@ -120,3 +120,13 @@ def test_a_client_that_is_turned_away_and_still_sends_is_waited_for(
             sending.sendall(b"xx")
             draining.wait_for_last(time.monotonic() + 20)
             assert sending.recv(1000).startswith(b"HTTP/1.1 503")
+
+
+def test_only_listeners_of_the_services_own_port_are_handed_out(start: Callable[..., Running], replica: int) -> None:
+    """HAProxy has others, for its metrics and statistics."""
+    running = start("0.0.0.0", replica=replica)
+    (admin,) = running.folder.glob(f"*/{ADMIN_SOCKET}")
+    found = _listeners(admin, running.port)
+    assert [listener.getsockname() for listener in found] == [("0.0.0.0", running.port)]
+    for listener in found:
+        listener.close()

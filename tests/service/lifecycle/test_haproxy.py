@@ -81,6 +81,8 @@ def test_an_unknown_configuration_is_refused(tmp_path: Path) -> None:
     front = Front(str(tmp_path), "haproxy", ["[::1]:8000"])
     assert "    bind [::1]:8000\n" in rewritten(config, front)
     assert "bind *:" not in rewritten(config, front)
+    statistics = rewritten(config, front).partition("listen stats\n")[2]
+    assert statistics.startswith("  bind 127.0.0.1:"), "they are for this machine alone"
     for line in ("frontend http_frontend\n", "global\n", "listen stats\n", "backend default_backend\n"):
         with pytest.raises(ValueError, match="version of Ray"):
             rewritten(config.replace(line, "\n"), front)
@@ -100,3 +102,14 @@ def test_the_configuration_of_these_tests_is_that_of_ray_serve() -> None:
         "listen stats\n  bind *:",
     ):
         assert part in template
+
+
+def test_a_replica_hears_who_the_caller_is(start: Callable[..., Running], replica: int) -> None:
+    """What a caller claims comes first; HAProxy adds the address that it sees."""
+    running = start(replica=replica)
+    with socket.create_connection(("127.0.0.1", running.port)) as caller:
+        caller.sendall(b"GET /who HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.1.2.3\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while part := caller.recv(1000):
+            answer += part
+    assert answer.endswith(b"10.1.2.3,127.0.0.1")

@@ -79,6 +79,7 @@ def test_the_folder_is_its_owners_alone() -> None:
 def test_stopping_is_a_mark_that_other_processes_see() -> None:
     claimed = Claim.take("127.0.0.1", 8000, "local")
     assert not is_stopping(claimed.folder)
+    assert (claimed.folder / STOPPING).read_bytes() == b"", "HAProxy does not start without the file"
     claimed.mark_stopping()
     assert is_stopping(claimed.folder)
     assert (claimed.folder / STOPPING).read_text().splitlines() == [STOPPING_LINE], "HAProxy reads it too"

@@ -6,6 +6,7 @@ import io
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from service.config.fleet import FleetError
 from service.config.settings import Settings
 from service.domain.errors import LoadFailedError, NotReadyError, failure_of, problem_document
 from service.lifecycle import record as record_file
@@ -339,3 +341,100 @@ def test_a_limit_on_open_files_must_allow_64_connections(
             supervisor._check_open_files()
     else:
         assert supervisor._check_open_files() == connections
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Claim]]:
+    """Starts that fail once the driver is to be started; the settings and claims that they had."""
+    starts: list[tuple[Settings, Claim]] = []
+
+    def start(settings: Settings, claim: Claim) -> None:
+        starts.append((settings, claim))
+        raise StartError("no driver")
+
+    monkeypatch.setattr(supervisor, "_start_driver", start)
+    return starts
+
+
+def test_the_record_names_a_fleet_file_by_its_whole_path(
+    claim: Claim, console: Console, refused: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.toml").write_text('[[deployment]]\nvariants = ["lenet5"]\nnum_cpus = 0.1\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StartError, match="no driver"):
+        supervisor.serve(Settings(port=free_port(), fleet="mine.toml"), console)
+    ((settings, started),) = refused
+    assert settings.fleet == started.record.fleet == str(tmp_path / "mine.toml")
+
+
+def test_a_low_limit_on_open_files_is_printed(
+    claim: Claim, console: Console, refused: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for connections, printed in ((4095, True), (4096, False)):
+        console.file = io.StringIO()
+        monkeypatch.setattr(supervisor, "most_connections", lambda connections=connections: connections)
+        with pytest.raises(StartError, match="no driver"):
+            supervisor.serve(Settings(port=free_port()), console)
+        assert ("at most 4,095 connections at once" in told(console)) == printed
+
+
+@pytest.mark.parametrize(("host", "all_of_them"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_a_start_prints_where_the_service_will_answer(
+    host: str, all_of_them: bool, claim: Claim, console: Console, refused: list[Any]
+) -> None:
+    port = free_port()
+    with pytest.raises(StartError, match="no driver"):
+        supervisor.serve(Settings(host=host, port=port, device="cpu"), console)
+    assert f"fleet local, device cpu, http://127.0.0.1:{port}" in told(console)
+    assert ("and all other addresses of this machine" in told(console)) == all_of_them
+
+
+def test_what_an_earlier_run_left_is_ended_first_and_counted(
+    claim: Claim, console: Console, refused: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "end_leftovers", lambda: 3)
+    with pytest.raises(StartError, match="no driver"):
+        supervisor.serve(Settings(port=free_port()), console)
+    assert told(console).splitlines()[0] == "ended 3 processes that an earlier run left behind"
+
+
+def test_a_fleet_that_does_not_fit_claims_no_port(
+    claim: Claim, console: Console, refused: list[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text('[[deployment]]\nvariants = ["lenet5"]\nnum_cpus = 10000\n')
+    with pytest.raises(FleetError, match="the fleet needs 10000 CPUs"):
+        supervisor.serve(Settings(port=free_port(), fleet=str(tmp_path / "mine.toml")), console)
+    with pytest.raises(FleetError, match="no NVIDIA GPU"):
+        supervisor.serve(Settings(port=free_port(), device="cuda:0"), console)
+    assert refused == []
+    assert [record.port for record in running()] == [claim.record.port]
+
+
+def test_graphs_that_killed_processes_left_are_removed_before_and_after(
+    claim: Claim, console: Console, refused: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments: list[int] = []
+    monkeypatch.setattr(supervisor, "clear_unused_graphs", lambda: moments.append(len(running())))
+    with pytest.raises(StartError, match="no driver"):
+        supervisor.serve(Settings(port=free_port()), console)
+    assert moments == [1, 2], "before it claims its port, and before it gives that back"
+
+
+def test_a_port_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor._check_port("127.0.0.1", free_port())
+
+    class Refusing(socket.socket):
+        def bind(self, _address: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(supervisor, "addresses", lambda _: ["127.0.0.1"])
+    monkeypatch.setattr(supervisor.socket, "socket", Refusing)
+    with pytest.raises(StartError, match=r"127\.0\.0\.1:80 cannot be served on: Permission denied"):
+        supervisor._check_port("127.0.0.1", 80)
+
+
+def test_a_network_without_weights_is_a_line_that_says_how_to_get_them(console: Console) -> None:
+    console.print(supervisor._table([row("vgg16", "weights missing", mend="topfive pull vgg16"), row("nin")]))
+    lines = [line.split() for line in told(console).splitlines()]
+    assert lines[0] == ["no", "weights", "vgg16", "topfive", "pull", "vgg16"]
+    assert lines[1] == ["ready", "nin", "50.00", "%", "a", "test"]

@@ -17,6 +17,8 @@ from grafana_foundation_sdk.models.dashboard import Panel as PanelSchema
 from docs.render import dashboards
 from models.networks.variants import VARIANTS
 from service.observability.dashboards.__main__ import FOLDER, files
+from service.observability.dashboards.board import Line
+from service.observability.dashboards.charts import lines
 from service.observability.dashboards.panels import MODEL_COLOURS
 from service.telemetry.metrics import LIVE, REGISTRY
 
@@ -113,6 +115,14 @@ def test_panels_fill_the_grid_without_overlaps(name: str) -> None:
     taken = set().union(*cells)
     assert {x for x, _ in taken} == set(range(24))
     assert len(taken) == 24 * (max(y for _, y in taken) + 1), "there are gaps"
+
+
+@pytest.mark.parametrize("widths", [(12, 11), (12, 13), (24,), (8, 8, 8)])
+def test_panels_that_do_not_fill_a_line_are_refused(widths: tuple[int, ...]) -> None:
+    two = lines("One", "", [], "s"), lines("Other", "", [], "s")
+    assert Line(8, *two).widths == [12, 12]
+    with pytest.raises(ValueError, match="2 panels do not fill 24 columns"):
+        Line(8, *two, widths=widths)
 
 
 @pytest.mark.parametrize("panel", EVERY_PANEL)
