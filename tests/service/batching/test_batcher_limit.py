@@ -112,3 +112,16 @@ async def test_the_time_in_which_nothing_waited_belongs_to_no_batch() -> None:
         device.clock.now += 100.0
     await device.served.close()
     assert limit.told == [(2, 1.0)] * 2
+
+
+async def test_the_time_in_which_another_checkpoint_had_the_device_belongs_to_no_batch() -> None:
+    limit = Told(2)
+    device = Device(limit)
+    async with device.slot.taken():
+        answers = asyncio.create_task(device.answer(2))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        device.clock.now += 50.0
+    await answers
+    await device.served.close()
+    assert limit.told == [(2, 1.0)]

@@ -131,3 +131,5 @@ def test_callers_are_told_what_to_do_without_folders_and_the_log_has_everything(
     assert line.startswith("lenet5@mnist cannot be loaded: ")
     assert "\n" not in line
     assert ("somebody" in line) == ("somebody" in str(error))
+    # An operator can tell what kind of error it is: by its text or, where that is unknown, by its type.
+    assert ("RuntimeError: in" in line) == (type(error) is RuntimeError)

@@ -702,3 +702,40 @@ async def test_batches_grow_under_load_where_that_gives_more_a_second() -> None:
     # The median of pictures, not of batches: larger batches hold more of them.
     assert sorted(later)[len(later) // 2] >= 4
     await served.close()
+
+
+async def test_closing_closes_the_engine() -> None:
+    closed: list[str] = []
+
+    class Closing(FakeEngine):
+        def close(self) -> None:
+            closed.append("closed")
+
+    served = predictor(Closing)
+    await served.load()
+    await served.close()
+    assert closed == ["closed"]
+
+
+async def test_what_was_learned_counts_while_pictures_are_in_flight_and_fades_when_none_are() -> None:
+    """By the profile a pass takes ten milliseconds and a batch holds one picture."""
+    now = 100.0
+    served = predictor(profile=profile(forward_ms=10), clock=lambda: now)
+
+    def batch_and_pass() -> tuple[int, float]:
+        forward_s = served.snapshot(100, 1e9).forward_s
+        return len(forward_s) - 1, forward_s[1]
+
+    served._quiet.begin()
+    for size, seconds in [(1, 0.4)] * 50 + [(2, 0.4)] * 50:
+        now += 0.1
+        served.forecast.learn(size, seconds)
+        served._batch_limit.learn(size, seconds)
+    now += 60.0
+    size, seconds = batch_and_pass()
+    assert size > 1
+    assert seconds > 0.1
+    served._quiet.end()
+    now += 60.0
+    assert batch_and_pass() == (1, pytest.approx(0.010))
+    await served.close()
