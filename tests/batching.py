@@ -74,6 +74,7 @@ def batcher(
     *,
     limit: int | BatchLimit = 4,
     max_queue: int = 100,
+    max_queue_bytes: int = 1_000_000,
     clock: Callable[[], float] | None = None,
 ) -> Batcher[int, int]:
     """A batcher of numbers, on a slot of its own unless one is given."""
@@ -83,6 +84,7 @@ def batcher(
         slot or DeviceSlot(**options),
         FixedLimit(limit) if isinstance(limit, int) else limit,
         max_queue=max_queue,
+        max_queue_bytes=max_queue_bytes,
         **options,
     )
 

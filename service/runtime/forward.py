@@ -44,17 +44,15 @@ class ForwardPasses:
         self._metrics = metrics
         self._engine: Engine | None = None
         self._overlapping: OverlappingEngine | None = None
+        self.overlaps = False
+        """Whether the engine takes a batch while it computes another."""
 
     def use(self, engine: Engine | None) -> Engine | None:
         """Runs passes on another engine from now on, or on none. Returns the engine before."""
         before, self._engine = self._engine, engine
         self._overlapping = engine if isinstance(engine, OverlappingEngine) else None
+        self.overlaps = self._overlapping is not None
         return before
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether the engine takes a batch while it computes another."""
-        return self._overlapping is not None
 
     @property
     def arriving(self) -> int:

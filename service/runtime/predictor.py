@@ -338,7 +338,7 @@ class Predictor:
             finally:
                 self._end(arrival)
             decode_s = self._clock() - started
-            self.forecast.learn_decode(len(image), decode_s)
+            self._passes.forecast.learn_decode(len(image), decode_s)
             if phases is not None:
                 phases.over(started + decode_s)
             batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases)

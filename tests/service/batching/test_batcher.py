@@ -203,6 +203,25 @@ async def test_a_full_queue_refuses_and_tells_when_there_is_room() -> None:
     await served.close()
 
 
+async def test_the_bytes_of_waiting_items_are_bounded() -> None:
+    gate = Gate()
+    served = batcher(gate, limit=1, max_queue_bytes=100)
+    tasks = [asyncio.create_task(served.submit(0, FAR, 90))]
+    await until(gate.running)
+    # The item on the device does not wait any more.
+    tasks.append(asyncio.create_task(served.submit(1, FAR, 60)))
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await served.submit(2, FAR, 41)
+    with pytest.raises(OverloadedError):
+        served.check_room(1, 41)
+    tasks.append(asyncio.create_task(served.submit(3, FAR, 40)))
+    await asyncio.sleep(0)
+    gate.open()
+    assert [(await task).output for task in tasks] == [0, 10, 30]
+    await served.close()
+
+
 async def test_the_time_of_an_item_follows_the_last_batches_without_haste() -> None:
     clock = Clock(0.0)
     forward = Timed(clock)

@@ -10,7 +10,7 @@ import pytest
 
 from service.batching.limit import BatchLimit
 from service.batching.slot import DeviceSlot
-from tests.batching import FAR, Clock, batcher, tens
+from tests.batching import FAR, Clock, Runner, batcher, tens
 
 
 class Told(BatchLimit):
@@ -35,7 +35,8 @@ class Device:
     def __init__(self, limit: BatchLimit) -> None:
         self.clock = Clock(0.0)
         self.slot = DeviceSlot(clock=self.clock)
-        self.served = batcher(self._run, self.slot, limit=limit, clock=self.clock)
+        self.runner = Runner(self._run)
+        self.served = batcher(self.runner, self.slot, limit=limit, clock=self.clock)
 
     def _run(self, items: Sequence[int]) -> list[int]:
         self.clock.now += 1.0
@@ -75,6 +76,17 @@ async def test_only_full_batches_for_which_enough_waited_say_anything_of_the_lim
     await device.served.close()
 
 
+async def test_a_batch_that_a_deadline_cut_short_says_nothing_of_the_limit() -> None:
+    limit = Told(2)
+    device = Device(limit)
+    # It is forecast that an item takes ten seconds in whatever batch, so that two fit before the first deadline.
+    device.runner.forward_s = [10.0 * size for size in range(17)]
+    await asyncio.gather(device.served.submit(0, 25.0), *(device.served.submit(item, FAR) for item in range(1, 4)))
+    assert [(len(batch.tickets), batch.cut) for batch, *_ in device.runner.learned] == [(2, "deadline"), (2, "full")]
+    assert limit.told == [(2, 1.0)]
+    await device.served.close()
+
+
 async def test_the_time_between_two_batches_belongs_to_the_second() -> None:
     """Other work on the event loop delays each batch, and larger batches meet it less often."""
     limit = Told(2)
@@ -100,3 +112,16 @@ async def test_the_time_in_which_nothing_waited_belongs_to_no_batch() -> None:
         device.clock.now += 100.0
     await device.served.close()
     assert limit.told == [(2, 1.0)] * 2
+
+
+async def test_the_time_in_which_another_checkpoint_had_the_device_belongs_to_no_batch() -> None:
+    limit = Told(2)
+    device = Device(limit)
+    async with device.slot.taken():
+        answers = asyncio.create_task(device.answer(2))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        device.clock.now += 50.0
+    await answers
+    await device.served.close()
+    assert limit.told == [(2, 1.0)]

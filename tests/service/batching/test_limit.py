@@ -153,6 +153,14 @@ def test_it_moves_only_when_three_batches_of_both_sizes_are_known(at_four: int, 
     assert learned(limit, 8, 0.5, 3 - at_eight) == 8
 
 
+@pytest.mark.parametrize("size", [2, 8])
+def test_the_first_batches_of_a_size_count_in_full(size: int) -> None:
+    limit = BatchLimit(LARGEST, lambda: 4)
+    learned(limit, 4, 1.0, 100)
+    # Just as good is not enough to rise, and much worse is not to sink.
+    assert learned(limit, size, 1.0 if size == 8 else 1.5) == 4
+
+
 def test_recent_batches_weigh_more() -> None:
     limit = BatchLimit(LARGEST, lambda: 4)
     learned(limit, 4, 1.0, 100)
@@ -185,3 +193,30 @@ def test_a_smaller_size_is_tried_when_a_full_batch_waits(waiting: int, size: int
     limit = BatchLimit(LARGEST, lambda: 4)
     learned(limit, 4, 1.0, 15)
     assert limit.next(waiting) == size
+
+
+def test_a_quiet_time_forgets_all_that_was_measured() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    limit = BatchLimit(LARGEST, lambda: 4, quiet)
+    quiet.begin()
+    learned(limit, 4, 1.0)
+    assert learned(limit, 8, 0.5) == 8
+    quiet.end()
+    clock.now += 60
+    assert limit.size == 4
+    quiet.begin()
+    assert learned(limit, 4, 1.0) == 4
+
+
+def test_a_quiet_time_before_anything_was_learned_forgets_nothing() -> None:
+    clock = Clock()
+    quiet = Quiet(clock)
+    limit = BatchLimit(LARGEST, lambda: 4, quiet)
+    clock.now += 60
+    quiet.begin()
+    learned(limit, 4, 1.0)
+    assert learned(limit, 8, 0.5) == 8
+    quiet.end()
+    clock.now += 1
+    assert limit.size == 8

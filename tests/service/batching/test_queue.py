@@ -66,6 +66,19 @@ async def test_bytes_are_bounded_but_one_item_always_has_room() -> None:
     assert refused.value.retry_after_s == pytest.approx(0.2)
 
 
+async def test_the_advice_of_a_queue_that_is_too_heavy_is_the_time_for_the_share_that_must_go() -> None:
+    """Half of the 80 bytes must go, which are two of four items."""
+    queue = Queue(9, 100)
+    for _ in range(4):
+        push(queue, "", size=20)
+    with pytest.raises(OverloadedError) as refused:
+        queue.check_room(1, 60, 0.1)
+    assert refused.value.retry_after_s == pytest.approx(0.2)
+    with pytest.raises(OverloadedError) as refused:
+        queue.check_room(1, 60, 0.0)
+    assert refused.value.retry_after_s == 1.0
+
+
 async def test_bytes_up_to_the_limit_have_room_and_one_more_has_none() -> None:
     queue = Queue(9, 100)
     push(queue, "a", size=60)

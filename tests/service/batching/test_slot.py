@@ -97,6 +97,7 @@ async def test_a_cancelled_waiter_holds_up_nobody(at_its_turn: bool) -> None:
     cancelled.cancel()  # where it is its turn: the slot was passed to it, and it has not run yet
     await asyncio.wait_for(stays, 5)
     assert hall.order == ["stays"]
+    assert not hall.slot.contended
     await asyncio.wait_for(hall.take("free again", 0.0), 5)
 
 

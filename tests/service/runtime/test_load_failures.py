@@ -84,6 +84,8 @@ TOLD: dict[str, tuple[Exception, str, str]] = {
     "a quota": (os_error(errno.EDQUOT), "load-failed", "make room in the cache folder"),
     "a limit on files": (os_error(errno.EFBIG), "load-failed", "make room in the cache folder"),
     "no permission": (os_error(errno.EACCES), "load-failed", "give its user access"),
+    "no permission at all": (os_error(errno.EPERM), "load-failed", "give its user access"),
+    "too many files of all processes": (os_error(errno.ENFILE), "load-failed", "ulimit -n"),
     "a read-only folder": (os_error(errno.EROFS), "load-failed", "give its user access"),
     "too many files": (os_error(errno.EMFILE), "load-failed", "ulimit -n"),
     "too many threads": (os_error(errno.EAGAIN), "load-failed", "ulimit -u"),
@@ -129,3 +131,5 @@ def test_callers_are_told_what_to_do_without_folders_and_the_log_has_everything(
     assert line.startswith("lenet5@mnist cannot be loaded: ")
     assert "\n" not in line
     assert ("somebody" in line) == ("somebody" in str(error))
+    # An operator can tell what kind of error it is: by its text or, where that is unknown, by its type.
+    assert ("RuntimeError: in" in line) == (type(error) is RuntimeError)

@@ -19,6 +19,7 @@ from service.domain.errors import Failure, LoadFailedError
 from service.domain.prediction import Limits, Prediction
 from service.engines import Engine
 from service.engines.fake import FakeEngine
+from service.profiling.profiles import Latency
 from service.runtime.decoding import decode_small
 from service.runtime.predictor import Predictor
 from service.runtime.residency import Residency
@@ -94,6 +95,7 @@ async def test_a_load_that_fails_is_tried_again_unless_the_file_is_damaged() -> 
     now = 1.0
     # The next try is due, and the reason of the last one is still known.
     assert (served.failure, served.failing) == (None, True)
+    assert served.last_failure is not None
     assert isinstance(await served.predict(picture(), soon()), Prediction)
     assert (served.failing, served.last_failure, served.failure) == (False, None, None)
     await served.close()
@@ -405,6 +407,67 @@ async def test_a_checkpoint_of_which_there_is_no_room_does_not_fit() -> None:
     await roomy.close()
 
 
+async def test_a_checkpoint_that_fits_has_room_only_where_nothing_must_be_unloaded_for_it() -> None:
+    memory = Residency(15_000_000)
+    first, second = (predictor(profile=profile(footprint_mb=10), residency=memory) for _ in range(2))
+    assert second.has_room
+    await first.load()
+    assert (second.has_room, second.snapshot(100, soon()).fits) == (False, True)
+    await second.load()
+    assert (first.ready, second.ready) == (False, True)
+    await first.close()
+    await second.close()
+
+
+async def test_an_engine_warms_up_on_the_slots_thread_when_the_device_is_free() -> None:
+    warmed_in: list[threading.Thread] = []
+
+    class Warming(FakeEngine):
+        def warm_up(self, largest: int) -> None:
+            warmed_in.append(threading.current_thread())
+
+    slot, made = DeviceSlot(), threading.Event()
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        made.set()
+        return Warming(checkpoint)
+
+    served = Predictor(LENET, load, slot, ThreadPoolExecutor(1), Limits())
+    async with slot.taken():
+        loading = asyncio.create_task(served.load())
+        assert await asyncio.to_thread(made.wait, 5)
+        await asyncio.sleep(0.01)
+        assert slot.contended
+        assert warmed_in == []
+    await loading
+    assert warmed_in == [await slot.run(threading.current_thread)]
+    await served.close()
+
+
+async def test_a_snapshot_tells_what_profile_and_load_say() -> None:
+    """A twentieth of the passes takes a quarter more than the mean, and decoding takes less at the median."""
+    measured = profile(forward_ms=10, footprint_mb=12, load_ms=300).model_copy(
+        update={
+            "forward": {1: Latency(mean_ms=10, p50_ms=9, p95_ms=12.5, p99_ms=20, runs=9)},
+            "decode": {"thumbnail": Latency(mean_ms=3, p50_ms=2, p95_ms=5, p99_ms=9, runs=9)},
+        }
+    )
+    served = predictor(profile=measured)
+    snapshot = served.snapshot(100, soon())
+    assert snapshot.forward_s[1] == pytest.approx(0.0125)
+    assert (snapshot.spread, snapshot.decode_s) == (pytest.approx(1.25), 0.002)
+    assert (snapshot.footprint_bytes, snapshot.load_s) == (12_000_000, pytest.approx(0.3))
+    # Under load decoding takes ten times as long; the profile still says the same.
+    served._quiet.begin()
+    for _ in range(200):
+        served.forecast.learn_decode(100, 0.02)
+    later = served.snapshot(100, soon())
+    assert later.decode_s == pytest.approx(0.02, rel=0.01)
+    assert (later.profiled_decode_s, later.profiled_forward_s) == (0.002, pytest.approx(0.0125))
+    served._quiet.end()
+    await served.close()
+
+
 async def test_a_pinned_checkpoint_stays_and_one_in_use_is_not_unloaded() -> None:
     served = predictor(pinned=True)
     await served.load()
@@ -565,8 +628,13 @@ async def test_a_prediction_tells_the_times_of_its_phases_by_the_clock(monkeypat
             now += 5.0
             return super().run(*batch)
 
+    def load(checkpoint: Checkpoint) -> Engine:
+        nonlocal now
+        now += 50.0  # which is none of the phases
+        return Slow(checkpoint)
+
     monkeypatch.setattr(module, "decode_small", slow)
-    served = Predictor(LENET, Slow, DeviceSlot(clock=lambda: now), ThreadPoolExecutor(1), Limits(), clock=lambda: now)
+    served = Predictor(LENET, load, DeviceSlot(clock=lambda: now), ThreadPoolExecutor(1), Limits(), clock=lambda: now)
     outcome = await served.predict(picture(), 1e9)
     assert isinstance(outcome, Prediction)
     assert (outcome.decode_s, outcome.queue_s, outcome.forward_s) == (2.0, 0.0, 5.0)
@@ -633,4 +701,41 @@ async def test_batches_grow_under_load_where_that_gives_more_a_second() -> None:
     assert max(later) >= 8
     # The median of pictures, not of batches: larger batches hold more of them.
     assert sorted(later)[len(later) // 2] >= 4
+    await served.close()
+
+
+async def test_closing_closes_the_engine() -> None:
+    closed: list[str] = []
+
+    class Closing(FakeEngine):
+        def close(self) -> None:
+            closed.append("closed")
+
+    served = predictor(Closing)
+    await served.load()
+    await served.close()
+    assert closed == ["closed"]
+
+
+async def test_what_was_learned_counts_while_pictures_are_in_flight_and_fades_when_none_are() -> None:
+    """By the profile a pass takes ten milliseconds and a batch holds one picture."""
+    now = 100.0
+    served = predictor(profile=profile(forward_ms=10), clock=lambda: now)
+
+    def batch_and_pass() -> tuple[int, float]:
+        forward_s = served.snapshot(100, 1e9).forward_s
+        return len(forward_s) - 1, forward_s[1]
+
+    served._quiet.begin()
+    for size, seconds in [(1, 0.4)] * 50 + [(2, 0.4)] * 50:
+        now += 0.1
+        served.forecast.learn(size, seconds)
+        served._batch_limit.learn(size, seconds)
+    now += 60.0
+    size, seconds = batch_and_pass()
+    assert size > 1
+    assert seconds > 0.1
+    served._quiet.end()
+    now += 60.0
+    assert batch_and_pass() == (1, pytest.approx(0.010))
     await served.close()

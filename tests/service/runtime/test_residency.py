@@ -380,3 +380,17 @@ async def test_a_failed_unload_is_not_charged_for_ever(memory: DeviceMemory) -> 
     with pytest.raises(OSError, match="gone"):
         await memory.residency.unload(a)
     assert (memory.residency.held_bytes, a.loaded, a.leaving) == (0, False, False)
+
+
+async def test_closing_refuses_waiting_requests_at_once_and_lets_a_load_end(memory: DeviceMemory) -> None:
+    a, b = memory.add("a", 40), memory.add("b", 40)
+    memory.open.clear()
+    requests = [asyncio.create_task(memory.use(entry)) for entry in (a, b)]
+    await turns(LONG)
+    closing = asyncio.create_task(memory.residency.close())
+    await turns(LONG)
+    assert [isinstance(request.exception(), NotReadyError) for request in requests] == [True, True]
+    assert not closing.done()
+    memory.open.set()
+    await closing
+    assert memory.events == ["load a", "unload a"]
