@@ -12,10 +12,10 @@
 The path of one request:
 1. ``http/app.py`` hands ``POST /classify`` to ``http/classify.py``, which reads it (``http/requests.py``).
 2. ``inference/classifier.py`` takes each picture: ``classify(picture, query, candidates, arrived)``.
-3. ``routing/router.py`` asks the placement how checkpoints stand; ``routing/choose.py``, a pure function, picks one.
-4. ``domain/placement.py`` is the protocol: ``runtime/placement.py`` here, ``cluster/remote.py`` in other processes.
-5. ``runtime/predictor.py`` decodes (``decoding.py``), queues (``batching/batcher.py``), keeps it in memory meanwhile
-   (``residency.py``) and has ``engines/`` compute the batch (``forward.py``).
+3. ``routing/router.py`` asks the placement for snapshots; ``routing/choose.py``, a pure function, picks one.
+4. ``domain/placement.py``: the protocol of ``runtime/placement.py`` (this process) and ``cluster/remote.py`` (others).
+5. ``runtime/predictor.py`` decodes (``decoding.py``), queues (``batching/batcher.py``), keeps the network in memory
+   meanwhile (``residency.py``) and has ``engines/`` compute the batch (``forward.py``).
 6. ``profiling/forecast.py`` and ``routing/safety.py`` learn from what it took; ``telemetry/recorder.py`` counts it.
 7. ``http/responses.py`` turns the prediction into JSON, ``http/problems.py`` a failure into a problem document.
 
