@@ -34,7 +34,7 @@ from service.lifecycle.processes import REPLICA, RUN_ID, Run, end_run, kill, of_
 from service.lifecycle.record import note_ray_session, ray_folder
 
 APPLICATION = "topfive"
-#: Pictures do not go through Ray's object store; 80 MB is about the least that Ray accepts.
+#: Pictures do not go through Ray's object store; 80 MB is about the minimum that Ray accepts.
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 #: How long a stop turns requests away before it closes the port; how long it waits for running requests; for replicas
 #: to end; and for HAProxy to notice that they have ended.
@@ -200,7 +200,7 @@ def _within(seconds: float, work: Callable[[], object]) -> None:
 
 
 def _print_replicas_only() -> None:
-    """Prints only what our replicas log. Everything else that Ray would print is in its log files."""
+    """Prints only the logs of our replicas. Everything else that Ray would print is in its log files."""
     from ray._private.ray_logging import global_worker_stdstream_dispatcher as streams
 
     def show(data: dict[str, Any]) -> None:
