@@ -38,8 +38,8 @@ def import_file(
         path: see ``read_weights``.
         catalogue: the cache to store it in.
         label_set: the meaning of the classes; default: the label set of the file's card, else of the variant.
-        preset: preprocessing, a name in ``preprocess.PRESETS``; default: the manifest's entry for this
-            file, else its card, else the variant.
+        preset: preprocessing, a name in ``preprocess.PRESETS``; default: the manifest's entry for this file, else
+            its card, else the variant.
         as_graph: keeps the geometry of a zoo graph where it differs from the original network's.
 
     Raises:

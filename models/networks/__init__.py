@@ -1,4 +1,4 @@
-"""The networks: architectures without weights. They know nothing of checkpoints or pictures.
+"""The networks: architectures without weights. They do not depend on checkpoints or pictures.
 
 - ``variants.py``: the table of architectures, one row per variant; ``memory.py``: what a network costs.
 - ``lenet.py``, ``alexnet.py``, ``zfnet.py``, ``nin.py``, ``vgg.py``, ``googlenet.py``, ``googlenet_bn.py``,

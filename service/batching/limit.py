@@ -21,7 +21,8 @@ _LEAST_BATCHES = 3
 _WEIGHT = 0.2
 #: The limit rises if the time per item in the larger batch is below the first factor times the time per item now: an
 #: item in a larger batch waits longer, so the gain must be clear. Else it sinks if the time per item in the smaller
-#: batch is below the second factor times the time per item now. The gap between the factors keeps the limit from swinging.
+#: batch is below the second factor times the time per item now. The gap between the factors keeps the limit from
+#: swinging.
 _RISE_BELOW, _SINK_BELOW = 0.95, 1.02
 
 

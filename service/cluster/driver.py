@@ -108,7 +108,7 @@ def stop(run: Run, folder: Path, port: int) -> None:
         draining.close()
         draining.wait_for_last(answer_by)
         if started:
-            # A HAProxy that a reload has replaced may still have requests, of which only replicas know.
+            # A HAProxy that a reload has replaced may still have requests, which only replicas can report.
             killed = _end_replicas(run, max(answer_by, time.monotonic() + _END_WITHIN_S))
             # HAProxy outlives the replicas, and answers callers whose replica was killed.
             draining.wait_for_last(time.monotonic() + (_HAPROXY_SAYS_SO_S if killed else 0.0))

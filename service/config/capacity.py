@@ -29,7 +29,7 @@ _FILES_BESIDE = 100
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a machine has for a fleet."""
+    """The cores, GPUs and free memory of a machine."""
 
     cpus: float
     gpus: int
@@ -121,7 +121,7 @@ def check_fits(
     Args:
         fleet: the deployments to run.
         checkpoints: the catalogue; only loadable checkpoints take memory.
-        machine: its cores, memory and GPUs.
+        machine: the machine that the fleet runs on.
         max_batch_size: of deployments that do not set it.
         memory_limit_mb: what the networks of one process may take together; networks beyond it stay on disk until they
             are asked for. The default is a share of what is free.

@@ -64,7 +64,7 @@ class ForbiddenError(PermissionError):
 
 
 class NoModelFitsError(ValueError):
-    """No checkpoint can meet what the caller asked for, whatever the load.
+    """No checkpoint can meet the caller's request, under any load.
 
     Args:
         text: for the caller; names the checkpoint that comes nearest.
@@ -92,7 +92,7 @@ class OverloadedError(RuntimeError):
 
 
 class MemoryLimitError(MemoryError):
-    """The memory limit has no room for a checkpoint, whatever is unloaded."""
+    """The memory limit has no room for a checkpoint, no matter which others are unloaded."""
 
 
 class OutOfDeviceMemoryError(MemoryError):

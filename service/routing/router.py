@@ -190,7 +190,7 @@ class Router:
     def _survey(
         self, candidates: Sequence[Checkpoint] | Ensemble, encoded_bytes: int, deadline: float
     ) -> tuple[list[Candidate], DeviceLoad]:
-        """Asks the placement for snapshots, and adds what the router itself knows: how far predictions can be trusted,
+        """Asks the placement for snapshots, and adds the router's own data: how far predictions can be trusted,
         and how long admitted pictures may be delayed."""
         checkpoints = members_of(candidates) if isinstance(candidates, Ensemble) else candidates
         snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline)

@@ -239,7 +239,7 @@ class Predictor:
 
         Raises:
             LoadFailedError: the load failed, or an earlier one failed and the next try is not due yet.
-            MemoryLimitError: the memory limit has no room for the checkpoint, even if all others are unloaded.
+            MemoryLimitError: the memory limit has no room for the checkpoint, no matter which others are unloaded.
         """
         self._failures.check()
         async with self._residency.using(self._resident):

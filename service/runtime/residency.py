@@ -85,7 +85,7 @@ class Residency:
         """Keeps a checkpoint in memory while a request uses it, and loads it first if necessary.
 
         Raises:
-            MemoryLimitError: the limit has no room for it, even if all others are unloaded.
+            MemoryLimitError: the limit has no room for it, no matter which others are unloaded.
             NotReadyError: the ledger was closed.
             Exception: the error that its load raised.
         """
@@ -216,7 +216,7 @@ class Residency:
                 # become less valuable meanwhile.
                 others.sort(key=lambda e: (not e.leaving, e.value(now)))
                 idle = next((e for e in others if not e.users), None)
-                # Where those that somebody asked to unload are enough, nobody else goes.
+                # If the requested unloads free enough, no others are unloaded.
                 if idle is not None and (idle.leaving or lacking > sum(e.held for e in others if e.unloading)):
                     await self._unload(idle)
                     continue
