@@ -53,7 +53,7 @@ def get_model(
         name: a variant or an alias (``vgg`` is ``vgg16``).
         weights: None for random initialisation, ``"default"`` for the local checkpoint, or the path of a
             ``.safetensors``, a torchvision ``.pth`` or an ONNX Model Zoo ``.onnx`` file.
-        num_classes: outputs of the last layer; by default what the weights have, else the paper's.
+        num_classes: outputs of the last layer; by default that of the weights, else of the paper.
         aux_heads: builds the auxiliary classifiers of GoogLeNet and Inception v3. In training mode the network then
             returns (logits, logits of each head).
         as_graph: keeps the geometry of a zoo graph where it differs from the original network's.

@@ -30,6 +30,6 @@ class _Errors(Protocol):
 def first_error(error: _Errors) -> FieldError:
     """The first error that pydantic found. One is enough: the others often follow from it."""
     first = error.errors()[0]
-    # Pydantic puts this in front of what our own validators say.
+    # Pydantic puts this in front of the messages of our own validators.
     reason = first["msg"].removeprefix("Value error, ")
     return FieldError(".".join(map(str, first["loc"])), first["input"], reason, first.get("type", ""))

@@ -40,7 +40,7 @@ def local_placement(
     """A placement of predictors in this process, on the device that the settings name.
 
     Args:
-        settings: the service's.
+        settings: of the service.
         deployment: the part of the fleet that this process serves.
         stopping: whether the service is stopping.
     """
@@ -87,7 +87,7 @@ def local_app(
     """The whole service as one ASGI application.
 
     Args:
-        settings: the service's.
+        settings: of the service.
         deployment: what is served.
         stopping: whether the service is stopping; ``GET /readyz`` says so.
         targets: finds the metrics of all processes of the service; by default this process is the only one.

@@ -38,7 +38,7 @@ class Layer:
     multiply_adds: int
     """For one picture. Only convolutions, fully connected layers and LeNet's subsampling have any."""
     activations: int
-    """Elements of the output; 0 for what works in place."""
+    """Elements of the output; 0 for layers that work in place."""
     receptive_field: Pair
     """Height and width that one output sees, in pixels of the picture; larger than the picture where padding counts."""
     jump: Pair

@@ -97,7 +97,7 @@ def describe(checkpoint: Checkpoint, *, as_graph: bool = False) -> Description:
 
     Args:
         checkpoint: decides the number of classes, the picture's size and the network's arguments.
-        as_graph: takes the zoo graph's geometry, whatever the checkpoint's is.
+        as_graph: takes the zoo graph's geometry, regardless of the checkpoint.
 
     Raises:
         WrongWeightsError: the network cannot have the arguments or the pictures of the checkpoint's card.

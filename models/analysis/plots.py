@@ -20,7 +20,7 @@ _ACTIVATIONS, _PARAMETERS, _DEEP, _SHALLOW = "#2a7f9e", "#d1702c", "#2a7f9e", "#
 def layers_figure(description: Description) -> Figure:
     """Draws a bar for each row of the layer table: activations above, parameters below, in MiB of float32.
 
-    In VGG's, which is well known, the first convolutions have the activations, the first linear layer the parameters.
+    For VGG, most activations are in the first convolutions and most parameters in the first linear layer.
     """
     rows = [row for row in description.rows if row.params or row.activations]
     figure = Figure(figsize=(max(8.0, 0.42 * len(rows) + 2), 6.4), layout="constrained")

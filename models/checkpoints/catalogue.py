@@ -74,12 +74,12 @@ class Checkpoint:
 
     @property
     def costs(self) -> Costs:
-        """Costs with this checkpoint's classes and pictures; the variant's if they were not counted."""
+        """Costs with this checkpoint's classes and pictures; the costs of the variant if they were not counted."""
         return self.own_costs or self.variant.costs
 
     @property
     def model(self) -> str:
-        """Its name in answers: the variant's."""
+        """Its name in answers: the name of the variant."""
         return self.variant.name
 
     @property
@@ -106,7 +106,7 @@ class Catalogue:
 
     Args:
         cache_directory: where imported weights are; ``cache_dir()`` by default.
-        untrained: every variant has random weights of a fixed seed instead, whatever checkpoints exist.
+        untrained: every variant has random weights of a fixed seed instead, regardless of which checkpoints exist.
         variants: those that a service hosts; all by default.
         left_out: is called with each file in the cache that cannot be used and the reason, once for each content.
     """
@@ -193,8 +193,8 @@ class Catalogue:
     ) -> Checkpoint:
         """The checkpoint that ``model`` names.
 
-        Without a label set it is imagenet1k's if that is loadable, else cifar10's, else mnist's; if none is loadable,
-        the first of them that is known.
+        Without a label set, it is the first one loadable of imagenet1k, cifar10 and mnist; if none is loadable, the
+        first one known.
 
         Args:
             model: a variant, an alias, or ``variant@label_set``.

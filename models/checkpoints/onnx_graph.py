@@ -15,7 +15,7 @@ from models.checkpoints.catalogue import WrongWeightsError
 
 #: Nodes that change only the shape.
 _SHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-#: Nodes that are skipped: those, and the ones that change nothing at inference.
+#: Nodes that are skipped: shape changes, and nodes without effect at inference.
 _PASSES = _SHAPES | {"Dropout", "Identity"}
 
 
@@ -31,7 +31,7 @@ class Window:
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[Any, ...]
-    """Top, left, bottom, right; or the name of ONNX's rule that computes them, which equals none of torch's."""
+    """Top, left, bottom, right; or the name of ONNX's auto-padding rule, for which torch has no equal."""
     dilation: tuple[int, ...]
     ceil_mode: bool
     count_include_pad: bool

@@ -5,8 +5,8 @@ by name. This package's network is traced, and both graphs are walked from the l
 same place must be the same layer with the same numbers, and the weights of one belong to the other. The order of a
 concatenation's inputs tells the branches of an inception module apart.
 
-How pools round and whether an average counts the padding is compared if both have the same geometry. The conversion
-lost some of Caffe's (``Variant.graph_differs``); the original is kept unless ``as_graph`` asks for the graph's.
+The rounding of pools and the padding in averages are compared only if the geometries match. The conversion lost some
+of Caffe's geometry (``Variant.graph_differs``); the original is kept unless ``as_graph`` asks for the graph's geometry.
 
 In this file *theirs* is the zoo's node, *ours* the node of this package's network.
 """
@@ -84,7 +84,8 @@ class _Walk:
                 raise self._differs(theirs, ours, "another one stands there too")
 
     def _behind_passes(self, node: fx.Node) -> tuple[fx.Node, bool]:
-        """The node before dropouts and flattenings, which a graph need not have; and whether one was a flattening."""
+        """Skips dropouts and flattenings, which a graph may lack. Returns the node before them, and whether a
+        flattening was skipped."""
         flattens = False
         while True:
             if node.op == "call_function" and node.target is torch.flatten:
@@ -165,7 +166,7 @@ class _Walk:
             if shape not in (wanted, (1, *wanted)):
                 raise self._differs(norm, ours, f"its constant is {shape} where {wanted} is expected")
             constant = self.graph.weight(constants[0]).reshape(-1)
-            # The walk is backwards: what is in scale and shift already is applied after this constant.
+            # The walk is backwards: the scale and shift collected so far come after this constant.
             scale, shift = (scale * constant, shift) if norm.op_type == "Mul" else (scale, shift + scale * constant)
             (value,) = (value for value in norm.input if value not in constants)
             norm = self.graph.node(value)

@@ -20,7 +20,7 @@ def normalised(crops: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
 def top_k(logits: torch.Tensor, k: int, whole: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, classes) logits -> probabilities (N, k) and class numbers (N, k), most probable first.
 
-    k is cut to the number of classes. Softmax runs in float32 whatever the logits are.
+    k is cut to the number of classes. Softmax runs in float32, regardless of the type of the logits.
 
     Args:
         whole: float32 (N, classes), is filled with the probabilities of all classes in the order of their numbers.

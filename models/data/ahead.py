@@ -17,7 +17,7 @@ def ahead(make: Callable[[int], T], count: int, threads: int | None = None) -> I
     Args:
         make: makes one; it is called by several threads at once.
         count: how many to make.
-        threads: how many are made at once, and wait at most; by default one a core.
+        threads: how many are made at once, and wait at most; by default one per core.
     """
     threads = threads or len(os.sched_getaffinity(0))
     pool, waiting = ThreadPoolExecutor(threads), deque[Future[T]]()

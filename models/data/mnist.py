@@ -22,7 +22,7 @@ def read_mnist(path: Path, splits: Sequence[SplitName]) -> list[Arrays]:
     """Reads the splits that are asked for: pictures (N, 28, 28), light ink on dark ground.
 
     Raises:
-        DataError: a file is missing or damaged, or does not hold what MNIST's does.
+        DataError: a file is missing or damaged, or has other contents than MNIST.
     """
     data = read_npz(path, splits) if path.suffix == ".npz" else [_read_folder(path, split) for split in splits]
     for pictures, digits in data:

@@ -1,4 +1,4 @@
-"""The pictures of a data set by number, with their classes, whatever kind of files the data set consists of."""
+"""The pictures of a data set by number, with their classes, for every kind of data set."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _read_arrays(path: Path, label_set: str, splits: Sequence[SplitName]) -> lis
 
 
 def _holds_idx_files(path: Path) -> bool:
-    """Whether a folder is taken for that of MNIST's IDX files: none of its folders could be a split or a class."""
+    """Whether a folder is taken for that of the MNIST IDX files: none of its folders could be a split or a class."""
     folders = (*SPLIT_FOLDERS, *(label.word for label in labels("mnist")))
     return path.is_dir() and not any((path / name).is_dir() for name in folders)
 

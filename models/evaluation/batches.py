@@ -61,7 +61,7 @@ def batches(
         seen_as: the preprocessing of each network.
         scheme: which crops are taken.
         size: how many pictures a batch has.
-        threads: how many threads decode; by default one a core.
+        threads: the number of threads that decode; by default one per core.
     """
     geometries = list(dict.fromkeys(geometry(preprocess) for preprocess in seen_as))
 

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from models.checkpoints.labels import Label
 from models.data.arrays import Numbers
 
-#: With so many classes or fewer, cells have room for numbers and rows for words.
+#: Up to this number of classes, cells have room for numbers and rows for words.
 _FEW = 30
 _COLOURS = LinearSegmentedColormap.from_list("confusion", ["#ffffff", "#2a7f9e", "#123642"])
 
 
 def confusion_figure(matrix: Numbers, classes: tuple[Label, ...], title: str) -> Figure:
-    """Draws a confusion matrix: a row a class, a column a first answer, colours by the share of the row. For few
-    classes, their words and the numbers of pictures are written too."""
+    """Draws a confusion matrix: one row per class, one column per first answer, colours by the share of the row.
+    For few classes, their words and the numbers of pictures are written too."""
     few = len(classes) <= _FEW
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     size = (2.5 + 0.62 * len(classes), 1.8 + 0.58 * len(classes)) if few else (9.5, 8)

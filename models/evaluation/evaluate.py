@@ -38,11 +38,11 @@ class Plan:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     scheme: Scheme = "single"
     limit: int | None = None
-    """How many pictures are used, evenly spaced; None: all."""
+    """The number of pictures used, evenly spaced; None: all."""
     batch_size: int = 32
     """How many crops are in one forward pass at most."""
     threads: int | None = None
-    """How many threads decode; None: one a core."""
+    """The number of threads that decode; None: one per core."""
     fail_unreadable: bool = False
     """Whether a picture that cannot be decoded is an error; otherwise it is left out."""
 
@@ -54,7 +54,7 @@ class Result:
     name: str
     members: tuple[str, ...]
     crops: int
-    """The number of crops, over all members, that a picture's answer is the mean of."""
+    """Crops averaged for each picture's answer, over all members."""
     answers: Answers
 
 
@@ -67,7 +67,7 @@ class Evaluation:
     unreadable: list[str]
     """The names of the pictures that were left out, each with the reason."""
     absent: list[int]
-    """The numbers of the classes of which the data has no readable picture."""
+    """The numbers of the classes without a readable picture."""
 
 
 @torch.inference_mode()
@@ -122,7 +122,7 @@ def evaluate(
 def _asked(members: Sequence[Member], batch: Batch, classes: int, plan: Plan) -> list[torch.Tensor]:
     """The probabilities (N, classes) of each member, followed by their mean if there are two members or more."""
     shape = len(batch.classes), classes
-    # A CPU serves convolutions in float32; a GPU would by default round their factors to ten bits (TF32).
+    # A CPU serves convolutions in float32; a GPU would by default round inputs to a 10-bit mantissa (TF32).
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         found = [_averaged(member, batch.views[geometry(member.preprocess)], shape, plan) for member in members]
     return [*found, torch.stack(found).mean(0)] if len(found) > 1 else found

@@ -1,4 +1,4 @@
-"""Pictures: encoded bytes -> the 8-bit crop that a checkpoint wants. Without torch. Files in reading order:
+"""Pictures: encoded bytes -> the 8-bit crop that a checkpoint needs. Without torch. Files in reading order:
 
 - ``pictures.py``: the bytes of a file -> an upright 8-bit picture; ``errors.py``: why bytes are refused.
 - ``jpeg.py``, ``png.py``, ``webp.py``, ``gif.py``, ``bmp.py``: one file format each, read before or instead of Pillow.

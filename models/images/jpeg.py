@@ -183,7 +183,7 @@ def _segments(data: bytes, most: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _scan(data: bytes, start: int, end: int) -> Scan:
-    """Reads the header of a scan. Of a damaged one it reads what is there, since the decoder will refuse it."""
+    """Reads the header of a scan. If it is damaged, reads the part that is there, since the decoder will refuse it."""
     body = data[start + 4 : end]
     pairs = 2 * body[0] if body else 0
     first, last, bits = (*body[1 + pairs : 4 + pairs], 0, 0, 0)[:3]

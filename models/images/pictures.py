@@ -41,7 +41,7 @@ __all__ = [
     "known_kind",
 ]
 
-#: The formats that are decoded, by Pillow's names. Pillow knows dozens of others, which nobody posts to a classifier
+#: The formats that are decoded, by Pillow's names. Pillow reads dozens of others, which are not posted to a classifier
 #: and whose decoders are less tested.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 

@@ -1,4 +1,4 @@
-"""The chunks of a PNG file, of which those that do not affect its pixels are removed before it is decoded.
+"""Removes the chunks of a PNG file that do not affect its pixels, before decoding.
 
 Text, colour profiles and times may hold megabytes compressed to kilobytes, and Pillow refuses a file for damage in
 them, or for more than 1 MB of text. The further frames of an animation are removed as well.

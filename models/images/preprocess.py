@@ -1,4 +1,4 @@
-"""Preprocessing: a picture -> the uint8 crop that a checkpoint wants, and the numbers that turn the crop into its
+"""Preprocessing: a picture -> the uint8 crop that a checkpoint needs, and the numbers that turn the crop into its
 input.
 
 The two steps are separate because a crop is made for one request, in 8 bits, while the engine does the arithmetic for

@@ -37,9 +37,9 @@ def import_file(
         variant: the network that the weights are for.
         path: see ``read_weights``.
         catalogue: the cache to store it in.
-        label_set: what the classes mean; by default that of the file's card, else the variant's own.
-        preset: preprocessing, a name in ``preprocess.PRESETS``; by default the manifest's for this very file, else that
-            of its card, else the variant's.
+        label_set: the meaning of the classes; default: the label set of the file's card, else of the variant.
+        preset: preprocessing, a name in ``preprocess.PRESETS``; default: the manifest's entry for this file, else
+            its card, else the variant.
         as_graph: keeps the geometry of a zoo graph where it differs from the original network's.
 
     Raises:
@@ -126,7 +126,7 @@ def write_checkpoint(target: Path, network: nn.Module, checkpoint: Checkpoint, *
     Args:
         target: the file; its folder is made if need be.
         network: whose weights are written.
-        checkpoint: what the card says.
+        checkpoint: the contents of the card.
         half: stores the weights of convolutions and linear layers as float16. Biases and batch norm, a hundredth of a
             network, stay float32.
 

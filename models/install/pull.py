@@ -75,14 +75,14 @@ def pull(row: ManifestRow, catalogue: Catalogue, *, mirror: str | None, progress
     """Fetches one file, checks it, and stores it as a checkpoint.
 
     Args:
-        row: what to fetch.
+        row: the checkpoint to fetch.
         catalogue: the cache to store it in.
         mirror: an ``http(s)://`` or ``file://`` folder to take the file from instead of its own host.
         progress: is called from this thread.
 
     Raises:
         PullError: nothing was stored; a part that can be resumed is kept.
-        WrongWeightsError: the file is the manifest's, but does not fit the network.
+        WrongWeightsError: the file matches the manifest, but does not fit the network.
         OSError: the checkpoint could not be stored; the download is kept.
     """
     url = source(row, mirror)

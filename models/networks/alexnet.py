@@ -22,7 +22,7 @@ class AlexNet(nn.Module):
 
     Args:
         num_classes: outputs of fc8.
-        lrn: constants of the two normalisation layers; the paper's by default. A checkpoint may have others.
+        lrn: constants of the two normalisation layers; by default from the paper. A checkpoint may have others.
         pool_first: pools before it normalises, as Caffe's CaffeNet does; the paper normalises first.
         as_graph: the checkpoint takes pictures of 224 pixels, as the ONNX Model Zoo's conversion does: 54 -> 26 ->
             12 -> 6 in place of 55 -> 27 -> 13 -> 6. The layers are the same either way.

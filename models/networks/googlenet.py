@@ -95,7 +95,7 @@ class AuxiliaryHead(nn.Module):
     Args:
         in_channels: maps of the module that it is attached to.
         num_classes: outputs.
-        pool: the pool to 4x4; the paper's by default.
+        pool: the pool to 4x4; by default the one in the paper.
         conv: the convolution with its ReLU, as for ``Inception``.
     """
 
@@ -194,7 +194,7 @@ class GoogLeNet(InceptionModules):
     Args:
         num_classes: outputs of the last layer.
         aux_heads: builds the two auxiliary heads of section 5 (13,378,280 parameters in all).
-        lrn: constants of the normalisation layers; Caffe's by default, since the paper states none.
+        lrn: constants of the normalisation layers; by default from Caffe, since the paper states none.
         as_graph: pools round down, 112 -> 55 -> 27 -> 13 -> 6: the ONNX Model Zoo's conversion of Caffe's network lost
             the rounding rule.
     """

@@ -1,8 +1,8 @@
 """GoogLeNet with batch normalisation: torchvision's ``googlenet``, for its weights.
 
 The network of Szegedy et al., "Going deeper with convolutions" (2014), as TensorFlow's slim trained it and torchvision
-publishes it. Module names are torchvision's, so that its state dicts load as they are; comments say where it differs
-from the paper.
+publishes it. Module names are as in torchvision, so that its state dicts load as they are; comments say where it
+differs from the paper.
 """
 
 from __future__ import annotations

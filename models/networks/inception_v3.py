@@ -3,8 +3,8 @@
 Large kernels are factorised: 7x7 into 1x7 and 7x1 (figure 6), 3x3 into 1x3 and 3x1 side by side (figure 7). The paper
 calls the network of its table 1 Inception-v2, a name that BN-Inception has too. Inception-v3 adds factorised 7x7
 kernels in the stem, batch norm in the auxiliary head, label smoothing and RMSProp.
-Module names are torchvision's, so that its state dicts load as they are. Its weights come from TensorFlow; comments say
-where they differ from the paper.
+Module names are as in torchvision, so that its state dicts load as they are. Its weights come from TensorFlow; comments
+say where they differ from the paper.
 """
 
 from __future__ import annotations

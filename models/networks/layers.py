@@ -95,8 +95,8 @@ class ConvBNReLU(nn.Sequential):
 
 
 def _layers_to_draw(network: nn.Module) -> Iterator[nn.Conv2d | nn.Linear]:
-    """Yields the convolutions and linear layers that are not on the meta device. Those have no numbers to draw, and
-    torch would load most of its compiler, for seconds, to draw Gaussians there."""
+    """Yields the convolutions and linear layers that are not on the meta device. Meta tensors have no values;
+    drawing on them would make torch import its compiler, which takes seconds."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.is_meta:
             yield layer

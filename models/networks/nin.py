@@ -41,7 +41,7 @@ class NetworkInNetwork(nn.Module):
         # A ReLU comes before the average too, so that no logit is negative.
         self.mlpconv4 = _mlpconv(384, 1024, num_classes, kernel_size=3, stride=1, padding=1)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        # Caffe's file starts from Gaussians of 0.01 and 0.05, with which a signal fades over twelve layers.
+        # Not Caffe's Gaussians (standard deviations 0.01 and 0.05): the signal would vanish over twelve layers.
         init_kaiming(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

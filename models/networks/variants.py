@@ -54,7 +54,7 @@ class Variant:
     preprocess: str = "torchvision-224"
     """The preset of ``images/preprocess.py`` for weights of unknown origin, and for random ones."""
     published: tuple[float | None, float | None] = (None, None)
-    """Top-1 and top-5 accuracy of one network in percent: the best known public checkpoint's, else the paper's."""
+    """Top-1 and top-5 accuracy of one network in percent: of the best known public checkpoint, else from the paper."""
     published_source: str = ""
     last_layer: str
     """Module name of the layer that gives the logits; its bias has one number for each class."""

@@ -1,6 +1,6 @@
 """VGG, from Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition" (2014).
 
-Module names are torchvision's, so that its state dicts load as they are.
+Module names are as in torchvision, so that its state dicts load as they are.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class ZFNet(nn.Module):
         zoo: the sizes of the ONNX Model Zoo's ZFNet-512, 224 -> 109 -> 54 -> 25 -> 12 -> 6: no padding of the first
             layer, pools that round down, and a last pool of 2x2.
         lrn: constants of the normalisation after the first two convolutions. The paper says "contrast normalized
-            across feature maps" and no more; these are AlexNet's, which the zoo's graph has too.
+            across feature maps" and no more; these are the constants of AlexNet, as in the zoo's graph.
     """
 
     def __init__(

@@ -122,8 +122,8 @@ class _Writer:
         return name
 
     def _normalised(self) -> str:
-        """uint8 (N, H, W, C) -> float (N, C, H, W) minus the mean. The first convolution's weights have the scale, the
-        standard deviation and the order of the channels in them."""
+        """uint8 (N, H, W, C) -> float (N, C, H, W) minus the mean. Scale, standard deviation and channel order are
+        folded into the first convolution."""
         mean = np.array(self.preprocess.mean) / self.preprocess.scale
         mean = mean[::-1] if self.preprocess.colour == "bgr" else mean
         value = self.add("Cast", ["crops"], to=TensorProto.FLOAT)

@@ -35,7 +35,7 @@ from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingEr
 
 #: How long an export may take. VGG-19 takes seconds, but a machine short of memory may swap.
 _EXPORT_WITHIN_S = 300.0
-#: Older graphs of a checkpoint that were not loaded for so long are removed when a new one is exported.
+#: Older graphs of a checkpoint that were not loaded for this time are removed when a new one is exported.
 _STALE_S = 24 * 3600.0
 #: Exit statuses of the exporting process. Its last line says what is wrong; with ``OS_ERROR`` it begins with the errno.
 WRONG_WEIGHTS, WEIGHTS_MISSING, OS_ERROR, OUT_OF_MEMORY = 3, 4, 5, 6
@@ -124,7 +124,7 @@ def _export_somewhere(checkpoint: Checkpoint, cache_dir: Path, path: Path, damag
 
 
 def _export_once(checkpoint: Checkpoint, cache_dir: Path, path: Path, damaged: Damaged | None) -> Path:
-    """Exports, unless another process has done so meanwhile: replicas that start together often want the same graph,
+    """Exports, unless another process has done so meanwhile: replicas that start together often need the same graph,
     and an export takes several times the memory of the weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / "export.lock").open("w") as lock:

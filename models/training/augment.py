@@ -78,18 +78,18 @@ def region_box(
         if 0 < w <= width and 0 < h <= height:
             left, top = (int(random.integers(0, most + 1)) for most in (width - w, height - h))
             return left, top, left + w, top + h
-    # No draw fits, as in very narrow pictures: the largest part in the middle of an allowed aspect.
+    # No draw fits, as in very narrow pictures: the largest centred region with an allowed aspect ratio.
     w, h = min(width, round(height * widest)), min(height, round(width / narrowest))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
 
 
 def colour_axes(split: Split) -> npt.NDArray[np.float64]:
-    """The principal components of the pictures' RGB values (0-255), one a column, each as long as the standard
+    """The principal components of the pictures' RGB values (0-255), one per column, each as long as the standard
     deviation along it.
 
-    Krizhevsky 2012 multiplies by the eigenvalues, without stating their scale; its code, and others after it, are known
-    to have used the deviations.
+    Krizhevsky 2012 multiplies by the eigenvalues, without stating their scale; the published code and its successors
+    use the standard deviations.
     """
     chosen = np.linspace(0, len(split) - 1, min(_SAMPLE, len(split))).astype(int)
     sums, products, count = np.zeros(3), np.zeros((3, 3)), 0
@@ -120,7 +120,7 @@ def coloured(
 
 
 def distorted(x: torch.Tensor, recipe: Recipe, background: float, random: np.random.Generator) -> torch.Tensor:
-    """Rotates, scales and moves each picture of (N, C, H, W) by random amounts; ``background`` moves in."""
+    """Rotates, scales and moves each picture of (N, C, H, W) by random amounts; gaps are filled with ``background``."""
 
     def uniform(bound: float) -> torch.Tensor:
         return torch.from_numpy(random.uniform(-bound, bound, len(x)).astype(np.float32)).to(x.device)

@@ -26,7 +26,7 @@ class Recipe:
     clip_norm: float | None = None
     """The largest norm of the gradient of all parameters together; None: gradients are not clipped."""
     region: tuple[float, float] | None = None
-    """The least and the largest share of the picture's area that a random region has, with an aspect of 3/4 to 4/3; the
+    """The minimum and maximum share of the picture's area that a random region has, with an aspect of 3/4 to 4/3; the
     region is scaled to the crop (Szegedy et al. 2014, section 6). None: the crop is that of serving."""
     shift: int = 0
     """By how many pixels a crop is moved at most, either way; its own edge, mirrored, fills the gap."""
@@ -121,7 +121,7 @@ _PHOTOGRAPHS = Recipe(
 )
 #: Simonyan and Zisserman 2014, section 3.1: batch 256, 74 epochs.
 _VGG = replace(_PHOTOGRAPHS, epochs=74, batch_size=256, decay=(0.1, 20), seed=2014)
-#: Szegedy et al. 2014, section 6: the rate falls by 4 % every 8 epochs. The epochs are Caffe's.
+#: Szegedy et al. 2014, section 6: the rate falls by 4 % every 8 epochs. The number of epochs is from Caffe.
 _GOOGLENET = replace(_PHOTOGRAPHS, epochs=60, decay=(0.96, 8), weight_decay=2e-4, seed=2014)
 #: Ioffe and Szegedy 2015 and Szegedy et al. 2015, section 8: rate 0.045, times 0.94 every two epochs.
 _INCEPTION = replace(

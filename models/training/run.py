@@ -64,7 +64,7 @@ class Run:
         variant: the network.
         label_set: the classes that it learns.
         recipe: how it is trained.
-        data: what it is trained and tested with.
+        data: the data set that it is trained and tested with.
         device: where it is trained.
         state: the state file, which is written after each epoch.
 

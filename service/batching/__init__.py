@@ -1,4 +1,4 @@
-"""Batching: items in, outputs out, in batches on one device. This room knows nothing of pictures or HTTP.
+"""Batching: items in, outputs out, in batches on one device. This package does not depend on pictures or HTTP.
 
 batcher.py  takes the device slot, then a batch from the queue, and runs it
 queue.py    the bounded queue of one checkpoint, earliest deadline first, and where a batch of it ends

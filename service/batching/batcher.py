@@ -65,7 +65,7 @@ class BatchRunner(Protocol[Item, Output]):
         ...
 
     def expected_s(self, size: int) -> float:
-        """Seconds that a forward pass of so many items takes on average; 0 where that is unknown."""
+        """Mean seconds of a forward pass of this number of items; 0 if unknown."""
         ...
 
     def run(self, items: Sequence[Item]) -> Sequence[Output]:
@@ -83,19 +83,21 @@ class BatchRunner(Protocol[Item, Output]):
         """Notes a forward pass that is over.
 
         Args:
-            batch: what was run.
+            batch: the batch that was run.
             started: when the pass got the device.
             seconds: how long it held the device.
-            error: what it raised, if it failed.
+            error: the exception, if it failed.
         """
         ...
 
 
 class Batcher(Generic[Item, Output]):
-    """Queues the items of one checkpoint and runs them in batches on a device slot. Lives on one event loop.
+    """Queues the items of one checkpoint and runs them in batches on a device slot.
+
+    Not thread-safe: use it from one event loop.
 
     Args:
-        runner: what runs a batch.
+        runner: runs the batches.
         slot: the device, shared with other batchers.
         limit: how many items a batch may hold.
         max_queue: how many items may wait; more are refused at once.
@@ -133,7 +135,8 @@ class Batcher(Generic[Item, Output]):
 
     @property
     def oldest_s(self) -> float:
-        """How long the longest-waiting item has been in the queue; 0 if it is empty. Another thread may ask."""
+        """How long the longest-waiting item has been in the queue; 0 if it is empty. May be read from another
+        thread."""
         queued_at = self._queue.oldest_at()
         return 0.0 if queued_at is None else self._clock() - queued_at
 
@@ -153,7 +156,7 @@ class Batcher(Generic[Item, Output]):
             OverloadedError: the queue is full.
             DeadlineMissedError: the deadline (on ``clock``) cannot be met any more.
             NotReadyError: the batcher was closed.
-            Exception: what ``runner`` raised, both times that the batch was run.
+            Exception: the error that ``runner`` raised, both times that the batch was run.
         """
         if self._closed:
             raise NotReadyError("the service is stopping")
@@ -267,7 +270,7 @@ class Batcher(Generic[Item, Output]):
         """Waits for a forward pass and answers its batch.
 
         Args:
-            batch: what is run.
+            batch: the batch to run.
             finish: waits for the outputs; called on the slot's thread.
             started: when the pass was begun.
             again: whether a batch that fails is run once more.

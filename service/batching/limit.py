@@ -13,15 +13,16 @@ from dataclasses import dataclass
 
 from service.domain.quiet import Quiet
 
-#: One in so many full batches tries another size.
+#: Every Nth full batch tries another size.
 _TRY_EVERY = 8
-#: A size is compared with another after so many batches of it.
+#: Minimum batches of a size before it is compared.
 _LEAST_BATCHES = 3
 #: The weight of the last batch in the mean of its size.
 _WEIGHT = 0.2
-#: The limit rises where an item takes less than this share of its time in the larger batch, since everybody in a larger
-#: batch waits for all of it; and sinks where it takes less than this share in the smaller one. The gap between the two
-#: keeps the limit from swinging.
+#: The limit rises if the time per item in the larger batch is below the first factor times the time per item now: an
+#: item in a larger batch waits longer, so the gain must be clear. Else it sinks if the time per item in the smaller
+#: batch is below the second factor times the time per item now. The gap between the factors keeps the limit from
+#: swinging.
 _RISE_BELOW, _SINK_BELOW = 0.95, 1.02
 
 
@@ -39,12 +40,12 @@ class _Measured:
 
 
 class BatchLimit:
-    """The batch limit of one checkpoint: a power of two, or ``largest``. Lives on one event loop.
+    """The batch limit of one checkpoint: a power of two, or ``largest``. Not thread-safe: use it from one event loop.
 
     Args:
         largest: how many items a batch may ever hold.
         profiled: the limit that the profile suggests, with which this one begins.
-        quiet: the checkpoint's quiet time; after enough of it the limit is again the profile's.
+        quiet: the checkpoint's quiet time; after enough of it the limit is again that of the profile.
     """
 
     def __init__(self, largest: int, profiled: Callable[[], int], quiet: Quiet | None = None) -> None:
@@ -79,7 +80,7 @@ class BatchLimit:
         return self._sizes[index] if 0 <= index < len(self._sizes) and self._sizes[index] <= waiting else size
 
     def learn(self, size: int, device_s: float) -> None:
-        """Notes a batch that was as large as it might be, while at least as many items waited.
+        """Notes a full batch.
 
         Args:
             size: items in the batch.
@@ -87,7 +88,7 @@ class BatchLimit:
         """
         if size not in self._measured:
             return
-        _ = self.size  # forgets what a quiet time has made obsolete
+        _ = self.size  # forgets measurements from before a quiet time
         self._learned, self._learned_at = True, self._quiet.seconds
         self._full_batches += 1
         self._measured[size].add(device_s / size)

@@ -123,7 +123,7 @@ class DeadlineQueue(Generic[Item, Answer]):
         return self._tickets[0] if self._tickets else None
 
     def oldest_at(self) -> float | None:
-        """When the longest-waiting ticket was queued. Another thread may ask."""
+        """When the longest-waiting ticket was queued. May be read from another thread."""
         return min((ticket.queued_at for ticket in list(self._tickets)), default=None)
 
     def ahead_of(self, deadline: float) -> int:

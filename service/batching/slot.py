@@ -33,7 +33,7 @@ class DeviceSlot:
     place.
 
     Args:
-        name: what the thread is called.
+        name: the name of the thread.
         clock: seconds, monotonic; ``busy_until`` and ``freed_at`` are on it.
     """
 
@@ -81,7 +81,7 @@ class DeviceSlot:
     def _pass_on(self) -> None:
         waiting = [waiter for waiter in self._waiters if not waiter.turn.done()]
         self.freed_at = self._clock()
-        # The slot stays taken while it passes to the next waiter, so that nobody who comes meanwhile gets in between.
+        # The slot stays taken while it passes to the next waiter, so that no newcomer gets in between.
         self._taken, self.busy_until = bool(waiting), 0.0
         if waiting:
             following = min(waiting, key=lambda waiter: waiter.deadline())
@@ -96,7 +96,7 @@ class DeviceSlot:
 
     @property
     def contended(self) -> bool:
-        """Whether somebody waits for the slot."""
+        """Whether any task waits for the slot."""
         return bool(self._waiters)
 
     async def run(self, work: Callable[[], T]) -> T:

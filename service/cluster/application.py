@@ -23,7 +23,7 @@ from service.lifecycle.record import is_stopping
 from service.telemetry.logs import configure_logging, log_left_out
 from service.telemetry.tracing import start_tracing
 
-#: Options of every deployment. Requests above Serve's own limit (5 by default) would wait where nobody sees them; ours
+#: Options of every deployment. Requests above Serve's own limit (5 by default) would wait out of sight; ours
 #: refuses them with a Retry-After, so Serve's limit is out of reach. A stop, and noticing that a replica has died,
 #: takes seconds instead of half a minute.
 _COMMON: dict[str, Any] = {

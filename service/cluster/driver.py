@@ -34,7 +34,7 @@ from service.lifecycle.processes import REPLICA, RUN_ID, Run, end_run, kill, of_
 from service.lifecycle.record import note_ray_session, ray_folder
 
 APPLICATION = "topfive"
-#: Pictures do not go through Ray's object store; 80 MB is about the least that Ray accepts.
+#: Pictures do not go through Ray's object store; 80 MB is about the minimum that Ray accepts.
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 #: How long a stop turns requests away before it closes the port; how long it waits for running requests; for replicas
 #: to end; and for HAProxy to notice that they have ended.
@@ -108,7 +108,7 @@ def stop(run: Run, folder: Path, port: int) -> None:
         draining.close()
         draining.wait_for_last(answer_by)
         if started:
-            # A HAProxy that a reload has replaced may still have requests, of which only replicas know.
+            # A HAProxy that a reload has replaced may still have requests, which only replicas can report.
             killed = _end_replicas(run, max(answer_by, time.monotonic() + _END_WITHIN_S))
             # HAProxy outlives the replicas, and answers callers whose replica was killed.
             draining.wait_for_last(time.monotonic() + (_HAPROXY_SAYS_SO_S if killed else 0.0))
@@ -200,7 +200,7 @@ def _within(seconds: float, work: Callable[[], object]) -> None:
 
 
 def _print_replicas_only() -> None:
-    """Prints only what our replicas log. Everything else that Ray would print is in its log files."""
+    """Prints only the logs of our replicas. Everything else that Ray would print is in its log files."""
     from ray._private.ray_logging import global_worker_stdstream_dispatcher as streams
 
     def show(data: dict[str, Any]) -> None:

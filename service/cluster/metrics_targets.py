@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 _NAME, _NAMESPACE = "topfive-metrics-targets", "topfive"
 _ASK_WITHIN_S = 2.0
 BEAT_EVERY_S = 2.0
-#: A process that has not reported for so long is forgotten.
+#: A process that has not reported for this time is forgotten.
 _FORGET_AFTER_S = 10.0
-#: After so long every process has reported at least once, most of them twice.
+#: After this time every process has reported at least once, most of them twice.
 COMPLETE_AFTER_S = 2 * BEAT_EVERY_S
 
 
@@ -69,7 +69,7 @@ def expose(host: str) -> RayTargets:
     context = serve.get_replica_context()
     address = serve_metrics(host)
     if is_wildcard(host):
-        # Nobody can connect to a wildcard, so the address is the node's.
+        # A wildcard is no address to connect to: it is replaced by the node's address.
         node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         address = authority(node, address.rpartition(":")[2])
     target = Target(address, {"deployment": context.deployment, "replica": context.replica_tag})
@@ -105,15 +105,15 @@ class TargetBook:
 
     Args:
         clock: monotonic seconds.
-        began_anew: whether this actor replaces one that died, whose list is lost.
+        restarted: whether this actor replaces one that died; its list is lost.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, began_anew: Callable[[], bool] = _reconstructed
+        self, clock: Callable[[], float] = time.monotonic, restarted: Callable[[], bool] = _reconstructed
     ) -> None:
         self._clock = clock
         self._heard: dict[str, tuple[Target, float]] = {}
-        self._complete_at = clock() + (COMPLETE_AFTER_S if began_anew() else 0.0)
+        self._complete_at = clock() + (COMPLETE_AFTER_S if restarted() else 0.0)
 
     def beat(self, target: Target) -> None:
         """Notes that a process is alive and where it serves its metrics."""

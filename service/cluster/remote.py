@@ -41,7 +41,7 @@ class RemotePredictor:
     """One checkpoint that a deployment serves, on the ingress's side.
 
     Args:
-        checkpoint: what is served.
+        checkpoint: the checkpoint to serve.
         handle: the Serve handle of its deployment.
         clock: seconds, monotonic, as deadlines are.
     """
@@ -98,7 +98,7 @@ def _raised(failure: Failure) -> LoadFailedError:
 
 
 class RemotePlacement:
-    """A placement of predictors in Serve deployments. Lives on one event loop.
+    """A placement of predictors in Serve deployments. Not thread-safe: use it from one event loop.
 
     Args:
         handles: a Serve handle for each hosted variant.

@@ -43,8 +43,8 @@ class Replica:
     """A replica of the Serve deployment that hosts the variants of one ``[[deployment]]``.
 
     Args:
-        settings: the service's.
-        deployment: what it hosts.
+        settings: of the service.
+        deployment: its ``[[deployment]]`` in the fleet.
         expose: called with the service's host, in the replica's process, to serve its metrics.
         clock: seconds, monotonic.
     """

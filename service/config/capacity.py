@@ -29,7 +29,7 @@ _FILES_BESIDE = 100
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a machine has for a fleet."""
+    """The cores, GPUs and free memory of a machine."""
 
     cpus: float
     gpus: int
@@ -70,10 +70,10 @@ def most_connections() -> int:
 
 
 def memory_limit(settings: Settings, free_bytes: Callable[[], int]) -> int:
-    """How many bytes all loaded networks together may take on a device: the setting, or else a share of what is free.
+    """The bytes that all loaded networks together may take on a device: the setting, else a share of the free memory.
 
     Args:
-        settings: the operator's.
+        settings: from the operator.
         free_bytes: the free memory of the device; asked only if there is no setting.
     """
     if settings.memory_limit_mb is not None:
@@ -119,9 +119,9 @@ def check_fits(
     """Checks that the fleet needs no more than the machine has.
 
     Args:
-        fleet: what is to run.
+        fleet: the deployments to run.
         checkpoints: the catalogue; only loadable checkpoints take memory.
-        machine: what there is.
+        machine: the machine that the fleet runs on.
         max_batch_size: of deployments that do not set it.
         memory_limit_mb: what the networks of one process may take together; networks beyond it stay on disk until they
             are asked for. The default is a share of what is free.

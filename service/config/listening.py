@@ -56,7 +56,7 @@ def authority(host: str, port: int | str) -> str:
 
 
 def url(host: str, port: int) -> str:
-    """The URL of a service on this machine. For a wildcard, to which nobody can connect, it has the loopback's."""
+    """The URL of a service on this machine. A wildcard is replaced by the loopback address."""
     return f"http://{authority('127.0.0.1' if is_wildcard(host) else host, port)}"
 
 

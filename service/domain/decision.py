@@ -10,7 +10,7 @@ from models.checkpoints.catalogue import Checkpoint
 from service.domain.ensemble import Ensemble
 from service.domain.snapshot import Candidate, Snapshot
 
-#: The least safety factor: predictions are multiplied by at least this before they are compared with a budget. It
+#: Minimum safety factor: predictions are multiplied by at least this before they are compared with a budget. It
 #: leaves room for the network between the caller and the service, which the service cannot measure.
 LEAST_SAFETY = 1.1
 
@@ -77,11 +77,11 @@ class Decision(NamedTuple):
     predicted_s: float | None = None
     """The predicted time from the decision until the answer; None if nothing is known."""
     snapshot: Snapshot | None = None
-    """The state of the checkpoint that the prediction rests on."""
+    """The snapshot used for the prediction."""
     safety: float = 1.0
     """The safety factor of the prediction."""
     routed_for: str = "named"
-    """The metrics' label: ``named`` by the caller, ``most accurate``, or what is in the way of a more accurate one."""
+    """The metrics' label: ``named`` by the caller, ``most accurate``, or why a more accurate one was not picked."""
     accuracy_debt: float | None = None
     """Top-1 percentage points that were lost to the load; None where there was no choice."""
     trial_s: float | None = None
@@ -93,12 +93,12 @@ class Fit(NamedTuple):
 
     candidate: Candidate
     rejected: Rejection | None
-    """What is in the way; None if the candidate fits."""
+    """The reason against the candidate; None if it fits."""
     predicted_s: float | None
     """From the decision until the answer; None if it was not predicted."""
     trial: bool = False
     """Whether the candidate fits by its profile alone, so that a picture is admitted on trial; ``predicted_s`` is then
-    the profile's."""
+    from the profile."""
 
 
 def milliseconds(seconds: float) -> str:

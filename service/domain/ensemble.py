@@ -47,7 +47,7 @@ class Ensemble:
 
     @property
     def top1(self) -> None:
-        """Unknown: the members' accuracies do not tell the average's, which nobody measured."""
+        """Unknown: the accuracy of the average does not follow from the members' accuracies, and was not measured."""
         return
 
     @property

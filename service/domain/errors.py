@@ -64,11 +64,11 @@ class ForbiddenError(PermissionError):
 
 
 class NoModelFitsError(ValueError):
-    """No checkpoint can meet what the caller asked for, whatever the load.
+    """No checkpoint can meet the caller's request, under any load.
 
     Args:
         text: for the caller; names the checkpoint that comes nearest.
-        considered: what is in the way of each checkpoint.
+        considered: the reason against each checkpoint.
     """
 
     def __init__(self, text: str, considered: Sequence[Considered] = ()) -> None:
@@ -82,7 +82,7 @@ class OverloadedError(RuntimeError):
     Args:
         text: for the caller.
         retry_after_s: seconds after which the caller should send the request again.
-        considered: what is in the way of each checkpoint, if there was a choice.
+        considered: the reason against each checkpoint, if there was a choice.
     """
 
     def __init__(self, text: str, retry_after_s: float, considered: Sequence[Considered] = ()) -> None:
@@ -92,7 +92,7 @@ class OverloadedError(RuntimeError):
 
 
 class MemoryLimitError(MemoryError):
-    """The memory limit has no room for a checkpoint, whatever is unloaded."""
+    """The memory limit has no room for a checkpoint, no matter which others are unloaded."""
 
 
 class OutOfDeviceMemoryError(MemoryError):
@@ -272,7 +272,7 @@ def known_failure(error: Exception, message: str = "unexpected error") -> Failur
     """An error as a value; a defect of ours goes to the log, whole, and to the client in one plain sentence.
 
     Args:
-        error: what was raised.
+        error: the exception that was raised.
         message: for the log, where it is a defect of ours.
     """
     failure = failure_of(error)

@@ -1,4 +1,4 @@
-"""The query: what a caller asks for with a picture, in whatever protocol."""
+"""The query: a caller's request for one picture, in every protocol."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _STEPS = 16
 
 
 class Quiet:
-    """The quiet time of one checkpoint. Lives on one event loop.
+    """The quiet time of one checkpoint. Not thread-safe: use it from one event loop.
 
     Args:
         clock: seconds, monotonic.

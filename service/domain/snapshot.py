@@ -36,7 +36,7 @@ class Snapshot(NamedTuple):
     fits: bool = True
     """Whether the device's memory limit has room for it once everything else is unloaded."""
     members: tuple[Snapshot, ...] = ()
-    """The members' snapshots, if this is an ensemble's; the other fields are theirs combined."""
+    """The members' snapshots, if this is for an ensemble; the other fields combine them."""
 
     @property
     def parts(self) -> tuple[Snapshot, ...]:

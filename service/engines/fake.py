@@ -21,7 +21,7 @@ class FakeEngine:
 
     Args:
         checkpoint: whose label set to answer with.
-        seconds: how long a forward pass takes, whatever the batch.
+        seconds: the duration of a forward pass, for every batch size.
         poison: a picture whose first byte is this makes the whole batch fail, as a defect of an engine would.
     """
 

@@ -1,4 +1,4 @@
-"""The engines there are, and which of them runs a checkpoint on which device.
+"""The available engines, and the choice of one for a device.
 
 A new engine is a file in this folder and a row of ``ENGINES``; ``config/fleet.py`` lists the names that a fleet may
 choose.
@@ -34,7 +34,7 @@ class Loader:
     cache_dir: Path
     """The folder of exported graphs."""
     max_batch_size: int
-    """Most pictures in one forward pass: a GPU prepares for it, and footprints are measured at it."""
+    """The maximum number of pictures in one forward pass: a GPU prepares for it, and footprints are measured at it."""
 
     @property
     def row(self) -> EngineRow:
@@ -127,7 +127,7 @@ def _check_weights(checkpoint: Checkpoint, _loader: Loader) -> None:
 
 _CPU, _CUDA = frozenset({"cpu"}), frozenset({"cuda"})
 _FLOAT32, _ANY_PRECISION = frozenset({"float32"}), frozenset({"float32", "bfloat16", "float16"})
-#: By name. The first engine that runs on a device in a precision is the default there.
+#: By name. The default for a device and a precision is the first engine that runs there.
 ENGINES = {
     row.name: row
     for row in (
@@ -151,7 +151,7 @@ def engine_loader(
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        engine: a key of ``ENGINES``; None for the fastest on the device.
+        engine: a key of ``ENGINES``; None for the first one that runs on the device in the precision.
         precision: ``float32``, ``bfloat16`` or ``float16``.
         threads: threads of one forward pass on a CPU.
         cache_dir: the folder of exported graphs.

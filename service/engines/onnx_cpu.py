@@ -25,7 +25,7 @@ class OnnxCpu:
     """Loads a checkpoint's graph; the graph is exported first if the cache does not have it.
 
     Args:
-        checkpoint: what to run.
+        checkpoint: the checkpoint to run.
         threads: threads of one forward pass.
         cache_dir: the folder of exported graphs.
 
@@ -78,7 +78,7 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     Raises:
         DamagedGraphError: the file does not parse.
         MemoryError, OSError: there was no memory or thread for it, or the file could not be read.
-        Exception: whatever else ONNX Runtime raises.
+        Exception: any other error of ONNX Runtime.
     """
     try:
         # ONNX Runtime's "fallback" would try the same once more and print banners.
@@ -90,7 +90,7 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _meaning(error: Exception) -> Exception:
-    """Translates an exception of ONNX Runtime into one of Python's or ours.
+    """Translates an exception of ONNX Runtime into a built-in one or one of this package.
 
     Its exception classes identify a damaged graph, but not other causes of a failed load; those are only in the text.
     """

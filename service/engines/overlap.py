@@ -8,7 +8,7 @@ used in order. A place is occupied until the host has read its answers; by then 
 
 ``submit`` queues work and returns at once; ``collect`` waits. A caller that submits a batch before it collects the
 previous one overlaps the two. A batch larger than the largest bucket is split into chunks, which overlap likewise.
-This file does not know CUDA: ``Device`` is what it needs of a GPU.
+This file does not depend on CUDA: ``Device`` is the interface that it needs of a GPU.
 """
 
 from __future__ import annotations

@@ -17,12 +17,12 @@ class TorchCpu:
     """Loads a checkpoint.
 
     Args:
-        checkpoint: what to run.
+        checkpoint: the checkpoint to run.
         precision: ``float32``, ``bfloat16`` or ``float16``; weights and activations alike.
         threads: threads of one forward pass. Set explicitly, because Ray limits OpenMP to one thread.
 
     Raises:
-        WeightsMissingError, WrongWeightsError: see ``building.build_checkpoint``.
+        WeightsMissingError, WrongWeightsError: see ``models.checkpoints.build.build_checkpoint``.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, precision: str, threads: int) -> None:

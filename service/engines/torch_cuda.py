@@ -27,8 +27,8 @@ from service.engines import TopK, blank
 from service.engines.buckets import Buckets
 from service.engines.overlap import Device, Event, Overlap, Submitted, Work, is_out_of_memory
 
-#: Runs before a capture, as many as torch's own helper makes. In the first one, libraries choose and load kernels and
-#: allocate workspaces.
+#: Warm-up runs before a capture; the same number as in torch's helper. In the first one, libraries choose and load
+#: kernels and allocate workspaces.
 _RUNS_BEFORE_CAPTURE = 3
 
 
@@ -36,7 +36,7 @@ class TorchCuda:
     """Loads a checkpoint on a GPU.
 
     Args:
-        checkpoint: what to run.
+        checkpoint: the checkpoint to run.
         device: ``cuda:0``, or a ``Device`` in tests.
         precision: ``float32``, ``bfloat16`` or ``float16``, for weights and activations, except in response
             normalisation. In ``float32`` convolutions use TF32 where torch does (``torch.backends.cudnn.allow_tf32``).
@@ -44,7 +44,7 @@ class TorchCuda:
             before it is computed.
 
     Raises:
-        WeightsMissingError, WrongWeightsError: see ``building.build_checkpoint``.
+        WeightsMissingError, WrongWeightsError: see ``models.checkpoints.build.build_checkpoint``.
         OutOfDeviceMemoryError: the weights do not fit.
     """
 
@@ -72,7 +72,7 @@ class TorchCuda:
 
     @property
     def max_batch_size(self) -> int:
-        """The most pictures in one forward pass; lower than what was asked for once memory ran out."""
+        """The most pictures in one forward pass; lower than requested once memory ran out."""
         return self._buckets.largest
 
     @property
@@ -119,7 +119,8 @@ class TorchCuda:
 class _Answers(nn.Module):
     """uint8 (N, side, side, channels) -> probabilities and class numbers (N, k), all on the device.
 
-    The probabilities of all classes are written into ``whole``; that costs nothing, as softmax writes somewhere anyway.
+    The probabilities of all classes are written into ``whole``, at no extra cost, since softmax needs an output
+    buffer.
     """
 
     def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:

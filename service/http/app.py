@@ -44,7 +44,7 @@ def create_app(
         catalogue: the checkpoints that requests may name.
         placement: the predictors that serve them.
         settings: limits, defaults, and whether accesses are logged.
-        lifespan: what runs while the application does; nothing by default.
+        lifespan: runs while the application does; nothing by default.
         targets: the processes whose metrics ``/metrics`` joins; this process alone by default.
     """
     app = FastAPI(

@@ -1,4 +1,4 @@
-"""The handler of ``POST /classify``. Microseconds count on this path alone, so it reads the plain request itself."""
+"""The endpoint ``POST /classify``. Microseconds count on this path alone, so it reads the plain request itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from service.telemetry.tracing import RequestSpan, tracing
 
 
 class ClassifyEndpoint:
-    """Answers ``POST /classify``. Lives on one event loop.
+    """Answers ``POST /classify``. Not thread-safe: use it from one event loop.
 
     Args:
         router: finds the candidates of a query.

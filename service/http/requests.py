@@ -26,10 +26,10 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 
 #: Most pictures in one request.
 MAX_PICTURES = 64
-#: Bodies of at least so many bytes, or with more parts, are parsed in a thread. On the event loop they would delay
+#: Bodies of at least this many bytes, or with more parts, are parsed in a thread. On the event loop they would delay
 #: every other request by more than a third of a millisecond.
 _LARGE = 64 * 1024
-#: A picture of at least so many bytes, if it came in several chunks, is joined in a thread.
+#: A picture of at least this many bytes, if it came in several chunks, is joined in a thread.
 _LARGE_PICTURE = 256 * 1024
 _MANY_PARTS = 16
 

@@ -1,4 +1,4 @@
-"""Reads a request's body: at most the limit, and at no less than the least rate."""
+"""Reads a request's body, with a size limit and a minimum rate."""
 
 from __future__ import annotations
 

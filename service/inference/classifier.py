@@ -35,7 +35,7 @@ class Classified(NamedTuple):
 
 
 class Classifier:
-    """Classifies pictures, one per call. Lives on one event loop.
+    """Classifies pictures, one per call. Not thread-safe: use it from one event loop.
 
     Args:
         router: decides which checkpoint answers.
@@ -64,8 +64,8 @@ class Classifier:
 
         Args:
             picture: the bytes of an encoded picture.
-            query: what the caller asks for.
-            candidates: what ``router.candidates`` found for the query.
+            query: the caller's request.
+            candidates: the result of ``router.candidates`` for the query.
             arrived: when the picture's last byte arrived, on the clock; the budget begins here.
         """
         try:

@@ -52,8 +52,8 @@ class Averaging:
         self._clock = clock
 
     async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
-        """Classifies one picture, as ``Predicts`` says. A failure is a member's; of several, the one with the longest
-        time to come back."""
+        """Classifies one picture, as ``Predicts`` says. If members fail, returns the failure with the longest
+        Retry-After: several can fail before this task resumes."""
         asked = [asyncio.create_task(self._ask(p, image, deadline)) for p in self._predictors]
         try:
             await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)

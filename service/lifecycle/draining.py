@@ -20,7 +20,7 @@ from pathlib import Path
 
 from service.lifecycle.haproxy import ADMIN_SOCKET, CLOSED, STOPPING, STOPPING_LINE
 
-#: Parts of a line of HAProxy's ``show sess``: for every request, and for one that a replica is to answer.
+#: Substrings of a line of HAProxy's ``show sess``: any request; a request bound for a replica.
 _FRONTEND, _BACKENDS = "fe=http_frontend ", "be=http-"
 
 _LOOK_EVERY_S = 0.05
@@ -38,7 +38,7 @@ class Draining:
     meanwhile.
 
     Args:
-        folder: the service's folder, which has the mark of stopping already.
+        folder: the service's folder, already marked as stopping.
         port: the service's port.
     """
 
@@ -58,7 +58,7 @@ class Draining:
         """Turns new requests away until the running ones are answered.
 
         Args:
-            at_least_s: the least time, so that load balancers and clients with open connections notice.
+            at_least_s: the minimum time, so that load balancers and clients with open connections notice.
             until: monotonic time at which this returns even if requests are still running.
         """
         enough = time.monotonic() + at_least_s

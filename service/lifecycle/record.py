@@ -192,7 +192,7 @@ def base() -> Path:
     """The folder of this user's services, which no other user can read. Makes it if it is not there.
 
     Raises:
-        FolderError: the folder cannot be made, or is a link or another user's.
+        FolderError: the folder cannot be made, is a link, or belongs to another user.
     """
     name = f"topfive-{os.getuid()}"
     folder = Path(tempfile.gettempdir()) / name
@@ -254,7 +254,7 @@ def _try_lock(port: int) -> IO[str] | None:
     """Takes the lock of a port; None if another process holds it.
 
     Raises:
-        FolderError: the lock file is a link, or another user's.
+        FolderError: the lock file is a link, or belongs to another user.
     """
     path = base() / f"{port}.lock"
     try:

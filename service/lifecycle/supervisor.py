@@ -34,7 +34,7 @@ from service.config.settings import Settings
 from service.lifecycle.processes import RUN_ID, end_run, holder_of, is_living, of_run
 from service.lifecycle.record import Claim, end_leftovers, ray_folder
 
-#: After so long the start has failed. Exporting, measuring and loading all checkpoints takes less on any machine.
+#: After this time the start has failed. Exporting, measuring and loading all checkpoints takes less on any machine.
 _READY_WITHIN_S = 1200.0
 #: The driver's own steps are bounded and take less together.
 _STOP_WITHIN_S = 9.5

@@ -26,7 +26,7 @@ _PROFILE_WEIGHT = 8.0
 #: How strongly the line is kept level, as a weight in batches at either end of the sizes: batches of one size say
 #: nothing about other sizes, except that all share the machine.
 _LEVEL_WEIGHT = 2.0
-#: The least ratio of a forward pass to its profile, or to the guess that replaces a profile.
+#: The minimum ratio of a forward pass to its profile, or to the guess that replaces a profile.
 _LEAST_RATIO = 1e-3
 #: The largest ratio of a decode to its profile: measured decodes include the wait for a thread, which may be long.
 _MOST_DECODE_RATIO = 10.0

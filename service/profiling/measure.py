@@ -86,8 +86,8 @@ def measure(checkpoint: Checkpoint, loader: Loader, *, seconds: float, quick: bo
 
 
 def _prepare(checkpoint: Checkpoint, loader: Loader, *, quick: bool) -> float | None:
-    """Prepares the load, and returns the seconds that takes with an empty cache. Returns None in a quick measurement if
-    the cache has the graph already: exporting it again would take too long."""
+    """Prepares the load; returns how many seconds that takes with an empty cache. Returns None in a quick measurement
+    if the cache has the graph already: exporting it again would take too long."""
     from models.onnx.graph_cache import export_apart, graph_path
 
     started = time.perf_counter()

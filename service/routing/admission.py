@@ -22,13 +22,13 @@ class AdmittedPicture:
 
 
 class AdmittedPictures:
-    """The admitted pictures of one device. Lives on one event loop."""
+    """The admitted pictures of one device. Not thread-safe: use it from one event loop."""
 
     def __init__(self) -> None:
         self._pictures: list[AdmittedPicture] = []
 
     def slack_s(self, deadline: float) -> float:
-        """The least slack of the pictures with later deadlines; infinite if there are none."""
+        """The minimum slack of the pictures with later deadlines; infinite if there are none."""
         return min((picture.slack_s for picture in self._pictures if picture.deadline > deadline), default=math.inf)
 
     def add(self, deadline: float, slack_s: float, device_s: float) -> AdmittedPicture:
@@ -47,5 +47,5 @@ class AdmittedPictures:
         return picture
 
     def remove(self, picture: AdmittedPicture) -> None:
-        """Removes a picture, whatever its outcome."""
+        """Removes a picture, regardless of its outcome."""
         self._pictures = [other for other in self._pictures if other is not picture]

@@ -5,8 +5,8 @@ accurate checkpoint of one label set that fits answers, and the reasons against 
 no memory. What keeps its choices from flapping is each candidate's safety factor, which ``safety.py`` raises when
 predictions were missed.
 
-Predictions contain what was learned under load. If they alone refuse a checkpoint whose device is idle, a picture is
-admitted on trial: a prediction that refuses every picture would never be corrected.
+Predictions include corrections learned under load. If only these rule out a checkpoint whose device is idle, a picture
+is admitted on trial: a prediction that refuses every picture would never be corrected.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def choose(
 
     Args:
         candidates: the checkpoints of one label set, or the one candidate that the caller named.
-        budget: what the caller allows.
+        budget: the limits set by the caller.
         load: the work that the devices have now.
         named: whether the caller named the one candidate; its accuracy need not be known then. An ensemble is always
             named.
@@ -64,7 +64,7 @@ def choose(
 
 def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:
     """The label set for a query that names neither model nor labels: imagenet1k if such a checkpoint is loadable, else
-    cifar10 if one is. Never mnist: no caller who sends a photograph wants to know which digit it is."""
+    cifar10 if one is. Never mnist: its digits do not fit photographs."""
     loadable = {c.labels for c in checkpoints if c.state == "loadable"}
     return "cifar10" if "imagenet1k" not in loadable and "cifar10" in loadable else "imagenet1k"
 
@@ -84,8 +84,8 @@ class _DeviceQueues:
         self._slack_s = load.slack_s
 
     def predicted_s(self, snapshot: Snapshot) -> float:
-        """Seconds until the answer. The sum of three times: loading what is not in memory; decoding, or the wait for
-        the device if that is longer; and the picture's own batch at the 95th percentile. The wait is for the batch that
+        """Seconds until the answer. The sum of three times: loading what is not in memory; max(decoding, wait for
+        the device); and the picture's own batch at the 95th percentile. The wait is for the batch that
         is being computed and for all pictures ahead, at their means."""
         if snapshot.members:
             return max(self._members_s(some) for some in snapshot.by_device.values())

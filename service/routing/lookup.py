@@ -1,4 +1,4 @@
-"""Lookup of what ``model=`` names: a checkpoint or an ensemble of the catalogue."""
+"""Lookup of the value of ``model=``: a checkpoint or an ensemble of the catalogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals: the error that a refused caller gets, with what is in the way of each checkpoint."""
+"""Refusals: the error that a refused caller gets, with the reason against each checkpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refuse(fits: Sequence[Fit], budget: Budget) -> NoReturn:
 
     Args:
         fits: how each candidate does under the budget; none fits.
-        budget: what the caller allows.
+        budget: the limits set by the caller.
 
     Raises:
         WeightsMissingError: none of the candidates is loadable.
@@ -85,7 +85,7 @@ def _room_in(fit: Fit, budget: Budget) -> float:
 
 
 def _nearest(fits: Sequence[Fit], budget: Budget) -> str:
-    """A sentence that says what is in the way of all candidates, and which comes nearest."""
+    """A sentence that gives the reasons against all candidates, and the one that comes nearest."""
     accurate = [(f.candidate.checkpoint, f.candidate.snapshot, f.rejected) for f in fits if f.rejected != "accuracy"]
     if not accurate:
         rated = [f.candidate.checkpoint for f in fits if f.candidate.checkpoint.top1 is not None]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 #: Demand is measured over this many seconds. It is short: otherwise the first callers that are refused in a wave would
 #: be sent back into it.
 _DEMAND_S = 0.5
-#: The least share of a device that is assumed to be left. An overload leaves nothing, and callers come back after it.
+#: The minimum share of a device that is assumed to be left. An overload leaves nothing, and callers come back after it.
 #: (In simulated waves of two to three times the capacity, 2 to 5 s long, nine in ten callers who come back are
 #: admitted; with twice the share, eight.)
 _LEAST_LEFT = 0.1
@@ -29,7 +29,7 @@ _NEWEST = 0.05
 
 
 class RetryQueue:
-    """The refused pictures of one device that may come back. Lives on one event loop.
+    """The refused pictures of one device that may come back. Not thread-safe: use it from one event loop.
 
     Args:
         clock: seconds, monotonic.
@@ -47,7 +47,7 @@ class RetryQueue:
         self._seen_at = clock()
 
     def arrived(self, device_s: float) -> None:
-        """Counts a picture that would take ``device_s`` on the device, whatever its outcome."""
+        """Counts a picture that would take ``device_s`` on the device, regardless of its outcome."""
         now = self._clock()
         self._away_s = max(0.0, self._away_s - self._left(now) * (now - self._seen_at))
         self._demand = self._faded(now) + device_s / _DEMAND_S
@@ -64,7 +64,7 @@ class RetryQueue:
 
         Args:
             room_in_s: until there would be room if nothing else arrived.
-            device_s: the least device time that the picture would take.
+            device_s: the minimum device time that the picture would take.
         """
         now = self._clock()
         if now - self._refused_at > _CALM_S:

@@ -36,7 +36,7 @@ _NOTHING_S = 1e-6
 
 
 class Router:
-    """Decides for each picture which checkpoint answers it. Lives on one event loop.
+    """Decides for each picture which checkpoint answers it. Not thread-safe: use it from one event loop.
 
     Args:
         catalogue: the checkpoints of this machine.
@@ -83,8 +83,8 @@ class Router:
         """Decides which checkpoint answers a picture.
 
         Args:
-            query: what the caller asks for.
-            candidates: what ``self.candidates`` returned.
+            query: the caller's request.
+            candidates: the result of ``self.candidates``.
             arrived: when the picture's last byte arrived, on the clock.
             encoded_bytes: the size of the picture's file.
             supposing: whether there is no picture, so that nothing is booked, counted or loaded.
@@ -190,7 +190,7 @@ class Router:
     def _survey(
         self, candidates: Sequence[Checkpoint] | Ensemble, encoded_bytes: int, deadline: float
     ) -> tuple[list[Candidate], DeviceLoad]:
-        """Asks the placement for snapshots, and adds what the router itself knows: how far predictions can be trusted,
+        """Asks the placement for snapshots, and adds the router's own data: how far predictions can be trusted,
         and how long admitted pictures may be delayed."""
         checkpoints = members_of(candidates) if isinstance(candidates, Ensemble) else candidates
         snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline)

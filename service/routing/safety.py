@@ -14,7 +14,7 @@ from service.domain.quiet import Quiet
 
 #: A prediction that was missed raises the safety factor by this share of the miss.
 _RAISE = 0.5
-#: The factor falls back to the least one, by two thirds in this many seconds of use. So the router asks less of a
+#: The factor falls back to the minimum, by two thirds in this many seconds of use. So the router asks less of a
 #: checkpoint that was too slow a moment ago, and its choices do not flap.
 _CALM_S = 90.0
 _MOST_SAFETY = 4.0
@@ -35,7 +35,9 @@ class PredictionErrors(NamedTuple):
 
 
 class Safety:
-    """How far predictions can be trusted: those for one checkpoint, or for all ensembles. Lives on one event loop.
+    """How far predictions can be trusted: those for one checkpoint, or for all ensembles.
+
+    Not thread-safe: use it from one event loop.
 
     Args:
         clock: seconds, monotonic.

@@ -20,7 +20,7 @@ Crop: TypeAlias = npt.NDArray[np.uint8]
 
 
 def decode_small(image: bytes, preprocess: Preprocess, max_pixels: int) -> Crop | None:
-    """Decodes a picture for which that takes less time than handing it to a thread: a digit or a thumbnail. Returns
+    """Decodes a small picture at once, which is faster than handing it to a thread: a digit or a thumbnail. Returns
     None for every other picture, also for a small file of many pixels or scans."""
     if len(image) > _SMALL_BYTES:
         return None
@@ -56,7 +56,7 @@ class Arriving:
         return len(self._arrivals)
 
     def begin(self, deadline: float, since: float, size: int) -> Arrival:
-        """Adds a picture. ``end`` must follow, whatever becomes of it."""
+        """Adds a picture. Always call ``end`` afterwards."""
         arrival = Arrival(deadline, since, size)
         self._arrivals.append(arrival)
         self.size += size
@@ -72,5 +72,5 @@ class Arriving:
         return sum(arrival.deadline <= deadline for arrival in self._arrivals)
 
     def oldest_s(self, now: float) -> float:
-        """How many seconds ago the first of them came; 0 if there are none. Another thread may ask."""
+        """Seconds since the first of them arrived; 0 if there are none. May be read from another thread."""
         return max((now - arrival.since for arrival in list(self._arrivals)), default=0.0)

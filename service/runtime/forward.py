@@ -33,7 +33,7 @@ class ForwardPasses:
     """A checkpoint's forward passes, as the batcher needs them: a ``batching.batcher.BatchRunner``.
 
     Args:
-        forecast: how long passes should take; it learns from each.
+        forecast: the expected duration of passes; corrected after each.
         arriving: the pictures that are not queued yet.
         metrics: where batches are counted.
     """

@@ -42,7 +42,7 @@ class Profiles(Protocol):
 
 
 class LocalPlacement:
-    """All predictors in this process, on one device slot and one ledger. Lives on one event loop.
+    """All predictors in this process, on one device slot and one ledger. Not thread-safe: use it from one event loop.
 
     Args:
         load_engine: loads a checkpoint; blocking.

@@ -33,17 +33,17 @@ T = TypeVar("T")
 
 
 class Predictor:
-    """Serves one checkpoint. Loads it on first use; lives on one event loop.
+    """Serves one checkpoint. Loads it on first use. Not thread-safe: use it from one event loop.
 
     Args:
-        checkpoint: what is served.
+        checkpoint: the checkpoint to serve.
         load_engine: makes the engine; blocks, and is called in ``loading``.
         slot: the device, shared with the other predictors of the process.
         workers: the small thread pool that decodes pictures.
         limits: bounds on batch, queue and picture.
         loading: the thread in which weights are loaded; ``workers`` by default.
         residency: the device's ledger, shared as the slot is; without one there is no memory limit.
-        profile: what was measured of the checkpoint on this device.
+        profile: measurements of the checkpoint on this device.
         pinned: whether the checkpoint stays in memory once it is loaded.
         prepare: does the part of a load that needs no device memory; blocks, and is called in ``loading``.
         clock: seconds, monotonic; deadlines are on it, and so must be the times of ``slot`` and ``residency``.
@@ -167,7 +167,7 @@ class Predictor:
         return len(self._arriving) + self._batcher.queue_length
 
     def readings(self) -> Iterator[Reading]:
-        """The gauges of this checkpoint. Another thread may ask."""
+        """The gauges of this checkpoint. May be read from another thread."""
         checkpoint, now = self.checkpoint, self._clock()
         model = (checkpoint.variant.name,)
         oldest_s = max(self._batcher.oldest_s, self._arriving.oldest_s(now))
@@ -220,7 +220,7 @@ class Predictor:
         return None
 
     async def try_unload(self, *, wait: bool) -> Failure | None:
-        """Gives the memory back until somebody asks for the checkpoint again. Returns errors.
+        """Frees the memory until the checkpoint is requested again. Returns errors.
 
         Args:
             wait: for the requests in flight; without it, a checkpoint with requests in flight is not unloaded.
@@ -239,7 +239,7 @@ class Predictor:
 
         Raises:
             LoadFailedError: the load failed, or an earlier one failed and the next try is not due yet.
-            MemoryLimitError: the memory limit has no room for the checkpoint, whatever else is unloaded.
+            MemoryLimitError: the memory limit has no room for the checkpoint, no matter which others are unloaded.
         """
         self._failures.check()
         async with self._residency.using(self._resident):
@@ -314,7 +314,7 @@ class Predictor:
     async def _predict(self, image: bytes, deadline: float, whole: bool, phases: Phases | None) -> Prediction:
         if self._failures.last is not None:
             self._failures.check()
-        # Pictures that wait for the load or are being decoded will want a place in the queue in a moment.
+        # Pictures that wait for the load or are being decoded will soon need a place in the queue.
         self._batcher.check_room(1 + len(self._arriving), self._arriving.size + len(image))
         came_at = self._clock()
         arrival = self._arriving.begin(deadline, came_at, len(image))

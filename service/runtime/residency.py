@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Residency:
-    """The ledger of one device. Lives on one event loop.
+    """The ledger of one device. Not thread-safe: use it from one event loop.
 
     Args:
         limit_bytes: how many bytes loaded checkpoints, and the one being loaded, may need together.
@@ -50,7 +50,7 @@ class Residency:
         self._entries.append(entry)
 
     async def remove(self, entry: Resident) -> None:
-        """Unloads a checkpoint once nobody uses it, and removes it from the ledger."""
+        """Unloads a checkpoint once it is idle, and removes it from the ledger."""
         entry.pinned = False
         # Requests that wait for it load it again, and another checkpoint's load may be unloading it.
         while entry in self._loads or entry.held:
@@ -85,9 +85,9 @@ class Residency:
         """Keeps a checkpoint in memory while a request uses it, and loads it first if necessary.
 
         Raises:
-            MemoryLimitError: the limit has no room for it, whatever else is unloaded.
+            MemoryLimitError: the limit has no room for it, no matter which others are unloaded.
             NotReadyError: the ledger was closed.
-            Exception: what its load raised.
+            Exception: the error that its load raised.
         """
         await self.enter(entry)
         try:
@@ -96,7 +96,7 @@ class Residency:
             self.leave(entry)
 
     async def enter(self, entry: Resident) -> None:
-        """Does what entering ``using`` does. ``leave`` must follow unless this raises."""
+        """The same as entering ``using``. Always call ``leave`` afterwards, unless this raises."""
         if self._closed:
             raise _stopping()
         entry.use(self._clock())
@@ -119,7 +119,7 @@ class Residency:
                 entry.waiters.remove(waiter)
 
     def leave(self, entry: Resident) -> None:
-        """Ends what ``enter`` began."""
+        """The counterpart of ``enter``."""
         entry.users -= 1
         if not entry.users:
             self._changed.set()
@@ -216,7 +216,7 @@ class Residency:
                 # become less valuable meanwhile.
                 others.sort(key=lambda e: (not e.leaving, e.value(now)))
                 idle = next((e for e in others if not e.users), None)
-                # Where those that somebody asked to unload are enough, nobody else goes.
+                # If the requested unloads free enough, no others are unloaded.
                 if idle is not None and (idle.leaving or lacking > sum(e.held for e in others if e.unloading)):
                     await self._unload(idle)
                     continue

@@ -46,7 +46,7 @@ class Resident:
     """How much a use counts: the checkpoint's accuracy as a fraction."""
     pinned: bool = False
     evicted: Callable[[str], None] = lambda _reason: None
-    """Called after each unload with its reason: another load needed the "room", or somebody "asked"."""
+    """Called after each unload with its reason: "room" for another load, or "asked" by a caller."""
     loaded: bool = False
     users: int = 0
     """How many requests use it now."""
@@ -92,7 +92,7 @@ class Resident:
 
     def value(self, now: float) -> float:
         """Recent use, weighted by accuracy, for each byte that it is charged."""
-        # Never 0, so that among checkpoints that nobody uses the large and the inaccurate ones go first.
+        # Never 0, so that among unused checkpoints the large and the inaccurate ones go first.
         return self.worth * (self._faded(now) + 1e-3) / max(1, self.held)
 
     def _faded(self, now: float) -> float:

@@ -58,7 +58,7 @@ class OwnProcess:
 
 
 def serve_metrics(host: str) -> str:
-    """Serves this process's metrics on a free port, for as long as the process lives. Returns host:port."""
+    """Serves this process's metrics on a free port, until the process ends. Returns host:port."""
     server, _thread = start_http_server(0, host, REGISTRY)
     return authority(host, server.server_port)
 

@@ -31,7 +31,7 @@ class Reading(NamedTuple):
 
 
 class Source(Protocol):
-    """An object that has such numbers. Another thread asks it: it must neither wait nor change anything."""
+    """An object that has such numbers. It is read from another thread: it must neither wait nor change anything."""
 
     def readings(self) -> Iterable[Reading]: ...
 
@@ -69,7 +69,7 @@ class _Live(Collector):
         for name, (text, label_names) in LIVE.items():
             if name.endswith("_total"):
                 read = self._counters.get(name)
-                # A counter begins at 0, even where nothing counts.
+                # Report 0 for counters that have no source.
                 yield CounterMetricFamily(name, text, value=0.0 if read is None else read())
                 continue
             family = GaugeMetricFamily(name, text, labels=label_names)
@@ -91,7 +91,7 @@ REGISTRY.register(_live)
 
 
 def watch(source: Source) -> None:
-    """Reads the source at each scrape, as long as the object lives."""
+    """Reads the source at each scrape, as long as the object exists."""
     _live.add(source)
 
 

@@ -97,7 +97,7 @@ def forward_over(traces: Sequence[object], cut: str, started: float, took_s: flo
     """Notes a forward pass at the traced pictures of its batch, and makes the span that stands for it.
 
     Args:
-        traces: what each picture of the batch brought along: its ``Phases`` if it is traced.
+        traces: for each picture of the batch, its ``Phases`` if it is traced.
         cut: what ended the batch, one of ``metrics.CUTS``.
         started: when the pass began, on ``time.monotonic()``.
         took_s: how long it took.

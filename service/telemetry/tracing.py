@@ -127,7 +127,7 @@ class Tracing:
     """Makes the spans of a process.
 
     Args:
-        provider: OpenTelemetry's; whoever made it shuts it down.
+        provider: an OpenTelemetry provider; the caller who made it shuts it down.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -189,7 +189,7 @@ class Tracing:
         """Makes a span of work that is over.
 
         Args:
-            name: what was done.
+            name: the operation.
             parent: the span that the work belongs to.
             times: its beginning and end, on ``time.monotonic()``.
             attributes: the span's attributes.

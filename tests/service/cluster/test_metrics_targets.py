@@ -35,7 +35,7 @@ def test_a_process_that_falls_silent_is_forgotten_after_ten_seconds() -> None:
 
 
 def test_a_process_that_takes_over_a_port_replaces_the_old_one() -> None:
-    book = TargetBook(began_anew=lambda: False)
+    book = TargetBook(restarted=lambda: False)
     book.beat(Target("127.0.0.1:1", {"replica": "old"}))
     book.beat(Target("127.0.0.1:1", {"replica": "new"}))
     assert [target.labels["replica"] for target in book.living()] == ["new"]
@@ -67,7 +67,7 @@ def test_exactly_ten_seconds_are_not_too_long() -> None:
 
 
 def test_processes_are_listed_by_deployment_then_replica() -> None:
-    book = TargetBook(began_anew=lambda: False)
+    book = TargetBook(restarted=lambda: False)
     labels = [("vgg16", "a"), ("ingress", "b"), ("ingress", "a")]
     for port, (deployment, replica) in enumerate(labels):
         book.beat(Target(f"127.0.0.1:{port}", {"replica": replica, "deployment": deployment}))
@@ -83,7 +83,7 @@ NODES = [
 
 def test_rays_nodes_and_haproxies_are_those_of_living_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: NODES)
-    book = TargetBook(began_anew=lambda: False)
+    book = TargetBook(restarted=lambda: False)
     assert book.nodes() == [Target("10.0.0.1:8081", {"node": "one"})], "a port of 0 is none"
     monkeypatch.delenv("RAY_SERVE_HAPROXY_METRICS_PORT", raising=False)
     assert book.proxies() == []
