@@ -138,15 +138,18 @@ def test_work_that_is_done_in_time_is_waited_for() -> None:
 
 #: Runs the driver with a start that hangs or fails, and a stop that only says so.
 PROGRAM = """
-import sys, time
+import os, sys, time
 from service.cluster import driver
 
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())  # whole lines, whichever thread
+
 def start(settings, fleet, folder):
-    print("start", settings.port, fleet.name, folder, flush=True)
+    say("start", settings.port, fleet.name, folder)
     {start}
 
 driver.start = start
-driver.stop = lambda run, folder, port: print("stop", run.id, folder, port, flush=True)
+driver.stop = lambda run, folder, port: say("stop", run.id, folder, port)
 driver.main()
 """
 
