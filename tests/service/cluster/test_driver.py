@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from service.cluster import driver
 from service.cluster.driver import _prepare_haproxy, environment
 from service.config.settings import Settings
 from service.lifecycle import haproxy
+from service.lifecycle.processes import Run
 
 
 def test_haproxy_gets_a_problem_document_for_each_phase_without_a_replica(
@@ -136,15 +138,18 @@ def test_work_that_is_done_in_time_is_waited_for() -> None:
 
 #: Runs the driver with a start that hangs or fails, and a stop that only says so.
 PROGRAM = """
-import sys, time
+import os, sys, time
 from service.cluster import driver
 
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())  # whole lines, whichever thread
+
 def start(settings, fleet, folder):
-    print("start", settings.port, fleet.name, folder, flush=True)
+    say("start", settings.port, fleet.name, folder)
     {start}
 
 driver.start = start
-driver.stop = lambda run, folder, port: print("stop", run.id, folder, port, flush=True)
+driver.stop = lambda run, folder, port: say("stop", run.id, folder, port)
 driver.main()
 """
 
@@ -221,3 +226,91 @@ except ImportError:
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout == "TOPFIVE_RUN_ID 1\n"
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The steps of a stop, of which none does anything."""
+    done: list[str] = []
+
+    class Draining:
+        def __init__(self, folder: Path, port: int) -> None:
+            done.append(f"drain {folder}:{port}")
+
+        def __enter__(self) -> Draining:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            done.append("drained")
+
+        def wait(self, *, at_least_s: float, until: float) -> None:
+            done.append(f"wait {at_least_s:g} to {until - time.monotonic():.0f} s")
+
+        def close(self) -> None:
+            done.append("close")
+
+        def wait_for_last(self, until: float) -> None:
+            done.append(f"last {max(0, until - time.monotonic()):.1g}")
+
+    monkeypatch.setattr(driver, "Draining", Draining)
+    monkeypatch.setattr(driver, "_say_no_more", lambda: done.append("silence"))
+    monkeypatch.setattr(driver, "end_run", lambda run, patience_s: done.append(f"end {run.id}"))
+    return done
+
+
+@pytest.mark.parametrize(("killed", "last"), [(0, "last 0"), (2, "last 0.5")])
+def test_a_stop_turns_away_closes_ends_replicas_and_then_all_others(
+    killed: int, last: str, steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_replicas(run: Run, give_up: float) -> int:
+        steps.append(f"replicas by {give_up - time.monotonic():.0f} s")
+        return killed
+
+    monkeypatch.setattr(driver, "_replicas", lambda _run: [object()])
+    monkeypatch.setattr(driver, "_end_replicas", end_replicas)
+    driver.stop(Run("a-run"), Path("/f"), 8123)
+    assert steps == [
+        "drain /f:8123",
+        "wait 1 to 6 s",
+        "close",
+        "last 6",
+        "replicas by 6 s",
+        last,
+        "drained",
+        "silence",
+        "end a-run",
+    ]
+
+
+def test_a_stop_before_there_are_replicas_does_not_wait_for_clients(
+    steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_replicas", lambda _run: [])
+    driver.stop(Run("a-run"), Path("/f"), 8123)
+    assert steps == ["drain /f:8123", "wait 0 to 6 s", "close", "last 6", "drained", "silence", "end a-run"]
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_replicas_that_do_not_end_in_time_are_killed(in_time: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+    killed: list[object] = []
+    replicas = ["a replica"]
+
+    def delete(name: str, *, _blocking: bool) -> None:
+        asked.append((name, _blocking))
+        if in_time:
+            replicas.clear()
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(serve=SimpleNamespace(delete=delete)))
+    monkeypatch.setattr(driver, "_replicas", lambda _run: list(replicas))
+    monkeypatch.setattr(driver, "kill", killed.extend)
+    assert driver._end_replicas(Run("a-run"), time.monotonic() + 0.3) == (0 if in_time else 1)
+    assert asked == [("topfive", False)]
+    assert killed == ([] if in_time else ["a replica"])
+
+
+def test_replicas_are_the_processes_with_their_titles(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = ["ray::ServeReplica:topfive:all.__call__", "ray::ServeController", "ray::HAProxyManager", ""]
+    monkeypatch.setattr(driver, "of_run", lambda _run: titles)
+    monkeypatch.setattr(driver, "title_of", lambda process: process)
+    assert list(map(str, driver._replicas(Run("a-run")))) == titles[:1]
