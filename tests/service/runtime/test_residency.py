@@ -394,3 +394,23 @@ async def test_closing_refuses_waiting_requests_at_once_and_lets_a_load_end(memo
     memory.open.set()
     await closing
     assert memory.events == ["load a", "unload a"]
+
+
+async def test_nothing_is_prepared_for_a_load_that_no_request_waits_for_any_more(memory: DeviceMemory) -> None:
+    held, victim, new = memory.add("held", 40), memory.add("victim", 40), memory.add("new", 60)
+    await memory.use(victim)
+
+    async def prepare() -> None:
+        memory.events.append("prepare new")
+
+    new.prepare = prepare
+    memory.open.clear()
+    loading = asyncio.create_task(memory.use(held))
+    await turns(LONG)
+    waiting = asyncio.create_task(memory.use(new))
+    await turns(LONG)
+    waiting.cancel()
+    memory.open.set()
+    await loading
+    await turns(LONG)
+    assert memory.events == ["load victim", "load held"]
