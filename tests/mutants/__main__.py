@@ -43,8 +43,10 @@ _OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not servic
 _OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 #: Libraries that most tests import, and none of our own packages.
 _PRELOADED = (
-    "fastapi", "httpx", "matplotlib", "numpy", "onnxruntime", "PIL.Image", "prometheus_client", "psutil",
-    "pydantic_settings", "rich.table", "safetensors", "torch", "typer", "uvicorn",
+    "fastapi", "fastapi_offline", "httpx", "hypothesis.strategies", "hypothesis.stateful",
+    "matplotlib.figure", "msgspec", "numpy", "onnx", "onnxruntime", "PIL.Image", "prometheus_client.parser", "psutil",
+    "pydantic_settings", "pytest_asyncio.plugin", "pytest_timeout", "rich.progress", "safetensors.torch", "torch.fx",
+    "typer.testing", "uvicorn", "xdist.plugin",
 )  # fmt: skip
 
 
