@@ -20,8 +20,10 @@ import tempfile
 import time
 import tomllib
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
 
@@ -216,9 +218,19 @@ def run_all(jobs: Iterable[tuple[tuple[str, ...], Mutant | None]], copies: list[
                 os.killpg(run.pid, signal.SIGKILL)
 
 
-def try_all(rows: list[Mutant], jobs: int) -> list[Mutant]:
-    """Tries each change; returns those that no test noticed."""
-    survivors = []
+def in_turn(rows: list[Mutant]) -> list[Mutant]:
+    """The rows, one of each table after the other, so that a run that ends early has tried some of each."""
+    places = Counter[str]()
+    numbered = []
+    for row in rows:
+        numbered.append((places[row.table], row))
+        places[row.table] += 1
+    return [row for _, row in sorted(numbered, key=lambda pair: pair[0])]
+
+
+def try_all(rows: list[Mutant], jobs: int, give_up: float) -> tuple[int, list[Mutant]]:
+    """Tries each change until the time is up; returns how many were tried, and those that no test noticed."""
+    survivors, number = [], 0
     with tempfile.TemporaryDirectory() as folder:
         copies = [Copy(Path(folder) / str(number)) for number in range(jobs)]
         files = sorted({test for row in rows for test in row.tests})
@@ -228,19 +240,21 @@ def try_all(rows: list[Mutant], jobs: int) -> list[Mutant]:
             if not passed:
                 raise SystemExit(f"{run.tests} fails without any change:\n{run.copy.output[-3000:]}")
         print(f"{len(files)} test files pass without any change", flush=True)
-        for number, (run, passed) in enumerate(run_all([(row.tests, row) for row in rows], copies), 1):
+        due = takewhile(lambda _: time.monotonic() < give_up, ((row.tests, row) for row in in_turn(rows)))
+        for number, (run, passed) in enumerate(run_all(due, copies), 1):
             assert run.row is not None
             if passed:
                 survivors.append(run.row)
             word = "NOT NOTICED" if passed else "noticed"
             print(f"{number:4}/{len(rows)} {word:<12} {run.row.file}: {run.row.what}", flush=True)
-    return survivors
+    return number, survivors
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose table, file or description has the text")
     parser.add_argument("--jobs", type=int, default=2, help="copies of the tree that are tried at once")
+    parser.add_argument("--minutes", type=float, default=14, help="no change is begun after so many minutes")
     parser.add_argument("--check", action="store_true", help="only say which rows cannot be tried")
     options = parser.parse_args()
     rows = [row for row in read_tables() if options.only in f"{row.table} {row.file} {row.what}"]
@@ -252,9 +266,11 @@ def main() -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
     began = time.monotonic()
-    survivors = try_all(rows, options.jobs)
-    share = 1 - len(survivors) / max(1, len(rows))
-    print(f"{len(rows) - len(survivors)} of {len(rows)} noticed ({share:.1%}), {time.monotonic() - began:.0f} s")
+    tried, survivors = try_all(rows, options.jobs, began + 60 * options.minutes)
+    share = 1 - len(survivors) / max(1, tried)
+    print(f"{tried - len(survivors)} of {tried} noticed ({share:.1%}), {time.monotonic() - began:.0f} s")
+    if tried < len(rows):
+        print(f"{len(rows) - tried} more were not tried: --minutes 60 tries all, --only TEXT some of them")
     for row in survivors:
         print(f"  not noticed: {row.file}: {row.what}")
     if share < LEAST_NOTICED:
