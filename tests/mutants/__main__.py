@@ -138,6 +138,7 @@ class Run:
 
     copy: Copy
     pid: int
+    began: float
     give_up: float
     tests: tuple[str, ...]
     row: Mutant | None
@@ -149,7 +150,8 @@ class Run:
         pid = os.fork()
         if not pid:
             _run_tests(copy.folder, tests)
-        return cls(copy, pid, time.monotonic() + (WITHIN_S if row else len(tests) * WITHIN_S), tests, row)
+        began, within_s = time.monotonic(), WITHIN_S if row else len(tests) * WITHIN_S
+        return cls(copy, pid, began, began + within_s, tests, row)
 
     def result(self) -> bool | None:
         """Whether all tests passed; None as long as they run. Tests that take too long are ended and have failed."""
@@ -246,7 +248,8 @@ def try_all(rows: list[Mutant], jobs: int, give_up: float) -> tuple[int, list[Mu
             if passed:
                 survivors.append(run.row)
             word = "NOT NOTICED" if passed else "noticed"
-            print(f"{number:4}/{len(rows)} {word:<12} {run.row.file}: {run.row.what}", flush=True)
+            took_s = time.monotonic() - run.began
+            print(f"{number:4}/{len(rows)} {word:<12} {took_s:5.1f} s {run.row.file}: {run.row.what}", flush=True)
     return number, survivors
 
 
