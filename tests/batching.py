@@ -15,16 +15,6 @@ from service.batching.slot import DeviceSlot
 FAR = 1e9
 
 
-class Clock:
-    """A clock that stands where the test puts it."""
-
-    def __init__(self, now: float = 100.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def tens(items: Sequence[int]) -> list[int]:
     """A forward pass whose outputs tell the items apart."""
     return [item * 10 for item in items]

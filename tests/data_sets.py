@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pytest
 from PIL import Image
 
 from models.checkpoints.labels import labels
-from models.data.arrays import Bytes
+from models.data.arrays import Arrays, Bytes
+from models.data.errors import DataError
+from models.data.sources import Labelled, open_splits
 
 WORDS = [label.word for label in labels("cifar10")]
 
@@ -71,3 +76,36 @@ def write_zip(path: Path, files: dict[str, bytes]) -> Path:
         for name, content in files.items():
             archive.writestr(name, content)
     return path
+
+
+Data = list[Arrays]
+
+
+def arrays() -> Data:
+    """Six training and four test pictures of MNIST's size."""
+    rng = np.random.default_rng(0)
+
+    def pictures(count: int) -> Bytes:
+        return rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+
+    return [Arrays(pictures(6), np.arange(6)), Arrays(pictures(4), np.arange(4))]
+
+
+def flat(data: Data) -> list[npt.NDArray[Any]]:
+    """The pictures and classes of each split, one after the other."""
+    return [array for split in data for array in split]
+
+
+def opened(path: Path, label_set: str = "cifar10") -> Labelled:
+    """The test split of a data set."""
+    (found,) = open_splits(path, label_set, ("test",))
+    return found
+
+
+def refuse(path: Path, label_set: str = "cifar10") -> str:
+    """The text with which a data set is refused: one line that names its path."""
+    with pytest.raises(DataError) as caught:
+        opened(path, label_set)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

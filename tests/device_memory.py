@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from service.runtime.residency import Residency
 from service.runtime.resident import Needs, Resident
-from tests.batching import Clock
+from tests.clock import Clock
 
 #: More turns of the event loop than anything here takes that does not wait for the test.
 LONG = 30

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from models.images.pictures import TooManyPartsError, decode
+
 Samples = npt.NDArray[np.integer[Any]]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -183,3 +185,12 @@ def parts(data: bytes, size: int) -> Iterator[bytes]:
 def _literal_codes(indices: bytes) -> bytes:
     """LZW of 7-bit indices in codes of 8 bits, with a clear code often enough that they never become longer."""
     return b"".join(b"\x80" + part for part in parts(indices, 100)) + b"\x81"
+
+
+def accepted(data: bytes, max_pixels: int = 80_000_000) -> bool:
+    """Whether a file's parts are few enough to be decoded."""
+    try:
+        decode(data, "RGB", max_pixels=max_pixels, at_least=64)
+    except TooManyPartsError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from pathlib import Path
 from models.checkpoints.catalogue import Catalogue
 from service.domain.decision import Budget
 from service.domain.prediction import Limits
-from service.domain.snapshot import DeviceLoad
+from service.domain.snapshot import Candidate, DeviceLoad
 from service.engines.fake import FakeEngine
 from service.routing.choose import choose
 from service.runtime.placement import LocalPlacement
@@ -44,17 +44,19 @@ async def main(seconds: float) -> dict[str, float]:
     checkpoints = Catalogue(Path("/nonexistent"), untrained=True).checkpoints()
     placement, budget = LocalPlacement(FakeEngine, Limits()), Budget(3600.0, 1e12, 50.0)
     await placement.warm_up(checkpoints)
-    survey = placement.survey(checkpoints, _ENCODED_BYTES)
-    busy = [c._replace(snapshot=c.snapshot._replace(queued=20)) for c in survey.candidates if c.snapshot is not None]
-    load = DeviceLoad({"": 0.01}, [c.snapshot for c in busy if c.snapshot is not None])
+    snapshots, idle = placement.survey(checkpoints, _ENCODED_BYTES)
+    candidates = [Candidate(checkpoint, snapshot) for checkpoint, snapshot in snapshots]
+    queued = [snapshot._replace(queued=20) for _, snapshot in snapshots if snapshot is not None]
+    busy = [Candidate(checkpoint, snapshot) for (checkpoint, _), snapshot in zip(snapshots, queued, strict=True)]
+    load = DeviceLoad({"": 0.01}, queued)
 
     def surveyed() -> object:
-        candidates, load = placement.survey(checkpoints, _ENCODED_BYTES)
-        return choose(candidates, budget, load)
+        found, now = placement.survey(checkpoints, _ENCODED_BYTES)
+        return choose([Candidate(checkpoint, snapshot) for checkpoint, snapshot in found], budget, now)
 
     figures = {
         "checkpoints": len(checkpoints),
-        "choose_us": median_us(lambda: choose(survey.candidates, budget, survey.load), seconds),
+        "choose_us": median_us(lambda: choose(candidates, budget, idle), seconds),
         "choose_all_queued_us": median_us(lambda: choose(busy, budget, load), seconds),
         "survey_and_choose_us": median_us(surveyed, seconds),
     }

@@ -10,28 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models.data.arrays import Arrays, Bytes, read_npz
+from models.data.arrays import Arrays, read_npz
 from models.data.errors import DataError
 from models.data.listing import SplitName
 from models.data.mnist import read_mnist
-
-Data = list[Arrays]
-
+from tests.data_sets import Data, arrays, flat
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
-
-
-def arrays() -> Data:
-    rng = np.random.default_rng(0)
-
-    def pictures(count: int) -> Bytes:
-        return rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-
-    return [Arrays(pictures(6), np.arange(6)), Arrays(pictures(4), np.arange(4))]
-
-
-def flat(data: Data) -> list[npt.NDArray[Any]]:
-    return [array for split in data for array in split]
 
 
 def same(first: Data, second: Data) -> bool:

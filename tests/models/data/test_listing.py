@@ -11,9 +11,8 @@ from torchvision.datasets import ImageFolder
 
 from models.data.errors import DataError
 from models.data.listing import list_pictures
-from models.data.sources import Labelled, open_splits
 from models.images.preprocess import PRESETS
-from tests.data_sets import WORDS, colours, tree, write_tree, write_zip
+from tests.data_sets import WORDS, colours, opened, refuse, tree, write_tree, write_zip
 
 CIFAR10 = PRESETS["cifar10"]
 
@@ -21,19 +20,6 @@ CIFAR10 = PRESETS["cifar10"]
 def only_test(folder: str = "test/") -> dict[str, bytes]:
     found = {name: content for name, content in tree().items() if name.startswith("test/")}
     return {name.replace("test/", folder, 1): content for name, content in found.items()}
-
-
-def opened(path: Path, label_set: str = "cifar10") -> Labelled:
-    (found,) = open_splits(path, label_set, ("test",))
-    return found
-
-
-def refuse(path: Path, label_set: str = "cifar10") -> str:
-    with pytest.raises(DataError) as caught:
-        opened(path, label_set)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 WRITERS: dict[str, tuple[str, Callable[[Path], Path]]] = {

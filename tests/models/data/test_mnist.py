@@ -7,16 +7,15 @@ import io
 import struct
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from models.data.arrays import Arrays, Bytes
+from models.data.arrays import Bytes
 from models.data.errors import DataError
 from models.data.listing import SplitName
 from models.data.mnist import read_idx, read_mnist
+from tests.data_sets import Data, arrays, flat
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -26,21 +25,7 @@ def idx(array: Bytes) -> bytes:
     return header + array.tobytes()
 
 
-Data = list[Arrays]
 SPLITS: tuple[SplitName, ...] = ("train", "test")
-
-
-def arrays() -> Data:
-    rng = np.random.default_rng(0)
-
-    def pictures(count: int) -> Bytes:
-        return rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-
-    return [Arrays(pictures(6), np.arange(6)), Arrays(pictures(4), np.arange(4))]
-
-
-def flat(data: Data) -> list[npt.NDArray[Any]]:
-    return [array for split in data for array in split]
 
 
 def write_folder(folder: Path, data: Data, *, dotted: bool = False, zipped: bool = False) -> None:

@@ -8,25 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.data.errors import DataError
-from models.data.sources import Held, Labelled, evenly, open_splits
+from models.data.sources import Held, evenly
 from models.images.preprocess import PRESETS
-from tests.data_sets import colours, encoded, write_digits, write_tree
+from tests.data_sets import colours, encoded, opened, refuse, write_digits, write_tree
 
 CIFAR10 = PRESETS["cifar10"]
-
-
-def opened(path: Path, label_set: str = "cifar10") -> Labelled:
-    (found,) = open_splits(path, label_set, ("test",))
-    return found
-
-
-def refuse(path: Path, label_set: str = "cifar10") -> str:
-    with pytest.raises(DataError) as caught:
-        opened(path, label_set)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_arrays_of_training_pictures_are_not_read(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from models.images.pictures import TooManyPartsError, TooManyPixelsError, UndecodableError, decode
 from tests.picture_files import (
     SIGNATURE,
+    accepted,
     bmp,
     bmp_header,
     chunk,
@@ -31,14 +32,6 @@ from tests.picture_files import (
 )
 
 LIMIT = 80_000_000
-
-
-def accepted(data: bytes, max_pixels: int = LIMIT) -> bool:
-    try:
-        decode(data, "RGB", max_pixels=max_pixels, at_least=64)
-    except TooManyPartsError:
-        return False
-    return True
 
 
 def seconds(data: bytes, *, tries: int = 3) -> float:

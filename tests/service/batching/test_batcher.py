@@ -14,7 +14,8 @@ from service.batching.batcher import Batched, Batcher
 from service.batching.queue import Batch
 from service.batching.slot import DeviceSlot
 from service.domain.errors import DeadlineMissedError, NotReadyError, OverloadedError
-from tests.batching import FAR, Clock, Gate, Runner, batcher, submit, tens, until
+from tests.batching import FAR, Gate, Runner, batcher, submit, tens, until
+from tests.clock import Clock
 
 
 async def test_a_lone_request_is_a_batch_of_one() -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from service.batching.batcher import Batched
 from service.batching.slot import DeviceSlot
-from tests.batching import FAR, Clock, Gate, Runner, batcher, submit, tens, until
+from tests.batching import FAR, Gate, Runner, batcher, submit, tens, until
+from tests.clock import Clock
 
 
 class Pipeline(Runner):

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from service.batching.batcher import Batched, Batcher
-from tests.batching import FAR, Clock, Runner, batcher, submit, tens, until
+from tests.batching import FAR, Runner, batcher, submit, tens, until
+from tests.clock import Clock
 
 LARGEST = 16
 

@@ -10,7 +10,8 @@ import pytest
 
 from service.batching.limit import BatchLimit
 from service.batching.slot import DeviceSlot
-from tests.batching import FAR, Clock, Runner, batcher, tens
+from tests.batching import FAR, Runner, batcher, tens
+from tests.clock import Clock
 
 
 class Told(BatchLimit):

@@ -10,7 +10,7 @@ import pytest
 
 from service.batching.limit import BatchLimit
 from service.domain.quiet import Quiet
-from tests.batching import Clock
+from tests.clock import Clock
 
 LARGEST = 16
 

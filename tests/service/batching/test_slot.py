@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from service.batching.slot import DeviceSlot
-from tests.batching import Clock
+from tests.clock import Clock
 
 
 class Hall:

@@ -5,16 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.domain.quiet import Quiet
-
-
-class Clock:
-    """Stands still unless a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

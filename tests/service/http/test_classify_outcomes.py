@@ -21,6 +21,7 @@ from service.http import classify as module
 from service.http.classify import ClassifyEndpoint, outcome_of
 from service.http.uploads import Upload
 from service.inference.classifier import Classified
+from tests.clock import Clock
 
 CATALOGUE = Catalogue(untrained=True)
 GOOGLENET, VGG = CATALOGUE.find("googlenet"), CATALOGUE.find("vgg16")
@@ -28,18 +29,11 @@ ANSWER = Prediction((0.75, 0.25), (3, 1), 2, decode_s=0.001, queue_s=0.002, forw
 BROKEN = Failure("undecodable", "text", model="vgg16")
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Scene:
     """A router, a classifier, metrics and the upload in one, which remember their calls."""
 
     def __init__(self, **settings: Any) -> None:
-        self.clock = Clock()
+        self.clock = Clock(100.0)
         self.candidates_found: list[Checkpoint] | Ensemble = [GOOGLENET, VGG]
         self.error: Exception | None = None
         self.results: dict[bytes, Classified | Failure | asyncio.Event] = {}

@@ -12,15 +12,9 @@ from starlette.requests import ClientDisconnect
 from service.domain.errors import BodyTooLargeError, BodyTooSlowError
 from service.http import uploads
 from service.http.uploads import Upload, Uploads, _Chunks
+from tests.clock import Clock
 
 LIMIT = 1_000_000
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from service.domain.errors import DeadlineMissedError, Failure, OverloadedError
 from service.domain.prediction import Prediction
 from service.domain.query import Query
 from service.inference.classifier import Classified, Classifier
+from tests.clock import Clock
 
 CATALOGUE = Catalogue(Path("/nonexistent"), untrained=True)
 GOOGLENET, VGG = CATALOGUE.find("googlenet"), CATALOGUE.find("vgg16")
@@ -26,18 +27,11 @@ ANSWER = Prediction((0.75, 0.25), (3, 1), 2, decode_s=0.001, queue_s=0.002, forw
 BROKEN = Failure("load-failed", "broken", {"retry_after_ms": 1000.0})
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Scene:
     """A router, a placement and metrics in one, which remember their calls."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = Clock(100.0)
         self.outcomes: dict[str, Prediction | Failure] = {"googlenet": ANSWER, "vgg16": ANSWER}
         self.found = [GOOGLENET, VGG]
         self.refusal: Exception | None = None

@@ -14,21 +14,12 @@ from service.domain.quiet import Quiet
 from service.engines.fingerprint import Fingerprint
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Latency, Profile
+from tests.clock import Clock
 
 GOOGLENET = Catalogue(Path("/nonexistent")).find("googlenet")
 FINGERPRINT = Fingerprint(
     device="any", engine="fake", precision="float32", threads=1, max_batch_size=16, libraries={}, weights="seeded"
 )
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 #: The 95th percentile over the mean, unless a test says otherwise.

@@ -9,18 +9,12 @@ from itertools import pairwise
 import pytest
 
 from service.routing.retry_after import RetryQueue
+from tests.clock import Clock
 
 #: The device time of one picture.
 PICTURE_S = 0.02
 #: Pictures that may wait: 0.2 s of work.
 QUEUE = 10
-
-
-class Clock:
-    now = 500.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_each_refused_caller_gets_a_turn_of_its_own() -> None:

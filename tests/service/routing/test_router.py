@@ -20,19 +20,11 @@ from service.domain.placement import Survey
 from service.domain.query import Query
 from service.domain.snapshot import DeviceLoad, Snapshot
 from service.routing.router import Router
+from tests.clock import Clock
 
 CATALOGUE = Catalogue(untrained=True)
 #: An eighth of a second, no decoding. The mean of a pass is half of its 95th percentile.
 QUICK = Snapshot((0.0, 0.125, 0.25), 0.0, 20_000_000, "one", spread=2.0, profiled_forward_s=0.125)
-
-
-class Clock:
-    """Stands still unless a test moves it."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Placed:

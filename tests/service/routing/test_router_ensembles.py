@@ -20,21 +20,13 @@ from service.domain.snapshot import DeviceLoad, Snapshot
 from service.routing import router as module
 from service.routing.retry_after import RetryQueue
 from service.routing.router import Router
+from tests.clock import Clock
 
 CATALOGUE = Catalogue(untrained=True)
 MODEL = "ensemble:googlenet,inception_v2"
 #: The mean of a forward pass is half of its 95th percentile.
 GOOGLENET = Snapshot((0.0, 1.0), 0.0, 20_000_000, "one", spread=2.0)
 INCEPTION = GOOGLENET._replace(forward_s=(0.0, 3.0), footprint_bytes=30_000_000)
-
-
-class Clock:
-    """Stands still unless a test moves it."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 CLOCK = Clock()

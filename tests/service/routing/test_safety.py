@@ -11,16 +11,7 @@ import pytest
 from service.domain.decision import LEAST_SAFETY
 from service.domain.quiet import Quiet
 from service.routing.safety import Safety
-
-
-class Clock:
-    """Stands still unless a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def test_missed_predictions_raise_the_factor_and_time_calms_it() -> None:

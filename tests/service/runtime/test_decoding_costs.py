@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images.pictures import TooManyPartsError, decode
 from models.images.preprocess import PRESETS
 from service.runtime.decoding import decode_small
 from tests.picture_files import (
+    accepted,
     bmp,
     bmp_header,
     chunk,
@@ -28,14 +28,6 @@ LIMIT = 80_000_000
 
 
 LENET = PRESETS["mnist"]
-
-
-def accepted(data: bytes, max_pixels: int = LIMIT) -> bool:
-    try:
-        decode(data, "RGB", max_pixels=max_pixels, at_least=64)
-    except TooManyPartsError:
-        return False
-    return True
 
 
 def flat(side: int, mode: str = "L") -> Image.Image:

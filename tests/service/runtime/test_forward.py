@@ -16,7 +16,8 @@ from service.profiling.profiles import Latency
 from service.runtime.decoding import Arriving
 from service.runtime.forward import ForwardPasses, Input, Output
 from service.telemetry.recorder import PredictorMetrics
-from tests.batching import FAR, Clock
+from tests.batching import FAR
+from tests.clock import Clock
 from tests.counted import counted
 from tests.profiles import profile
 

@@ -14,15 +14,9 @@ from models.checkpoints.catalogue import Catalogue, WeightsMissingError, WrongWe
 from models.onnx.graph_cache import ExportError, KilledError
 from service.domain.errors import LoadFailedError, failure_of, of_a_load
 from service.runtime.load_failures import LoadFailures
+from tests.clock import Clock
 
 LENET = replace(Catalogue().find("lenet5@mnist"), path=Path("/home/somebody/cache/lenet5@mnist.safetensors"))
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
