@@ -32,8 +32,8 @@ import pytest
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 PACKAGES = ("service", "models", "loadtest", "loadreport", "docs", "bench")
-#: Seconds for the test files of one change: one that makes a test hang is noticed too.
-WITHIN_S = 120.0
+#: Seconds for one test, and for all test files of one change: a change that makes a test hang is noticed too.
+TEST_WITHIN_S, WITHIN_S = 20, 45.0
 #: The share of all changes that must be noticed.
 LEAST_NOTICED = 0.95
 #: How many test files run in one process when nothing is changed.
@@ -42,7 +42,7 @@ _AT_ONCE = 12
 _PASSED, _FAILED = 0, (1, 2)
 #: Some plugins of pytest are among the libraries that are imported already.
 _OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not service"]
-_OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+_OPTIONS += ["--timeout", str(TEST_WITHIN_S), "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 #: Libraries that most tests import, and none of our own packages.
 _PRELOADED = (
     "fastapi", "fastapi_offline", "httpx", "hypothesis.strategies", "hypothesis.stateful",
