@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from starlette.types import ASGIApp
 
 from models.checkpoints.catalogue import Catalogue
 from service.cluster.metrics_targets import expose
@@ -46,7 +47,7 @@ class Local:
         configure_logging(settings.log_format)
         self._app = local_app(settings, deployment, lambda: is_stopping(folder), expose(settings.host))
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app
 
 
@@ -73,7 +74,7 @@ class Gateway:
 
         self._app = create_app(catalogue, placement, settings, lifespan, expose(settings.host))
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app
 
 

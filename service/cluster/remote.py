@@ -141,6 +141,10 @@ class RemotePlacement:
             self._predictors[checkpoint.name] = found
         return found
 
+    def at_once(self, checkpoint: Checkpoint, within_s: float) -> Checkpoint | None:
+        # A snapshot costs little beside the call to the replica.
+        return None
+
     def resident(self, checkpoint: Checkpoint) -> bool:
         report = self._reports.get(checkpoint.variant.name)
         return report is not None and checkpoint.name in report.loaded

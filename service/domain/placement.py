@@ -52,6 +52,12 @@ class Placement(Protocol):
         """The predictor that serves a loadable checkpoint."""
         ...
 
+    def at_once(self, checkpoint: Checkpoint, within_s: float) -> Checkpoint | None:
+        """The checkpoint that serves a loadable checkpoint, if it is in memory and so few pictures wait that another
+        is answered long before ``within_s`` seconds are over; else None. Costs next to nothing: no snapshot is
+        taken."""
+        ...
+
     def resident(self, checkpoint: Checkpoint) -> bool:
         """Whether the checkpoint is loaded and warm."""
         ...

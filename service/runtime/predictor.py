@@ -20,7 +20,8 @@ from service.domain.snapshot import Snapshot
 from service.engines import Engine
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
-from service.runtime.decoding import Arrival, Arriving, decode, decode_small
+from service.runtime.deadlines import Deadlines
+from service.runtime.decoding import Arrival, Arriving, Crop, decode, decode_small
 from service.runtime.forward import ForwardPasses, Input, Output
 from service.runtime.load_failures import LoadFailures
 from service.runtime.residency import Residency
@@ -75,6 +76,7 @@ class Predictor:
         self._clock = clock
         self._failures = LoadFailures(checkpoint, clock)
         self._arriving = Arriving()
+        self._deadlines = Deadlines(clock)
         self._quiet = Quiet(clock)
         self._metrics = PredictorMetrics(checkpoint)
         self._passes = ForwardPasses(self._forecast(profile), self._arriving, self._metrics)
@@ -139,6 +141,21 @@ class Predictor:
         """Whether the checkpoint is loaded and warm."""
         return self._resident.loaded
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether the checkpoint is loaded, and is not about to be unloaded."""
+        return self._resident.loaded and not self._resident.leaving
+
+    @property
+    def one_s(self) -> float:
+        """About how long the forward pass of one picture takes."""
+        return self.forecast.forward_s[1]
+
+    @property
+    def waiting_s(self) -> float:
+        """At most how long the pictures that wait or are being decoded take the device: as long as one by one."""
+        return self.queued * self.one_s
+
     def expect(self, profile: Profile | None) -> None:
         """Forecasts by another profile from now on."""
         self._passes.forecast = self._forecast(profile)
@@ -199,7 +216,7 @@ class Predictor:
         outcome: Prediction | Failure | None = None
         self._quiet.begin()
         try:
-            async with asyncio.timeout(deadline - self._clock()):
+            with self._deadlines.until(deadline):
                 outcome = await self._predict(image, deadline, whole, phases)
         except TimeoutError:
             outcome = failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
@@ -316,31 +333,9 @@ class Predictor:
             self._failures.check()
         # Pictures that wait for the load or are being decoded will soon need a place in the queue.
         self._batcher.check_room(1 + len(self._arriving), self._arriving.size + len(image))
-        came_at = self._clock()
-        arrival = self._arriving.begin(deadline, came_at, len(image))
-        if phases is not None and not self.ready:
-            phases.begin("load", came_at)
+        await self._entered(image, deadline, phases)
         try:
-            await self._residency.enter(self._resident)
-        except BaseException:
-            self._end(arrival)
-            raise
-        try:
-            try:
-                started = self._clock()
-                if phases is not None:
-                    phases.begin("decode", started)
-                preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
-                crop = decode_small(image, preprocess, max_pixels)
-                if crop is None:
-                    loop = asyncio.get_running_loop()
-                    crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
-            finally:
-                self._end(arrival)
-            decode_s = self._clock() - started
-            self._passes.forecast.learn_decode(len(image), decode_s)
-            if phases is not None:
-                phases.over(started + decode_s)
+            crop, decode_s = await self._decoded(image, deadline, phases)
             batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases)
         finally:
             self._residency.leave(self._resident)
@@ -348,6 +343,40 @@ class Predictor:
         return Prediction(
             probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s, distribution
         )
+
+    async def _entered(self, image: bytes, deadline: float, phases: Phases | None) -> None:
+        """Waits until the checkpoint is in memory. ``self._residency.leave`` must follow."""
+        if self.at_hand:
+            await self._residency.enter(self._resident)
+            return
+        came_at = self._clock()
+        if phases is not None and not self.ready:
+            phases.begin("load", came_at)
+        arrival = self._arriving.begin(deadline, came_at, len(image))
+        try:
+            await self._residency.enter(self._resident)
+        finally:
+            self._end(arrival)
+
+    async def _decoded(self, image: bytes, deadline: float, phases: Phases | None) -> tuple[Crop, float]:
+        """The network's input, and how many seconds it took to decode."""
+        preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
+        started = self._clock()
+        if phases is not None:
+            phases.begin("decode", started)
+        crop = decode_small(image, preprocess, max_pixels)
+        if crop is None:
+            arrival = self._arriving.begin(deadline, started, len(image))
+            try:
+                loop = asyncio.get_running_loop()
+                crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
+            finally:
+                self._end(arrival)
+        decode_s = self._clock() - started
+        self._passes.forecast.learn_decode(len(image), decode_s)
+        if phases is not None:
+            phases.over(started + decode_s)
+        return crop, decode_s
 
     def _end(self, arrival: Arrival) -> None:
         self._arriving.end(arrival)
