@@ -11,10 +11,12 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.images.preprocess import PRESETS
 from models.networks.variants import find_variant
 from service.config.capacity import Machine, memory_limit
 from service.config.fleet import Deployment
@@ -24,6 +26,7 @@ from service.engines.buckets import Buckets
 from service.engines.loader import device_name, engine_loader
 from service.http.app import ClassifyFirst, create_app
 from service.profiling.profiler import Profiler
+from service.runtime.owner import Duties, owning
 from service.runtime.placement import LocalPlacement
 from service.telemetry import gauges
 from service.telemetry.exposition import Targets
@@ -98,24 +101,67 @@ def local_app(
         targets: finds the metrics of all processes of the service; by default this process is the only one.
     """
     stop_tracing = start_tracing(settings)
-    catalogue = Catalogue(
-        settings.cache_dir, untrained=settings.untrained, variants=deployment.names(), left_out=log_left_out
-    )
+    catalogue = _catalogue(settings, deployment)
     placement = local_placement(settings, deployment, stopping)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        served = [c for c in catalogue.checkpoints() if c.state == "loadable"]
-        # In the background: /healthz and /readyz answer, and loaded networks serve, while the others load.
-        warming = asyncio.create_task(serve(placement, served))
+        async with _serving(catalogue, placement, stop_tracing):
+            yield
+
+    return create_app(catalogue, placement, settings, lifespan, targets)
+
+
+@asynccontextmanager
+async def owner(
+    settings: Settings,
+    deployment: Deployment,
+    path: Path,
+    stopping: Callable[[], bool] = lambda: False,
+    targets: Targets | None = None,
+) -> AsyncIterator[None]:
+    """A device owner: everything but HTTP and decoding, which fronts do, while the block runs.
+
+    Args:
+        settings: of the service.
+        deployment: what is served.
+        path: the Unix socket that fronts connect to.
+        stopping: whether the service is stopping; ``GET /readyz`` says so.
+        targets: finds the metrics of all processes of the service.
+    """
+    stop_tracing = start_tracing(settings)
+    catalogue = _catalogue(settings, deployment)
+    placement = local_placement(settings, deployment, stopping)
+    app = create_app(catalogue, placement, settings, targets=targets)
+    crops = [*PRESETS.values(), *(checkpoint.preprocess for checkpoint in catalogue.checkpoints())]
+    largest_crop = max(crop.side * crop.side * crop.channels for crop in crops)
+    async with _serving(catalogue, placement, stop_tracing):
+        async with owning(path, Duties(app.classifies, app.others, settings.max_pixels, largest_crop)):
+            yield
+
+
+@asynccontextmanager
+async def _serving(
+    catalogue: Catalogue, placement: LocalPlacement, stop_tracing: Callable[[], None]
+) -> AsyncIterator[None]:
+    """Loads what is to be served, and gives it back after the block."""
+    served = [c for c in catalogue.checkpoints() if c.state == "loadable"]
+    # In the background: /healthz and /readyz answer, and loaded networks serve, while the others load.
+    warming = asyncio.create_task(serve(placement, served))
+    try:
         yield
+    finally:
         warming.cancel()
         with suppress(asyncio.CancelledError):
             await warming
         await placement.close()
         await asyncio.to_thread(stop_tracing)
 
-    return create_app(catalogue, placement, settings, lifespan, targets)
+
+def _catalogue(settings: Settings, deployment: Deployment) -> Catalogue:
+    return Catalogue(
+        settings.cache_dir, untrained=settings.untrained, variants=deployment.names(), left_out=log_left_out
+    )
 
 
 async def serve(placement: LocalPlacement, checkpoints: Sequence[Checkpoint]) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from service.domain.decision import Routing
 from service.domain.errors import Failure
+from service.domain.picture import Picture
 from service.domain.prediction import Prediction
 from service.domain.query import Query
 
@@ -47,7 +48,7 @@ class Asking(Protocol):
         """The model that the caller named, as answers name it; None if none was named, or while it is unknown."""
         ...
 
-    async def classify(self, picture: bytes) -> Classified | Failure:
+    async def classify(self, picture: bytes | Picture) -> Classified | Failure:
         """Classifies one picture. Returns errors as values, since each picture of a request has its own answer.
 
         Raises:

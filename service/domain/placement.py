@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from models.checkpoints.catalogue import Checkpoint
 from service.domain.errors import Failure, LoadFailedError
+from service.domain.picture import Picture
 from service.domain.prediction import Prediction
 from service.domain.snapshot import DeviceLoad, Snapshot
 
@@ -16,11 +17,11 @@ from service.domain.snapshot import DeviceLoad, Snapshot
 class Predicts(Protocol):
     """One checkpoint, or one ensemble, that can be asked for predictions."""
 
-    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
         """Classifies one picture.
 
         Args:
-            image: the bytes of an encoded picture.
+            image: the bytes of an encoded picture, or a picture whose bytes another process has.
             deadline: when the answer is due, on the service's monotonic clock.
             whole: whether the prediction has the probabilities of all classes (``distribution``).
         """

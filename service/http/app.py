@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.checkpoints.catalogue import Catalogue
 from service.config.settings import Settings
+from service.domain.classified import Classifies
 from service.domain.errors import TABLE
 from service.domain.placement import Placement
 from service.domain.query import Query
@@ -21,7 +22,8 @@ from service.http.classify import ClassifyEndpoint
 from service.http.docs_pages import add_docs_pages
 from service.http.metrics import add_metrics_paths
 from service.http.models import ModelPaths
-from service.http.problems import PROBLEM_MEDIA_TYPE, add_problems_paths, answer_errors_with_problems
+from service.http.problems import add_problems_paths, answer_errors_with_problems
+from service.http.reply import PROBLEM_MEDIA_TYPE
 from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
 from service.inference.classifier import Classifier
 from service.routing.router import Router
@@ -59,7 +61,7 @@ def create_app(
     add_docs_pages(app)
     router = Router(catalogue, placement, settings)
     request_metrics = RequestMetrics(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
-    classify = ClassifyEndpoint(Classifier(router, placement, request_metrics), settings, request_metrics)
+    classifier = Classifier(router, placement, request_metrics)
     app.add_api_route(
         "/classify",
         _answered_first,
@@ -94,7 +96,7 @@ def create_app(
 
     add_problems_paths(app)
     answer_errors_with_problems(app)
-    return ClassifyFirst(app, classify)
+    return ClassifyFirst(app, classifier, ClassifyEndpoint(classifier, settings, request_metrics))
 
 
 class ClassifyFirst:
@@ -103,11 +105,13 @@ class ClassifyFirst:
 
     Args:
         others: answers everything else.
+        classifies: classifies pictures, for any protocol.
         classify: answers ``POST /classify``.
     """
 
-    def __init__(self, others: ASGIApp, classify: ASGIApp) -> None:
+    def __init__(self, others: FastAPI, classifies: Classifies, classify: ASGIApp) -> None:
         self.others = others
+        self.classifies = classifies
         self._classify = classify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

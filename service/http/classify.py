@@ -17,8 +17,7 @@ from service.domain.errors import Failure, NoPictureError, failure_of, known_fai
 from service.domain.outcome import GONE, GONE_STATUS, NO_MODEL, OK, Outcome, summary
 from service.domain.query import Query
 from service.http.disconnects import Watches
-from service.http.problems import reply_to
-from service.http.reply import Reply
+from service.http.reply import Reply, reply_to
 from service.http.requests import Body, read_body, read_query
 from service.http.responses import bulk, single
 from service.http.uploads import Uploads

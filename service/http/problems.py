@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,32 +13,14 @@ from service.domain.errors import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     PROBLEMS,
-    SLOW_BODY,
     TABLE,
     BadBodyError,
     BadParameterError,
     Failure,
     known_failure,
-    problem_document,
 )
 from service.http.callers import announces_body
-from service.http.reply import Reply
-
-PROBLEM_MEDIA_TYPE = "application/problem+json"
-
-
-def reply_to(failure: Failure, headers: dict[str, str] | None = None) -> Reply:
-    """The reply to a request that failed. ``Retry-After`` is in whole seconds, rounded up; ``retry_after_ms`` in the
-    document is exact."""
-    headers = dict(headers or {})
-    if failure.slug == SLOW_BODY:
-        # The rest of the body is not read, so the connection cannot be used again.
-        headers["connection"] = "close"
-    retry_after_ms = failure.extras.get("retry_after_ms")
-    if retry_after_ms is not None:
-        headers["retry-after"] = str(max(1, math.ceil(retry_after_ms / 1000)))
-    body = json.dumps(problem_document(failure), ensure_ascii=False, separators=(",", ":")).encode()
-    return Reply.of(failure.status, PROBLEM_MEDIA_TYPE, body, headers)
+from service.http.reply import reply_to
 
 
 def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response:

@@ -3,11 +3,17 @@ them."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from starlette.responses import Response
 from starlette.types import Send
+
+from service.domain.errors import SLOW_BODY, Failure, problem_document
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 class Reply(NamedTuple):
@@ -41,3 +47,17 @@ class Reply(NamedTuple):
         """Sends it over ASGI."""
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
+
+
+def reply_to(failure: Failure, headers: dict[str, str] | None = None) -> Reply:
+    """The reply to a request that failed. ``Retry-After`` is in whole seconds, rounded up; ``retry_after_ms`` in the
+    document is exact."""
+    headers = dict(headers or {})
+    if failure.slug == SLOW_BODY:
+        # The rest of the body is not read, so the connection cannot be used again.
+        headers["connection"] = "close"
+    retry_after_ms = failure.extras.get("retry_after_ms")
+    if retry_after_ms is not None:
+        headers["retry-after"] = str(max(1, math.ceil(retry_after_ms / 1000)))
+    body = json.dumps(problem_document(failure), ensure_ascii=False, separators=(",", ":")).encode()
+    return Reply.of(failure.status, PROBLEM_MEDIA_TYPE, body, headers)

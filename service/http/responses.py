@@ -14,8 +14,7 @@ from service.domain.classified import Classified, Served
 from service.domain.errors import Failure, problem_document
 from service.domain.prediction import Prediction
 from service.domain.snapshot import Snapshot
-from service.http.problems import reply_to
-from service.http.reply import Reply
+from service.http.reply import Reply, reply_to
 from service.http.schemas import ModelRow, Outlook
 from service.inference.ensemble import Average
 from service.routing.safety import Safety

@@ -16,6 +16,7 @@ from service.domain.decision import Decision
 from service.domain.ensemble import Ensemble
 from service.domain.errors import DEADLINE_MISSED, OVERLOADED, Failure, known_failure, of_a_load
 from service.domain.outcome import OK
+from service.domain.picture import Picture
 from service.domain.placement import Placement
 from service.domain.query import Query
 from service.inference.ensemble import predictor
@@ -51,7 +52,7 @@ class Classifier:
         return Request(self, query, self._router.candidates(query, arrived), arrived)
 
     async def classify(
-        self, picture: bytes, query: Query, candidates: Sequence[Checkpoint] | Ensemble, arrived: float
+        self, picture: bytes | Picture, query: Query, candidates: Sequence[Checkpoint] | Ensemble, arrived: float
     ) -> Classified | Failure:
         """Classifies one picture. Returns errors as values, since each picture of a request has its own answer.
 
@@ -80,7 +81,7 @@ class Classifier:
             return failure
 
     async def _decide_again(
-        self, picture: bytes, query: Query, decision: Decision, arrived: float, first: Classified | Failure
+        self, picture: bytes | Picture, query: Query, decision: Decision, arrived: float, first: Classified | Failure
     ) -> Classified | Failure:
         """Decides again without the checkpoints that could not be loaded, until one answers. Returns the first failure
         if no other checkpoint can answer."""
@@ -100,7 +101,9 @@ class Classifier:
             done = await self._predict(picture, query, decision, arrived)
         return done
 
-    async def _predict(self, picture: bytes, query: Query, decision: Decision, arrived: float) -> Classified | Failure:
+    async def _predict(
+        self, picture: bytes | Picture, query: Query, decision: Decision, arrived: float
+    ) -> Classified | Failure:
         decided = self._clock()
         serving = predictor(self._placement, decision.checkpoint, self._clock)
         self._metrics.routed(decision)
@@ -149,5 +152,5 @@ class Request:
             return None
         return self._candidates.model if isinstance(self._candidates, Ensemble) else self._candidates[0].model
 
-    async def classify(self, picture: bytes) -> Classified | Failure:
+    async def classify(self, picture: bytes | Picture) -> Classified | Failure:
         return await self._classifier.classify(picture, self._query, self._candidates, self._arrived)

@@ -68,8 +68,7 @@ class Router:
     def allowed_s(self, query: Query) -> float:
         """Seconds from the end of the body until the answer is due: the caller's ``latency_ms`` where it binds, else
         the service's default."""
-        binding = query.strict or query.model is None
-        return ((query.latency_ms if binding else None) or self._settings.default_latency_ms) / 1000
+        return query.allowed_s(self._settings.default_latency_ms)
 
     def decide(
         self,

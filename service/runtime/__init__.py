@@ -2,9 +2,10 @@
 
 placement.py      which predictor serves a checkpoint, and what a re-import does
 predictor.py      one checkpoint being served
-decoding.py       encoded bytes -> the network's input, and the pictures that are not queued yet
+arriving.py       the pictures that are not queued yet
 forward.py        the forward passes of a checkpoint: the engine, its forecast and its metrics, as the batcher sees them
 residency.py      which checkpoints are in device memory, under a byte limit
 resident.py       one checkpoint in that ledger
 load_failures.py  loads that failed, and when each is tried again
+owner.py          serves fronts, which are other processes: a device owner
 """

@@ -13,15 +13,17 @@ from models.checkpoints.catalogue import Checkpoint
 from service.batching.batcher import Batcher
 from service.batching.limit import BatchLimit
 from service.batching.slot import DeviceSlot
+from service.domain.deadlines import Deadlines
 from service.domain.errors import DeadlineMissedError, Failure, LoadFailedError, failure_of, known_failure
+from service.domain.picture import Decoded, Picture
 from service.domain.prediction import Limits, Prediction
 from service.domain.quiet import Quiet
 from service.domain.snapshot import Snapshot
 from service.engines import Engine
+from service.inference.decoding import decode, decode_small
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
-from service.runtime.deadlines import Deadlines
-from service.runtime.decoding import Arrival, Arriving, Crop, decode, decode_small
+from service.runtime.arriving import Arrival, Arriving
 from service.runtime.forward import ForwardPasses, Input, Output
 from service.runtime.load_failures import LoadFailures
 from service.runtime.residency import Residency
@@ -204,11 +206,11 @@ class Predictor:
         """Keeps the checkpoint in memory from now on, once it is loaded."""
         self._resident.pinned = True
 
-    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
         """Classifies one encoded picture. Errors are returned, not raised, since the caller may be another process.
 
         Args:
-            image: a file's bytes, as the client sent them.
+            image: a file's bytes, as the client sent them; or a picture whose bytes another process has.
             deadline: on the predictor's clock.
             whole: whether the probabilities of all classes are wanted.
         """
@@ -328,7 +330,7 @@ class Predictor:
         await self._batcher.close()
         await self._unload()
 
-    async def _predict(self, image: bytes, deadline: float, whole: bool, phases: Phases | None) -> Prediction:
+    async def _predict(self, image: bytes | Picture, deadline: float, whole: bool, phases: Phases | None) -> Prediction:
         if self._failures.last is not None:
             self._failures.check()
         # Pictures that wait for the load or are being decoded will soon need a place in the queue.
@@ -344,7 +346,7 @@ class Predictor:
             probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s, distribution
         )
 
-    async def _entered(self, image: bytes, deadline: float, phases: Phases | None) -> None:
+    async def _entered(self, image: bytes | Picture, deadline: float, phases: Phases | None) -> None:
         """Waits until the checkpoint is in memory. ``self._residency.leave`` must follow."""
         if self.at_hand:
             await self._residency.enter(self._resident)
@@ -358,25 +360,39 @@ class Predictor:
         finally:
             self._end(arrival)
 
-    async def _decoded(self, image: bytes, deadline: float, phases: Phases | None) -> tuple[Crop, float]:
+    async def _decoded(self, image: bytes | Picture, deadline: float, phases: Phases | None) -> Decoded:
         """The network's input, and how many seconds it took to decode."""
-        preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
         started = self._clock()
         if phases is not None:
-            phases.begin("decode", started)
-        crop = decode_small(image, preprocess, max_pixels)
-        if crop is None:
+            ahead = None if isinstance(image, bytes) else image.here(self.checkpoint.preprocess)
+            phases.begin("decode", started if ahead is None else started - ahead.decode_s)
+        decoded = self._decoded_at_once(image, started)
+        if decoded is None:
             arrival = self._arriving.begin(deadline, started, len(image))
             try:
-                loop = asyncio.get_running_loop()
-                crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
+                decoded = await self._decoded_soon(image, started)
             finally:
                 self._end(arrival)
-        decode_s = self._clock() - started
-        self._passes.forecast.learn_decode(len(image), decode_s)
+        self._passes.forecast.learn_decode(len(image), decoded.decode_s)
         if phases is not None:
-            phases.over(started + decode_s)
-        return crop, decode_s
+            phases.over(self._clock())
+        return decoded
+
+    def _decoded_at_once(self, image: bytes | Picture, started: float) -> Decoded | None:
+        """The picture, if it is decoded already, or so small that a thread would take longer to begin."""
+        preprocess = self.checkpoint.preprocess
+        if not isinstance(image, bytes):
+            return image.here(preprocess)
+        crop = decode_small(image, preprocess, self._limits.max_pixels)
+        return None if crop is None else Decoded(crop, self._clock() - started)
+
+    async def _decoded_soon(self, image: bytes | Picture, started: float) -> Decoded:
+        preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
+        if not isinstance(image, bytes):
+            return await image.decoded(preprocess, max_pixels)
+        loop = asyncio.get_running_loop()
+        crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
+        return Decoded(crop, self._clock() - started)
 
     def _end(self, arrival: Arrival) -> None:
         self._arriving.end(arrival)
