@@ -42,7 +42,7 @@ class Local:
 
     def __init__(self, settings: Settings, deployment: Deployment, folder: Path) -> None:
         # Imported here: the driver imports this file too, and does not need torch, which takes 300 MB.
-        from service.assembly import local_app
+        from service.assembly.local import local_app
 
         configure_logging(settings.log_format)
         self._app = local_app(settings, deployment, lambda: is_stopping(folder), expose(settings.host))

@@ -67,7 +67,7 @@ async def _classify(
     catalogue: Catalogue, checkpoint: Checkpoint | Ensemble, pictures: list[bytes], query: Query, settings: Settings
 ) -> list[Classified | Failure]:
     """Loads the networks into this process, and classifies as the service does."""
-    from service.assembly import local_placement
+    from service.assembly.local import local_placement
     from service.config.fleet import Deployment
     from service.domain.ensemble import Ensemble, members_of
     from service.domain.errors import NoPictureError, failure_of

@@ -21,6 +21,8 @@ PROCESS_BYTES = 350_000_000
 _CGROUP, _GPUS = Path("/sys/fs/cgroup"), Path("/proc/driver/nvidia/gpus")
 #: The share of the free memory that networks may take if no limit is set. The rest is for pictures and other programs.
 _SHARE = 0.8
+#: On CPUs the networks need the cores more than HTTP does.
+_FRONTS_WITH_RAY = 0
 #: Serve lets HAProxy have this many connections.
 MOST_CONNECTIONS = 4096
 #: Files that HAProxy opens beside its connections: about 30, and room for more replicas.
@@ -94,6 +96,17 @@ def with_device(fleet: Fleet, device: str, machine: Machine) -> Fleet:
     if fleet.ingress is not None or others or device == "cpu" or first.num_gpus or not machine.gpus:
         return fleet
     return fleet.model_copy(update={"deployment": [first.model_copy(update={"num_gpus": 1.0})]})
+
+
+def fronts_of(fleet: Fleet, machine: Machine) -> int:
+    """How many fronts a fleet without an ingress has on this machine; 0 if one process does everything."""
+    if isinstance(fleet.fronts, int):
+        return fleet.fronts
+    cores = int(machine.cpus)
+    if any(deployment.num_gpus for deployment in fleet.deployment):
+        # The device owner needs a core, and the driver of the GPU part of another.
+        return max(1, cores - 2)
+    return _FRONTS_WITH_RAY if fleet.ray else max(1, cores // 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.domain.errors import NotReadyError, failure_of
 from service.http.reply import Reply, reply_to
@@ -29,7 +29,6 @@ class FrontApp:
         classify: answers ``POST /classify``.
         calls: has an owner answer the rest.
         lifespan: runs while the application does.
-        stopping: whether the service is stopping and turns requests away.
     """
 
     def __init__(
@@ -37,12 +36,10 @@ class FrontApp:
         classify: ASGIApp,
         calls: Calls,
         lifespan: Callable[[], AbstractAsyncContextManager[None]],
-        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._classify = classify
         self._calls = calls
         self._lifespan = lifespan
-        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -54,9 +51,6 @@ class FrontApp:
         path = scope["path"]
         if path == "/healthz" and scope["method"] in ("GET", "HEAD"):
             await Reply.of(200, "application/json", b'{"status":"live"}').send(send)
-        elif self._stopping():
-            failure = failure_of(NotReadyError("the service is stopping"))
-            await reply_to(failure, {"connection": "close", "retry-after": "1"}).send(send)
         elif path == "/classify" and scope["method"] == "POST":
             await self._classify(scope, receive, send)
         else:
@@ -81,34 +75,3 @@ async def _live(lifespan: Callable[[], AbstractAsyncContextManager[None]], recei
         await send({"type": "lifespan.startup.complete"})
         await receive()
     await send({"type": "lifespan.shutdown.complete"})
-
-
-class RequestIds:
-    """Gives every request an id, if it has none, and returns it with the answer. Ray Serve does that for its replicas;
-    an application that is served by itself needs it.
-
-    Args:
-        app: answers the requests.
-        new: makes an id.
-    """
-
-    def __init__(self, app: ASGIApp, new: Callable[[], str]) -> None:
-        self._app = app
-        self._new = new
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        found = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        if found is None:
-            found = self._new().encode("latin-1")
-            scope["headers"] = [*scope["headers"], (b"x-request-id", found)]
-        identified = (b"x-request-id", found)
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], identified]
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)

@@ -1,7 +1,7 @@
-"""The whole service in one process, put together from settings: HTTP, decoding and every network, without Ray.
+"""Processes that have networks: the whole service in one, or a device owner behind fronts.
 
-A replica of the ``local`` fleet runs ``local_app``, and so can any ASGI server. ``topfive classify`` and the replicas
-of other fleets use ``local_placement`` alone.
+A replica of a fleet without fronts runs ``local_app``, and so can any ASGI server. ``topfive classify`` and the
+replicas of fleets with an ingress use ``local_placement`` alone.
 """
 
 from __future__ import annotations
@@ -135,9 +135,9 @@ async def owner(
     app = create_app(catalogue, placement, settings, targets=targets)
     crops = [*PRESETS.values(), *(checkpoint.preprocess for checkpoint in catalogue.checkpoints())]
     largest_crop = max(crop.side * crop.side * crop.channels for crop in crops)
-    async with _serving(catalogue, placement, stop_tracing):
-        async with owning(path, Duties(app.classifies, app.others, settings.max_pixels, largest_crop)):
-            yield
+    duties = Duties(app.classifies, app.others, settings.max_pixels, largest_crop)
+    async with _serving(catalogue, placement, stop_tracing), owning(path, duties):
+        yield
 
 
 @asynccontextmanager
