@@ -21,6 +21,10 @@ PROCESS_BYTES = 350_000_000
 _CGROUP, _GPUS = Path("/sys/fs/cgroup"), Path("/proc/driver/nvidia/gpus")
 #: The share of the free memory that networks may take if no limit is set. The rest is for pictures and other programs.
 _SHARE = 0.8
+#: What Ray reserves for a front, in cores. It does not limit it.
+FRONT_CPUS = 0.1
+#: Resident bytes of a front.
+FRONT_BYTES = 150_000_000
 #: On CPUs the networks need the cores more than HTTP does.
 _FRONTS_WITH_RAY = 0
 #: Serve lets HAProxy have this many connections.
@@ -143,8 +147,11 @@ def check_fits(
         FleetError: the fleet needs more; the text has the sum.
     """
     cpus = [_Share(d.name, d.replicas, d.num_cpus) for d in fleet.deployment]
+    fronts = fronts_of(fleet, machine) if fleet.ingress is None else 0
     if fleet.ingress is not None:
         cpus.insert(0, _Share("ingress", fleet.ingress.replicas, fleet.ingress.num_cpus))
+    elif fronts and fleet.ray:
+        cpus.insert(0, _Share("fronts", fronts, FRONT_CPUS))
     _check("CPUs", cpus, machine.cpus, "")
     _check("GPUs", [_Share(d.name, d.replicas, d.num_gpus) for d in fleet.deployment], machine.gpus, "")
     limit_mb = memory_limit_mb if memory_limit_mb is not None else _SHARE * machine.free_bytes / 1e6

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.domain.errors import NotReadyError, failure_of
 from service.http.reply import reply_to
 
+_LOCAL = ("127.0.0.1", 0)
+
 
 class Edge:
     """Gives every request an id if it has none, and returns the id with the answer.
@@ -35,6 +37,9 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope.get("client") is None:
+            # Who connects over a Unix socket is on this machine.
+            scope["client"] = _LOCAL
         found = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         if found is None:
             found = self._new_id().encode("latin-1")

@@ -145,9 +145,9 @@ def _watch(driver: subprocess.Popen[str], claim: Claim, daemons: Sequence[str]) 
             go on answering for a while, but Ray would not replace one that dies.
     """
     found = {_name(process): process for process in of_run(claim.record.run)}
-    logs = (
-        f"its log files are in {ray_folder() / 'session_latest' / 'logs'}" if daemons else "the lines above may say why"
-    )
+    logs = "the lines above may say why"
+    if daemons:
+        logs = f"its log files are in {ray_folder() / 'session_latest' / 'logs'}"
     touch_at = time.monotonic() + _TOUCH_EVERY_S
     while driver.poll() is None:
         for name in daemons:

@@ -26,10 +26,6 @@ from service.telemetry.logs import configure_logging
 
 #: How often a process looks whether the service is stopping.
 _LOOK_EVERY_S = 0.05
-#: How long a stop waits for running requests.
-_ANSWER_WITHIN_S = 5
-#: Idle connections are kept this long: longer than the minute for which most clients and load balancers keep theirs.
-_KEEP_ALIVE_S = 75
 _PR_SET_PDEATHSIG = 1
 
 
@@ -86,23 +82,10 @@ async def _listen(app: Any, folder: Path, listeners: list[socket.socket]) -> Non
     import uvicorn
 
     from service.http.edge import Edge
+    from service.http.server import configured
 
     async with _watched(folder) as stopping:
-        config = uvicorn.Config(
-            Edge(app, stopping),
-            loop="none",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_level="warning",
-            access_log=False,
-            # The caller's address is read from the headers where it matters (http/callers.py).
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=_ANSWER_WITHIN_S,
-        )
-        await uvicorn.Server(config).serve(listeners)
+        await uvicorn.Server(configured(Edge(app, stopping), lifespan=True)).serve(listeners)
 
 
 @asynccontextmanager

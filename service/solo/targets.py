@@ -1,4 +1,4 @@
-"""Knows where all processes of a service without Ray serve their metrics: each leaves a file in the service's folder."""
+"""Knows where all processes of a service without Ray serve their metrics: each leaves a file."""
 
 from __future__ import annotations
 
