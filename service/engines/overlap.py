@@ -70,6 +70,11 @@ class Device(Protocol):
     @property
     def computing(self) -> Stream: ...
 
+    @property
+    def loading(self) -> Stream:
+        """Carries weights, so that the crops of other checkpoints do not wait behind a network that is loaded."""
+        ...
+
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Uninitialised memory on the device."""
         ...

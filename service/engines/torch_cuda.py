@@ -58,10 +58,10 @@ class TorchCuda:
         try:
             on = CudaDevice(device) if isinstance(device, str) else device
             answers = _Answers(network, self._preprocess)
-            # The copying stream is never captured. While another checkpoint is captured, waiting for the default
+            # The loading stream is never captured. While another checkpoint is captured, waiting for the default
             # stream or for the whole device would spoil the capture.
-            on.copying.run(lambda: answers.to(on.where))
-            on.copying.record().synchronize()
+            on.loading.run(lambda: answers.to(on.where))
+            on.loading.record().synchronize()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -188,10 +188,10 @@ class CudaStream:
 
 
 @functools.cache
-def _streams(device: torch.device) -> tuple[CudaStream, CudaStream]:
-    """The copying and the computing stream of a device. All checkpoints share them, as they take turns anyway:
-    libraries keep a workspace for each stream that they have seen, of 32 MB on an H100."""
-    return CudaStream(device), CudaStream(device)
+def _streams(device: torch.device) -> tuple[CudaStream, CudaStream, CudaStream]:
+    """The copying, the computing and the loading stream of a device. All checkpoints share them, as they take turns
+    anyway: libraries keep a workspace for each stream that they have computed on, of 32 MB on an H100."""
+    return CudaStream(device), CudaStream(device), CudaStream(device)
 
 
 class CudaDevice:
@@ -203,7 +203,7 @@ class CudaDevice:
 
     def __init__(self, name: str) -> None:
         self.where = torch.device(name)
-        self.copying, self.computing = _streams(self.where)
+        self.copying, self.computing, self.loading = _streams(self.where)
         self._pool = torch.cuda.graph_pool_handle()
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

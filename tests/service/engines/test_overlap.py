@@ -79,6 +79,7 @@ class FakeDevice:
         self.log: list[str] = []
         self.copying = FakeStream("copy", self.log, eager="copy" in eager)
         self.computing = FakeStream("compute", self.log, eager="compute" in eager)
+        self.loading = FakeStream("load", self.log, eager="load" in eager)
         self.captured: list[int] = []
         self.fits: float = float("inf")
         """Pictures beyond which a capture fails."""
@@ -192,6 +193,13 @@ def test_the_next_batch_is_copied_before_the_previous_one_is_awaited() -> None:
     engine.collect(second)
     engine.collect(third)
     assert device.log[4:] == ["await", "copy", "compute", "await", "await"]
+
+
+def test_weights_are_copied_on_a_stream_of_their_own_and_are_there_before_a_batch() -> None:
+    device = FakeDevice()
+    _engine(device)
+    assert device.log == ["load", "await"]
+    assert not device.loading.queue
 
 
 def test_chunks_of_a_large_batch_overlap() -> None:
