@@ -58,6 +58,19 @@ class Stream(Protocol):
         ...
 
 
+class LockedBlock(Protocol):
+    """A large block of page-locked host memory."""
+
+    @property
+    def memory(self) -> torch.Tensor:
+        """uint8 (bytes,)"""
+        ...
+
+    def free(self) -> None:
+        """Gives the memory back to the operating system. Nothing may use it any more."""
+        ...
+
+
 class Device(Protocol):
     """What is needed of a GPU."""
 
@@ -81,6 +94,14 @@ class Device(Protocol):
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Page-locked host memory, which the device copies from and to without the CPU."""
+        ...
+
+    def locked(self, size: int) -> LockedBlock:
+        """Page-locked host memory of exactly so many bytes, for weights.
+
+        Raises:
+            RuntimeError: there is not enough, or it cannot be locked.
+        """
         ...
 
     def capture(self, size: int, work: Work) -> Work:
