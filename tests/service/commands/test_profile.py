@@ -64,7 +64,7 @@ def test_profiles_are_a_table_and_a_file(
 
 def test_a_gpu_has_columns_for_waking_and_the_chosen_precision() -> None:
     tried = {"float16": Tried(agreement=1, time_ratio=0.5)}
-    choice = Choice.model_validate({"precision": "float16", "count": 512, "tried": tried})
+    choice = Choice.model_validate({"precision": "float16", "count": 512, "classes": 64, "tried": tried})
     decode = {"medium": latency(4.25)}
     plain = profile("vgg16@imagenet1k").model_copy(update={"decode": decode})
     gpu = profile(precision="float16").model_copy(update={"wake_ms": 43.4, "choice": choice, "decode": decode})

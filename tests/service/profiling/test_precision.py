@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.engines import TopK
@@ -81,14 +83,14 @@ def test_the_fastest_that_agrees_is_chosen(
 
 def test_a_choice_says_why() -> None:
     choice = choose(Card({"bfloat16": (8, 5.2), "float16": (2, 5.1)}))
-    assert (choice.pictures, choice.count) == (VERSION, 1000)
+    assert (choice.pictures, choice.count, choice.classes) == (VERSION, 1000, 7)
     assert choice.tried == {
         "bfloat16": Tried(agreement=0.992, time_ratio=0.52),
         "float16": Tried(agreement=0.998, time_ratio=0.51),
     }
     assert str(choice) == (
-        "float16: bfloat16 names float32's class on 99.2 % of 1000 pictures in 52 % of its time, "
-        "float16 names float32's class on 99.8 % of 1000 pictures in 51 % of its time"
+        "float16: of 1000 pictures (7 classes) bfloat16 names float32's class on 99.2 % in 52 % of its time, "
+        "float16 names float32's class on 99.8 % in 51 % of its time"
     )
     assert Choice.model_validate_json(choice.model_dump_json()) == choice
     assert str(choose(Card({"bfloat16": None, "float16": None}))) == "float32: the device computes in nothing else"
@@ -187,3 +189,14 @@ def test_a_real_network_is_compared_with_itself(tmp_path: Path, capsys: pytest.C
         assert 0.97 < tried.agreement <= 1
     # float16 has three bits more of mantissa, so it rounds eight times as finely.
     assert choice.tried["float16"].agreement >= choice.tried["bfloat16"].agreement
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["lenet5@mnist", "googlenet@cifar10"])
+def test_a_gpu_agrees_with_itself_nearly_always(name: str, tmp_path: Path) -> None:
+    checkpoint = Catalogue().find(name)
+    loader = Loader("torch_cuda", "cuda:0", "auto", 0, tmp_path, 64)
+    choice = choose(partial(answers, checkpoint, loader, pictures(checkpoint.preprocess)))
+    assert set(choice.tried) == {"bfloat16", "float16"}
+    assert all(0.97 < tried.agreement <= 1 for tried in choice.tried.values())
+    assert choice.precision == "float32" or choice.tried[choice.precision].pays

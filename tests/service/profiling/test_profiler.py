@@ -132,7 +132,7 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
 
 def chosen(precision: str) -> Choice:
     tried = {"float16": Tried(agreement=1, time_ratio=0.5)}
-    return Choice.model_validate({"precision": precision, "count": 512, "tried": tried})
+    return Choice.model_validate({"precision": precision, "count": 512, "classes": 10, "tried": tried})
 
 
 def measured(gpu: Loader, precision: str) -> Profile:
@@ -151,7 +151,7 @@ def test_a_precision_is_chosen_once_and_each_load_uses_it(
     measuring.outcome = found = measured(gpu, precision)
     assert profiler.ensure(LENET) == found
     assert profiler.loader_of(LENET) == replace(gpu, precision=precision)
-    assert f"lenet5@mnist computes in {precision}: float16 names float32's class on 100.0 % of 512" in caplog.text
+    assert f"lenet5@mnist computes in {precision}: of 512 pictures (10 classes) float16 names float32's" in caplog.text
     # After a restart: by what is on file, also without a measurement or before it.
     for again in (Profiler(gpu), Profiler(gpu)):
         assert again.nearest(LENET) == found
