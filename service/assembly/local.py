@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.images.preprocess import PRESETS
 from models.networks.variants import find_variant
-from service.config.capacity import Machine, memory_limit
+from service.config.capacity import Machine, memory_limit, parked_limit
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.prediction import Limits
@@ -52,7 +52,6 @@ def local_placement(
         stopping: whether the service is stopping.
     """
     sys.setswitchinterval(_SWITCH_S)
-    max_batch_size = deployment.max_batch_size or settings.max_batch_size
     cores = len(os.sched_getaffinity(0))
     loader = engine_loader(
         device=settings.device,
@@ -60,16 +59,18 @@ def local_placement(
         precision=settings.precision,
         threads=deployment.threads or cores,
         cache_dir=settings.cache_dir,
-        max_batch_size=max_batch_size,
+        max_batch_size=deployment.max_batch_size or settings.max_batch_size,
     )
+    profiler = Profiler(loader)
     gauges.count("topfive_oom_splits_total", lambda: Buckets.halvings)
     return LocalPlacement(
-        loader,
-        Limits(max_batch_size, deployment.max_queue, deployment.max_queue_bytes, settings.max_pixels),
+        lambda checkpoint: profiler.loader_of(checkpoint)(checkpoint),
+        Limits(loader.max_batch_size, deployment.max_queue, deployment.max_queue_bytes, settings.max_pixels),
         workers=min(_MOST_DECODERS, max(_FEWEST_DECODERS, cores)),
         stopping=stopping,
-        profiles=Profiler(loader),
+        profiles=profiler,
         memory_limit_bytes=memory_limit(settings, lambda: _free_bytes(loader.device)),
+        parked_limit_bytes=parked_limit(settings, loader.device, lambda: Machine.this().free_bytes),
         pinned=[find_variant(name).name for name in deployment.pinned],
         prepare=loader.prepare,
         device=f"{deployment.name}: {device_name(loader.device)}",

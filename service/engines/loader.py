@@ -16,7 +16,10 @@ from pathlib import Path
 
 from models.checkpoints.catalogue import Checkpoint
 from service.engines import DeviceError, Engine
-from service.engines.fingerprint import Fingerprint, weights_digest
+from service.engines.fingerprint import AUTO, Fingerprint, weights_digest
+
+#: The largest batch where none is set, by kind of device. The profile and the batch limit say how much of it pays.
+_LARGEST_BATCH = {"cpu": 16, "cuda": 128}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Loader:
     device: str
     """``cpu`` or ``cuda:N``."""
     precision: str
-    """``float32``, ``bfloat16`` or ``float16``."""
+    """``float32``, ``bfloat16`` or ``float16``; on a GPU also ``AUTO``, as long as none of them is chosen."""
     threads: int
     """Threads of one forward pass on a CPU."""
     cache_dir: Path
@@ -42,7 +45,7 @@ class Loader:
         return ENGINES[self.engine]
 
     def __call__(self, checkpoint: Checkpoint) -> Engine:
-        """Loads a checkpoint. Blocks; the engine is not warm yet."""
+        """Loads a checkpoint, in float32 if the precision is not chosen yet. Blocks; the engine is not warm yet."""
         return self.row.load(checkpoint, self)
 
     def prepare(self, checkpoint: Checkpoint) -> None:
@@ -109,7 +112,8 @@ def _load_torch_cpu(checkpoint: Checkpoint, loader: Loader) -> Engine:
 def _load_torch_cuda(checkpoint: Checkpoint, loader: Loader) -> Engine:
     from service.engines.torch_cuda import TorchCuda
 
-    return TorchCuda(checkpoint, device=loader.device, precision=loader.precision, max_batch_size=loader.max_batch_size)
+    precision = "float32" if loader.precision == AUTO else loader.precision
+    return TorchCuda(checkpoint, device=loader.device, precision=precision, max_batch_size=loader.max_batch_size)
 
 
 def _export_graph(checkpoint: Checkpoint, loader: Loader) -> None:
@@ -145,17 +149,17 @@ def engine_loader(
     precision: str,
     threads: int,
     cache_dir: Path,
-    max_batch_size: int = 16,
+    max_batch_size: int | None = None,
 ) -> Loader:
     """Chooses the engine and the device.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         engine: a key of ``ENGINES``; None for the first one that runs on the device in the precision.
-        precision: ``float32``, ``bfloat16`` or ``float16``.
+        precision: ``float32``, ``bfloat16`` or ``float16``; or ``AUTO``, which on a CPU is float32.
         threads: threads of one forward pass on a CPU.
         cache_dir: the folder of exported graphs.
-        max_batch_size: the largest batch that a GPU prepares for.
+        max_batch_size: the largest batch; by default 16 on a CPU, 128 on a GPU.
 
     Raises:
         DeviceError: this machine does not have the device, or the engine does not run on it in that precision.
@@ -166,6 +170,8 @@ def engine_loader(
     # An engine that runs on CPUs alone implies the device, even on a machine with a GPU.
     picked = "cpu" if device == "auto" and row is not None and row.devices == _CPU else pick_device(device)
     kind = picked.partition(":")[0]
+    undecided = precision == AUTO and kind == "cuda"
+    precision = "float32" if precision == AUTO else precision
     default = next((r for r in ENGINES.values() if kind in r.devices and precision in r.precisions), None)
     if default is None:
         raise DeviceError(f"no engine computes in {precision} on {picked}")
@@ -175,7 +181,8 @@ def engine_loader(
     if precision not in row.precisions:
         only = ", ".join(sorted(row.precisions))
         raise DeviceError(f"engine {row.name} computes in {only} only; engine {default.name} computes in {precision}")
-    return Loader(row.name, picked, precision, threads, cache_dir, max_batch_size)
+    largest = max_batch_size or _LARGEST_BATCH[kind]
+    return Loader(row.name, picked, AUTO if undecided else precision, threads, cache_dir, largest)
 
 
 def pick_device(wanted: str) -> str:

@@ -19,6 +19,7 @@ from service.domain.prediction import Limits
 from service.domain.snapshot import DeviceLoad, Snapshot
 from service.engines import Engine
 from service.profiling.profiles import Profile
+from service.runtime.parking import Parking
 from service.runtime.predictor import Predictor
 from service.runtime.residency import Residency
 from service.telemetry.gauges import Reading, unwatch, watch
@@ -53,6 +54,7 @@ class LocalPlacement:
         stopping: whether the service is stopping.
         profiles: the source of profiles; without one, times are guessed.
         memory_limit_bytes: for all loaded checkpoints together.
+        parked_limit_bytes: of host memory, for the weights of checkpoints that had to leave the device's.
         pinned: variants that stay in memory.
         prepare: does the part of a load that needs no device memory; blocking.
         device: the device's name, for people.
@@ -68,6 +70,7 @@ class LocalPlacement:
         stopping: Callable[[], bool] = lambda: False,
         profiles: Profiles | None = None,
         memory_limit_bytes: int = sys.maxsize,
+        parked_limit_bytes: int = 0,
         pinned: Collection[str] = (),
         prepare: Callable[[Checkpoint], None] = lambda _checkpoint: None,
         device: str = "",
@@ -82,6 +85,7 @@ class LocalPlacement:
         self._pinned = frozenset(pinned)
         self._prepare = prepare
         self._residency = Residency(memory_limit_bytes, clock)
+        self._parking = Parking(parked_limit_bytes, clock)
         self._slot = DeviceSlot(clock=clock)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         # A thread of its own, so that pictures are decoded while a network is loaded.
@@ -120,6 +124,7 @@ class LocalPlacement:
             self._limits,
             loading=self._loading,
             residency=self._residency,
+            parking=self._parking,
             profile=self._profiles.nearest(checkpoint) if self._profiles else None,
             prepare=self._prepare,
             clock=self._clock,
@@ -269,6 +274,7 @@ class LocalPlacement:
         yield Reading("topfive_ready", float(self._state is None and not self._stopping()))
         if self._residency.limit_bytes < sys.maxsize:
             yield Reading("topfive_memory_limit_bytes", self._residency.limit_bytes)
+        yield Reading("topfive_parked_limit_bytes", self._parking.limit_bytes)
         every = (self._predictors, self._coming, self._retiring)
         for predictor in [predictor for some in every for predictor in list(some.values())]:
             yield from predictor.readings()

@@ -26,6 +26,7 @@ from service.profiling.profiles import Profile
 from service.runtime.arriving import Arrival, Arriving
 from service.runtime.forward import ForwardPasses, Input, Output
 from service.runtime.load_failures import LoadFailures
+from service.runtime.parking import Parking
 from service.runtime.residency import Residency
 from service.runtime.resident import Needs, Resident
 from service.telemetry.gauges import Reading
@@ -46,6 +47,7 @@ class Predictor:
         limits: bounds on batch, queue and picture.
         loading: the thread in which weights are loaded; ``workers`` by default.
         residency: the device's ledger, shared as the slot is; without one there is no memory limit.
+        parking: the host memory for weights that leave the device, shared too; without one they are not kept.
         profile: measurements of the checkpoint on this device.
         pinned: whether the checkpoint stays in memory once it is loaded.
         prepare: does the part of a load that needs no device memory; blocks, and is called in ``loading``.
@@ -62,6 +64,7 @@ class Predictor:
         *,
         loading: Executor | None = None,
         residency: Residency | None = None,
+        parking: Parking | None = None,
         profile: Profile | None = None,
         pinned: bool = False,
         prepare: Callable[[Checkpoint], None] = lambda _checkpoint: None,
@@ -90,12 +93,13 @@ class Predictor:
             unload=self._unload,
             prepare=self.prepare,
             needs=lambda: Needs(self.forecast.footprint_bytes, self.forecast.load_peak_bytes),
-            load_s=lambda: self.forecast.load_s,
+            load_s=lambda: self.forecast.wake_s if self._place.parked else self.forecast.load_s,
             worth=(checkpoint.top1 or 50.0) / 100,
             pinned=pinned,
             evicted=self._metrics.evicted,
         )
         self._residency.add(self._resident)
+        self._place = (parking or Parking()).place(self._resident, self._loading)
         self._batcher: Batcher[Input, Output] = Batcher(
             self._passes,
             slot,
@@ -193,6 +197,7 @@ class Predictor:
         yield Reading("topfive_queue_length", self.queued, model)
         yield Reading("topfive_queue_oldest_seconds", oldest_s, model)
         yield Reading("topfive_resident_bytes", self._resident.held, model)
+        yield Reading("topfive_parked_bytes", self._place.held, model)
         yield Reading("topfive_footprint_bytes", self.forecast.footprint_bytes, model)
         info = (*model, checkpoint.name, checkpoint.labels, checkpoint.origin, str(checkpoint.trained).lower())
         yield Reading("topfive_checkpoint_info", 1, info)
@@ -287,9 +292,10 @@ class Predictor:
     async def _load(self) -> None:
         self._failures.check()
         loop = asyncio.get_running_loop()
+        wake = self._place.waking()
         try:
             engine, load_s = await loop.run_in_executor(
-                self._loading, self._timed, lambda: self._load_engine(self.checkpoint)
+                self._loading, self._timed, wake or (lambda: self._load_engine(self.checkpoint))
             )
             try:
                 async with self._slot.taken():
@@ -303,7 +309,7 @@ class Predictor:
             raise self._not_loaded(error) from error
         self._failures.succeeded()
         self._prepared = True
-        self._metrics.loaded(load_s + warm_up_s)
+        self._metrics.loaded(load_s + warm_up_s, woken=wake is not None)
         self._passes.use(engine)
 
     def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
@@ -314,6 +320,7 @@ class Predictor:
     async def _unload(self) -> None:
         engine = self._passes.use(None)
         if engine is not None:
+            await self._place.park(engine)
             # On the slot's thread: another checkpoint's batch may be on the device.
             async with self._slot.taken():
                 await self._slot.run(engine.close)
@@ -322,12 +329,15 @@ class Predictor:
         """Answers the pictures that are here already, gives the memory back and leaves the ledger: another file has
         replaced this one."""
         self._resident.evicted = lambda _reason: self._metrics.evicted("replaced")
+        self._place.shut()
         await self._residency.remove(self._resident)
+        await self._place.close()
         await self._batcher.close()
 
     async def close(self) -> None:
         """Lets the running batch finish and gives the memory back."""
         await self._batcher.close()
+        await self._place.close()
         await self._unload()
 
     async def _predict(self, image: bytes | Picture, deadline: float, whole: bool, phases: Phases | None) -> Prediction:

@@ -150,10 +150,10 @@ class PredictorMetrics:
         if profiled_s is not None:
             self._profiled_s.inc(profiled_s)
 
-    def loaded(self, took_s: float) -> None:
-        """Counts a load that succeeded."""
+    def loaded(self, took_s: float, *, woken: bool = False) -> None:
+        """Counts a load that succeeded; ``woken`` if it was from parked weights."""
         self._load_s.observe(took_s)
-        self._loads["ok"].inc()
+        self._loads["woken" if woken else "ok"].inc()
 
     def not_loaded(self) -> None:
         """Counts a load that failed."""

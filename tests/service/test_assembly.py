@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -19,6 +19,15 @@ from service.engines.buckets import Buckets
 from service.telemetry.metrics import REGISTRY
 
 
+class Profiles(NamedTuple):
+    """Stands in for ``Profiler``: the engine of a checkpoint is a text."""
+
+    loader: Any
+
+    def loader_of(self, checkpoint: Any) -> Callable[[Any], str]:
+        return lambda loaded: f"{loaded} by the loader of {checkpoint}"
+
+
 class Parts:
     """Stand-ins for the engine loader and the placement, which remember their arguments."""
 
@@ -27,19 +36,21 @@ class Parts:
         self.limits: Limits | None = None
         self.placement: dict[str, Any] = {}
         self.cores = 4
-        self.made = SimpleNamespace(device="cpu", prepare=lambda _checkpoint: None)
+        self.made = SimpleNamespace(device="cpu", prepare=lambda _checkpoint: None, max_batch_size=0)
+        self.loads: Callable[[Any], Any] | None = None
         monkeypatch.setattr(assembly, "engine_loader", self._load)
         monkeypatch.setattr(assembly, "LocalPlacement", self._place)
-        monkeypatch.setattr(assembly, "Profiler", lambda loader: ("profiles", loader))
+        monkeypatch.setattr(assembly, "Profiler", Profiles)
         monkeypatch.setattr(assembly, "device_name", lambda device: f"a {device}")
         monkeypatch.setattr(assembly.os, "sched_getaffinity", lambda _process: set(range(self.cores)))
 
     def _load(self, **arguments: Any) -> Any:
         self.loader = arguments
+        self.made.max_batch_size = arguments["max_batch_size"] or 99
         return self.made
 
-    def _place(self, loader: Any, limits: Limits, **arguments: Any) -> str:
-        assert loader is self.made
+    def _place(self, load: Callable[[Any], Any], limits: Limits, **arguments: Any) -> str:
+        self.loads = load
         self.limits, self.placement = limits, arguments
         return "placement"
 
@@ -59,17 +70,21 @@ def test_settings_and_deployment_reach_the_engines_and_the_placement(parts: Part
     assert parts.loader == {
         "device": "cpu",
         "engine": None,
-        "precision": "float32",
+        "precision": "auto",
         "threads": 4,
         "cache_dir": tmp_path,
         "max_batch_size": 8,
     }
     assert parts.limits == Limits(max_batch_size=8, max_queue=7, max_queue_bytes=2_000_000, max_pixels=1000)
+    # Each checkpoint in its own precision.
+    assert parts.loads is not None
+    assert parts.loads("googlenet") == "googlenet by the loader of googlenet"
     assert parts.placement == {
         "workers": 4,
         "stopping": stopping,
-        "profiles": ("profiles", parts.made),
+        "profiles": Profiles(parts.made),
         "memory_limit_bytes": 123_000_000,
+        "parked_limit_bytes": 0,
         "pinned": ["inception_v2"],
         "prepare": parts.made.prepare,
         "device": "googlenet+inception_v2: a cpu",
@@ -82,6 +97,9 @@ def test_a_deployments_own_values_win(parts: Parts, tmp_path: Path) -> None:
     assert (parts.loader["engine"], parts.loader["threads"], parts.loader["max_batch_size"]) == ("torch_cpu", 3, 5)
     assert parts.limits is not None
     assert parts.limits.max_batch_size == 5
+    # The loader knows what the device takes if neither says.
+    assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
+    assert (parts.loader["max_batch_size"], parts.limits.max_batch_size) == (None, 99)
     assert parts.placement["stopping"]() is False
 
 

@@ -24,6 +24,7 @@ from service.routing.choose import choose
 from service.runtime.placement import LocalPlacement, came_later
 from tests.pictures import picture
 from tests.profiles import Measured, profile
+from tests.sleepers import Host, Sleeper
 
 LENET = Catalogue().find("lenet5@mnist")
 
@@ -381,3 +382,33 @@ async def test_one_network_that_cannot_be_loaded_does_not_keep_the_service_from_
     # Nothing is left to do for the loop that tries again.
     await asyncio.wait_for(placement.keep_trying(), 10)
     await placement.close()
+
+
+async def test_checkpoints_take_turns_on_the_device_and_wait_in_host_memory() -> None:
+    """The device has room for one of three, the host for the weights of all: who leaves is parked before the next is
+    woken."""
+    host, loads = Host(), list[str]()
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        loads.append(checkpoint.variant.name)
+        return Sleeper(checkpoint, host, 100, checkpoint.variant.name)
+
+    rows = FOUR[:3]
+    profiles = Measured(*(profile(row.name, footprint_mb=10) for row in rows))
+    placement = LocalPlacement(load, Limits(), profiles=profiles, memory_limit_bytes=10_000_000, parked_limit_bytes=300)
+    await placement.warm_up(rows)
+    names = [row.variant.name for row in rows]
+    for _ in range(2):
+        for row in rows:
+            assert await placement.load(row) is None
+    # Each was read once; whoever left the device was woken the next time.
+    assert sorted(loads) == sorted(names)
+    assert host.most <= 300
+    readings = {(reading.name, *reading.labels): reading.value for reading in placement.readings()}
+    assert readings["topfive_parked_limit_bytes",] == 300
+    assert {name: readings["topfive_parked_bytes", name] for name in names} == {
+        name: host.held.get(name, 0) for name in names
+    }
+    assert sum(host.held.values()) == 200
+    await placement.close()
+    assert host.held == {}
