@@ -6,5 +6,6 @@ decoding.py       encoded bytes -> the network's input, and the pictures that ar
 forward.py        the forward passes of a checkpoint: the engine, its forecast and its metrics, as the batcher sees them
 residency.py      which checkpoints are in device memory, under a byte limit
 resident.py       one checkpoint in that ledger
+deadlines.py      ends the work on pictures whose deadlines pass
 load_failures.py  loads that failed, and when each is tried again
 """
