@@ -22,7 +22,7 @@ class QuickLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    def call_at(self, when: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+    def call_at(self, when: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:  # type: ignore[override]
         self.timers += 1
         return super().call_at(when, *arguments, **options)
 

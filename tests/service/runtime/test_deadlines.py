@@ -99,6 +99,25 @@ def test_a_cancellation_by_somebody_else_passes(run: Callable[[Test], None], wit
     run(test)
 
 
+def test_an_error_of_work_that_is_ended_passes_as_it_is(run: Callable[[Test], None]) -> None:
+    async def test(loop: QuickLoop, deadlines: Deadlines) -> None:
+        defect = KeyError("in the cleaning up")
+
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise defect
+
+        with pytest.raises(KeyError) as raised, deadlines.until(loop.now + 0.5):
+            await work()
+        assert raised.value is defect
+        # The deadline's cancellation is over nevertheless.
+        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+    run(test)
+
+
 @pytest.mark.parametrize("within_s", [0.5, 30.0])
 @pytest.mark.parametrize("deadline_first", [True, False])
 def test_a_cancellation_in_the_moment_of_the_deadline_passes_too(
