@@ -221,7 +221,7 @@ class LocalPlacement:
 
     def at_once(self, checkpoint: Checkpoint, within_s: float) -> Checkpoint | None:
         found = self._predictors.get(checkpoint.name)
-        if found is None or not found.at_hand or not _same(found.checkpoint, checkpoint):
+        if found is None or not found.at_hand or not found.has_place or not _same(found.checkpoint, checkpoint):
             return None
         waiting_s = sum([predictor.waiting_s for predictor in self._predictors.values() if predictor.queued])
         soon = found.one_s + waiting_s + self._slot.busy_s <= _LONG_BEFORE * within_s

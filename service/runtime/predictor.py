@@ -153,6 +153,11 @@ class Predictor:
         return self._resident.loaded and not self._resident.leaving
 
     @property
+    def has_place(self) -> bool:
+        """Whether the queue has a place for another picture."""
+        return self.queued < self._limits.max_queue
+
+    @property
     def one_s(self) -> float:
         """About how long the forward pass of one picture takes."""
         return self.forecast.forward_s[1]

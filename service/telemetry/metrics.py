@@ -89,7 +89,7 @@ ROUTED = Counter(
 )
 PREDICTED_RATIO = Histogram(
     "topfive_predicted_ratio",
-    "Actual over predicted time from the decision to the answer, of each picture that was let in.",
+    "Actual over predicted time from the decision to the answer, of each picture that was let in by a prediction.",
     ["model"],
     buckets=_RATIOS,
     registry=REGISTRY,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from fastapi import FastAPI
 
 from models.checkpoints.catalogue import Checkpoint
 from service import assembly
@@ -16,6 +18,7 @@ from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.engines.buckets import Buckets
+from service.http.app import ClassifyFirst
 from service.telemetry.metrics import REGISTRY
 
 
@@ -42,6 +45,8 @@ class Parts:
         monkeypatch.setattr(assembly, "LocalPlacement", self._place)
         monkeypatch.setattr(assembly, "Profiler", Profiles)
         monkeypatch.setattr(assembly, "device_name", lambda device: f"a {device}")
+        self.switch_intervals_s: list[float] = []
+        monkeypatch.setattr(assembly.sys, "setswitchinterval", self.switch_intervals_s.append)
         monkeypatch.setattr(assembly.os, "sched_getaffinity", lambda _process: set(range(self.cores)))
 
     def _load(self, **arguments: Any) -> Any:
@@ -110,6 +115,13 @@ def test_two_to_eight_threads_decode(parts: Parts, tmp_path: Path, cores: int, w
     assert parts.placement["workers"] == workers
 
 
+def test_threads_pass_on_the_interpreters_lock_sooner_than_by_default(parts: Parts, tmp_path: Path) -> None:
+    assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
+    (interval_s,) = parts.switch_intervals_s
+    # Python's own is 5 ms (sys.setswitchinterval).
+    assert 0 < interval_s <= 0.005 / 5
+
+
 class Placed:
     """A placement that remembers its calls in order; its warm-up ends when a test says so."""
 
@@ -145,12 +157,19 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> Placed:
     return placed
 
 
+def running(app: ClassifyFirst) -> AbstractAsyncContextManager[Any]:
+    """The application between its start and its stop."""
+    others = app.others
+    assert isinstance(others, FastAPI)
+    return others.router.lifespan_context(others)
+
+
 @pytest.mark.parametrize("warm", [True, False])
 async def test_networks_load_in_the_background_and_a_stop_ends_that_before_the_placement_is_closed(
     placed: Placed, tmp_path: Path, warm: bool
 ) -> None:
     app = assembly.local_app(Settings(cache_dir=tmp_path), Deployment(variants=["lenet5", "vgg16"]))
-    async with app.router.lifespan_context(app):
+    async with running(app):
         await asyncio.sleep(0)
         # Those with weights alone: vgg16 has none on this machine.
         assert placed.calls == [["lenet5@mnist"]]
@@ -170,6 +189,6 @@ async def test_halved_batches_are_counted_in_the_metrics(tmp_path: Path, monkeyp
 async def test_an_untrained_service_serves_the_variants_of_its_deployment(placed: Placed, tmp_path: Path) -> None:
     settings = Settings(cache_dir=tmp_path, untrained=True)
     app = assembly.local_app(settings, Deployment(variants=["vgg16", "bn_inception"]))
-    async with app.router.lifespan_context(app):
+    async with running(app):
         await asyncio.sleep(0)
     assert sorted(placed.calls[0]) == ["inception_v2@untrained", "vgg16@untrained"]
