@@ -14,6 +14,7 @@ import fcntl
 import json
 import logging
 import statistics
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -41,6 +42,8 @@ SIZE_CLASSES: dict[str, int] = {
     "large": 4_194_304,
     "huge": 20_000_000,
 }
+#: The same as two sequences, the second with a name more, for ``bisect``.
+_MOST_BYTES, _CLASSES = tuple(SIZE_CLASSES.values()), (*SIZE_CLASSES, "huge")
 
 
 class Latency(BaseModel):
@@ -222,4 +225,4 @@ def shipped_folder() -> Path:
 
 def size_class(encoded_bytes: int) -> str:
     """The size class of an encoded picture."""
-    return next((name for name, most in SIZE_CLASSES.items() if encoded_bytes <= most), "huge")
+    return _CLASSES[bisect_left(_MOST_BYTES, encoded_bytes)]

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
-# The time at which each series began doubles the size of a scrape, and Prometheus does not store it.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+from service.telemetry.series import Counter, Histogram
+
 #: The metrics of this process. Ray registers its own in the library's default registry.
 REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
