@@ -95,7 +95,7 @@ async def _watched(folder: Path) -> AsyncIterator[Callable[[], bool]]:
 
     async def look() -> None:
         nonlocal stopping
-        while not (stopping := is_stopping(folder)):
+        while not (stopping := is_stopping(folder)):  # noqa: ASYNC110 - it is a file that is looked at
             await asyncio.sleep(_LOOK_EVERY_S)
 
     looking = asyncio.create_task(look())

@@ -19,8 +19,8 @@ from service.domain.errors import Failure, LoadFailedError
 from service.domain.prediction import Limits, Prediction
 from service.engines import Engine
 from service.engines.fake import FakeEngine
+from service.inference.decoding import decode_small
 from service.profiling.profiles import Latency
-from service.runtime.decoding import decode_small
 from service.runtime.parking import Parking
 from service.runtime.predictor import Predictor
 from service.runtime.residency import Residency
