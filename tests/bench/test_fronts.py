@@ -7,15 +7,15 @@ import tomllib
 import pytest
 from fronts import name_of, pretending
 
-from service.config.fleet import Deployment
+from service.config.fleet import Deployment, Fleet
 
 
 @pytest.mark.parametrize("fronts", [1, 2])
 def test_a_fleet_has_so_many_fronts_and_a_pretend_device(fronts: int) -> None:
     fleet = tomllib.loads(pretending(fronts).fleet.format(network="googlenet"))
-    (deployment,) = fleet.pop("deployment")
-    assert fleet == {"ray": False, "fronts": fronts}
-    assert Deployment.model_validate(deployment) == Deployment(variants=["googlenet"], engine="pretend")
+    assert Fleet.model_validate(fleet) == Fleet(
+        ray=False, fronts=fronts, deployment=[Deployment(variants=["googlenet"], engine="pretend")]
+    )
 
 
 def test_contenders_have_keys_and_names_of_their_own() -> None:

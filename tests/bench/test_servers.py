@@ -38,12 +38,14 @@ def test_topfives_ways_come_first_and_the_floor_is_no_contender() -> None:
 
 
 def test_without_ray_there_are_as_many_fronts_as_a_row_says() -> None:
-    by_key = {server.key: tomllib.loads(server.fleet.format(network="vgg16")) for server in OURS}
-    for key, fronts in (("solo-1", 1), ("solo", "auto")):
-        deployment = by_key[key].pop("deployment")
-        assert deployment == [{"variants": ["vgg16"]}]
-        assert by_key[key] == {"ray": False, "fronts": fronts}
-    assert Fleet.model_validate(by_key["topfive"]).names() == ["vgg16"]
+    fleets = {server.key: Fleet.model_validate(tomllib.loads(server.fleet.format(network="vgg16"))) for server in OURS}
+    assert all(fleet.names() == ["vgg16"] for fleet in fleets.values())
+    assert {key: fleets[key].ray for key in ("topfive", "solo-1", "solo")} == {
+        "topfive": True,
+        "solo-1": False,
+        "solo": False,
+    }
+    assert (fleets["solo-1"].fronts, fleets["solo"].fronts) == (1, "auto")
 
 
 def test_a_server_gets_its_fleet_and_the_checkout_and_ends(tmp_path: Path) -> None:
