@@ -120,7 +120,8 @@ def counted(rounds: Sequence[Round]) -> list[Round]:
 def said(name: str, figures: dict[str, Any]) -> str:
     """A contender's figures in a line."""
     rate, cpu_ms = figures["per_second"], 1000 * figures["cpu_s_per_picture"]
-    return f"{name:12} {rate:7.0f} requests/s, {cpu_ms:.3f} ms CPU each, p50 {figures['p50_ms']:.1f} ms"
+    used = f"{cpu_ms:.3f} ms CPU each ({rate * cpu_ms / 1000:.1f} cores)"
+    return f"{name:12} {rate:7.0f} requests/s, {used}, p50 {figures['p50_ms']:.1f} ms"
 
 
 def medians(rounds: Sequence[Round]) -> Round:

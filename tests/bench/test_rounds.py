@@ -89,7 +89,7 @@ def test_what_is_shown_says_whether_it_counts(capsys: pytest.CaptureFixture[str]
     rounds = [{"app": figures(100, 0.002), "bare": figures(200, 0.001)}]
     show(rounds, [ratio(rounds, "app", "bare")])
     shown = capsys.readouterr().out.splitlines()
-    assert "100 requests/s, 2.000 ms CPU each" in shown[0]
+    assert "100 requests/s, 2.000 ms CPU each (0.2 cores)" in shown[0]
     assert shown[-1] == "app to bare: 0.500 times the requests a second, 2.000 times the CPU time"
     show([{"app": figures(100, 0.002, 99.0)}], [])
     assert "these figures say little" in capsys.readouterr().out
