@@ -7,6 +7,7 @@ torch_cuda.py   PyTorch with CUDA graphs: the default on a GPU. overlap.py copie
                 host while another network has the device
 torch_cpu.py    plain PyTorch on a CPU: the reference that the other engines are tested against
 fake.py         an engine without a network, for tests
+pretend.py      the same as a device that takes its time: measures everything around a network
 fingerprint.py  what a checkpoint runs with: device, engine, precision, library versions, weights
 
 This file has the interface that they share.
