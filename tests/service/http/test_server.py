@@ -56,6 +56,8 @@ async def refused(address: tuple[str, int]) -> None:
                 _, writer = await asyncio.open_connection(*address)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                continue  # the port was closed before the server took the connection
             writer.close()
 
 
