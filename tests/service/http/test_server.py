@@ -94,6 +94,8 @@ async def test_running_requests_are_answered_before_the_end(listener: socket.soc
         await asyncio.wait_for(app.asked.wait(), 10)
         over.set()
         await refused(address)
+        # uvicorn looks ten times a second whether its connections have ended.
+        await asyncio.wait({running}, timeout=0.3)
         assert not running.done()
         app.go_on.set()
         assert (await slow).text == "ok"

@@ -27,6 +27,7 @@ from service.config.settings import Settings
 from service.lifecycle.haproxy import STOPPING
 from service.solo import process, targets
 from service.solo.targets import FolderTargets
+from tests.pages import ROOT
 from tests.waiting import until
 
 DEPLOYMENT = Deployment(variants=["lenet5"], max_queue=7)
@@ -171,7 +172,8 @@ async def test_nothing_looks_at_the_disk_any_more_after_the_end(tmp_path: Path) 
 @contextmanager
 def running(command: list[str], line: str, *listeners: socket.socket) -> Iterator[subprocess.Popen[str]]:
     descriptors = [listener.fileno() for listener in listeners]
-    started = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, pass_fds=descriptors)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, pass_fds=descriptors, env=environment)
     assert started.stdin is not None
     try:
         started.stdin.write(line)
@@ -202,13 +204,13 @@ def test_a_front_without_an_owner_lives_says_that_it_waits_and_ends_in_order(
         with socket.socket(socket.AF_UNIX) as owner:
             owner.bind("o/0.sock")
             owner.listen()
-            owner.settimeout(30)
+            owner.settimeout(10)
             owner.accept()[0].close()
         (target,) = asyncio.run(FolderTargets(tmp_path).find("topfive"))
         assert target.labels == {"deployment": "front", "replica": str(front.pid)}
         assert "topfive_build_info" in httpx.get(f"http://{target.address}/metrics", trust_env=False).text
         (tmp_path / STOPPING).write_text("stopping\n")
-        until(lambda: "stopping" in client.get("/readyz").json()["detail"])
+        until(lambda: "stopping" in client.get("/readyz").json()["detail"], 10)
         turned_away = client.post("/classify", content=b"picture")
         assert (turned_away.status_code, turned_away.headers["connection"]) == (503, "close")
         assert client.get("/healthz").status_code == 200
