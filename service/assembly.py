@@ -23,6 +23,7 @@ from service.engines.buckets import Buckets
 from service.engines.loader import device_name, engine_loader
 from service.http.app import create_app
 from service.profiling.profiler import Profiler
+from service.runtime.gpu_decoding import gpu_decoding
 from service.runtime.placement import LocalPlacement
 from service.telemetry import gauges
 from service.telemetry.exposition import Targets
@@ -54,6 +55,8 @@ def local_placement(
         cache_dir=settings.cache_dir,
         max_batch_size=max_batch_size,
     )
+    limit_bytes = memory_limit(settings, lambda: _free_bytes(loader.device))
+    decoding = gpu_decoding(loader.device) if settings.decode == "gpu" else None
     gauges.count("topfive_oom_splits_total", lambda: Buckets.halvings)
     return LocalPlacement(
         loader,
@@ -61,7 +64,9 @@ def local_placement(
         workers=min(_MOST_DECODERS, max(_FEWEST_DECODERS, cores)),
         stopping=stopping,
         profiles=Profiler(loader),
-        memory_limit_bytes=memory_limit(settings, lambda: _free_bytes(loader.device)),
+        gpu_decoding=decoding,
+        # Networks and decoded pictures share the device's memory.
+        memory_limit_bytes=limit_bytes if decoding is None else max(0, limit_bytes - decoding.held_bytes),
         pinned=[find_variant(name).name for name in deployment.pinned],
         prepare=loader.prepare,
         device=f"{deployment.name}: {device_name(loader.device)}",

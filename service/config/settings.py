@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     untrained: bool = Field(False, description="Serve every network with seeded random weights.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Arithmetic of the networks.")
+    decode: Literal["cpu", "gpu"] = Field(
+        "cpu", description="Who decodes JPEG files: cpu, or gpu where it gives the same answers."
+    )
     max_batch_size: int = Field(16, ge=1, le=1024, description="Pictures in one forward pass at most.")
     memory_limit_mb: float | None = Field(
         None,

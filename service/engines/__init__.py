@@ -5,6 +5,7 @@ onnx_cpu.py     the exported graph in ONNX Runtime, without torch: the default o
 torch_cuda.py   PyTorch with CUDA graphs: the default on a GPU. overlap.py copies the next batch while one is computed,
                 buckets.py has the batch sizes that graphs are captured for
 torch_cpu.py    plain PyTorch on a CPU: the reference that the other engines are tested against
+jpeg_gpu.py     JPEG files -> crops on a GPU
 fake.py         an engine without a network, for tests
 fingerprint.py  what a checkpoint runs with: device, engine, precision, library versions, weights
 

@@ -22,6 +22,7 @@ from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
 from service.runtime.decoding import Arrival, Arriving, decode, decode_small
 from service.runtime.forward import ForwardPasses, Input, Output
+from service.runtime.gpu_decoding import GpuDecoding
 from service.runtime.load_failures import LoadFailures
 from service.runtime.residency import Residency
 from service.runtime.resident import Needs, Resident
@@ -43,6 +44,7 @@ class Predictor:
         limits: bounds on batch, queue and picture.
         loading: the thread in which weights are loaded; ``workers`` by default.
         residency: the device's ledger, shared as the slot is; without one there is no memory limit.
+        gpu_decoding: decodes pictures on the device; without it, or where it does not, ``workers`` do.
         profile: measurements of the checkpoint on this device.
         pinned: whether the checkpoint stays in memory once it is loaded.
         prepare: does the part of a load that needs no device memory; blocks, and is called in ``loading``.
@@ -59,6 +61,7 @@ class Predictor:
         *,
         loading: Executor | None = None,
         residency: Residency | None = None,
+        gpu_decoding: GpuDecoding | None = None,
         profile: Profile | None = None,
         pinned: bool = False,
         prepare: Callable[[Checkpoint], None] = lambda _checkpoint: None,
@@ -70,6 +73,7 @@ class Predictor:
         self._workers = workers
         self._loading = loading or workers
         self._limits = limits
+        self._gpu_decoding = gpu_decoding
         self._prepare_load = prepare
         self._prepared = False
         self._clock = clock
@@ -277,6 +281,9 @@ class Predictor:
                     _, warm_up_s = await self._slot.run(
                         lambda: self._timed(lambda: engine.warm_up(self._limits.max_batch_size))
                     )
+                    if self._gpu_decoding is not None:
+                        judge = self._gpu_decoding.judge
+                        await self._slot.run(lambda: judge(self.checkpoint, engine))
             except BaseException:
                 engine.close()
                 raise
@@ -332,6 +339,8 @@ class Predictor:
                     phases.begin("decode", started)
                 preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
                 crop = decode_small(image, preprocess, max_pixels)
+                if crop is None and self._gpu_decoding is not None:
+                    crop = await self._gpu_decoding.decode(image, self.checkpoint, max_pixels)
                 if crop is None:
                     loop = asyncio.get_running_loop()
                     crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
