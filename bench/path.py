@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 _APP = """
 import sys, uvicorn
 try:
-    from service.assembly import local_app
+    from service.assembly.local import local_app
     from service.config.fleet import Deployment
     from service.config.settings import Settings
 except ImportError:

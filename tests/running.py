@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from service.assembly import local_app
+from service.assembly.local import local_app
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from service.assembly import local_app
+from service.assembly.local import local_app
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from starlette.types import ASGIApp
 
 from models.checkpoints.catalogue import Catalogue
+from service.assembly.front import front_app
+from service.cluster.direct import direct
 from service.cluster.metrics_targets import expose
 from service.cluster.remote import RemotePlacement
 from service.cluster.replica import Replica
-from service.config.capacity import hosted
+from service.config.capacity import FRONT_CPUS, Machine, fronts_of, hosted
 from service.config.fleet import Deployment, Fleet
 from service.config.settings import Settings
 from service.http.app import create_app
 from service.lifecycle.record import is_stopping
+from service.link.sockets import FOLDER
 from service.telemetry.logs import configure_logging, log_left_out
 from service.telemetry.tracing import start_tracing
 
@@ -36,18 +40,70 @@ _COMMON: dict[str, Any] = {
 
 
 class Local:
-    """The deployment of the ``local`` fleet, which does HTTP and inference. Ray Serve asks for the ASGI app in the
-    replica's process."""
+    """The deployment of a fleet without ingress and fronts, which does HTTP and inference. Ray Serve asks for the ASGI
+    app in the replica's process."""
 
     def __init__(self, settings: Settings, deployment: Deployment, folder: Path) -> None:
         # Imported here: the driver imports this file too, and does not need torch, which takes 300 MB.
-        from service.assembly import local_app
+        from service.assembly.local import local_app
 
         configure_logging(settings.log_format)
-        self._app = local_app(settings, deployment, lambda: is_stopping(folder), expose(settings.host))
+        app = local_app(settings, deployment, lambda: is_stopping(folder), expose(settings.host))
+        self._app = direct(app, folder)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app
+
+
+class Front:
+    """A front: it does HTTP and decoding, and asks the device owners of this machine.
+
+    Args:
+        settings: of the service.
+        folder: the service's.
+        _owner: the handle of the owners' deployment; a parameter, so that Serve deploys them with the fronts.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, _owner: object) -> None:
+        configure_logging(settings.log_format)
+        expose(settings.host)
+        self._app = direct(front_app(settings, folder / FOLDER), folder)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._app
+
+
+class Owner:
+    """A device owner: it decides, queues and computes for the fronts, which connect to its socket."""
+
+    def __init__(self, settings: Settings, deployment: Deployment, folder: Path) -> None:
+        # Imported here, as above.
+        from service.assembly.local import owner
+
+        configure_logging(settings.log_format)
+        sockets = folder / FOLDER
+        sockets.mkdir(exist_ok=True)
+        path = sockets / f"{serve.get_replica_context().replica_tag}.sock"
+        targets = expose(settings.host)
+        self._stop = asyncio.Event()
+        self._owning = asyncio.get_running_loop().create_task(
+            self._own(owner(settings, deployment, path, lambda: is_stopping(folder), targets))
+        )
+
+    async def _own(self, owning: AbstractAsyncContextManager[None]) -> None:
+        async with owning:
+            await self._stop.wait()
+
+    def check_health(self) -> None:
+        """Serve asks once a second, and replaces the replica if this raises."""
+        if self._owning.done():
+            self._owning.result()
+            raise RuntimeError("the device owner has ended")
+
+    async def __del__(self) -> None:
+        """Serve awaits this before it ends the replica's process."""
+        self._stop.set()
+        await self._owning
 
 
 class Gateway:
@@ -71,9 +127,9 @@ class Gateway:
                 await watching
             await asyncio.to_thread(stop_tracing)
 
-        self._app = create_app(catalogue, placement, settings, lifespan, expose(settings.host))
+        self._app = direct(create_app(catalogue, placement, settings, lifespan, expose(settings.host)), folder)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app
 
 
@@ -81,7 +137,19 @@ def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Applica
     """The application for ``serve.run``. The folder is the service's (``lifecycle/record.py``)."""
     # The type that Ray's decorators return depends on how they are called.
     deploy: Any = serve.deployment
-    if fleet.ingress is None:
+    fronts = fronts_of(fleet, Machine.this())
+    if fleet.ingress is None and fronts:
+        (everything,) = fleet.deployment
+        owner = deploy(Owner, **_options("owner", everything)).bind(settings, everything, folder)
+        front = deploy(
+            serve.ingress()(Front),
+            name="ingress",
+            num_replicas=fronts,
+            ray_actor_options={"num_cpus": FRONT_CPUS},
+            **_COMMON,
+        )
+        bound = front.bind(settings, folder, owner)
+    elif fleet.ingress is None:
         (everything,) = fleet.deployment
         bound = deploy(serve.ingress()(Local), **_options("ingress", everything)).bind(settings, everything, folder)
     else:

@@ -18,6 +18,7 @@ from typing import Any
 from models.checkpoints.catalogue import Checkpoint
 from service.cluster.replica import Report
 from service.domain.errors import Failure, LoadFailedError, NotReadyError, failure_of, of_a_load
+from service.domain.picture import Picture
 from service.domain.placement import Memory, Survey
 from service.domain.prediction import Prediction
 from service.domain.snapshot import DeviceLoad, Snapshot
@@ -58,12 +59,13 @@ class RemotePredictor:
         self.failed: Failure | None = None
         """Why a load failed, if one did since the last report."""
 
-    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
         """Classifies one picture, as ``Predicts`` says.
 
         While the deployment has no replica, Serve holds the request back until one has started, but not beyond the
         deadline.
         """
+        assert isinstance(image, bytes)  # only a device owner has pictures whose bytes are elsewhere
         remaining_s, span = deadline - self._clock(), traceparent()
         rest = (span, True) if whole else () if span is None else (span,)
         self.sent.append(deadline)
@@ -140,6 +142,10 @@ class RemotePlacement:
             found = RemotePredictor(checkpoint, self._handles[variant], self._clock)
             self._predictors[checkpoint.name] = found
         return found
+
+    def at_once(self, checkpoint: Checkpoint, within_s: float) -> Checkpoint | None:
+        # A snapshot costs little beside the call to the replica.
+        return None
 
     def resident(self, checkpoint: Checkpoint) -> bool:
         report = self._reports.get(checkpoint.variant.name)

@@ -60,7 +60,7 @@ class Replica:
         self._stop_tracing = start_tracing(settings)
         self._unload_within_s = settings.default_latency_ms / 1000
         # Imported here, so that the driver and the ingress do not load torch, which takes 300 MB.
-        from service.assembly import local_placement, serve
+        from service.assembly.local import local_placement, serve
 
         configure_logging(settings.log_format)
         expose(settings.host)

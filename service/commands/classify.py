@@ -18,10 +18,10 @@ from service.commands.options import open_catalogue, read_settings, setting
 from service.config.settings import Settings
 
 if TYPE_CHECKING:
+    from service.domain.classified import Classified
     from service.domain.ensemble import Ensemble
     from service.domain.errors import Failure
     from service.domain.query import Query
-    from service.http.schemas import Answer
     from service.runtime.predictor import Predictor
 
 #: Milliseconds that a picture may take: whoever waits at a terminal ends it with Ctrl-C.
@@ -52,26 +52,25 @@ def classify(
     from service.domain.errors import Failure
 
     if as_json:
-        entries = [to_json(outcome, bulk=len(outcomes) > 1) for outcome in outcomes]
+        entries = [to_json(outcome, k, bulk=len(outcomes) > 1) for outcome in outcomes]
         print(json.dumps(entries[0] if len(entries) == 1 else {"results": entries}, indent=2))  # noqa: T201
     for path, outcome in zip(pictures, outcomes, strict=True):
         if isinstance(outcome, Failure):
             errors.print(f"[red]{escape(str(path))}[/]: {escape(outcome.detail)}", highlight=False, soft_wrap=True)
         elif not as_json:
-            _print_answer(path, outcome)
+            _print_answer(path, outcome, k)
     if any(isinstance(outcome, Failure) for outcome in outcomes):
         raise typer.Exit(1)
 
 
 async def _classify(
     catalogue: Catalogue, checkpoint: Checkpoint | Ensemble, pictures: list[bytes], query: Query, settings: Settings
-) -> list[Answer | Failure]:
+) -> list[Classified | Failure]:
     """Loads the networks into this process, and classifies as the service does."""
-    from service.assembly import local_placement
+    from service.assembly.local import local_placement
     from service.config.fleet import Deployment
     from service.domain.ensemble import Ensemble, members_of
-    from service.domain.errors import Failure, NoPictureError, failure_of
-    from service.http.responses import answer
+    from service.domain.errors import NoPictureError, failure_of
     from service.inference.classifier import Classifier
     from service.routing.router import Router
     from service.telemetry.recorder import RequestMetrics
@@ -85,16 +84,12 @@ async def _classify(
     try:
         for member in members:
             await _load(placement.predictor(member))
-        outcomes: list[Answer | Failure] = []
+        outcomes: list[Classified | Failure] = []
         for picture in pictures:
             if not picture:
                 outcomes.append(failure_of(NoPictureError("the file is empty")))
-                continue
-            done = await classifier.classify(picture, query, candidates, time.monotonic())
-            if not isinstance(done, Failure):
-                outcomes.append(answer(done.prediction, done.decision, query.k, done.total_s))
             else:
-                outcomes.append(done)
+                outcomes.append(await classifier.classify(picture, query, candidates, time.monotonic()))
         return outcomes
     finally:
         await placement.close()
@@ -114,8 +109,12 @@ async def _load(predictor: Predictor) -> None:
         load_failures.log.disabled = False
 
 
-def _print_answer(path: Path, answer: Answer) -> None:
-    note = "" if answer.checkpoint.trained else "  [yellow]untrained[/]"
-    console.print(f"[bold]{escape(str(path))}[/]  {answer.checkpoint.name}{note}", highlight=False)
-    for label in answer.top5:
-        console.print(f"  {label.probability * 100:6.2f} %  {escape(label.label)}", highlight=False)
+def _print_answer(path: Path, classified: Classified, k: int) -> None:
+    from service.http.responses import answer
+
+    document = answer(classified, k)
+    checkpoint = document["checkpoint"]
+    note = "" if checkpoint["trained"] else "  [yellow]untrained[/]"
+    console.print(f"[bold]{escape(str(path))}[/]  {checkpoint['name']}{note}", highlight=False)
+    for label in document["top5"]:
+        console.print(f"  {label['probability'] * 100:6.2f} %  {escape(label['label'])}", highlight=False)

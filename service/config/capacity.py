@@ -21,6 +21,12 @@ PROCESS_BYTES = 350_000_000
 _CGROUP, _GPUS = Path("/sys/fs/cgroup"), Path("/proc/driver/nvidia/gpus")
 #: The share of the free memory that networks may take if no limit is set. The rest is for pictures and other programs.
 _SHARE = 0.8
+#: What Ray reserves for a front, in cores. It does not limit it.
+FRONT_CPUS = 0.1
+#: Resident bytes of a front.
+FRONT_BYTES = 150_000_000
+#: On CPUs the networks need the cores more than HTTP does.
+_FRONTS_WITH_RAY = 0
 #: Serve lets HAProxy have this many connections.
 MOST_CONNECTIONS = 4096
 #: Files that HAProxy opens beside its connections: about 30, and room for more replicas.
@@ -96,6 +102,17 @@ def with_device(fleet: Fleet, device: str, machine: Machine) -> Fleet:
     return fleet.model_copy(update={"deployment": [first.model_copy(update={"num_gpus": 1.0})]})
 
 
+def fronts_of(fleet: Fleet, machine: Machine) -> int:
+    """How many fronts a fleet without an ingress has on this machine; 0 if one process does everything."""
+    if isinstance(fleet.fronts, int):
+        return fleet.fronts
+    cores = int(machine.cpus)
+    if any(deployment.num_gpus for deployment in fleet.deployment):
+        # The device owner needs a core, and the driver of the GPU part of another.
+        return max(1, cores - 2)
+    return _FRONTS_WITH_RAY if fleet.ray else max(1, cores // 2)
+
+
 @dataclass(frozen=True, slots=True)
 class _Share:
     """What a deployment needs of a resource."""
@@ -130,8 +147,11 @@ def check_fits(
         FleetError: the fleet needs more; the text has the sum.
     """
     cpus = [_Share(d.name, d.replicas, d.num_cpus) for d in fleet.deployment]
+    fronts = fronts_of(fleet, machine) if fleet.ingress is None else 0
     if fleet.ingress is not None:
         cpus.insert(0, _Share("ingress", fleet.ingress.replicas, fleet.ingress.num_cpus))
+    elif fronts and fleet.ray:
+        cpus.insert(0, _Share("fronts", fronts, FRONT_CPUS))
     _check("CPUs", cpus, machine.cpus, "")
     _check("GPUs", [_Share(d.name, d.replicas, d.num_gpus) for d in fleet.deployment], machine.gpus, "")
     limit_mb = memory_limit_mb if memory_limit_mb is not None else _SHARE * machine.free_bytes / 1e6

@@ -81,6 +81,11 @@ class Fleet(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = ""
+    ray: bool = True
+    """Whether Ray Serve runs it, or the service's own supervisor does: fewer processes, a start in seconds."""
+    fronts: int | Literal["auto"] | None = None
+    """How many fronts do HTTP and decode, in front of a device owner. With 0, one process does everything. ``auto``,
+    the default, is what was measured to be best for such a machine."""
     ingress: Ingress | None = None
     deployment: list[Deployment] = Field(min_length=1)
 
@@ -90,6 +95,12 @@ class Fleet(BaseModel):
         twice = [name for name, times in hosted.items() if times > 1]
         if twice:
             raise ValueError(f"{twice[0]} is hosted twice")
+        if isinstance(self.fronts, int) and self.fronts < 0:
+            raise ValueError("fronts cannot be negative")
+        if self.ingress is not None and not self.ray:
+            raise ValueError("an [ingress] table needs Ray Serve: leave ray = false out")
+        if self.ingress is not None and self.fronts is not None:
+            raise ValueError("fronts stand before one deployment; a fleet with an [ingress] table has ingress replicas")
         if self.ingress is None and len(self.deployment) > 1:
             raise ValueError("several deployments need an [ingress] table in front of them")
         for deployment in self.deployment:

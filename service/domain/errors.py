@@ -258,8 +258,22 @@ class Failure:
         return self.problem.status
 
 
+class FailedElsewhereError(RuntimeError):
+    """Another process reported a failure.
+
+    Args:
+        failure: what it reported.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+
+
 def failure_of(error: Exception) -> Failure:
     """An exception as a value, by the table. One that is not in the table is a defect, whose text no client sees."""
+    if isinstance(error, FailedElsewhereError):
+        return error.failure
     for kind in type(error).__mro__:
         row = TABLE.get(kind)
         if row is not None:

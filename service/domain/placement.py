@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from models.checkpoints.catalogue import Checkpoint
 from service.domain.errors import Failure, LoadFailedError
+from service.domain.picture import Picture
 from service.domain.prediction import Prediction
 from service.domain.snapshot import DeviceLoad, Snapshot
 
@@ -16,11 +17,11 @@ from service.domain.snapshot import DeviceLoad, Snapshot
 class Predicts(Protocol):
     """One checkpoint, or one ensemble, that can be asked for predictions."""
 
-    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
         """Classifies one picture.
 
         Args:
-            image: the bytes of an encoded picture.
+            image: the bytes of an encoded picture, or a picture whose bytes another process has.
             deadline: when the answer is due, on the service's monotonic clock.
             whole: whether the prediction has the probabilities of all classes (``distribution``).
         """
@@ -50,6 +51,12 @@ class Placement(Protocol):
 
     def predictor(self, checkpoint: Checkpoint) -> Predicts:
         """The predictor that serves a loadable checkpoint."""
+        ...
+
+    def at_once(self, checkpoint: Checkpoint, within_s: float) -> Checkpoint | None:
+        """The checkpoint that serves a loadable checkpoint, if it is in memory and so few pictures wait that another
+        is answered long before ``within_s`` seconds are over; else None. Costs next to nothing: no snapshot is
+        taken."""
         ...
 
     def resident(self, checkpoint: Checkpoint) -> bool:

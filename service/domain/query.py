@@ -64,3 +64,9 @@ class Query(BaseModel):
     def has_budget(self) -> bool:
         """Whether the caller stated a budget of any kind."""
         return self.latency_ms is not None or self.memory_mb is not None or self.min_top1 is not None
+
+    def allowed_s(self, default_latency_ms: float) -> float:
+        """Seconds from the end of the body until the answer is due: ``latency_ms`` where it binds, else the service's
+        default."""
+        binding = self.strict or self.model is None
+        return ((self.latency_ms if binding else None) or default_latency_ms) / 1000

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 #: A batch is computed in parts, since large parts are no faster on a CPU. The activations of a part, by the analytic
 #: count (several times what is alive at once), take at most as many bytes as the weights, or this many if that is more.
 _LEAST_BYTES = 160_000_000
+#: A network with fewer multiply-adds for a picture computes faster in one thread: handing work to a second one takes
+#: longer than the work. LeNet-5 has 0.3 million, the next larger network 700 million.
+_FEW_MULTIPLY_ADDS = 10_000_000
 
 
 class OnnxCpu:
@@ -36,6 +39,8 @@ class OnnxCpu:
     """
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int, cache_dir: Path) -> None:
+        if checkpoint.costs.multiply_adds < _FEW_MULTIPLY_ADDS:
+            threads = 1
         path = cached_graph(checkpoint, cache_dir)
         found = Damaged.at(path)
         try:

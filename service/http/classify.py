@@ -1,41 +1,39 @@
-"""The endpoint ``POST /classify``. Microseconds count on this path alone, so it reads the plain request itself."""
+"""The endpoint ``POST /classify``. Microseconds count on this path alone, so it is an ASGI application by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from fastapi import Request, Response
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
 
-from models.checkpoints.catalogue import Checkpoint
 from service.config.settings import Settings
-from service.domain.ensemble import Ensemble
+from service.domain.classified import Asking, Classified, Classifies
 from service.domain.errors import Failure, NoPictureError, failure_of, known_failure
 from service.domain.outcome import GONE, GONE_STATUS, NO_MODEL, OK, Outcome, summary
 from service.domain.query import Query
-from service.http.disconnects import Watch
-from service.http.problems import problem
+from service.http.disconnects import Watches
+from service.http.reply import Reply, reply_to
 from service.http.requests import Body, read_body, read_query
-from service.http.responses import answer, bulk, single
-from service.http.schemas import Answer
+from service.http.responses import bulk, single
 from service.http.uploads import Uploads
-from service.inference.classifier import Classified, Classifier
-from service.routing.router import Router
-from service.telemetry.logs import log_access
+from service.telemetry.logs import Access, log_access
 from service.telemetry.recorder import RequestMetrics
 from service.telemetry.tracing import RequestSpan, tracing
+
+#: What a caller who has gone is answered: nobody reads it.
+_GONE = Reply.of(GONE_STATUS, "text/plain", b"")
 
 
 class ClassifyEndpoint:
     """Answers ``POST /classify``. Not thread-safe: use it from one event loop.
 
     Args:
-        router: finds the candidates of a query.
-        classifier: classifies one picture.
+        classifies: classifies the pictures.
         settings: the limit on the body, and whether accesses are logged.
         metrics: count the outcome of each request.
         clock: seconds, monotonic, as deadlines are.
@@ -43,98 +41,118 @@ class ClassifyEndpoint:
 
     def __init__(
         self,
-        router: Router,
-        classifier: Classifier,
+        classifies: Classifies,
         settings: Settings,
         metrics: RequestMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._router = router
-        self._classifier = classifier
-        self._settings = settings
+        self._classifies = classifies
+        self._max_body_bytes = settings.max_body_bytes
+        self._access_log = settings.access_log
         self._metrics = metrics
         self._clock = clock
         self._tracing = tracing()
         self._uploads = Uploads()
+        self._watches = Watches()
 
-    async def classify(self, request: Request) -> Response:
-        """Reads query and body, finds the candidates, classifies each picture, answers."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request over ASGI."""
+        await (await self.reply(scope, receive)).send(send)
+
+    async def reply(self, scope: Scope, receive: Receive) -> Reply:
+        """Reads query and body, classifies each picture, and makes the reply."""
         arrived = self._clock()
         self._metrics.arrived()
-        span = None if self._tracing is None else self._tracing.request(request, arrived)
+        span = None if self._tracing is None else self._tracing.request(Request(scope), arrived)
         # The outcome of a request that is cancelled, by the watch below or by the server, because its caller left.
-        outcome, pictures, response = Outcome(NO_MODEL, GONE), list[Outcome](), Response(status_code=GONE_STATUS)
+        outcome, pictures, reply = Outcome(NO_MODEL, GONE), list[Outcome](), _GONE
         try:
-            query = read_query(Query, request.scope["query_string"])
-            upload = await self._uploads.read(request.receive, self._settings.max_body_bytes)
+            query = read_query(Query, scope["query_string"])
+            upload = await self._uploads.read(receive, self._max_body_bytes)
             # Budgets and timings begin here: the time that a client takes to send its body is not the service's.
             arrived = upload.ended
-            body = await read_body(upload, request.headers.get("content-type", ""))
+            body = await read_body(upload, _content_type(scope))
             # An error in the query fails the request, not each of its pictures.
-            candidates = self._router.candidates(query, arrived)
-            outcome = Outcome(NO_MODEL if query.model is None else _named(candidates), GONE)
+            asking = self._classifies.begin(query, arrived)
+            outcome = Outcome(asking.named or NO_MODEL, GONE)
             pictures = [outcome] * len(body.pictures)
-            with Watch(request.receive):
-                results = await self._results(body, query, candidates, arrived, span)
-                pictures = [outcome_of(result, outcome.model) for result in results]
+            with self._watches.watch(receive):
+                results = await self._results(body, asking, span)
+                named = asking.named or NO_MODEL
+                pictures = [outcome_of(result, named) for result in results]
                 outcome = summary(pictures) if body.bulk else pictures[0]
-                answers = [_answer(result, query.k) for result in results]
-                response = bulk(answers) if body.bulk else single(answers[0])
+                reply = bulk(results, query.k) if body.bulk else single(results[0], query.k)
         except ClientDisconnect:
             pass
         except Exception as error:
             failure = known_failure(error)
-            outcome, response = Outcome(outcome.model, failure.slug), problem(failure)
+            outcome, reply = Outcome(outcome.model, failure.slug), reply_to(failure)
         finally:
             took_s = self._clock() - arrived
             self._metrics.left(outcome, pictures, took_s)
             if span is not None:
                 span.end(outcome)
-            if self._settings.access_log:
+            if self._access_log:
                 trace_id = None if span is None else span.trace_id
-                log_access(request, response, outcome, len(pictures), took_s, trace_id)
-        return response
+                _log(scope, reply, outcome, len(pictures), took_s, trace_id)
+        return reply
 
-    async def _results(
-        self,
-        body: Body,
-        query: Query,
-        candidates: Sequence[Checkpoint] | Ensemble,
-        arrived: float,
-        span: RequestSpan | None,
-    ) -> list[Classified | Failure]:
+    async def _results(self, body: Body, asking: Asking, span: RequestSpan | None) -> list[Classified | Failure]:
         """The result for each picture, in the body's order."""
-        ones: list[Callable[[], Coroutine[Any, Any, Classified | Failure]]]
-        ones = [partial(self._one, picture, query, candidates, arrived) for picture in body.pictures]
         if not body.bulk:
             # A task for a single picture would cost one more turn of the event loop.
-            return [await ones[0]()]
+            return [await _one(body.pictures[0], asking)]
+        ones: list[Callable[[], Coroutine[Any, Any, Classified | Failure]]]
+        ones = [partial(_one, picture, asking) for picture in body.pictures]
         if span is not None:
-            model = NO_MODEL if query.model is None else _named(candidates)
-            told = partial(outcome_of, named=model)
+            told = lambda result: outcome_of(result, asking.named or NO_MODEL)  # noqa: E731
             ones = [partial(span.picture, index, one, told) for index, one in enumerate(ones)]
-        return await asyncio.gather(*(one() for one in ones))
+        return await _all(ones)
 
-    async def _one(
-        self, picture: bytes | Failure, query: Query, candidates: Sequence[Checkpoint] | Ensemble, arrived: float
-    ) -> Classified | Failure:
-        if isinstance(picture, Failure):
-            return picture
-        if not picture:
-            return failure_of(NoPictureError("the file is empty"))
-        return await self._classifier.classify(picture, query, candidates, arrived)
+
+async def _one(picture: bytes | Failure, asking: Asking) -> Classified | Failure:
+    if isinstance(picture, Failure):
+        return picture
+    if not picture:
+        return failure_of(NoPictureError("the file is empty"))
+    return await asking.classify(picture)
+
+
+async def _all(
+    ones: list[Callable[[], Coroutine[Any, Any, Classified | Failure]]],
+) -> list[Classified | Failure]:
+    """Runs all at once. An error of the query ends the others, since it is each one's."""
+    tasks = [asyncio.create_task(one()) for one in ones]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def outcome_of(result: Classified | Failure, named: str) -> Outcome:
     """The outcome of a picture; ``named`` is its model if the router decided on none."""
     if isinstance(result, Failure):
         return Outcome(result.model or named, result.slug)
-    return Outcome(result.decision.checkpoint.model, OK)
+    return Outcome(result.served.model, OK)
 
 
-def _answer(result: Classified | Failure, k: int) -> Answer | Failure:
-    return result if isinstance(result, Failure) else answer(result.prediction, result.decision, k, result.total_s)
+def _content_type(scope: Scope) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
 
 
-def _named(candidates: Sequence[Checkpoint] | Ensemble) -> str:
-    return candidates.model if isinstance(candidates, Ensemble) else candidates[0].model
+def _log(scope: Scope, reply: Reply, outcome: Outcome, pictures: int, took_s: float, trace_id: str | None) -> None:
+    request = Request(scope)
+    log_access(
+        Access(
+            request_id=request.headers.get("x-request-id"),
+            method=request.method,
+            path=request.url.path,
+            status=reply.status,
+            server_timing=reply.header("server-timing") or "",
+            outcome=outcome,
+            pictures=pictures,
+            took_s=took_s,
+            trace_id=trace_id,
+        )
+    )

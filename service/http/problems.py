@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from models.validation import first_error
@@ -15,30 +13,19 @@ from service.domain.errors import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     PROBLEMS,
-    SLOW_BODY,
     TABLE,
     BadBodyError,
     BadParameterError,
     Failure,
     known_failure,
-    problem_document,
 )
 from service.http.callers import announces_body
-
-PROBLEM_MEDIA_TYPE = "application/problem+json"
+from service.http.reply import reply_to
 
 
 def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response:
-    """The response to a request that failed. ``Retry-After`` is in whole seconds, rounded up; ``retry_after_ms`` in the
-    document is exact."""
-    headers = dict(headers or {})
-    if failure.slug == SLOW_BODY:
-        # The rest of the body is not read, so the connection cannot be used again.
-        headers["Connection"] = "close"
-    retry_after_ms = failure.extras.get("retry_after_ms")
-    if retry_after_ms is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(retry_after_ms / 1000)))
-    return JSONResponse(problem_document(failure), failure.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+    """``reply_to`` as a response of Starlette."""
+    return reply_to(failure, headers).response()
 
 
 def add_problems_paths(app: FastAPI) -> None:

@@ -2,101 +2,120 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import Response
-from fastapi.responses import JSONResponse
+import msgspec
 
 from models.checkpoints.catalogue import Checkpoint
 from models.checkpoints.labels import labels
-from service.domain.decision import Decision
-from service.domain.ensemble import Ensemble, members_of
+from service.domain.classified import Classified, Served
 from service.domain.errors import Failure, problem_document
 from service.domain.prediction import Prediction
 from service.domain.snapshot import Snapshot
-from service.http.problems import problem
-from service.http.schemas import Answer, CheckpointAnswer, LabelProbability, MemberAnswer, ModelRow, Outlook, Timings
+from service.http.reply import Reply, reply_to
+from service.http.schemas import ModelRow, Outlook
 from service.inference.ensemble import Average
 from service.routing.safety import Safety
 
 
-def answer(prediction: Prediction, decision: Decision, k: int, total_s: float) -> Answer:
-    """The answer for one picture: the ``k`` most probable classes in words, and where the time went."""
-    checkpoint = decision.checkpoint
-    words = labels(checkpoint.labels)
-    pairs = zip(prediction.indices[:k], prediction.probabilities[:k], strict=True)
-    return Answer(
-        model=checkpoint.model,
-        checkpoint=_checkpoint(checkpoint),
-        top5=[LabelProbability(label=words[index].word, index=index, probability=p) for index, p in pairs],
-        timings_ms=_timings(prediction, total_s),
-        batch_size=prediction.batch_size,
-        routing=decision.routing,
-        members=_members(checkpoint, prediction) if isinstance(prediction, Average) else None,
-    )
+def answer(classified: Classified, k: int) -> dict[str, Any]:
+    """The answer for one picture: the ``k`` most probable classes in words, and where the time went. Its shape is
+    ``schemas.Answer``."""
+    prediction, served, routing, total_s = classified
+    words = _words(served.labels)
+    document: dict[str, Any] = {
+        "model": served.model,
+        "checkpoint": _checkpoint(served),
+        "top5": [
+            {"label": words[index], "index": index, "probability": probability}
+            for index, probability in zip(prediction.indices[:k], prediction.probabilities[:k], strict=True)
+        ],
+        "timings_ms": _timings(prediction, total_s),
+        "batch_size": prediction.batch_size,
+    }
+    if routing is not None:
+        document["routing"] = routing.model_dump()
+    if isinstance(prediction, Average):
+        document["members"] = _members(served, prediction)
+    return document
 
 
-def _members(checkpoint: Checkpoint | Ensemble, average: Average) -> list[MemberAnswer]:
+@functools.cache
+def _words(label_set: str) -> tuple[str, ...]:
+    return tuple(label.word for label in labels(label_set))
+
+
+def _members(served: Served, average: Average) -> list[dict[str, Any]]:
+    members: Sequence[Served] = served.members  # type: ignore[attr-defined]  # an average is of an ensemble
     return [
-        MemberAnswer(
-            model=member.model,
-            checkpoint=_checkpoint(member),
-            timings_ms=_timings(prediction, total_s),
-            batch_size=prediction.batch_size,
-        )
-        for member, (prediction, total_s) in zip(members_of(checkpoint), average.members, strict=True)
+        {
+            "model": member.model,
+            "checkpoint": _checkpoint(member),
+            "timings_ms": _timings(prediction, total_s),
+            "batch_size": prediction.batch_size,
+        }
+        for member, (prediction, total_s) in zip(members, average.members, strict=True)
     ]
 
 
-def _checkpoint(checkpoint: Checkpoint | Ensemble) -> CheckpointAnswer:
-    return CheckpointAnswer(
-        name=checkpoint.name,
-        labels=checkpoint.labels,
-        origin=checkpoint.origin,
-        trained=checkpoint.trained,
-        top1=checkpoint.top1,
-    )
+def _checkpoint(served: Served) -> dict[str, Any]:
+    return {
+        "name": served.name,
+        "labels": served.labels,
+        "origin": served.origin,
+        "trained": served.trained,
+        "top1": served.top1,
+    }
 
 
-def _timings(prediction: Prediction, total_s: float) -> Timings:
-    return Timings(
-        decode=_ms(prediction.decode_s),
-        queue=_ms(prediction.queue_s),
-        forward=_ms(prediction.forward_s),
-        total=_ms(total_s),
-    )
+def _timings(prediction: Prediction, total_s: float) -> dict[str, float]:
+    return {
+        "decode": _ms(prediction.decode_s),
+        "queue": _ms(prediction.queue_s),
+        "forward": _ms(prediction.forward_s),
+        "total": _ms(total_s),
+    }
 
 
-def single(outcome: Answer | Failure) -> Response:
-    """The response to a request with one picture."""
-    if isinstance(outcome, Failure):
-        return problem(outcome)
-    return Response(
-        outcome.model_dump_json(exclude=_absent(outcome)),
-        media_type="application/json",
-        headers={"X-Model-Served": outcome.model, "Server-Timing": outcome.timings_ms.header()},
-    )
+def single(result: Classified | Failure, k: int) -> Reply:
+    """The reply to a request with one picture."""
+    if isinstance(result, Failure):
+        return reply_to(result)
+    document = answer(result, k)
+    body = msgspec.json.encode(document)
+    headers = [
+        (b"content-length", b"%d" % len(body)),
+        (b"content-type", b"application/json"),
+        (b"x-model-served", document["model"].encode("latin-1")),
+        (b"server-timing", _server_timing(document["timings_ms"]).encode("latin-1")),
+    ]
+    return Reply(200, headers, body)
 
 
-def bulk(outcomes: Sequence[Answer | Failure]) -> Response:
-    """The response to a bulk request: for each picture, in order, a whole answer or a whole problem document."""
+def _server_timing(timings_ms: dict[str, float]) -> str:
+    """The value of the ``Server-Timing`` header, which browsers and load tests read."""
+    return ", ".join([f"{phase};dur={milliseconds}" for phase, milliseconds in timings_ms.items()])
+
+
+def bulk(results: Sequence[Classified | Failure], k: int) -> Reply:
+    """The reply to a bulk request: for each picture, in order, a whole answer or a whole problem document."""
     entries: list[dict[str, Any]] = []
     served: dict[str, None] = {}
-    for outcome in outcomes:
-        entries.append(to_json(outcome, bulk=True))
-        if not isinstance(outcome, Failure):
-            served[outcome.model] = None
-    headers = {"X-Model-Served": ", ".join(served)} if served else {}
-    return JSONResponse({"results": entries}, headers=headers)
+    for result in results:
+        entries.append(to_json(result, k, bulk=True))
+        if not isinstance(result, Failure):
+            served[result.served.model] = None
+    headers = {"x-model-served": ", ".join(served)} if served else {}
+    return Reply.of(200, "application/json", msgspec.json.encode({"results": entries}), headers)
 
 
-def to_json(outcome: Answer | Failure, *, bulk: bool) -> dict[str, Any]:
-    """An outcome as a JSON object. Problem documents always have a ``status``; answers have one in bulk responses."""
-    if isinstance(outcome, Failure):
-        return problem_document(outcome)
-    status = {"status": 200} if bulk else {}
-    return {**status, **outcome.model_dump(exclude=_absent(outcome))}
+def to_json(result: Classified | Failure, k: int, *, bulk: bool) -> dict[str, Any]:
+    """A result as a JSON object. Problem documents always have a ``status``; answers have one in bulk responses."""
+    if isinstance(result, Failure):
+        return problem_document(result)
+    return {"status": 200, **answer(result, k)} if bulk else answer(result, k)
 
 
 def outlook(snapshot: Snapshot, safety: Safety) -> Outlook:
@@ -145,10 +164,6 @@ def model_row(
         failure=None if failure is None else str(failure),
         download_mb=None if here or checkpoint.download_bytes is None else round(checkpoint.download_bytes / 1e6, 1),
     )
-
-
-def _absent(outcome: Answer) -> set[str]:
-    return {name for name in ("routing", "members") if getattr(outcome, name) is None}
 
 
 def _ms(seconds: float) -> float:

@@ -59,10 +59,6 @@ class Timings(BaseModel):
     forward: float
     total: float
 
-    def header(self) -> str:
-        """The value of the ``Server-Timing`` header, which browsers and load tests read."""
-        return f"decode;dur={self.decode}, queue;dur={self.queue}, forward;dur={self.forward}, total;dur={self.total}"
-
 
 class MemberAnswer(BaseModel):
     """What one member of an ensemble took."""

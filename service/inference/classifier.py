@@ -9,29 +9,19 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from models.checkpoints.catalogue import Checkpoint
+from service.domain.classified import Classified
 from service.domain.decision import Decision
 from service.domain.ensemble import Ensemble
 from service.domain.errors import DEADLINE_MISSED, OVERLOADED, Failure, known_failure, of_a_load
 from service.domain.outcome import OK
+from service.domain.picture import Picture
 from service.domain.placement import Placement
-from service.domain.prediction import Prediction
 from service.domain.query import Query
 from service.inference.ensemble import predictor
 from service.routing.router import Router
 from service.telemetry.recorder import RequestMetrics
-
-
-class Classified(NamedTuple):
-    """A picture that was classified."""
-
-    prediction: Prediction
-    decision: Decision
-    """Which checkpoint answered, and why."""
-    total_s: float
-    """From the arrival of the picture's last byte until the prediction."""
 
 
 class Classifier:
@@ -57,8 +47,12 @@ class Classifier:
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
 
+    def begin(self, query: Query, arrived: float) -> Request:
+        """Finds the candidates of a request, as ``Classifies.begin`` says."""
+        return Request(self, query, self._router.candidates(query, arrived), arrived)
+
     async def classify(
-        self, picture: bytes, query: Query, candidates: Sequence[Checkpoint] | Ensemble, arrived: float
+        self, picture: bytes | Picture, query: Query, candidates: Sequence[Checkpoint] | Ensemble, arrived: float
     ) -> Classified | Failure:
         """Classifies one picture. Returns errors as values, since each picture of a request has its own answer.
 
@@ -87,7 +81,7 @@ class Classifier:
             return failure
 
     async def _decide_again(
-        self, picture: bytes, query: Query, decision: Decision, arrived: float, first: Classified | Failure
+        self, picture: bytes | Picture, query: Query, decision: Decision, arrived: float, first: Classified | Failure
     ) -> Classified | Failure:
         """Decides again without the checkpoints that could not be loaded, until one answers. Returns the first failure
         if no other checkpoint can answer."""
@@ -107,7 +101,9 @@ class Classifier:
             done = await self._predict(picture, query, decision, arrived)
         return done
 
-    async def _predict(self, picture: bytes, query: Query, decision: Decision, arrived: float) -> Classified | Failure:
+    async def _predict(
+        self, picture: bytes | Picture, query: Query, decision: Decision, arrived: float
+    ) -> Classified | Failure:
         decided = self._clock()
         serving = predictor(self._placement, decision.checkpoint, self._clock)
         self._metrics.routed(decision)
@@ -127,4 +123,34 @@ class Classifier:
                 self._metrics.shed("queue" if reason == OVERLOADED else "deadline")
             return replace(outcome, model=model)
         self._metrics.answered(model, outcome.decode_s, outcome.queue_s, outcome.forward_s)
-        return Classified(outcome, decision, now - arrived)
+        return Classified(outcome, decision.checkpoint, decision.routing, now - arrived)
+
+
+class Request:
+    """One request: a ``domain.classified.Asking``.
+
+    Args:
+        classifier: classifies its pictures.
+        query: what the caller asks for.
+        candidates: the result of ``router.candidates`` for the query.
+        arrived: when the body's last byte arrived, on the classifier's clock.
+    """
+
+    __slots__ = ("_arrived", "_candidates", "_classifier", "_query")
+
+    def __init__(
+        self, classifier: Classifier, query: Query, candidates: Sequence[Checkpoint] | Ensemble, arrived: float
+    ) -> None:
+        self._classifier = classifier
+        self._query = query
+        self._candidates = candidates
+        self._arrived = arrived
+
+    @property
+    def named(self) -> str | None:
+        if self._query.model is None:
+            return None
+        return self._candidates.model if isinstance(self._candidates, Ensemble) else self._candidates[0].model
+
+    async def classify(self, picture: bytes | Picture) -> Classified | Failure:
+        return await self._classifier.classify(picture, self._query, self._candidates, self._arrived)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from models.checkpoints.catalogue import Checkpoint
 from service.domain.ensemble import Ensemble
 from service.domain.errors import Failure
+from service.domain.picture import Picture
 from service.domain.placement import Placement, Predicts
 from service.domain.prediction import MAX_K, Prediction
 
@@ -51,7 +52,7 @@ class Averaging:
         self._predictors = predictors
         self._clock = clock
 
-    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
         """Classifies one picture, as ``Predicts`` says. If members fail, returns the failure with the longest
         Retry-After: several can fail before this task resumes."""
         asked = [asyncio.create_task(self._ask(p, image, deadline)) for p in self._predictors]
@@ -69,7 +70,7 @@ class Averaging:
                 raise outcome
         return average([outcome for outcome in outcomes if isinstance(outcome, Member)])
 
-    async def _ask(self, predictor: Predicts, image: bytes, deadline: float) -> Member:
+    async def _ask(self, predictor: Predicts, image: bytes | Picture, deadline: float) -> Member:
         started = self._clock()
         outcome = await predictor.predict(image, deadline, True)
         if isinstance(outcome, Failure):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.lifecycle.handshakes import HANDSHAKES_S, ignore_new
 from service.lifecycle.haproxy import ADMIN_SOCKET, CLOSED, STOPPING, STOPPING_LINE
 
 #: Substrings of a line of HAProxy's ``show sess``: any request; a request bound for a replica.
@@ -25,12 +25,8 @@ _FRONTEND, _BACKENDS = "fe=http_frontend ", "be=http-"
 
 _LOOK_EVERY_S = 0.05
 _ANSWER_WITHIN_S = 1.0
-#: Time for handshakes that have begun when the port stops accepting new ones: a round trip, after which HAProxy accepts
-#: what the kernel has queued.
-_HANDSHAKES_S = 0.25
 #: HAProxy sends at most this many descriptors in a message.
 _MOST_DESCRIPTORS = 252
-_SO_ATTACH_FILTER = 26
 
 
 class Draining:
@@ -79,8 +75,8 @@ class Draining:
             (self._folder / CLOSED).touch()
         self._turn_away()
         listeners = [listener for admin in self._admins() for listener in _listeners(admin, self._port)]
-        if sum(_ignore_new(listener) for listener in listeners):
-            time.sleep(_HANDSHAKES_S)
+        if sum(ignore_new(listener) for listener in listeners):
+            time.sleep(HANDSHAKES_S)
         for pid in self._running:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGUSR1)
@@ -178,21 +174,3 @@ def _listeners(admin: Path, port: int) -> list[socket.socket]:
                 else:
                     listener.close()
     return found
-
-
-def _ignore_new(listener: socket.socket) -> bool:
-    """Makes the kernel drop new handshakes on a listening socket. Returns False if it cannot."""
-    # A classic BPF program: load byte 13 of the TCP header, the flags; drop the segment if SYN is set, else let it
-    # pass.
-    program = b"".join(
-        struct.pack("HBBI", *instruction)
-        for instruction in ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-    )
-    buffer = ctypes.create_string_buffer(program)
-    try:
-        listener.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
-        )
-    except OSError:
-        return False
-    return True

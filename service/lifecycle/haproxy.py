@@ -21,6 +21,8 @@ from pathlib import Path
 STOPPING, STOPPING_LINE = "stopping", "stopping"
 #: Once this file exists the port is closed, and a HAProxy that Serve starts to replace the last one must not open it.
 CLOSED = "closed"
+#: The folder, in the service's, of the sockets on which ingress replicas serve HTTP themselves: ``cluster/direct.py``.
+DIRECT = "i"
 #: Sockets in a folder that Serve makes below the service's folder. The names are short, because the path of a socket
 #: has at most 107 bytes, of which Serve's folder takes 57 and HAProxy's suffix for temporary names 12.
 ADMIN_SOCKET, METRICS_SOCKET = "a", "m"
@@ -91,6 +93,8 @@ def rewritten(config: str, front: Front) -> str:
         *(f"bind {address}" for address in front.bind),
         # A replica sees only HAProxy; this header tells it who the caller is (``service/http/callers.py``).
         "option forwardfor",
+        # The application watches for callers who leave; for a replica without a socket of its own, Serve need not.
+        "http-request set-header x-request-disconnect-disabled ?1",
         # From a file, so that a reload sees it too. The driver tells the running HAProxy over its admin socket.
         f"acl topfive_stopping str({STOPPING_LINE}) -f {folder / STOPPING}",
         "http-request use-service lua.topfive_stopping if topfive_stopping !{ path /healthz }",
@@ -111,7 +115,18 @@ def rewritten(config: str, front: Front) -> str:
         config, found = re.subn(pattern, replacement, config, flags=re.MULTILINE)
         if not found:
             raise ValueError(f"Ray Serve's configuration of HAProxy has no {pattern!r}; this version of Ray is unknown")
-    return config
+    return _SERVER.sub(lambda line: _directly(line, folder / DIRECT), config)
+
+
+#: A replica: the end of its name is its tag, after the names of the application and the deployment.
+_SERVER = re.compile(r"^( +server SERVE_REPLICA_\S+-(\w+)) ([\d.]+):(\d+) check\b", re.MULTILINE)
+
+
+def _directly(line: re.Match[str], sockets: Path) -> str:
+    """A replica's line with its own socket, if it has one. Its health is still asked over Serve's port."""
+    name, tag, host, port = line.groups()
+    path = sockets / tag
+    return f"{name} unix@{path} check addr {host} port {port}" if path.is_socket() else line[0]
 
 
 def main() -> None:

@@ -20,6 +20,8 @@ import psutil
 RUN_ID = "TOPFIVE_RUN_ID"
 #: The title of a replica's process begins with this; the application, a colon and the deployment follow.
 REPLICA = "ray::ServeReplica:"
+#: The command line of a process of a fleet without Ray has this; its role and the service's folder follow.
+SOLO = "service.solo.process"
 _KILLED_WITHIN_S = 5.0
 
 

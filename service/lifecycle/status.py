@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import psutil
 
-from service.config.fleet import FleetError, load_fleet
-from service.lifecycle.processes import REPLICA, of_run, title_of
+from service.config.capacity import Machine, fronts_of
+from service.config.fleet import Fleet, FleetError, load_fleet
+from service.lifecycle.processes import REPLICA, SOLO, of_run, title_of
 from service.lifecycle.record import Record, running
 
 
@@ -45,21 +46,15 @@ def _ask(url: str) -> tuple[bool, list[dict[str, Any]]]:
 
 
 def _deployments(record: Record) -> list[dict[str, Any]]:
-    """The deployments of the fleet with their replicas, which are found by the titles that Ray gives to processes."""
+    """The deployments of the fleet with their replicas, which are found by the titles of their processes."""
     wanted: dict[str, int] = {}
     with contextlib.suppress(FleetError):  # the file may have been removed since the start
-        fleet = load_fleet(record.fleet)
-        if fleet.ingress is None:
-            wanted["ingress"] = fleet.deployment[0].replicas
-        else:
-            wanted["ingress"] = fleet.ingress.replicas
-            wanted |= {d.name: d.replicas for d in fleet.deployment}
+        wanted = _wanted(load_fleet(record.fleet))
     living: dict[str, list[dict[str, Any]]] = {}
     for process in of_run(record.run):
         with contextlib.suppress(psutil.Error):
-            title = title_of(process)
-            if title.startswith(REPLICA):
-                deployment = title.removeprefix(REPLICA).split(":")[1].split(".")[0]
+            deployment = _deployment_of(process)
+            if deployment is not None:
                 living.setdefault(deployment, []).append(
                     {
                         "pid": process.pid,
@@ -69,3 +64,22 @@ def _deployments(record: Record) -> list[dict[str, Any]]:
                 )
     names = [*wanted, *(name for name in living if name not in wanted)]
     return [{"name": name, "replicas_wanted": wanted.get(name, 0), "replicas": living.get(name, [])} for name in names]
+
+
+def _wanted(fleet: Fleet) -> dict[str, int]:
+    """How many replicas of each deployment the fleet wants."""
+    if fleet.ingress is not None:
+        return {"ingress": fleet.ingress.replicas, **{d.name: d.replicas for d in fleet.deployment}}
+    fronts, owners = fronts_of(fleet, Machine.this()), fleet.deployment[0].replicas
+    if fleet.ray:
+        return {"ingress": fronts, "owner": owners} if fronts else {"ingress": owners}
+    return {"front": fronts, "owner": owners} if fronts else {"whole": 1}
+
+
+def _deployment_of(process: psutil.Process) -> str | None:
+    """The deployment that a process of a service belongs to; None for its other processes."""
+    title = title_of(process)
+    if title.startswith(REPLICA):
+        return title.removeprefix(REPLICA).split(":")[1].split(".")[0]
+    _, found, role = title.partition(SOLO)
+    return role.partition("/")[0] if found else None

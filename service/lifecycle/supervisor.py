@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -28,7 +29,7 @@ from rich.table import Table
 from models.checkpoints.catalogue import Catalogue
 from models.onnx.graph_cache import clear_unused_graphs
 from service.config.capacity import MOST_CONNECTIONS, Machine, check_fits, most_connections, with_device
-from service.config.fleet import load_fleet
+from service.config.fleet import Fleet, load_fleet
 from service.config.listening import NotOurAddressError, addresses, is_wildcard
 from service.config.settings import Settings
 from service.lifecycle.processes import RUN_ID, end_run, holder_of, is_living, of_run
@@ -66,11 +67,13 @@ def serve(settings: Settings, console: Console) -> None:
         StartError: the service could not start, or one of its processes died. Nothing is left running.
     """
     started = time.monotonic()
-    _check_authentication()
-    connections = _check_open_files()
     if Path(settings.fleet).is_file():  # the record may be read from another folder
         settings = settings.model_copy(update={"fleet": str(Path(settings.fleet).resolve())})
     fleet = load_fleet(settings.fleet)
+    connections = MOST_CONNECTIONS
+    if fleet.ray:
+        _check_authentication()
+        connections = _check_open_files()
     ended = end_leftovers()
     if ended:
         console.print(f"ended {ended} processes that an earlier run left behind")
@@ -97,11 +100,11 @@ def serve(settings: Settings, console: Console) -> None:
         )
         if connections < MOST_CONNECTIONS:
             console.print(f"  at most {connections:,} connections at once: the limit on open files (ulimit -n) is low")
-        driver = _start_driver(settings, claim)
+        driver = _start_driver(settings, claim, fleet)
         models = _wait_until_ready(url, driver, console)
         console.print(_table(models))
         _print_ready(url, models, settings, time.monotonic() - started, console)
-        _watch(driver, claim)
+        _watch(driver, claim, ("gcs_server", "raylet") if fleet.ray else ())
     except _StopSignal:
         console.print("stopping: running requests are answered first")
     except StartError as error:
@@ -115,9 +118,10 @@ def serve(settings: Settings, console: Console) -> None:
     console.print("stopped")
 
 
-def _start_driver(settings: Settings, claim: Claim) -> subprocess.Popen[str]:
+def _start_driver(settings: Settings, claim: Claim, fleet: Fleet) -> subprocess.Popen[str]:
     environment = {**os.environ, RUN_ID: claim.record.run_id}
-    command = [sys.executable, "-m", "service.cluster.driver", str(claim.folder)]
+    module = "service.cluster.driver" if fleet.ray else "service.solo.driver"
+    command = [sys.executable, "-m", module, str(claim.folder)]
     driver = subprocess.Popen(  # noqa: S603 - our own module
         command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
@@ -128,25 +132,33 @@ def _start_driver(settings: Settings, claim: Claim) -> subprocess.Popen[str]:
     return driver
 
 
-def _watch(driver: subprocess.Popen[str], claim: Claim) -> NoReturn:
-    """Waits for a signal, or until a process dies that Ray cannot replace.
+def _watch(driver: subprocess.Popen[str], claim: Claim, daemons: Sequence[str]) -> NoReturn:
+    """Waits for a signal, or until a process dies that nothing replaces.
+
+    Args:
+        driver: the driver.
+        claim: the service's.
+        daemons: names of Ray's processes that Ray cannot replace.
 
     Raises:
         StartError: the driver, Ray's control store (gcs_server) or its node daemon (raylet) has died. Replicas would
             go on answering for a while, but Ray would not replace one that dies.
     """
     found = {_name(process): process for process in of_run(claim.record.run)}
-    logs = f"its log files are in {ray_folder() / 'session_latest' / 'logs'}"
+    logs = "the lines above may say why"
+    if daemons:
+        logs = f"its log files are in {ray_folder() / 'session_latest' / 'logs'}"
     touch_at = time.monotonic() + _TOUCH_EVERY_S
     while driver.poll() is None:
-        for name in ("gcs_server", "raylet"):
+        for name in daemons:
             if name not in found or _name(found[name]) != name:
                 raise StartError(f"Ray's {name} has died; {logs}")
         if time.monotonic() >= touch_at:
             claim.touch()
             touch_at += _TOUCH_EVERY_S
         time.sleep(0.5)
-    raise StartError(f"Ray's driver (pid {driver.pid}) has died; {logs}")
+    whose = "Ray's" if daemons else "the service's"
+    raise StartError(f"{whose} driver (pid {driver.pid}) has died; {logs}")
 
 
 def _name(process: psutil.Process) -> str:
@@ -252,7 +264,7 @@ def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console)
     with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
         while time.monotonic() < give_up:
             if driver.poll() is not None:
-                raise StartError("Ray Serve could not start; the lines above say why")
+                raise StartError("the service could not start; the lines above say why")
             answer = _get(client, "/readyz")
             if answer is not None and answer.status_code == 200:
                 rows: list[dict[str, Any]] = client.get("/models").json()["models"]

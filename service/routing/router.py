@@ -68,8 +68,7 @@ class Router:
     def allowed_s(self, query: Query) -> float:
         """Seconds from the end of the body until the answer is due: the caller's ``latency_ms`` where it binds, else
         the service's default."""
-        binding = query.strict or query.model is None
-        return ((query.latency_ms if binding else None) or self._settings.default_latency_ms) / 1000
+        return query.allowed_s(self._settings.default_latency_ms)
 
     def decide(
         self,
@@ -95,6 +94,11 @@ class Router:
             OverloadedError: a candidate could fit, but not now.
             DeadlineMissedError: the picture waited too long for this decision.
         """
+        if query.model is not None and not query.has_budget and not supposing:
+            # Whether it can be answered in time is beyond doubt, mostly. Nothing else depends on a decision.
+            served = self._at_once(candidates, self.allowed_s(query))
+            if served is not None:
+                return Decision(served)
         deadline = arrived + self.allowed_s(query)
         found, load = self._survey(candidates, encoded_bytes, deadline)
         if query.model is not None and found[0].snapshot is None:
@@ -124,6 +128,11 @@ class Router:
                 f"{allowed_ms - left_s * 1000:.0f} of {allowed_ms:g} ms had passed before the picture's turn, and no "
                 "network answers within the rest"
             )
+
+    def _at_once(self, candidates: Sequence[Checkpoint] | Ensemble, within_s: float) -> Checkpoint | None:
+        if isinstance(candidates, Ensemble):
+            return None
+        return self._placement.at_once(candidates[0], within_s)
 
     def admit(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
         """Admits a picture until the block ends: later pictures may not use up its slack, and its checkpoints are in

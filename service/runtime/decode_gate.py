@@ -24,7 +24,7 @@ from models.images.baseline import Baseline, baseline
 from models.images.pictures import decode
 from models.images.preprocess import Preprocess, crop
 from service.engines import Engine
-from service.runtime.decoding import Crop
+from service.inference.decoding import Crop
 from service.runtime.gate_pictures import files
 
 #: The share of pictures that must get the class that they get with Pillow's crops.

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from service.batching.batcher import Batched
 from service.batching.queue import Batch
 from service.engines import Engine, OverlappingEngine, TopK
+from service.inference.decoding import Crop
 from service.profiling.forecast import Forecast
-from service.runtime.decoding import Arriving, Crop
+from service.runtime.arriving import Arriving
 from service.telemetry.picture_spans import forward_over
 from service.telemetry.recorder import PredictorMetrics
 

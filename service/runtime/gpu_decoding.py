@@ -21,8 +21,8 @@ from models.checkpoints.catalogue import Checkpoint
 from models.images.baseline import Baseline, baseline
 from models.images.preprocess import Preprocess
 from service.engines import Engine
+from service.inference.decoding import Crop
 from service.runtime.decode_gate import BatchDecoder, Verdict, compare
-from service.runtime.decoding import Crop
 
 log = logging.getLogger(__name__)
 

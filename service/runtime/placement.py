@@ -26,6 +26,8 @@ from service.telemetry.gauges import Reading, unwatch, watch
 
 log = logging.getLogger(__name__)
 
+#: A picture counts as answered long before a time if it should take no more than this part of it.
+_LONG_BEFORE = 0.25
 #: The longest time in seconds between two attempts to load something, while nothing could be loaded.
 _LOOK_EVERY_S = 5.0
 
@@ -216,6 +218,14 @@ class LocalPlacement:
             if found is None or not _same(found.checkpoint, checkpoint):
                 return None
         return found
+
+    def at_once(self, checkpoint: Checkpoint, within_s: float) -> Checkpoint | None:
+        found = self._predictors.get(checkpoint.name)
+        if found is None or not found.at_hand or not _same(found.checkpoint, checkpoint):
+            return None
+        waiting_s = sum([predictor.waiting_s for predictor in self._predictors.values() if predictor.queued])
+        soon = found.one_s + waiting_s + self._slot.busy_s <= _LONG_BEFORE * within_s
+        return found.checkpoint if soon else None
 
     def resident(self, checkpoint: Checkpoint) -> bool:
         found = self._predictors.get(checkpoint.name)

@@ -13,14 +13,17 @@ from models.checkpoints.catalogue import Checkpoint
 from service.batching.batcher import Batcher
 from service.batching.limit import BatchLimit
 from service.batching.slot import DeviceSlot
+from service.domain.deadlines import Deadlines
 from service.domain.errors import DeadlineMissedError, Failure, LoadFailedError, failure_of, known_failure
+from service.domain.picture import Decoded, Picture
 from service.domain.prediction import Limits, Prediction
 from service.domain.quiet import Quiet
 from service.domain.snapshot import Snapshot
 from service.engines import Engine
+from service.inference.decoding import decode, decode_small
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
-from service.runtime.decoding import Arrival, Arriving, decode, decode_small
+from service.runtime.arriving import Arrival, Arriving
 from service.runtime.forward import ForwardPasses, Input, Output
 from service.runtime.gpu_decoding import GpuDecoding
 from service.runtime.load_failures import LoadFailures
@@ -79,6 +82,7 @@ class Predictor:
         self._clock = clock
         self._failures = LoadFailures(checkpoint, clock)
         self._arriving = Arriving()
+        self._deadlines = Deadlines(clock)
         self._quiet = Quiet(clock)
         self._metrics = PredictorMetrics(checkpoint)
         self._passes = ForwardPasses(self._forecast(profile), self._arriving, self._metrics)
@@ -143,6 +147,21 @@ class Predictor:
         """Whether the checkpoint is loaded and warm."""
         return self._resident.loaded
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether the checkpoint is loaded, and is not about to be unloaded."""
+        return self._resident.loaded and not self._resident.leaving
+
+    @property
+    def one_s(self) -> float:
+        """About how long the forward pass of one picture takes."""
+        return self.forecast.forward_s[1]
+
+    @property
+    def waiting_s(self) -> float:
+        """At most how long the pictures that wait or are being decoded take the device: as long as one by one."""
+        return self.queued * self.one_s
+
     def expect(self, profile: Profile | None) -> None:
         """Forecasts by another profile from now on."""
         self._passes.forecast = self._forecast(profile)
@@ -191,11 +210,11 @@ class Predictor:
         """Keeps the checkpoint in memory from now on, once it is loaded."""
         self._resident.pinned = True
 
-    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
         """Classifies one encoded picture. Errors are returned, not raised, since the caller may be another process.
 
         Args:
-            image: a file's bytes, as the client sent them.
+            image: a file's bytes, as the client sent them; or a picture whose bytes another process has.
             deadline: on the predictor's clock.
             whole: whether the probabilities of all classes are wanted.
         """
@@ -203,7 +222,7 @@ class Predictor:
         outcome: Prediction | Failure | None = None
         self._quiet.begin()
         try:
-            async with asyncio.timeout(deadline - self._clock()):
+            with self._deadlines.until(deadline):
                 outcome = await self._predict(image, deadline, whole, phases)
         except TimeoutError:
             outcome = failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
@@ -318,38 +337,14 @@ class Predictor:
         await self._batcher.close()
         await self._unload()
 
-    async def _predict(self, image: bytes, deadline: float, whole: bool, phases: Phases | None) -> Prediction:
+    async def _predict(self, image: bytes | Picture, deadline: float, whole: bool, phases: Phases | None) -> Prediction:
         if self._failures.last is not None:
             self._failures.check()
         # Pictures that wait for the load or are being decoded will soon need a place in the queue.
         self._batcher.check_room(1 + len(self._arriving), self._arriving.size + len(image))
-        came_at = self._clock()
-        arrival = self._arriving.begin(deadline, came_at, len(image))
-        if phases is not None and not self.ready:
-            phases.begin("load", came_at)
+        await self._entered(image, deadline, phases)
         try:
-            await self._residency.enter(self._resident)
-        except BaseException:
-            self._end(arrival)
-            raise
-        try:
-            try:
-                started = self._clock()
-                if phases is not None:
-                    phases.begin("decode", started)
-                preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
-                crop = decode_small(image, preprocess, max_pixels)
-                if crop is None and self._gpu_decoding is not None:
-                    crop = await self._gpu_decoding.decode(image, self.checkpoint, max_pixels)
-                if crop is None:
-                    loop = asyncio.get_running_loop()
-                    crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
-            finally:
-                self._end(arrival)
-            decode_s = self._clock() - started
-            self._passes.forecast.learn_decode(len(image), decode_s)
-            if phases is not None:
-                phases.over(started + decode_s)
+            crop, decode_s = await self._decoded(image, deadline, phases)
             batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases)
         finally:
             self._residency.leave(self._resident)
@@ -357,6 +352,58 @@ class Predictor:
         return Prediction(
             probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s, distribution
         )
+
+    async def _entered(self, image: bytes | Picture, deadline: float, phases: Phases | None) -> None:
+        """Waits until the checkpoint is in memory. ``self._residency.leave`` must follow."""
+        if self.at_hand:
+            await self._residency.enter(self._resident)
+            return
+        came_at = self._clock()
+        if phases is not None and not self.ready:
+            phases.begin("load", came_at)
+        arrival = self._arriving.begin(deadline, came_at, len(image))
+        try:
+            await self._residency.enter(self._resident)
+        finally:
+            self._end(arrival)
+
+    async def _decoded(self, image: bytes | Picture, deadline: float, phases: Phases | None) -> Decoded:
+        """The network's input, and how many seconds it took to decode."""
+        started = self._clock()
+        if phases is not None:
+            ahead = None if isinstance(image, bytes) else image.here(self.checkpoint.preprocess)
+            phases.begin("decode", started if ahead is None else started - ahead.decode_s)
+        decoded = self._decoded_at_once(image, started)
+        if decoded is None:
+            arrival = self._arriving.begin(deadline, started, len(image))
+            try:
+                decoded = await self._decoded_soon(image, started)
+            finally:
+                self._end(arrival)
+        self._passes.forecast.learn_decode(len(image), decoded.decode_s)
+        if phases is not None:
+            phases.over(self._clock())
+        return decoded
+
+    def _decoded_at_once(self, image: bytes | Picture, started: float) -> Decoded | None:
+        """The picture, if it is decoded already, or so small that a thread would take longer to begin."""
+        preprocess = self.checkpoint.preprocess
+        if not isinstance(image, bytes):
+            return image.here(preprocess)
+        crop = decode_small(image, preprocess, self._limits.max_pixels)
+        return None if crop is None else Decoded(crop, self._clock() - started)
+
+    async def _decoded_soon(self, image: bytes | Picture, started: float) -> Decoded:
+        preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
+        if not isinstance(image, bytes):
+            return await image.decoded(preprocess, max_pixels)
+        crop = None
+        if self._gpu_decoding is not None:
+            crop = await self._gpu_decoding.decode(image, self.checkpoint, max_pixels)
+        if crop is None:
+            loop = asyncio.get_running_loop()
+            crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
+        return Decoded(crop, self._clock() - started)
 
     def _end(self, arrival: Arrival) -> None:
         self._arriving.end(arrival)

@@ -10,10 +10,8 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
-
-from fastapi import Request, Response
 
 from service.domain.outcome import Outcome
 
@@ -43,28 +41,41 @@ def log_left_out(path: Path, why: str) -> None:
     log.warning("%s is left out: %s", path, why)
 
 
-def log_access(
-    request: Request, response: Response, outcome: Outcome, pictures: int, took_s: float, trace_id: str | None = None
-) -> None:
+class Access(NamedTuple):
+    """One request, for the access log."""
+
+    request_id: str | None
+    method: str
+    path: str
+    status: int
+    server_timing: str
+    """The header of that name: the phases of a single picture; empty for other answers."""
+    outcome: Outcome
+    pictures: int
+    took_s: float
+    trace_id: str | None = None
+
+
+def log_access(access: Access) -> None:
     """Logs one request: its identifiers, its outcome, and where its time went."""
     fields = {
         # Serve gives every request an id and returns it to the client; another server may not.
-        "request_id": request.headers.get("x-request-id") or uuid4().hex,
-        **({} if trace_id is None else {"trace_id": trace_id}),
-        "method": request.method,
-        "path": request.url.path,
-        "status": response.status_code,
-        "reason": outcome.reason,
-        "model": outcome.model,
-        "pictures": pictures,
-        "timings_ms": {**_phases(response), "total": round(took_s * 1000, 3)},
+        "request_id": access.request_id or uuid4().hex,
+        **({} if access.trace_id is None else {"trace_id": access.trace_id}),
+        "method": access.method,
+        "path": access.path,
+        "status": access.status,
+        "reason": access.outcome.reason,
+        "model": access.outcome.model,
+        "pictures": access.pictures,
+        "timings_ms": {**_phases(access.server_timing), "total": round(access.took_s * 1000, 3)},
     }
-    access_log.info("%s %d", request.url.path, response.status_code, extra={"fields": fields})
+    access_log.info("%s %d", access.path, access.status, extra={"fields": fields})
 
 
-def _phases(response: Response) -> dict[str, float]:
+def _phases(server_timing: str) -> dict[str, float]:
     """The phases of a single picture in milliseconds, from the header that the caller gets."""
-    phases = (part.split(";dur=") for part in response.headers.get("server-timing", "").split(", ") if part)
+    phases = (part.split(";dur=") for part in server_timing.split(", ") if part)
     return {name: float(milliseconds) for name, milliseconds in phases}
 
 

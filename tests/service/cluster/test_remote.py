@@ -283,7 +283,7 @@ async def test_an_unload_in_the_replica_waits_no_longer_than_a_request_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     placement = LocalPlacement(FakeEngine, Limits())
-    monkeypatch.setattr("service.assembly.local_placement", lambda *_: placement)
+    monkeypatch.setattr("service.assembly.local.local_placement", lambda *_: placement)
     monkeypatch.setattr("service.cluster.replica.configure_logging", lambda _format: None)
     replica = Replica(Settings(cache_dir=tmp_path, default_latency_ms=100), Deployment(variants=["lenet5"]))
     await replica._warming

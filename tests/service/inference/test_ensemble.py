@@ -253,7 +253,7 @@ class Crossing:
 
 async def test_distributions_cross_processes_as_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placed = Placed()
-    monkeypatch.setattr("service.assembly.local_placement", lambda *_: placed.placement)
+    monkeypatch.setattr("service.assembly.local.local_placement", lambda *_: placed.placement)
     monkeypatch.setattr("service.cluster.replica.configure_logging", lambda _format: None)
     names = ["googlenet", "inception_v2"]
     handle = Crossing(Replica(Settings(cache_dir=tmp_path, untrained=True), Deployment(variants=names)))

@@ -17,9 +17,9 @@ from models.images.baseline import Baseline
 from models.images.pictures import decode
 from models.images.preprocess import PRESETS, Preprocess, crop
 from service.engines.fake import FakeEngine
+from service.inference.decoding import Crop
 from service.runtime import decode_gate, gate_pictures
 from service.runtime.decode_gate import Verdict, compare
-from service.runtime.decoding import Crop
 from tests.picture_files import encode
 
 PRESET = PRESETS["half-224"]

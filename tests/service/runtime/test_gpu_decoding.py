@@ -19,9 +19,9 @@ from models.images.preprocess import Preprocess
 from service.domain.prediction import Limits, Prediction
 from service.engines import Engine
 from service.engines.fake import FakeEngine
+from service.inference.decoding import Crop
 from service.runtime import gpu_decoding as module
 from service.runtime.decode_gate import BatchDecoder, Verdict
-from service.runtime.decoding import Crop
 from service.runtime.gpu_decoding import GpuDecoding, gpu_decoding
 from service.runtime.placement import LocalPlacement
 from tests.picture_files import encode

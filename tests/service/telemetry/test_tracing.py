@@ -180,7 +180,7 @@ class Crossing:
 async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Replica]:
     """A replica that hosts one network with a fake engine."""
     placement = LocalPlacement(FakeEngine, Limits())
-    monkeypatch.setattr("service.assembly.local_placement", lambda *_: placement)
+    monkeypatch.setattr("service.assembly.local.local_placement", lambda *_: placement)
     monkeypatch.setattr("service.cluster.replica.configure_logging", lambda _format: None)
     yield Replica(Settings(cache_dir=tmp_path, untrained=True), Deployment(variants=["lenet5"]))
     await placement.close()

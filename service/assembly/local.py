@@ -1,19 +1,22 @@
-"""The whole service in one process, put together from settings: HTTP, decoding and every network, without Ray.
+"""Processes that have networks: the whole service in one, or a device owner behind fronts.
 
-A replica of the ``local`` fleet runs ``local_app``, and so can any ASGI server. ``topfive classify`` and the replicas
-of other fleets use ``local_placement`` alone.
+A replica of a fleet without fronts runs ``local_app``, and so can any ASGI server. ``topfive classify`` and the
+replicas of fleets with an ingress use ``local_placement`` alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.images.preprocess import PRESETS
 from models.networks.variants import find_variant
 from service.config.capacity import Machine, memory_limit
 from service.config.fleet import Deployment
@@ -21,9 +24,10 @@ from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.engines.buckets import Buckets
 from service.engines.loader import device_name, engine_loader
-from service.http.app import create_app
+from service.http.app import ClassifyFirst, create_app
 from service.profiling.profiler import Profiler
 from service.runtime.gpu_decoding import gpu_decoding
+from service.runtime.owner import Duties, owning
 from service.runtime.placement import LocalPlacement
 from service.telemetry import gauges
 from service.telemetry.exposition import Targets
@@ -33,6 +37,9 @@ from service.telemetry.tracing import start_tracing
 #: Bounds for the number of decoding threads, which is otherwise the number of cores. Two threads keep a GPU waiting
 #: (540 photographs a second on an H100, with every network); more than eight wait for the interpreter's lock.
 _FEWEST_DECODERS, _MOST_DECODERS = 2, 8
+#: How long a thread may keep the interpreter's lock while another waits for it. Python's own 5 ms let a device that has
+#: finished a batch of digits wait for longer than the batch took.
+_SWITCH_S = 0.0005
 
 
 def local_placement(
@@ -45,6 +52,7 @@ def local_placement(
         deployment: the part of the fleet that this process serves.
         stopping: whether the service is stopping.
     """
+    sys.setswitchinterval(_SWITCH_S)
     max_batch_size = deployment.max_batch_size or settings.max_batch_size
     cores = len(os.sched_getaffinity(0))
     loader = engine_loader(
@@ -88,7 +96,7 @@ def local_app(
     deployment: Deployment,
     stopping: Callable[[], bool] = lambda: False,
     targets: Targets | None = None,
-) -> FastAPI:
+) -> ClassifyFirst:
     """The whole service as one ASGI application.
 
     Args:
@@ -98,24 +106,67 @@ def local_app(
         targets: finds the metrics of all processes of the service; by default this process is the only one.
     """
     stop_tracing = start_tracing(settings)
-    catalogue = Catalogue(
-        settings.cache_dir, untrained=settings.untrained, variants=deployment.names(), left_out=log_left_out
-    )
+    catalogue = _catalogue(settings, deployment)
     placement = local_placement(settings, deployment, stopping)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        served = [c for c in catalogue.checkpoints() if c.state == "loadable"]
-        # In the background: /healthz and /readyz answer, and loaded networks serve, while the others load.
-        warming = asyncio.create_task(serve(placement, served))
+        async with _serving(catalogue, placement, stop_tracing):
+            yield
+
+    return create_app(catalogue, placement, settings, lifespan, targets)
+
+
+@asynccontextmanager
+async def owner(
+    settings: Settings,
+    deployment: Deployment,
+    path: Path,
+    stopping: Callable[[], bool] = lambda: False,
+    targets: Targets | None = None,
+) -> AsyncIterator[None]:
+    """A device owner: everything but HTTP and decoding, which fronts do, while the block runs.
+
+    Args:
+        settings: of the service.
+        deployment: what is served.
+        path: the Unix socket that fronts connect to.
+        stopping: whether the service is stopping; ``GET /readyz`` says so.
+        targets: finds the metrics of all processes of the service.
+    """
+    stop_tracing = start_tracing(settings)
+    catalogue = _catalogue(settings, deployment)
+    placement = local_placement(settings, deployment, stopping)
+    app = create_app(catalogue, placement, settings, targets=targets)
+    crops = [*PRESETS.values(), *(checkpoint.preprocess for checkpoint in catalogue.checkpoints())]
+    largest_crop = max(crop.side * crop.side * crop.channels for crop in crops)
+    duties = Duties(app.classifies, app.others, settings.max_pixels, largest_crop)
+    async with _serving(catalogue, placement, stop_tracing), owning(path, duties):
         yield
+
+
+@asynccontextmanager
+async def _serving(
+    catalogue: Catalogue, placement: LocalPlacement, stop_tracing: Callable[[], None]
+) -> AsyncIterator[None]:
+    """Loads what is to be served, and gives it back after the block."""
+    served = [c for c in catalogue.checkpoints() if c.state == "loadable"]
+    # In the background: /healthz and /readyz answer, and loaded networks serve, while the others load.
+    warming = asyncio.create_task(serve(placement, served))
+    try:
+        yield
+    finally:
         warming.cancel()
         with suppress(asyncio.CancelledError):
             await warming
         await placement.close()
         await asyncio.to_thread(stop_tracing)
 
-    return create_app(catalogue, placement, settings, lifespan, targets)
+
+def _catalogue(settings: Settings, deployment: Deployment) -> Catalogue:
+    return Catalogue(
+        settings.cache_dir, untrained=settings.untrained, variants=deployment.names(), left_out=log_left_out
+    )
 
 
 async def serve(placement: LocalPlacement, checkpoints: Sequence[Checkpoint]) -> None:

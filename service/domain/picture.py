@@ -1,0 +1,38 @@
+"""A picture whose encoded bytes another process has, as a predictor sees it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models.images.preprocess import Preprocess
+
+
+class Decoded(NamedTuple):
+    """A decoded picture."""
+
+    crop: npt.NDArray[np.uint8]
+    """(side, side, channels), as ``preprocess.crop`` makes it."""
+    decode_s: float
+
+
+class Picture(Protocol):
+    """A picture of another process, which decodes it when it is asked to."""
+
+    def __len__(self) -> int:
+        """Encoded bytes."""
+        ...
+
+    def here(self, preprocess: Preprocess) -> Decoded | None:
+        """The crop, if the other process has sent it."""
+        ...
+
+    async def decoded(self, preprocess: Preprocess, max_pixels: int) -> Decoded:
+        """Asks for the crop, and waits for it.
+
+        Raises:
+            FailedElsewhereError: the other process could not decode the picture.
+        """
+        ...

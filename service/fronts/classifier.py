@@ -1,0 +1,252 @@
+"""Has a device owner classify the pictures of requests, and decodes them for it.
+
+An owner that dies loses nothing: classifying a picture twice does no harm, so the front sends it again to the next
+owner, until its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from models.images.preprocess import Preprocess
+from service.config.settings import Settings
+from service.domain.classified import Classified
+from service.domain.deadlines import Deadlines
+from service.domain.decision import Considered, Routing
+from service.domain.errors import (
+    DEADLINE_MISSED,
+    FailedElsewhereError,
+    Failure,
+    NotReadyError,
+    OverloadedError,
+    failure_of,
+    known_failure,
+)
+from service.domain.picture import Picture
+from service.domain.prediction import Prediction
+from service.domain.query import Query
+from service.fronts.owner import Kind, Owner
+from service.fronts.owners import Owners
+from service.inference.decoding import decode, decode_small
+from service.inference.ensemble import Average, Member
+from service.link.crops import NoSlotError, Slots
+from service.link.messages import Answered, Failed, Times
+from service.telemetry.tracing import traceparent
+
+#: How much longer than the owner the front waits for an answer: the owner keeps the deadlines, and says more about it.
+_GRACE_S = 1.0
+_MOST_NAMES = 1000
+#: A named model, and the label set if one was named.
+_Name = tuple[str, str | None]
+
+
+class FrontClassifier:
+    """Classifies by asking a device owner: a ``domain.classified.Classifies``. Not thread-safe.
+
+    Args:
+        owners: who can be asked.
+        settings: the default latency is read from them.
+        threads: how many pictures are decoded at once.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, owners: Owners, settings: Settings, threads: int = 2, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.owners = owners
+        self.clock = clock
+        self.deadlines = Deadlines(clock)
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self.default_latency_ms = settings.default_latency_ms
+        self.names: dict[_Name, str] = {}
+        """The model that answered for a name, as answers call it."""
+        self.hints: dict[_Name, tuple[Owner, int]] = {}
+        """How an owner wanted the last picture for a name."""
+
+    def begin(self, query: Query, arrived: float) -> FrontAsking:
+        return FrontAsking(self, query, arrived)
+
+    def remember(self, name: _Name, model: str, owner: Owner, kind: int | None) -> None:
+        """Remembers what a name stood for, and how its pictures were wanted."""
+        if len(self.names) >= _MOST_NAMES:
+            # Callers may name any ensembles.
+            self.names.clear()
+            self.hints.clear()
+        self.names[name] = model
+        if kind is not None:
+            self.hints[name] = owner, kind
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+class FrontAsking:
+    """One request: a ``domain.classified.Asking``."""
+
+    __slots__ = ("_all", "_arrived", "_name", "_query")
+
+    def __init__(self, classifier: FrontClassifier, query: Query, arrived: float) -> None:
+        self._all = classifier
+        self._query = query
+        self._arrived = arrived
+        self._name: _Name | None = None if query.model is None else (query.model, query.labels)
+
+    @property
+    def named(self) -> str | None:
+        return None if self._name is None else self._all.names.get(self._name)
+
+    async def classify(self, picture: bytes | Picture) -> Classified | Failure:
+        assert isinstance(picture, bytes)
+        allowed_s = self._query.allowed_s(self._all.default_latency_ms)
+        if self._all.owners.one() is None and not self._all.owners.seen:
+            return failure_of(NotReadyError("the device owner is starting"))
+        asked = AskedPicture(self._all, picture)
+        try:
+            with self._all.deadlines.until(self._arrived + allowed_s + _GRACE_S):
+                return await self._classified(asked)
+        except TimeoutError:
+            if self._all.owners.one() is None:
+                return failure_of(NotReadyError("the device owner has ended, and no other has started in time"))
+            return Failure(DEADLINE_MISSED, "the deadline passed before there was an answer", model=self.named)
+        finally:
+            asked.over()
+
+    async def _classified(self, asked: AskedPicture) -> Classified | Failure:
+        while True:
+            owner = await self._all.owners.wait()
+            try:
+                crop = await self._ahead(asked, owner)
+            except Exception as error:
+                return asked.failure(error, self.named)
+            answer = await owner.ask(asked, _json(self._query), self._arrived, len(asked.data), traceparent(), crop)
+            if isinstance(answer, Answered):
+                return self._told(owner, answer)
+            if isinstance(answer, Failed):
+                failure = Failure(answer.slug, answer.detail, answer.extras, answer.model)
+                if answer.whole:
+                    raise FailedElsewhereError(failure)
+                return failure
+
+    async def _ahead(self, asked: AskedPicture, owner: Owner) -> tuple[int, int, float] | None:
+        """Decodes the picture as the owner will want it, if that is known: a named model without a budget."""
+        if self._name is None or self._query.has_budget:
+            return None
+        hint = self._all.hints.get(self._name)
+        if hint is None or hint[0] is not owner:
+            return None
+        slot, decode_s = await asked.decoded(owner.kind(hint[1]))
+        return hint[1], slot, decode_s
+
+    def _told(self, owner: Owner, answer: Answered) -> Classified:
+        served = owner.described(answer.served)
+        if self._name is not None:
+            self._all.remember(self._name, served.model, owner, answer.kind)
+        why = answer.why
+        routing = (
+            None
+            if why is None
+            else Routing(
+                reason=why.reason,
+                predicted_ms=why.predicted_ms,
+                considered=[Considered(**entry) for entry in why.considered],
+            )
+        )
+        return Classified(_prediction(answer), served, routing, self._all.clock() - self._arrived)
+
+
+class AskedPicture:
+    """A picture that an owner was asked to classify: a ``fronts.owner.Asked``.
+
+    Args:
+        classifier: the front's.
+        data: the encoded picture.
+    """
+
+    __slots__ = ("_all", "_crops", "_tasks", "data")
+
+    def __init__(self, classifier: FrontClassifier, data: bytes) -> None:
+        self._all = classifier
+        self.data = data
+        self._crops: dict[Preprocess, tuple[Slots, int, float]] = {}
+        """By kind: the memory and the slot that it is in, and how many seconds decoding took."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def over(self) -> None:
+        """Frees the memory: the picture was answered, or nobody waits for it any more."""
+        for memory, slot, _ in self._crops.values():
+            memory.free(slot)
+        self._crops.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    def wanted(self, owner: Owner, number: int, kind: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._send(owner, number, kind))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, owner: Owner, number: int, kind: int) -> None:
+        try:
+            slot, decode_s = await self.decoded(owner.kind(kind))
+        except Exception as error:
+            failure = self.failure(error, None)
+            owner.undecoded(number, kind, Failed(number, failure.slug, failure.detail, failure.extras))
+        else:
+            owner.cropped(number, kind, slot, decode_s)
+
+    async def decoded(self, kind: Kind) -> tuple[int, float]:
+        """Decodes it, unless that was done. Returns the slot with the crop, and how many seconds decoding took.
+
+        Raises:
+            PictureError: it is refused.
+            NoSlotError: this front has too many pictures.
+        """
+        preprocess, max_pixels = kind
+        memory = self._all.owners.memory
+        assert memory is not None
+        found = self._crops.get(preprocess)
+        # A new owner may have wanted larger slots.
+        if found is not None and found[0] is memory:
+            return found[1:]
+        started = self._all.clock()
+        crop = decode_small(self.data, preprocess, max_pixels)
+        if crop is None:
+            loop = asyncio.get_running_loop()
+            crop = await loop.run_in_executor(self._all.threads, decode, self.data, preprocess, max_pixels)
+        if found is not None:
+            found[0].free(found[1])
+            del self._crops[preprocess]
+        slot, decode_s = memory.put(crop), self._all.clock() - started
+        self._crops[preprocess] = memory, slot, decode_s
+        return slot, decode_s
+
+    @staticmethod
+    def failure(error: Exception, model: str | None) -> Failure:
+        """What is answered if the picture could not be decoded."""
+        if isinstance(error, NoSlotError):
+            error = OverloadedError("all memory for decoded pictures is in use", retry_after_s=1.0)
+        failure = known_failure(error, "a picture could not be decoded")
+        return Failure(failure.slug, failure.detail, failure.extras, model)
+
+
+@functools.lru_cache(maxsize=1024)
+def _json(query: Query) -> bytes:
+    return query.model_dump_json(exclude_defaults=True).encode()
+
+
+def _prediction(answer: Answered) -> Prediction:
+    probabilities, indices, times = tuple(answer.probabilities), tuple(answer.indices), answer.times
+    if answer.members is None:
+        return Prediction(probabilities, indices, times.batch_size, times.decode_s, times.queue_s, times.forward_s)
+    members = tuple(Member(_times_alone(member.times), member.total_s) for member in answer.members)
+    return Average(
+        probabilities, indices, times.batch_size, times.decode_s, times.queue_s, times.forward_s, members=members
+    )
+
+
+def _times_alone(times: Times) -> Prediction:
+    return Prediction((), (), times.batch_size, times.decode_s, times.queue_s, times.forward_s)

@@ -1,0 +1,46 @@
+"""The pictures of a checkpoint that are not queued yet, because they wait for a load or are being decoded."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Arrival(NamedTuple):
+    """A picture that is not queued yet."""
+
+    deadline: float
+    since: float
+    size: int
+    """Encoded bytes."""
+
+
+class Arriving:
+    """The pictures of one checkpoint that are not queued yet."""
+
+    def __init__(self) -> None:
+        self._arrivals: list[Arrival] = []
+        self.size = 0
+        """Encoded bytes of all of them."""
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+    def begin(self, deadline: float, since: float, size: int) -> Arrival:
+        """Adds a picture. Always call ``end`` afterwards."""
+        arrival = Arrival(deadline, since, size)
+        self._arrivals.append(arrival)
+        self.size += size
+        return arrival
+
+    def end(self, arrival: Arrival) -> None:
+        """Removes a picture: it is queued now, or never will be."""
+        self._arrivals.remove(arrival)
+        self.size -= arrival.size
+
+    def ahead_of(self, deadline: float) -> int:
+        """How many of them will go before a picture with that deadline."""
+        return sum(arrival.deadline <= deadline for arrival in self._arrivals)
+
+    def oldest_s(self, now: float) -> float:
+        """Seconds since the first of them arrived; 0 if there are none. May be read from another thread."""
+        return max((now - arrival.since for arrival in list(self._arrivals)), default=0.0)
