@@ -23,6 +23,7 @@ from models.images.preprocess import Preprocess
 from service.engines import Engine
 from service.inference.decoding import Crop
 from service.runtime.decode_gate import BatchDecoder, Verdict, compare
+from service.runtime.gate_pictures import files
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +170,16 @@ def gpu_decoding(device: str) -> GpuDecoding | None:
             raise RuntimeError("the networks run on a CPU")
         from service.engines.jpeg_gpu import HELD_BYTES, MOST_PIXELS, GpuJpegs, takes
 
-        return GpuDecoding(GpuJpegs.on(device), takes, MOST_PIXELS, HELD_BYTES)
+        found = GpuDecoding(GpuJpegs.on(device), takes, MOST_PIXELS, HELD_BYTES)
     except (ImportError, RuntimeError) as error:
         why = "torchvision is not installed" if isinstance(error, ImportError) else error
-        log.warning("TOPFIVE_DECODE=gpu has no effect, the CPU decodes all pictures: %s", why)
+        no_gpu_decoding(str(why))
         return None
+    # They take seconds to draw, which no load on the device has to wait for.
+    files()
+    return found
+
+
+def no_gpu_decoding(why: str) -> None:
+    """Logs that this process does not decode on a GPU, although it was asked to."""
+    log.warning("TOPFIVE_DECODE=gpu has no effect, the CPU decodes all pictures: %s", why)
