@@ -46,6 +46,11 @@ class Engine(Protocol):
         """Bytes of weights on the device."""
         ...
 
+    @property
+    def any_thread(self) -> bool:
+        """Whether each call may come from another thread: nothing of the engine belongs to a thread."""
+        ...
+
     def warm_up(self, largest: int) -> None:
         """Prepares for batches of up to ``largest`` pictures, so that no request pays for one-time work."""
         ...
