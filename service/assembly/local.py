@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from fastapi import FastAPI
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.images.preprocess import PRESETS
 from models.networks.variants import find_variant
+from service.assembly.interpreter import tune
 from service.config.capacity import Machine, memory_limit, parked_limit
 from service.config.fleet import Deployment
 from service.config.settings import Settings
@@ -36,9 +36,6 @@ from service.telemetry.tracing import start_tracing
 #: Bounds for the number of decoding threads, which is otherwise the number of cores. Two threads keep a GPU waiting
 #: (540 photographs a second on an H100, with every network); more than eight wait for the interpreter's lock.
 _FEWEST_DECODERS, _MOST_DECODERS = 2, 8
-#: How long a thread may keep the interpreter's lock while another waits for it. Python's own 5 ms let a device that has
-#: finished a batch of digits wait for longer than the batch took.
-_SWITCH_S = 0.0005
 
 
 def local_placement(
@@ -51,7 +48,7 @@ def local_placement(
         deployment: the part of the fleet that this process serves.
         stopping: whether the service is stopping.
     """
-    sys.setswitchinterval(_SWITCH_S)
+    tune()
     cores = len(os.sched_getaffinity(0))
     loader = engine_loader(
         device=settings.device,

@@ -26,7 +26,6 @@ from service.link.messages import (
     Undecoded,
 )
 
-
 #: An owner with so many pictures of this front is not waiting for the next one.
 _ENOUGH = 8
 
