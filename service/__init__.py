@@ -11,13 +11,16 @@
 
 The path of one request:
 1. ``http/app.py`` hands ``POST /classify`` to ``http/classify.py``, which reads it (``http/requests.py``).
-2. ``inference/classifier.py`` takes each picture: ``classify(picture, query, candidates, arrived)``.
-3. ``routing/router.py`` asks the placement for snapshots; ``routing/choose.py``, a pure function, picks one.
+2. ``inference/classifier.py`` finds the candidates (``begin(query, arrived)``) and takes each picture (``classify``);
+   ``domain/classified.py`` is its protocol.
+3. ``routing/router.py`` asks the placement for snapshots; ``routing/choose.py``, a pure function, picks one. A network
+   that is named without a budget needs neither while few pictures wait.
 4. ``domain/placement.py``: the protocol of ``runtime/placement.py`` (this process) and ``cluster/remote.py`` (others).
 5. ``runtime/predictor.py`` decodes (``decoding.py``), queues (``batching/batcher.py``), keeps the network in memory
    meanwhile (``residency.py``) and has ``engines/`` compute the batch (``forward.py``).
 6. ``profiling/forecast.py`` and ``routing/safety.py`` learn from what it took; ``telemetry/recorder.py`` counts it.
-7. ``http/responses.py`` turns the prediction into JSON, ``http/problems.py`` a failure into a problem document.
+7. ``http/responses.py`` turns the prediction into JSON, ``http/problems.py`` a failure into a problem document: each a
+   ``http/reply.py``.
 
 ``observability/`` (Prometheus, Grafana) and ``deploy/`` (image, fleets) are files for other programs.
 """

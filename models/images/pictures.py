@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from models.images.bmp import decode_unusual, read_header, with_sound_palette
 from models.images.errors import (
@@ -166,7 +167,10 @@ def _load_jpeg(data: bytes, limits: _Limits, at_least: int | None) -> Image.Imag
 
 def _decode_png(data: bytes, mode: Mode, limits: _Limits) -> Image.Image:
     png = read_png_chunks(data, most_parts=limits.parts)
-    picture: Image.Image = _opened(png.data, limits)
+    # Not Image.open(), which looks for the plugin of the one format that the signature leaves, and for a file's name.
+    picture: Image.Image = PngImageFile(io.BytesIO(png.data))
+    _check_pillows_limit(picture.size)
+    limits.check_pixels(picture.size)
     picture.load()
     key = png.transparent
     if picture.mode.startswith("I"):
@@ -223,6 +227,13 @@ def _opened(data: bytes, limits: _Limits) -> ImageFile.ImageFile:
     picture = Image.open(io.BytesIO(data), formats=FORMATS)
     limits.check_pixels(picture.size)
     return picture
+
+
+def _check_pillows_limit(size: tuple[int, int]) -> None:
+    """Refuses what Image.open() refuses."""
+    most, (width, height) = Image.MAX_IMAGE_PIXELS, size
+    if most is not None and width * height > 2 * most:
+        raise Image.DecompressionBombError
 
 
 def _finished(picture: Image.Image, mode: Mode, orientation: int | None) -> Image.Image:

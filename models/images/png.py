@@ -7,7 +7,7 @@ them, or for more than 1 MB of text. The further frames of an animation are remo
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from models.images.errors import TooManyPartsError
 from models.images.exif import orientation
@@ -18,8 +18,7 @@ GREY, RGB, PALETTE = 0, 2, 3
 _KEY_BYTES = {GREY: 2, RGB: 6}
 
 
-@dataclass(frozen=True, slots=True)
-class Png:
+class Png(NamedTuple):
     """A PNG file without the chunks that do not affect pixels, and what those and the header say."""
 
     data: bytes

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -102,17 +102,43 @@ def crop(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
 
 def cut(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
     """The first half of ``crop``, up to the centre crop: uint8 (crop, crop, channels). Training changes its result."""
-    whole, side = fitted(picture, preprocess), preprocess.crop
+    ground, side = _ground(picture, preprocess), preprocess.crop
+    whole = _resized(picture, preprocess, ground.border)
     box = centre(whole.size, side)
-    middle = whole if box == (0, 0, *whole.size) else whole.crop(box)
-    return np.asarray(middle).reshape(side, side, preprocess.channels)
+    if box != (0, 0, *whole.size):
+        pixels = np.asarray(whole.crop(box))
+    elif whole is picture and preprocess.colour == "grey" and ground.grey is not None:
+        pixels = ground.grey
+    else:
+        pixels = np.asarray(whole)
+    # The bits of 255 - value. Pillow makes its table anew for each picture, which takes longer than decoding a digit.
+    return (~pixels if ground.light else pixels).reshape(side, side, preprocess.channels)
 
 
 def fitted(picture: Image.Image, preprocess: Preprocess) -> Image.Image:
     """A decoded picture, resized and with ink made light, which crops are cut out of."""
-    border = _border(picture) if preprocess.fit == "contain" or preprocess.ink_on_light else 0
-    picture = _resized(picture, preprocess, border)
-    return ImageOps.invert(picture) if preprocess.ink_on_light and border > 127 else picture
+    ground = _ground(picture, preprocess)
+    picture = _resized(picture, preprocess, ground.border)
+    return ImageOps.invert(picture) if ground.light else picture
+
+
+class _Ground(NamedTuple):
+    """What a picture's ink is on, by its outermost pixels."""
+
+    border: int = 0
+    """Their median brightness; 0 if the preprocessing does not need it."""
+    light: bool = False
+    """Whether the picture is to be inverted."""
+    grey: npt.NDArray[np.uint8] | None = None
+    """The brightness of all pixels, (height, width), if it was needed."""
+
+
+def _ground(picture: Image.Image, preprocess: Preprocess) -> _Ground:
+    if preprocess.fit != "contain" and not preprocess.ink_on_light:
+        return _Ground()
+    grey = np.asarray(picture if picture.mode == "L" else picture.convert("L"))
+    border = _border(grey)
+    return _Ground(border, preprocess.ink_on_light and border > 127, grey)
 
 
 def scaling(size: tuple[int, int], preprocess: Preprocess) -> tuple[Box | None, tuple[int, int]]:
@@ -178,10 +204,9 @@ def _resized(picture: Image.Image, preprocess: Preprocess, border: int) -> Image
     return picture if size == picture.size else picture.resize(size, Image.Resampling.BILINEAR)
 
 
-def _border(picture: Image.Image) -> int:
+def _border(grey: npt.NDArray[np.uint8]) -> int:
     """The median brightness of the outermost pixels."""
-    pixels = np.asarray(picture if picture.mode == "L" else picture.convert("L"))
-    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    edge = np.concatenate((grey[0], grey[-1], grey[:, 0], grey[:, -1]))
     # Not np.median, which takes longer than decoding a digit.
     edge.sort()
     return (int(edge[(len(edge) - 1) // 2]) + int(edge[len(edge) // 2])) // 2

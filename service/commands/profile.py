@@ -107,11 +107,21 @@ def _table(profiles: list[Profile]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("checkpoint", no_wrap=True)
     largest = max(size for p in profiles for size in p.forward)
-    for name in ("p50 ms, one", "p95 ms, one", f"p95 ms, {largest}", "photo decode ms", "load ms", "cold ms", "MB"):
+    names = ("p50 ms, one", "p95 ms, one", f"p95 ms, {largest}", "photo decode ms", "load ms", "cold ms", "MB")
+    # On a GPU alone.
+    parks = any(p.wake_ms is not None for p in profiles)
+    for name in (*names, "woken ms") if parks else names:
         table.add_column(name, justify="right")
+    chosen = any(p.choice is not None for p in profiles)
+    if chosen:
+        table.add_column("precision")
     for p in profiles:
         one, most = p.forward[min(p.forward)], p.forward[max(p.forward)]
         cold = "" if p.load_cold_ms is None else f"{p.load_cold_ms:,.0f}"
         figures = (f"{one.p50_ms:.1f}", f"{one.p95_ms:.1f}", f"{most.p95_ms:,.0f}", f"{p.decode['medium'].p50_ms:.1f}")
-        table.add_row(p.checkpoint, *figures, f"{p.load_cached_ms:,.0f}", cold, f"{p.footprint_bytes / 1e6:,.0f}")
+        more = ["" if p.wake_ms is None else f"{p.wake_ms:,.0f}"] if parks else []
+        more += [p.fingerprint.precision] if chosen else []
+        table.add_row(
+            p.checkpoint, *figures, f"{p.load_cached_ms:,.0f}", cold, f"{p.footprint_bytes / 1e6:,.0f}", *more
+        )
     return table

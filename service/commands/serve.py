@@ -19,6 +19,7 @@ def serve(
     decode: Annotated[str | None, setting("decode")] = None,
     max_batch_size: Annotated[int | None, setting("max_batch_size")] = None,
     memory_limit_mb: Annotated[float | None, setting("memory_limit_mb")] = None,
+    parked_limit_mb: Annotated[float | None, setting("parked_limit_mb")] = None,
     default_latency_ms: Annotated[float | None, setting("default_latency_ms")] = None,
     labels: Annotated[str | None, setting("labels")] = None,
     max_body_mb: Annotated[float | None, setting("max_body_mb")] = None,

@@ -27,6 +27,11 @@ FRONT_CPUS = 0.1
 FRONT_BYTES = 150_000_000
 #: On CPUs the networks need the cores more than HTTP does.
 _FRONTS_WITH_RAY = 0
+#: The share of the free host memory that parked weights may take on a GPU machine if no limit is set. It is locked, so
+#: nothing else can have it meanwhile.
+_PARKED_SHARE = 0.25
+#: The largest batch that a check counts if none is set: activations of larger ones are in a GPU's memory, not here.
+_BATCH = 16
 #: Serve lets HAProxy have this many connections.
 MOST_CONNECTIONS = 4096
 #: Files that HAProxy opens beside its connections: about 30, and room for more replicas.
@@ -87,6 +92,22 @@ def memory_limit(settings: Settings, free_bytes: Callable[[], int]) -> int:
     return int(_SHARE * free_bytes())
 
 
+def parked_limit(settings: Settings, device: str, free_bytes: Callable[[], int]) -> int:
+    """The bytes of host memory that the weights of unloaded networks may take: the setting, else a share of the free
+    memory. It is 0 where the networks run on a CPU: weights in host memory are loaded there.
+
+    Args:
+        settings: from the operator.
+        device: what the networks run on, ``cpu`` or ``cuda:N``.
+        free_bytes: the free memory of the host; asked only if there is no setting.
+    """
+    if device == "cpu":
+        return 0
+    if settings.parked_limit_mb is not None:
+        return int(settings.parked_limit_mb * 1_000_000)
+    return int(_PARKED_SHARE * free_bytes())
+
+
 def with_device(fleet: Fleet, device: str, machine: Machine) -> Fleet:
     """Reserves a GPU for a fleet of one deployment, unless its file or the device setting says otherwise: Ray hides all
     GPUs from a replica that reserves none.
@@ -130,7 +151,7 @@ def check_fits(
     checkpoints: Sequence[Checkpoint],
     machine: Machine,
     *,
-    max_batch_size: int,
+    max_batch_size: int | None,
     memory_limit_mb: float | None = None,
 ) -> None:
     """Checks that the fleet needs no more than the machine has.
@@ -139,7 +160,7 @@ def check_fits(
         fleet: the deployments to run.
         checkpoints: the catalogue; only loadable checkpoints take memory.
         machine: the machine that the fleet runs on.
-        max_batch_size: of deployments that do not set it.
+        max_batch_size: of deployments that do not set it; 16 if it is not set either.
         memory_limit_mb: what the networks of one process may take together; networks beyond it stay on disk until they
             are asked for. The default is a share of what is free.
 
@@ -155,7 +176,7 @@ def check_fits(
     _check("CPUs", cpus, machine.cpus, "")
     _check("GPUs", [_Share(d.name, d.replicas, d.num_gpus) for d in fleet.deployment], machine.gpus, "")
     limit_mb = memory_limit_mb if memory_limit_mb is not None else _SHARE * machine.free_bytes / 1e6
-    _check("MB", _memory(fleet, checkpoints, max_batch_size, limit_mb), machine.free_bytes / 1e6, " free")
+    _check("MB", _memory(fleet, checkpoints, max_batch_size or _BATCH, limit_mb), machine.free_bytes / 1e6, " free")
 
 
 def hosted(fleet: Fleet, checkpoints: Sequence[Checkpoint]) -> dict[str, list[Checkpoint]]:

@@ -42,8 +42,8 @@ class Deployment(BaseModel):
     num_cpus: float = Field(1.0, ge=0)
     """Cores that Ray reserves for each replica; may be a fraction."""
     num_gpus: float = Field(0.0, ge=0)
-    engine: Literal["auto", "onnx_cpu", "torch_cpu", "torch_cuda"] = "auto"
-    """``auto`` is the fastest on the device: ONNX Runtime on a CPU, torch on a GPU."""
+    engine: Literal["auto", "onnx_cpu", "torch_cpu", "torch_cuda", "pretend"] = "auto"
+    """``auto`` is the fastest on the device: ONNX Runtime on a CPU, torch on a GPU. ``pretend`` computes nothing."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of a forward pass; all cores by default."""
     max_batch_size: int | None = Field(None, ge=1)

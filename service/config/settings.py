@@ -32,15 +32,26 @@ class Settings(BaseSettings):
     fleet: str = Field("local", description="Which deployments serve what: a fleet's name, or a TOML file.")
     untrained: bool = Field(False, description="Serve every network with seeded random weights.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
-    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Arithmetic of the networks.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Arithmetic of the networks; auto is float32 on a CPU, and chosen for each checkpoint on a GPU.",
+    )
     decode: Literal["cpu", "gpu"] = Field(
         "cpu", description="Who decodes JPEG files: cpu, or gpu where it gives the same answers."
     )
-    max_batch_size: int = Field(16, ge=1, le=1024, description="Pictures in one forward pass at most.")
+    max_batch_size: int | None = Field(
+        None, ge=1, le=1024, description="Pictures in one forward pass at most; by default 16, and 128 on a GPU."
+    )
     memory_limit_mb: float | None = Field(
         None,
         gt=0,
         description="Device memory for loaded networks, in MB (10^6 bytes); by default 80 % of what is free.",
+    )
+    parked_limit_mb: float | None = Field(
+        None,
+        ge=0,
+        description="Host memory for the weights of networks that had to leave a GPU, in MB (10^6 bytes); by default "
+        "25 % of what is free.",
     )
     default_latency_ms: float = Field(
         30_000, gt=0, le=3_600_000, description="Time a request may take if it does not say."

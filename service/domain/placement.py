@@ -54,9 +54,9 @@ class Placement(Protocol):
         ...
 
     def at_once(self, checkpoint: Checkpoint, within_s: float) -> Checkpoint | None:
-        """The checkpoint that serves a loadable checkpoint, if it is in memory and so few pictures wait that another
-        is answered long before ``within_s`` seconds are over; else None. Costs next to nothing: no snapshot is
-        taken."""
+        """The checkpoint that serves a loadable checkpoint, if it is in memory, its queue has a place, and so few
+        pictures wait that another is answered long before ``within_s`` seconds are over; else None. Costs next to
+        nothing: no snapshot is taken."""
         ...
 
     def resident(self, checkpoint: Checkpoint) -> bool:

@@ -3,10 +3,12 @@
 loader.py       the table of engines, and which of them runs a checkpoint on which device
 onnx_cpu.py     the exported graph in ONNX Runtime, without torch: the default on a CPU
 torch_cuda.py   PyTorch with CUDA graphs: the default on a GPU. overlap.py copies the next batch while one is computed,
-                buckets.py has the batch sizes that graphs are captured for
+                buckets.py has the batch sizes that graphs are captured for, parked.py keeps weights on the
+                host while another network has the device
 torch_cpu.py    plain PyTorch on a CPU: the reference that the other engines are tested against
 jpeg_gpu.py     JPEG files -> crops on a GPU
 fake.py         an engine without a network, for tests
+pretend.py      the same as a device that takes its time: measures everything around a network
 fingerprint.py  what a checkpoint runs with: device, engine, precision, library versions, weights
 
 This file has the interface that they share.
@@ -45,6 +47,11 @@ class Engine(Protocol):
         """Bytes of weights on the device."""
         ...
 
+    @property
+    def any_thread(self) -> bool:
+        """Whether each call may come from another thread: nothing of the engine belongs to a thread."""
+        ...
+
     def warm_up(self, largest: int) -> None:
         """Prepares for batches of up to ``largest`` pictures, so that no request pays for one-time work."""
         ...
@@ -70,6 +77,45 @@ class OverlappingEngine(Engine, Protocol):
     def submit(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> Any: ...
 
     def collect(self, batch: Any) -> TopK: ...
+
+
+class Parked(Protocol):
+    """The weights of a checkpoint in host memory, after its engine was closed."""
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of host memory."""
+        ...
+
+    def wake(self) -> Engine:
+        """Loads the checkpoint again. Blocks; the engine is not warm yet. The parked weights stay until ``free``.
+
+        Raises:
+            OutOfDeviceMemoryError: the device has no memory for them.
+        """
+        ...
+
+    def free(self) -> None:
+        """Gives the host memory back. Blocks."""
+        ...
+
+
+@runtime_checkable
+class ParkingEngine(Engine, Protocol):
+    """An engine whose weights can wait in host memory for the checkpoint's next load."""
+
+    @property
+    def parked_bytes(self) -> int:
+        """Bytes of host memory that they take there."""
+        ...
+
+    def park(self) -> Parked:
+        """Copies the weights to the host. Blocks, for any thread and beside a running batch; ``close`` comes later.
+
+        Raises:
+            RuntimeError: the host has no memory for them.
+        """
+        ...
 
 
 def blank(preprocess: Preprocess, batch_size: int) -> npt.NDArray[np.uint8]:

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from models.checkpoints.catalogue import Checkpoint, WeightsMissingError
 
+#: The precision that is chosen for each checkpoint: see ``profiling/precision.py``.
+AUTO = "auto"
+
 
 class Fingerprint(BaseModel):
     """What decides how fast a checkpoint runs."""
@@ -18,6 +21,7 @@ class Fingerprint(BaseModel):
     """``AMD EPYC, 2 cores``, or the name of a GPU."""
     engine: str
     precision: str
+    """What was computed in; of a wanted fingerprint also ``AUTO``."""
     threads: int
     """Threads of one forward pass on a CPU; 0 on a GPU."""
     max_batch_size: int

@@ -16,7 +16,10 @@ from pathlib import Path
 
 from models.checkpoints.catalogue import Checkpoint
 from service.engines import DeviceError, Engine
-from service.engines.fingerprint import Fingerprint, weights_digest
+from service.engines.fingerprint import AUTO, Fingerprint, weights_digest
+
+#: The largest batch where none is set, by kind of device. The profile and the batch limit say how much of it pays.
+_LARGEST_BATCH = {"cpu": 16, "cuda": 128}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Loader:
     device: str
     """``cpu`` or ``cuda:N``."""
     precision: str
-    """``float32``, ``bfloat16`` or ``float16``."""
+    """``float32``, ``bfloat16`` or ``float16``; on a GPU also ``AUTO``, as long as none of them is chosen."""
     threads: int
     """Threads of one forward pass on a CPU."""
     cache_dir: Path
@@ -42,7 +45,7 @@ class Loader:
         return ENGINES[self.engine]
 
     def __call__(self, checkpoint: Checkpoint) -> Engine:
-        """Loads a checkpoint. Blocks; the engine is not warm yet."""
+        """Loads a checkpoint, in float32 if the precision is not chosen yet. Blocks; the engine is not warm yet."""
         return self.row.load(checkpoint, self)
 
     def prepare(self, checkpoint: Checkpoint) -> None:
@@ -109,7 +112,14 @@ def _load_torch_cpu(checkpoint: Checkpoint, loader: Loader) -> Engine:
 def _load_torch_cuda(checkpoint: Checkpoint, loader: Loader) -> Engine:
     from service.engines.torch_cuda import TorchCuda
 
-    return TorchCuda(checkpoint, device=loader.device, precision=loader.precision, max_batch_size=loader.max_batch_size)
+    precision = "float32" if loader.precision == AUTO else loader.precision
+    return TorchCuda(checkpoint, device=loader.device, precision=precision, max_batch_size=loader.max_batch_size)
+
+
+def _load_pretend(checkpoint: Checkpoint, _loader: Loader) -> Engine:
+    from service.engines.pretend import PretendEngine
+
+    return PretendEngine(checkpoint)
 
 
 def _export_graph(checkpoint: Checkpoint, loader: Loader) -> None:
@@ -125,6 +135,12 @@ def _check_weights(checkpoint: Checkpoint, _loader: Loader) -> None:
         check_weights(checkpoint)
 
 
+def _refuse_trained(checkpoint: Checkpoint, _loader: Loader) -> None:
+    from service.engines.pretend import refuse_trained
+
+    refuse_trained(checkpoint)
+
+
 _CPU, _CUDA = frozenset({"cpu"}), frozenset({"cuda"})
 _FLOAT32, _ANY_PRECISION = frozenset({"float32"}), frozenset({"float32", "bfloat16", "float16"})
 #: By name. The default for a device and a precision is the first engine that runs there.
@@ -134,6 +150,8 @@ ENGINES = {
         EngineRow("onnx_cpu", _CPU, _FLOAT32, "onnxruntime", _load_onnx_cpu, _export_graph, runs_graph=True),
         EngineRow("torch_cpu", _CPU, _ANY_PRECISION, "torch", _load_torch_cpu, _check_weights),
         EngineRow("torch_cuda", _CUDA, _ANY_PRECISION, "torch", _load_torch_cuda, _check_weights),
+        # Last, and where another engine runs in any precision, so that only a fleet that names it gets it.
+        EngineRow("pretend", _CPU, _ANY_PRECISION, "numpy", _load_pretend, _refuse_trained),
     )
 }
 
@@ -145,17 +163,17 @@ def engine_loader(
     precision: str,
     threads: int,
     cache_dir: Path,
-    max_batch_size: int = 16,
+    max_batch_size: int | None = None,
 ) -> Loader:
     """Chooses the engine and the device.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         engine: a key of ``ENGINES``; None for the first one that runs on the device in the precision.
-        precision: ``float32``, ``bfloat16`` or ``float16``.
+        precision: ``float32``, ``bfloat16`` or ``float16``; or ``AUTO``, which on a CPU is float32.
         threads: threads of one forward pass on a CPU.
         cache_dir: the folder of exported graphs.
-        max_batch_size: the largest batch that a GPU prepares for.
+        max_batch_size: the largest batch; by default 16 on a CPU, 128 on a GPU.
 
     Raises:
         DeviceError: this machine does not have the device, or the engine does not run on it in that precision.
@@ -166,6 +184,8 @@ def engine_loader(
     # An engine that runs on CPUs alone implies the device, even on a machine with a GPU.
     picked = "cpu" if device == "auto" and row is not None and row.devices == _CPU else pick_device(device)
     kind = picked.partition(":")[0]
+    undecided = precision == AUTO and kind == "cuda"
+    precision = "float32" if precision == AUTO else precision
     default = next((r for r in ENGINES.values() if kind in r.devices and precision in r.precisions), None)
     if default is None:
         raise DeviceError(f"no engine computes in {precision} on {picked}")
@@ -175,7 +195,8 @@ def engine_loader(
     if precision not in row.precisions:
         only = ", ".join(sorted(row.precisions))
         raise DeviceError(f"engine {row.name} computes in {only} only; engine {default.name} computes in {precision}")
-    return Loader(row.name, picked, precision, threads, cache_dir, max_batch_size)
+    largest = max_batch_size or _LARGEST_BATCH[kind]
+    return Loader(row.name, picked, AUTO if undecided else precision, threads, cache_dir, largest)
 
 
 def pick_device(wanted: str) -> str:

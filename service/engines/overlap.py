@@ -58,6 +58,19 @@ class Stream(Protocol):
         ...
 
 
+class LockedBlock(Protocol):
+    """A large block of page-locked host memory."""
+
+    @property
+    def memory(self) -> torch.Tensor:
+        """uint8 (bytes,)"""
+        ...
+
+    def free(self) -> None:
+        """Gives the memory back to the operating system. Nothing may use it any more."""
+        ...
+
+
 class Device(Protocol):
     """What is needed of a GPU."""
 
@@ -70,12 +83,25 @@ class Device(Protocol):
     @property
     def computing(self) -> Stream: ...
 
+    @property
+    def loading(self) -> Stream:
+        """Carries weights, so that the crops of other checkpoints do not wait behind a network that is loaded."""
+        ...
+
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Uninitialised memory on the device."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Page-locked host memory, which the device copies from and to without the CPU."""
+        ...
+
+    def locked(self, size: int) -> LockedBlock:
+        """Page-locked host memory of exactly so many bytes, for weights.
+
+        Raises:
+            RuntimeError: there is not enough, or it cannot be locked.
+        """
         ...
 
     def capture(self, size: int, work: Work) -> Work:

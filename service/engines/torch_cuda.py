@@ -8,6 +8,10 @@ has the network that is captured, and the ``Device`` of ``overlap.py`` for CUDA.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +29,8 @@ from service.domain.errors import OutOfDeviceMemoryError
 from service.domain.prediction import MAX_K
 from service.engines import TopK, blank
 from service.engines.buckets import Buckets
-from service.engines.overlap import Device, Event, Overlap, Submitted, Work, is_out_of_memory
+from service.engines.overlap import Device, Event, LockedBlock, Overlap, Submitted, Work, is_out_of_memory
+from service.engines.parked import ParkedNetwork, parked_bytes
 
 #: Warm-up runs before a capture; the same number as in torch's helper. In the first one, libraries choose and load
 #: kernels and allocate workspaces.
@@ -51,24 +56,52 @@ class TorchCuda:
     def __init__(
         self, checkpoint: Checkpoint, *, device: str | Device, precision: str, max_batch_size: int = 16
     ) -> None:
-        self._preprocess = checkpoint.preprocess
         network = for_capture(build_checkpoint(checkpoint).requires_grad_(False), getattr(torch, precision))
-        self.bytes_held = sum(p.numel() * p.element_size() for p in network.parameters())
-        classes = network.get_parameter(f"{checkpoint.variant.last_layer}.bias").numel()
-        try:
+        answers = _Answers(network, checkpoint.preprocess)
+
+        def copied() -> tuple[Device, nn.Module]:
             on = CudaDevice(device) if isinstance(device, str) else device
-            answers = _Answers(network, self._preprocess)
-            # The copying stream is never captured. While another checkpoint is captured, waiting for the default
+            # The loading stream is never captured. While another checkpoint is captured, waiting for the default
             # stream or for the whole device would spoil the capture.
-            on.copying.run(lambda: answers.to(on.where))
-            on.copying.record().synchronize()
+            on.loading.run(lambda: answers.to(on.where))
+            on.loading.record().synchronize()
+            return on, answers
+
+        self._begin(checkpoint, copied, max_batch_size)
+
+    @classmethod
+    def _woken(cls, checkpoint: Checkpoint, device: Device, parked: ParkedNetwork, max_batch_size: int) -> TorchCuda:
+        engine = cls.__new__(cls)
+        engine._begin(checkpoint, lambda: (device, parked.on_device()), max_batch_size)
+        return engine
+
+    def _begin(
+        self, checkpoint: Checkpoint, copied: Callable[[], tuple[Device, nn.Module]], max_batch_size: int
+    ) -> None:
+        """The part of a load that parked weights need too.
+
+        Args:
+            checkpoint: the checkpoint to run.
+            copied: brings its ``_Answers`` onto the device.
+            max_batch_size: the largest bucket at first.
+        """
+        self._checkpoint, self._largest = checkpoint, max_batch_size
+        self._preprocess = checkpoint.preprocess
+        try:
+            self._device, self._answers = copied()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfDeviceMemoryError(f"the weights of {checkpoint.name} do") from None
+        self.bytes_held = sum(p.numel() * p.element_size() for p in self._answers.parameters())
+        classes = self._answers.get_parameter(f"network.{checkpoint.variant.last_layer}.bias").numel()
         self._buckets = Buckets(max_batch_size)
         crop = (self._preprocess.side, self._preprocess.side, self._preprocess.channels)
-        self._overlap = Overlap(on, self._buckets, answers, crop=crop, k=min(MAX_K, classes), classes=classes)
+        self._overlap = Overlap(
+            self._device, self._buckets, self._answers, crop=crop, k=min(MAX_K, classes), classes=classes
+        )
+
+    any_thread = False  # the current stream belongs to a thread
 
     @property
     def max_batch_size(self) -> int:
@@ -112,8 +145,37 @@ class TorchCuda:
         """
         return self.collect(self.submit(crops, whole))
 
+    @property
+    def parked_bytes(self) -> int:
+        return parked_bytes(self._answers)
+
+    def park(self) -> _Parked:
+        return _Parked(self._checkpoint, self._device, ParkedNetwork(self._answers, self._device), self._largest)
+
     def close(self) -> None:
+        # The last reference to the weights is then the overlap's.
+        del self._answers
         self._overlap.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parked:
+    """As ``service.engines.Parked``."""
+
+    checkpoint: Checkpoint
+    device: Device
+    network: ParkedNetwork
+    max_batch_size: int
+
+    @property
+    def bytes_held(self) -> int:
+        return self.network.bytes_held
+
+    def wake(self) -> TorchCuda:
+        return TorchCuda._woken(self.checkpoint, self.device, self.network, self.max_batch_size)
+
+    def free(self) -> None:
+        self.network.free()
 
 
 class _Answers(nn.Module):
@@ -188,10 +250,31 @@ class CudaStream:
 
 
 @functools.cache
-def _streams(device: torch.device) -> tuple[CudaStream, CudaStream]:
-    """The copying and the computing stream of a device. All checkpoints share them, as they take turns anyway:
-    libraries keep a workspace for each stream that they have seen, of 32 MB on an H100."""
-    return CudaStream(device), CudaStream(device)
+def _streams(device: torch.device) -> tuple[CudaStream, CudaStream, CudaStream]:
+    """The copying, the computing and the loading stream of a device. All checkpoints share them, as they take turns
+    anyway: libraries keep a workspace for each stream that they have computed on, of 32 MB on an H100."""
+    return CudaStream(device), CudaStream(device), CudaStream(device)
+
+
+class CudaLockedBlock:
+    """Page-locked memory as ``overlap.LockedBlock``. torch's own pinned memory is for small buffers that come and go:
+    it takes the next power of two, and keeps what is freed."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = torch.empty(size, dtype=torch.uint8)
+        # The last argument: locked for every context of this process.
+        failed = int(_cudart().cudaHostRegister(self.memory.data_ptr(), size, 1))
+        if failed:
+            raise RuntimeError(f"{size / 1e6:.0f} MB of host memory cannot be page-locked (CUDA error {failed})")
+
+    def free(self) -> None:
+        _cudart().cudaHostUnregister(self.memory.data_ptr())
+        del self.memory
+
+
+def _cudart() -> Any:
+    """CUDA's own functions."""
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
 
 class CudaDevice:
@@ -203,7 +286,7 @@ class CudaDevice:
 
     def __init__(self, name: str) -> None:
         self.where = torch.device(name)
-        self.copying, self.computing = _streams(self.where)
+        self.copying, self.computing, self.loading = _streams(self.where)
         self._pool = torch.cuda.graph_pool_handle()
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -211,6 +294,15 @@ class CudaDevice:
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    def locked(self, size: int) -> LockedBlock:
+        try:
+            return CudaLockedBlock(size)
+        except RuntimeError:
+            # CUDA keeps the error and would report it once more, to the next kernel that this thread starts: this one.
+            with suppress(RuntimeError):
+                self.loading.run(lambda: torch.ones(1, device=self.where))
+            raise
 
     def capture(self, size: int, work: Work) -> Work:
         # On the stream of the later replays: the first run allocates that stream's workspaces.

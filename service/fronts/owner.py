@@ -26,6 +26,9 @@ from service.link.messages import (
     Undecoded,
 )
 
+#: An owner with so many pictures of this front is not waiting for the next one.
+_ENOUGH = 8
+
 
 class Lost:
     """What is answered to whoever waits for an owner whose connection has ended."""
@@ -114,7 +117,9 @@ class Owner:
         answer: asyncio.Future[Answered | Failed | Lost] = asyncio.get_running_loop().create_future()
         self._asked[number] = asked, answer
         cropped = None if crop is None else Cropped(number, *crop)
-        self._connection.send(Ask(number, query, arrived, size, traceparent, cropped))
+        # While the owner has enough to do, it need not be told of each picture by itself.
+        patient = len(self._asked) > _ENOUGH
+        self._connection.send(Ask(number, query, arrived, size, traceparent, cropped), patient=patient)
         try:
             return await answer
         finally:

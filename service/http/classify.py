@@ -86,7 +86,8 @@ class ClassifyEndpoint:
             pass
         except Exception as error:
             failure = known_failure(error)
-            outcome, reply = Outcome(outcome.model, failure.slug), reply_to(failure)
+            # It is the request's, so that no picture of it counts.
+            outcome, pictures, reply = Outcome(outcome.model, failure.slug), [], reply_to(failure)
         finally:
             took_s = self._clock() - arrived
             self._metrics.left(outcome, pictures, took_s)
@@ -105,7 +106,10 @@ class ClassifyEndpoint:
         ones: list[Callable[[], Coroutine[Any, Any, Classified | Failure]]]
         ones = [partial(_one, picture, asking) for picture in body.pictures]
         if span is not None:
-            told = lambda result: outcome_of(result, asking.named or NO_MODEL)  # noqa: E731
+
+            def told(result: Classified | Failure) -> Outcome:
+                return outcome_of(result, asking.named or NO_MODEL)
+
             ones = [partial(span.picture, index, one, told) for index, one in enumerate(ones)]
         return await _all(ones)
 

@@ -68,6 +68,7 @@ class Forecast:
             self._decode = {kind: latency.p50_ms / 1000 for kind, latency in profile.decode.items()}
             self.footprint_bytes, self.load_peak_bytes = profile.footprint_bytes, profile.load_peak_bytes
             self.load_s = profile.load_cached_ms / 1000
+            self.wake_s = self.load_s if profile.wake_ms is None else profile.wake_ms / 1000
         else:
             costs = checkpoint.costs
             alone = costs.multiply_adds / _GUESSED_RATE
@@ -76,13 +77,16 @@ class Forecast:
             weights, activations = 4 * costs.params, 4 * costs.activations
             self.footprint_bytes = 2 * weights + min(max_batch_size * activations, max(160_000_000, weights))
             self.load_peak_bytes = max(self.footprint_bytes, 3 * weights)
-            self.load_s = 0.5 + weights / 2e8
+            self.load_s = self.wake_s = 0.5 + weights / 2e8
         middle, half = (max_batch_size + 1) / 2, (max_batch_size - 1) / 2
         self._prior = self._sums = _Sums().plus(middle, 1.0, _PROFILE_WEIGHT)
         self._level = _LEVEL_WEIGHT * half * half
         self._decode_ratios: dict[str, float] = {}
         self._learned_at = self._quiet.seconds
-        self._worthwhile = max_batch_size if profile is None else _worthwhile(self._curve)
+        # A profile that was measured for smaller batches does not say whether larger ones pay.
+        self._worthwhile = (
+            max_batch_size if profile is None else _worthwhile(self._curve[: profile.fingerprint.max_batch_size + 1])
+        )
         self._draw()
 
     @property

@@ -5,7 +5,6 @@ python -m service.profiling.measure googlenet --cache-dir DIR ...    prints the 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import io
@@ -23,10 +22,11 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.checkpoints.catalogue import Checkpoint
 from models.images.preprocess import picture_to_crop
-from service.engines import Engine, blank
-from service.engines.loader import ENGINES, Loader, engine_loader
+from service.engines import Engine, Parked, ParkingEngine, blank
+from service.engines.loader import Loader
+from service.profiling.child import parsed, parser
 from service.profiling.profiles import Latency, Profile
 
 #: Seconds of forward passes, by batch size.
@@ -51,7 +51,8 @@ def measure(checkpoint: Checkpoint, loader: Loader, *, seconds: float, quick: bo
         checkpoint: a loadable checkpoint.
         loader: loads it into an engine on a device.
         seconds: seconds of forward passes; each batch size runs at least three times.
-        quick: only one and four pictures in a batch, in rounds until two of them agree.
+        quick: only one and four pictures in a batch, on a GPU each fourfold up to the largest too, in rounds until two
+            of them agree.
 
     Raises:
         WeightsMissingError, WrongWeightsError, RuntimeError, ArithmeticError: it cannot be loaded.
@@ -65,12 +66,12 @@ def measure(checkpoint: Checkpoint, loader: Loader, *, seconds: float, quick: bo
     load_peak = memory.peak()
     engine.run(blank(checkpoint.preprocess, loader.max_batch_size))
     footprint = memory.peak()
-    sizes = _batch_sizes(loader.max_batch_size, quick)
+    sizes = _batch_sizes(loader.max_batch_size, quick, on_cpu=loader.device == "cpu")
     if quick:
         times = agreed(lambda: _forward(engine, checkpoint, sizes, _ROUND_S))
     else:
         times = _forward(engine, checkpoint, sizes, seconds)
-    engine.close()
+    wake_s = _wake(engine, loader.max_batch_size)
     return Profile(
         checkpoint=checkpoint.name,
         fingerprint=loader.fingerprint(checkpoint),
@@ -82,6 +83,7 @@ def measure(checkpoint: Checkpoint, loader: Loader, *, seconds: float, quick: bo
         load_cached_ms=round(1000 * loaded_s, 1),
         footprint_bytes=max(1, footprint),
         load_peak_bytes=max(1, load_peak),
+        wake_ms=None if wake_s is None else round(1000 * wake_s, 1),
     )
 
 
@@ -102,10 +104,31 @@ def _prepare(checkpoint: Checkpoint, loader: Loader, *, quick: bool) -> float | 
         return time.perf_counter() - started
 
 
-def _batch_sizes(largest: int, quick: bool) -> list[int]:
-    if quick:
+def _wake(engine: Engine, largest: int) -> float | None:
+    """Seconds from parked weights to a warm engine; None if they cannot be parked. Closes the engine."""
+    parked: Parked | None = None
+    # The host may have no memory for them.
+    with contextlib.suppress(RuntimeError):
+        parked = engine.park() if isinstance(engine, ParkingEngine) else None
+    engine.close()
+    if parked is None:
+        return None
+    started = time.perf_counter()
+    engine = parked.wake()
+    engine.warm_up(largest)
+    took_s = time.perf_counter() - started
+    engine.close()
+    parked.free()
+    return took_s
+
+
+def _batch_sizes(largest: int, quick: bool, *, on_cpu: bool) -> list[int]:
+    if not quick:
+        return sorted({1 << n for n in range(largest.bit_length())} | {largest})
+    if on_cpu:
         return sorted({1, min(4, largest)})
-    return sorted({1 << n for n in range(largest.bit_length())} | {largest})
+    # A GPU is hardly busy with four pictures, so that its large batches cannot be told from small ones; they are quick.
+    return sorted({4**n for n in range(largest.bit_length()) if 4**n <= largest} | {largest})
 
 
 def agreed(measure_round: Callable[[], Times]) -> Times:
@@ -238,28 +261,10 @@ class DeviceMemory:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures the checkpoint that the command line names, and prints its profile."""
-    parser = argparse.ArgumentParser(prog="python -m service.profiling.measure")
-    parser.add_argument("model")
-    parser.add_argument("--labels")
-    parser.add_argument("--untrained", action="store_true")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--cache-dir", type=Path, required=True)
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--engine", choices=ENGINES, required=True)
-    parser.add_argument("--precision", required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--max-batch-size", type=int, required=True)
-    options = parser.parse_args(arguments)
-    loader = engine_loader(
-        device=options.device,
-        engine=options.engine,
-        precision=options.precision,
-        threads=options.threads,
-        cache_dir=options.cache_dir,
-        max_batch_size=options.max_batch_size,
-    )
-    checkpoint = Catalogue(options.cache_dir, untrained=options.untrained).find(options.model, options.labels)
+    reader = parser("service.profiling.measure")
+    reader.add_argument("--quick", action="store_true")
+    reader.add_argument("--seconds", type=float, required=True)
+    checkpoint, loader, options = parsed(reader, arguments)
     # The memory of the engine's library belongs to the process, not to the network.
     importlib.import_module(loader.row.library)
     profile = measure(checkpoint, loader, seconds=options.seconds, quick=options.quick)

@@ -14,6 +14,7 @@ import fcntl
 import json
 import logging
 import statistics
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -25,7 +26,9 @@ from models.checkpoints.catalogue import Checkpoint
 from models.files import atomic_write
 from models.validation import first_error
 from service.domain.quantile import quantile
-from service.engines.fingerprint import Fingerprint
+from service.engines.fingerprint import AUTO, Fingerprint
+from service.profiling.pictures import VERSION as PICTURES
+from service.profiling.precision import Choice
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ SIZE_CLASSES: dict[str, int] = {
     "large": 4_194_304,
     "huge": 20_000_000,
 }
+#: The same as two sequences, the second with a name more, for ``bisect``.
+_MOST_BYTES, _CLASSES = tuple(SIZE_CLASSES.values()), (*SIZE_CLASSES, "huge")
 
 
 class Latency(BaseModel):
@@ -85,6 +90,23 @@ class Profile(BaseModel):
     """Memory at the largest batch. CPU: growth of the resident set; GPU: peak allocation plus the CUDA context."""
     load_peak_bytes: int = Field(gt=0)
     """Peak memory while loading and warming up; most loaders hold the weights twice for a moment."""
+    wake_ms: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Loading until warm from parked weights; None where they are not parked."""
+    choice: Choice | None = None
+    """Why it was measured in the fingerprint's precision; None if somebody had set that."""
+
+    @property
+    def asked_for(self) -> Fingerprint:
+        """The fingerprint of the settings with which it was measured: a precision that was chosen is ``AUTO`` there."""
+        return self.fingerprint if self.choice is None else self.fingerprint.model_copy(update={"precision": AUTO})
+
+    def differences(self, wanted: Fingerprint) -> list[str]:
+        """How it was measured otherwise than wanted; empty if it was not. Where the precision is to be chosen, every
+        chosen one is the wanted one."""
+        if wanted.precision != AUTO or self.choice is None:
+            return wanted.differences(self.fingerprint)
+        stale = [] if self.choice.pictures == PICTURES else ["its precision was chosen by other pictures"]
+        return wanted.differences(self.asked_for) + stale
 
 
 class ProfileFile(BaseModel):
@@ -123,14 +145,14 @@ class Profiles:
     def find(self, checkpoint: Checkpoint, wanted: Fingerprint) -> Found | None:
         """The profile with the wanted fingerprint, or else the nearest foreign one; None if there is none."""
         near = self._near(checkpoint)
-        found = [Found(profile, wanted.differences(profile.fingerprint)) for profile in near]
+        found = [Found(profile, profile.differences(wanted)) for profile in near]
         return next((f for f in found if not f.foreign), found[0] if found else None)
 
     def nearest(self, checkpoint: Checkpoint, settings: str = "") -> Profile | None:
         """The nearest profile, whatever its fingerprint: this checkpoint's come first, and of those the ones with the
         settings."""
         near = self._near(checkpoint)
-        near.sort(key=lambda p: (p.checkpoint != checkpoint.name, p.fingerprint.settings != settings))
+        near.sort(key=lambda p: (p.checkpoint != checkpoint.name, p.asked_for.settings != settings))
         return next(iter(near), None)
 
     def _near(self, checkpoint: Checkpoint) -> list[Profile]:
@@ -148,7 +170,7 @@ class Profiles:
         """Adds a profile to this machine's own, also for the next start. If the cache cannot be written to, it logs a
         warning, and each start measures again."""
         self._files.append(ProfileFile(device=self._device, profiles={profile.checkpoint: profile}))
-        path = self._folder / f"{self._device}.{profile.fingerprint.settings}.json"
+        path = self._folder / f"{self._device}.{profile.asked_for.settings}.json"
         try:
             add_profiles(path, self._device, [profile])
         except OSError as error:
@@ -203,4 +225,4 @@ def shipped_folder() -> Path:
 
 def size_class(encoded_bytes: int) -> str:
     """The size class of an encoded picture."""
-    return next((name for name, most in SIZE_CLASSES.items() if encoded_bytes <= most), "huge")
+    return _CLASSES[bisect_left(_MOST_BYTES, encoded_bytes)]

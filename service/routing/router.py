@@ -94,12 +94,12 @@ class Router:
             OverloadedError: a candidate could fit, but not now.
             DeadlineMissedError: the picture waited too long for this decision.
         """
+        deadline = arrived + self.allowed_s(query)
         if query.model is not None and not query.has_budget and not supposing:
             # Whether it can be answered in time is beyond doubt, mostly. Nothing else depends on a decision.
-            served = self._at_once(candidates, self.allowed_s(query))
+            served = self._at_once(candidates, deadline - self._clock())
             if served is not None:
                 return Decision(served)
-        deadline = arrived + self.allowed_s(query)
         found, load = self._survey(candidates, encoded_bytes, deadline)
         if query.model is not None and found[0].snapshot is None:
             # Nothing is known of the named model: its predictor will say why.
@@ -256,6 +256,8 @@ class Router:
         return found
 
     def _serves(self, found: Checkpoint | Ensemble) -> bool:
+        if isinstance(found, Checkpoint):
+            return self._placement.serves(found)
         return all(map(self._placement.serves, members_of(found)))
 
     def _book(self, error: OverloadedError, candidates: Sequence[Candidate], left_s: float) -> None:

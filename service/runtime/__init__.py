@@ -8,6 +8,7 @@ gpu_decoding.py   encoded bytes -> the network's input on a GPU, in batches; dec
 forward.py        the forward passes of a checkpoint: the engine, its forecast and its metrics, as the batcher sees them
 residency.py      which checkpoints are in device memory, under a byte limit
 resident.py       one checkpoint in that ledger
+parking.py        weights that had to leave device memory, kept in host memory under a limit of its own
 load_failures.py  loads that failed, and when each is tried again
 owner.py          serves fronts, which are other processes: a device owner
 """

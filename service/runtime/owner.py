@@ -165,8 +165,11 @@ class Front:
         except Exception as error:
             self.connection.send(_failed(ask.id, known_failure(error), whole=True))
             return
-        with continued(ask.traceparent):
+        if ask.traceparent is None:
             result = await asking.classify(picture)
+        else:
+            with continued(ask.traceparent):
+                result = await asking.classify(picture)
         if isinstance(result, Failure):
             self.connection.send(_failed(ask.id, result))
         else:

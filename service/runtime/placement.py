@@ -20,6 +20,7 @@ from service.domain.snapshot import DeviceLoad, Snapshot
 from service.engines import Engine
 from service.profiling.profiles import Profile
 from service.runtime.gpu_decoding import GpuDecoding
+from service.runtime.parking import Parking
 from service.runtime.predictor import Predictor
 from service.runtime.residency import Residency
 from service.telemetry.gauges import Reading, unwatch, watch
@@ -55,6 +56,7 @@ class LocalPlacement:
         profiles: the source of profiles; without one, times are guessed.
         gpu_decoding: decodes pictures on the device; the placement closes it.
         memory_limit_bytes: for all loaded checkpoints together.
+        parked_limit_bytes: of host memory, for the weights of checkpoints that had to leave the device's.
         pinned: variants that stay in memory.
         prepare: does the part of a load that needs no device memory; blocking.
         device: the device's name, for people.
@@ -71,6 +73,7 @@ class LocalPlacement:
         profiles: Profiles | None = None,
         gpu_decoding: GpuDecoding | None = None,
         memory_limit_bytes: int = sys.maxsize,
+        parked_limit_bytes: int = 0,
         pinned: Collection[str] = (),
         prepare: Callable[[Checkpoint], None] = lambda _checkpoint: None,
         device: str = "",
@@ -86,6 +89,7 @@ class LocalPlacement:
         self._pinned = frozenset(pinned)
         self._prepare = prepare
         self._residency = Residency(memory_limit_bytes, clock)
+        self._parking = Parking(parked_limit_bytes, clock)
         self._slot = DeviceSlot(clock=clock)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         # A thread of its own, so that pictures are decoded while a network is loaded.
@@ -125,6 +129,7 @@ class LocalPlacement:
             loading=self._loading,
             residency=self._residency,
             gpu_decoding=self._gpu_decoding,
+            parking=self._parking,
             profile=self._profiles.nearest(checkpoint) if self._profiles else None,
             prepare=self._prepare,
             clock=self._clock,
@@ -221,7 +226,7 @@ class LocalPlacement:
 
     def at_once(self, checkpoint: Checkpoint, within_s: float) -> Checkpoint | None:
         found = self._predictors.get(checkpoint.name)
-        if found is None or not found.at_hand or not _same(found.checkpoint, checkpoint):
+        if found is None or not found.at_hand or not found.has_place or not _same(found.checkpoint, checkpoint):
             return None
         waiting_s = sum([predictor.waiting_s for predictor in self._predictors.values() if predictor.queued])
         soon = found.one_s + waiting_s + self._slot.busy_s <= _LONG_BEFORE * within_s
@@ -274,6 +279,7 @@ class LocalPlacement:
         yield Reading("topfive_ready", float(self._state is None and not self._stopping()))
         if self._residency.limit_bytes < sys.maxsize:
             yield Reading("topfive_memory_limit_bytes", self._residency.limit_bytes)
+        yield Reading("topfive_parked_limit_bytes", self._parking.limit_bytes)
         every = (self._predictors, self._coming, self._retiring)
         for predictor in [predictor for some in every for predictor in list(some.values())]:
             yield from predictor.readings()

@@ -27,6 +27,7 @@ from service.runtime.arriving import Arrival, Arriving
 from service.runtime.forward import ForwardPasses, Input, Output
 from service.runtime.gpu_decoding import GpuDecoding
 from service.runtime.load_failures import LoadFailures
+from service.runtime.parking import Parking
 from service.runtime.residency import Residency
 from service.runtime.resident import Needs, Resident
 from service.telemetry.gauges import Reading
@@ -48,6 +49,7 @@ class Predictor:
         loading: the thread in which weights are loaded; ``workers`` by default.
         residency: the device's ledger, shared as the slot is; without one there is no memory limit.
         gpu_decoding: decodes pictures on the device; without it, or where it does not, ``workers`` do.
+        parking: the host memory for weights that leave the device, shared too; without one they are not kept.
         profile: measurements of the checkpoint on this device.
         pinned: whether the checkpoint stays in memory once it is loaded.
         prepare: does the part of a load that needs no device memory; blocks, and is called in ``loading``.
@@ -65,6 +67,7 @@ class Predictor:
         loading: Executor | None = None,
         residency: Residency | None = None,
         gpu_decoding: GpuDecoding | None = None,
+        parking: Parking | None = None,
         profile: Profile | None = None,
         pinned: bool = False,
         prepare: Callable[[Checkpoint], None] = lambda _checkpoint: None,
@@ -94,12 +97,13 @@ class Predictor:
             unload=self._unload,
             prepare=self.prepare,
             needs=lambda: Needs(self.forecast.footprint_bytes, self.forecast.load_peak_bytes),
-            load_s=lambda: self.forecast.load_s,
+            load_s=lambda: self.forecast.wake_s if self._place.parked else self.forecast.load_s,
             worth=(checkpoint.top1 or 50.0) / 100,
             pinned=pinned,
             evicted=self._metrics.evicted,
         )
         self._residency.add(self._resident)
+        self._place = (parking or Parking()).place(self._resident, self._loading)
         self._batcher: Batcher[Input, Output] = Batcher(
             self._passes,
             slot,
@@ -153,6 +157,11 @@ class Predictor:
         return self._resident.loaded and not self._resident.leaving
 
     @property
+    def has_place(self) -> bool:
+        """Whether the queue has a place for another picture."""
+        return self.queued < self._limits.max_queue
+
+    @property
     def one_s(self) -> float:
         """About how long the forward pass of one picture takes."""
         return self.forecast.forward_s[1]
@@ -197,6 +206,7 @@ class Predictor:
         yield Reading("topfive_queue_length", self.queued, model)
         yield Reading("topfive_queue_oldest_seconds", oldest_s, model)
         yield Reading("topfive_resident_bytes", self._resident.held, model)
+        yield Reading("topfive_parked_bytes", self._place.held, model)
         yield Reading("topfive_footprint_bytes", self.forecast.footprint_bytes, model)
         info = (*model, checkpoint.name, checkpoint.labels, checkpoint.origin, str(checkpoint.trained).lower())
         yield Reading("topfive_checkpoint_info", 1, info)
@@ -291,9 +301,10 @@ class Predictor:
     async def _load(self) -> None:
         self._failures.check()
         loop = asyncio.get_running_loop()
+        wake = self._place.waking()
         try:
             engine, load_s = await loop.run_in_executor(
-                self._loading, self._timed, lambda: self._load_engine(self.checkpoint)
+                self._loading, self._timed, wake or (lambda: self._load_engine(self.checkpoint))
             )
             try:
                 async with self._slot.taken():
@@ -310,7 +321,7 @@ class Predictor:
             raise self._not_loaded(error) from error
         self._failures.succeeded()
         self._prepared = True
-        self._metrics.loaded(load_s + warm_up_s)
+        self._metrics.loaded(load_s + warm_up_s, woken=wake is not None)
         self._passes.use(engine)
 
     def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
@@ -321,6 +332,7 @@ class Predictor:
     async def _unload(self) -> None:
         engine = self._passes.use(None)
         if engine is not None:
+            await self._place.park(engine)
             # On the slot's thread: another checkpoint's batch may be on the device.
             async with self._slot.taken():
                 await self._slot.run(engine.close)
@@ -329,12 +341,15 @@ class Predictor:
         """Answers the pictures that are here already, gives the memory back and leaves the ledger: another file has
         replaced this one."""
         self._resident.evicted = lambda _reason: self._metrics.evicted("replaced")
+        self._place.shut()
         await self._residency.remove(self._resident)
+        await self._place.close()
         await self._batcher.close()
 
     async def close(self) -> None:
         """Lets the running batch finish and gives the memory back."""
         await self._batcher.close()
+        await self._place.close()
         await self._unload()
 
     async def _predict(self, image: bytes | Picture, deadline: float, whole: bool, phases: Phases | None) -> Prediction:

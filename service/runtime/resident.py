@@ -92,8 +92,12 @@ class Resident:
 
     def value(self, now: float) -> float:
         """Recent use, weighted by accuracy, for each byte that it is charged."""
+        return self.merit(now) / max(1, self.held)
+
+    def merit(self, now: float) -> float:
+        """Recent use, weighted by accuracy."""
         # Never 0, so that among unused checkpoints the large and the inaccurate ones go first.
-        return self.worth * (self._faded(now) + 1e-3) / max(1, self.held)
+        return self.worth * (self._faded(now) + 1e-3)
 
     def _faded(self, now: float) -> float:
         return self._uses * math.exp2(max(-20.0, (self._used_at - now) / _HALF_LIFE_S))

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
-# The time at which each series began doubles the size of a scrape, and Prometheus does not store it.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+from service.telemetry.series import Counter, Histogram
+
 #: The metrics of this process. Ray registers its own in the library's default registry.
 REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -89,7 +89,7 @@ ROUTED = Counter(
 )
 PREDICTED_RATIO = Histogram(
     "topfive_predicted_ratio",
-    "Actual over predicted time from the decision to the answer, of each picture that was let in.",
+    "Actual over predicted time from the decision to the answer, of each picture that was let in by a prediction.",
     ["model"],
     buckets=_RATIOS,
     registry=REGISTRY,
@@ -113,7 +113,7 @@ BATCH_SIZE = Histogram(
     "topfive_batch_size",
     "Pictures in a forward pass that gave answers; the sum is the number of pictures that the device computed.",
     ["model"],
-    buckets=(1, 2, 4, 8, 12, 16, 24, 32, 64),
+    buckets=(1, 2, 4, 8, 12, 16, 24, 32, 64, 128),
     registry=REGISTRY,
 )
 BATCHES = Counter(
@@ -143,7 +143,12 @@ LOAD_SECONDS = Histogram(
     buckets=_SECONDS,
     registry=REGISTRY,
 )
-LOADS = Counter("topfive_loads_total", "Loads, by result: 'ok' or 'failed'.", ["model", "result"], registry=REGISTRY)
+LOADS = Counter(
+    "topfive_loads_total",
+    "Loads, by result: 'ok' from a file, 'woken' from weights that were parked in host memory, or 'failed'.",
+    ["model", "result"],
+    registry=REGISTRY,
+)
 EVICTIONS = Counter(
     "topfive_evictions_total",
     "Checkpoints that left memory: another load needed the 'room', somebody 'asked', or the file was 'replaced'.",
@@ -158,7 +163,7 @@ BUILD_INFO = Gauge(
     registry=REGISTRY,
 )
 CUTS: Final = ("full", "drained", "deadline", "bisected")
-RESULTS: Final = ("ok", "failed")
+RESULTS: Final = ("ok", "woken", "failed")
 EVICTED_FOR: Final = ("room", "asked", "replaced")
 SHED_BY: Final = ("router", "queue", "deadline")
 ROUTED_FOR: Final = ("named", "most accurate", "latency", "memory", "overloaded", "not loaded")
@@ -180,6 +185,11 @@ LIVE: Final[dict[str, tuple[str, list[str]]]] = {
         ["model"],
     ),
     "topfive_resident_bytes": ("Device memory that a loaded checkpoint is charged for.", ["model"]),
+    "topfive_parked_bytes": (
+        "Host memory that holds the weights of a checkpoint which had to leave the device's.",
+        ["model"],
+    ),
+    "topfive_parked_limit_bytes": ("The most host memory that parked weights may take together; 0 on a CPU.", []),
     "topfive_footprint_bytes": ("Memory that a checkpoint needs at its largest batch, measured.", ["model"]),
     "topfive_memory_limit_bytes": ("The most memory that loaded checkpoints may need together.", []),
     "topfive_ready": (

@@ -10,14 +10,13 @@ import importlib.metadata
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client import Counter
-
 from models.checkpoints.catalogue import Checkpoint
 from service.domain.decision import Decision
 from service.domain.ensemble import LEAST_MEMBERS, PREFIX
 from service.domain.outcome import GONE, NO_MODEL, OK, PARTIAL, SEVERAL, Outcome, status_of
 from service.telemetry import metrics
 from service.telemetry.gauges import Reading, watch
+from service.telemetry.series import Counter, CounterSeries
 
 #: The label of every ensemble: callers choose the members, and a label must have few values.
 ENSEMBLE = PREFIX.removesuffix(":")
@@ -60,6 +59,7 @@ class RequestMetrics:
         watch(self)
         self._answered: dict[str, _Answered] = {}
         self._requests, self._pictures = _Outcomes(metrics.REQUESTS), _Outcomes(metrics.PICTURES)
+        self._accuracy_debt = metrics.ACCURACY_DEBT.labels()
         self._shed = {by: metrics.SHED.labels(by) for by in metrics.SHED_BY}
         for reason in _BEFORE:
             self._requests.begin(NO_MODEL, reason)
@@ -91,7 +91,7 @@ class RequestMetrics:
         """Counts the decision for a picture."""
         self._series(decision.checkpoint.model).routed[decision.routed_for].inc()
         if decision.accuracy_debt is not None:
-            metrics.ACCURACY_DEBT.observe(decision.accuracy_debt)
+            self._accuracy_debt.observe(decision.accuracy_debt)
 
     def shed(self, by: str) -> None:
         """Counts a picture that is not classified because of the load, by one of ``metrics.SHED_BY``."""
@@ -150,10 +150,10 @@ class PredictorMetrics:
         if profiled_s is not None:
             self._profiled_s.inc(profiled_s)
 
-    def loaded(self, took_s: float) -> None:
-        """Counts a load that succeeded."""
+    def loaded(self, took_s: float, *, woken: bool = False) -> None:
+        """Counts a load that succeeded; ``woken`` if it was from parked weights."""
         self._load_s.observe(took_s)
-        self._loads["ok"].inc()
+        self._loads["woken" if woken else "ok"].inc()
 
     def not_loaded(self) -> None:
         """Counts a load that failed."""
@@ -182,9 +182,9 @@ class _Outcomes:
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
-        self._series: dict[Outcome, Counter] = {}
+        self._series: dict[Outcome, CounterSeries] = {}
 
-    def begin(self, model: str, reason: str) -> Counter:
+    def begin(self, model: str, reason: str) -> CounterSeries:
         outcome = Outcome(model, reason)
         series = self._counter.labels(model, str(status_of(reason)), reason)
         self._series[outcome] = series

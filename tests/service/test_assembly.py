@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from fastapi import FastAPI
 
 from models.checkpoints.catalogue import Checkpoint
 from service import assembly
@@ -16,7 +18,17 @@ from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.engines.buckets import Buckets
+from service.http.app import ClassifyFirst
 from service.telemetry.metrics import REGISTRY
+
+
+class Profiles(NamedTuple):
+    """Stands in for ``Profiler``: the engine of a checkpoint is a text."""
+
+    loader: Any
+
+    def loader_of(self, checkpoint: Any) -> Callable[[Any], str]:
+        return lambda loaded: f"{loaded} by the loader of {checkpoint}"
 
 
 class Parts:
@@ -27,19 +39,23 @@ class Parts:
         self.limits: Limits | None = None
         self.placement: dict[str, Any] = {}
         self.cores = 4
-        self.made = SimpleNamespace(device="cpu", prepare=lambda _checkpoint: None)
+        self.made = SimpleNamespace(device="cpu", prepare=lambda _checkpoint: None, max_batch_size=0)
+        self.loads: Callable[[Any], Any] | None = None
         monkeypatch.setattr(assembly, "engine_loader", self._load)
         monkeypatch.setattr(assembly, "LocalPlacement", self._place)
-        monkeypatch.setattr(assembly, "Profiler", lambda loader: ("profiles", loader))
+        monkeypatch.setattr(assembly, "Profiler", Profiles)
         monkeypatch.setattr(assembly, "device_name", lambda device: f"a {device}")
+        self.switch_intervals_s: list[float] = []
+        monkeypatch.setattr(assembly.sys, "setswitchinterval", self.switch_intervals_s.append)
         monkeypatch.setattr(assembly.os, "sched_getaffinity", lambda _process: set(range(self.cores)))
 
     def _load(self, **arguments: Any) -> Any:
         self.loader = arguments
+        self.made.max_batch_size = arguments["max_batch_size"] or 99
         return self.made
 
-    def _place(self, loader: Any, limits: Limits, **arguments: Any) -> str:
-        assert loader is self.made
+    def _place(self, load: Callable[[Any], Any], limits: Limits, **arguments: Any) -> str:
+        self.loads = load
         self.limits, self.placement = limits, arguments
         return "placement"
 
@@ -59,18 +75,22 @@ def test_settings_and_deployment_reach_the_engines_and_the_placement(parts: Part
     assert parts.loader == {
         "device": "cpu",
         "engine": None,
-        "precision": "float32",
+        "precision": "auto",
         "threads": 4,
         "cache_dir": tmp_path,
         "max_batch_size": 8,
     }
     assert parts.limits == Limits(max_batch_size=8, max_queue=7, max_queue_bytes=2_000_000, max_pixels=1000)
+    # Each checkpoint in its own precision.
+    assert parts.loads is not None
+    assert parts.loads("googlenet") == "googlenet by the loader of googlenet"
     assert parts.placement == {
         "workers": 4,
         "stopping": stopping,
-        "profiles": ("profiles", parts.made),
         "gpu_decoding": None,
+        "profiles": Profiles(parts.made),
         "memory_limit_bytes": 123_000_000,
+        "parked_limit_bytes": 0,
         "pinned": ["inception_v2"],
         "prepare": parts.made.prepare,
         "device": "googlenet+inception_v2: a cpu",
@@ -99,6 +119,9 @@ def test_a_deployments_own_values_win(parts: Parts, tmp_path: Path) -> None:
     assert (parts.loader["engine"], parts.loader["threads"], parts.loader["max_batch_size"]) == ("torch_cpu", 3, 5)
     assert parts.limits is not None
     assert parts.limits.max_batch_size == 5
+    # The loader knows what the device takes if neither says.
+    assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
+    assert (parts.loader["max_batch_size"], parts.limits.max_batch_size) == (None, 99)
     assert parts.placement["stopping"]() is False
 
 
@@ -107,6 +130,13 @@ def test_two_to_eight_threads_decode(parts: Parts, tmp_path: Path, cores: int, w
     parts.cores = cores
     assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
     assert parts.placement["workers"] == workers
+
+
+def test_threads_pass_on_the_interpreters_lock_sooner_than_by_default(parts: Parts, tmp_path: Path) -> None:
+    assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
+    (interval_s,) = parts.switch_intervals_s
+    # Python's own is 5 ms (sys.setswitchinterval).
+    assert 0 < interval_s <= 0.005 / 5
 
 
 class Placed:
@@ -144,12 +174,19 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> Placed:
     return placed
 
 
+def running(app: ClassifyFirst) -> AbstractAsyncContextManager[Any]:
+    """The application between its start and its stop."""
+    others = app.others
+    assert isinstance(others, FastAPI)
+    return others.router.lifespan_context(others)
+
+
 @pytest.mark.parametrize("warm", [True, False])
 async def test_networks_load_in_the_background_and_a_stop_ends_that_before_the_placement_is_closed(
     placed: Placed, tmp_path: Path, warm: bool
 ) -> None:
     app = assembly.local_app(Settings(cache_dir=tmp_path), Deployment(variants=["lenet5", "vgg16"]))
-    async with app.router.lifespan_context(app):
+    async with running(app):
         await asyncio.sleep(0)
         # Those with weights alone: vgg16 has none on this machine.
         assert placed.calls == [["lenet5@mnist"]]
@@ -169,6 +206,6 @@ async def test_halved_batches_are_counted_in_the_metrics(tmp_path: Path, monkeyp
 async def test_an_untrained_service_serves_the_variants_of_its_deployment(placed: Placed, tmp_path: Path) -> None:
     settings = Settings(cache_dir=tmp_path, untrained=True)
     app = assembly.local_app(settings, Deployment(variants=["vgg16", "bn_inception"]))
-    async with app.router.lifespan_context(app):
+    async with running(app):
         await asyncio.sleep(0)
     assert sorted(placed.calls[0]) == ["inception_v2@untrained", "vgg16@untrained"]

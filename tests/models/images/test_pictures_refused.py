@@ -10,9 +10,10 @@ from functools import cache
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from models.images.pictures import (
+    FORMATS,
     PictureError,
     TooManyPixelsError,
     UndecodableError,
@@ -132,10 +133,12 @@ def test_the_error_names_pillows_limit_if_it_is_the_smaller_one() -> None:
     assert "178,956,970" in str(error)
 
 
-def test_a_memory_error_is_not_turned_into_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_memory_error_is_not_turned_into_a_refusal(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Image, "open", full)
+    data = photo(20, format)
+    monkeypatch.setattr(ImageFile.ImageFile, "__init__", full)
     with pytest.raises(MemoryError):
-        decode(photo(20, "PNG"), "RGB", max_pixels=400)
+        decode(data, "RGB", max_pixels=400)

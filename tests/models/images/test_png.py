@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from typing import Any, Literal
@@ -9,8 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
-from models.images.pictures import UndecodableError, decode
+from models.images import pictures
+from models.images.pictures import FORMATS, PictureError, UndecodableError, decode
 from tests.picture_files import PALETTE, SCENE, chunk, exif, png
 
 
@@ -86,3 +91,52 @@ def test_exif_data_anywhere_turn_a_png(place: str) -> None:
     # Of two the first counts.
     found = pixels(png(SCENE, **{place: chunk(b"eXIf", exif(8)) + chunk(b"eXIf", exif(6))}))
     assert np.array_equal(found, np.rot90(SCENE, 1))
+
+
+def outcome(data: bytes, mode: Literal["RGB", "L"], max_pixels: int) -> tuple[object, ...]:
+    """The pixels of a file, or why it is refused."""
+    try:
+        picture = decode(data, mode, max_pixels=max_pixels)
+    except PictureError as error:
+        return type(error), str(error)
+    return picture.mode, picture.size, picture.tobytes()
+
+
+@settings(deadline=None)
+@given(
+    colour=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    header=st.sampled_from([None, None, (20_000, 9_000), (60_000, 60_000), (0, 5), (3, 4)]),
+    damage=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=2),
+    length=st.one_of(st.none(), st.integers(0, 120)),
+    mode=st.sampled_from(["RGB", "L"]),
+    limits=st.sampled_from([(4, 89_478_485), (10**6, 89_478_485), (10**12, 89_478_485), (10**6, 20), (10**6, None)]),
+)
+@example(colour="L", size=(5, 6), header=None, damage=[], length=None, mode="L", limits=(10**6, 20))
+@example(colour="L", size=(9, 9), header=(20_000, 9_000), damage=[], length=None, mode="L", limits=(10**12, 89_478_485))
+def test_a_png_is_accepted_or_refused_as_by_image_open(
+    colour: str,
+    size: tuple[int, int],
+    header: tuple[int, int] | None,
+    damage: list[tuple[int, int]],
+    length: int | None,
+    mode: Literal["RGB", "L"],
+    limits: tuple[int, int | None],
+) -> None:
+    """Pixels, refusals and their words, whole and damaged, at our limit and Pillow's; 20,000 x 9,000 is just above the
+    one that Pillow comes with."""
+    out = io.BytesIO()
+    Image.new(colour, size).save(out, "PNG")
+    data = bytearray(out.getvalue())
+    if header is not None:
+        body = b"IHDR" + struct.pack(">II", *header) + data[24:29]
+        data[12:33] = body + struct.pack(">I", zlib.crc32(body))
+    for at, value in damage:
+        data[at % len(data)] = value
+    file, (max_pixels, pillows) = bytes(data[:length]), limits
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
+        found = outcome(file, mode, max_pixels)
+        patched.setattr(pictures, "PngImageFile", lambda stream: Image.open(stream, formats=FORMATS))
+        patched.setattr(pictures, "_check_pillows_limit", lambda size: None)
+        assert outcome(file, mode, max_pixels) == found

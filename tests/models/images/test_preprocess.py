@@ -17,11 +17,11 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from models import get_model
 from models.checkpoints.manifest import ManifestRow, manifest
-from models.images.preprocess import PRESETS, Preprocess, crop, cut, finished, picture_to_crop
+from models.images.preprocess import PRESETS, Preprocess, centre, crop, cut, finished, fitted, picture_to_crop
 from models.networks.variants import VARIANTS
 
 Crop = npt.NDArray[np.uint8]
@@ -141,6 +141,55 @@ def test_a_digit_keeps_its_aspect_on_its_own_ground(width: int, height: int, row
     ink = found > 137
     assert (ink.any(axis=1).sum(), ink.any(axis=0).sum()) == (rows, columns)
     assert set(found[[0, 0, -1, -1], [0, -1, 0, -1]]) == {20}
+
+
+def digit_by_pillow(picture: Image.Image) -> Crop:
+    """A digit's crop before its frame of zeros, made of Pillow's own operations."""
+    grey = picture.convert("L")
+    edge = [grey.crop(box) for box in ((0, 0, grey.width, 1), (0, grey.height - 1, grey.width, grey.height))]
+    edge += [grey.crop(box) for box in ((0, 0, 1, grey.height), (grey.width - 1, 0, grey.width, grey.height))]
+    border = int(np.median([value for line in edge for value in line.tobytes()]))
+    if grey.size != (28, 28):
+        grey = ImageOps.pad(grey, (28, 28), Image.Resampling.BILINEAR, color=border)
+    return np.asarray(ImageOps.invert(grey) if border > 127 else grey)
+
+
+@settings(deadline=None)
+@given(
+    size=st.one_of(st.just((28, 28)), st.tuples(st.integers(1, 60), st.integers(1, 60))),
+    darkest=st.integers(0, 255),
+    spread=st.integers(1, 256),
+    seed=st.integers(0, 2**32),
+)
+def test_a_digit_is_as_pillow_makes_it(size: tuple[int, int], darkest: int, spread: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(darkest, darkest + spread, size[::-1])
+    picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    before = picture.tobytes()
+    assert np.array_equal(mnist(picture), digit_by_pillow(picture))
+    assert np.array_equal(cut(picture, PRESETS["mnist"])[..., 0], np.asarray(fitted(picture, PRESETS["mnist"])))
+    assert picture.tobytes() == before
+
+
+@settings(deadline=None)
+@given(
+    fit=st.sampled_from(["short side", "warp", "contain"]),
+    grey=st.booleans(),
+    ink_on_light=st.booleans(),
+    ground=st.integers(0, 255),
+    seed=st.integers(0, 2**32),
+)
+def test_a_part_and_a_colour_picture_are_inverted_as_the_whole(
+    fit: Literal["short side", "warp", "contain"], grey: bool, ink_on_light: bool, ground: int, seed: int
+) -> None:
+    """By the border of the whole picture, whose middle is darker or lighter than the border."""
+    preprocess = Preprocess(fit, 9, 6, colour="grey" if grey else "rgb", ink_on_light=ink_on_light)
+    pixels = np.random.default_rng(seed).integers(0, 256, (9, 12) if grey else (9, 12, 3), dtype=np.uint8)
+    pixels[[0, -1]] = pixels[:, [0, -1]] = ground
+    picture = Image.fromarray(pixels)
+    whole = fitted(picture, preprocess)
+    expected = np.asarray(whole.crop(centre(whole.size, 6))).reshape(6, 6, -1)
+    assert np.array_equal(cut(picture, preprocess), expected)
+    assert (np.asarray(whole)[0, 0] == (255 - ground if ink_on_light and ground > 127 else ground)).all()
 
 
 def test_mnists_numbers_are_the_papers() -> None:

@@ -435,3 +435,9 @@ async def test_a_service_that_stops_is_not_ready_for_prometheus() -> None:
     assert up(placement)
     stopping = True
     assert not up(placement)
+
+
+async def test_a_snapshot_is_always_taken_of_a_replica() -> None:
+    placement = await surveyed(Handle(report("lenet5@mnist")), Handle(report("googlenet@imagenet1k")))
+    assert placement.resident(LENET)
+    assert placement.at_once(LENET, 1e6) is None

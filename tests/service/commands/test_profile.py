@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from models.checkpoints.catalogue import Checkpoint
 from service.commands import profile as profile_command
 from service.commands.main import app
+from service.profiling.precision import Choice, Tried
 from service.profiling.profiler import ProfilingError
 from service.profiling.profiles import Latency, Profile
 from tests.profiles import latency, profile
@@ -59,6 +60,17 @@ def test_profiles_are_a_table_and_a_file(
     assert lines[1] == ["lenet5@mnist", "2.5", "3.5", "41", "3.4", "7", "2,000", "123"]
     assert lines[-1] == ["written", str(out)]
     assert set(json.loads(out.read_text())["profiles"]) == {"lenet5@mnist", "googlenet@cifar10"}
+
+
+def test_a_gpu_has_columns_for_waking_and_the_chosen_precision() -> None:
+    tried = {"float16": Tried(agreement=1, time_ratio=0.5)}
+    choice = Choice.model_validate({"precision": "float16", "count": 512, "classes": 64, "tried": tried})
+    decode = {"medium": latency(4.25)}
+    plain = profile("vgg16@imagenet1k").model_copy(update={"decode": decode})
+    gpu = profile(precision="float16").model_copy(update={"wake_ms": 43.4, "choice": choice, "decode": decode})
+    rows = [[str(cell) for cell in column.cells] for column in profile_command._table([gpu, plain]).columns[-2:]]
+    assert rows == [["43", ""], ["float16", "float32"]]
+    assert len(profile_command._table([plain]).columns) == 8
 
 
 def test_without_names_everything_that_has_weights_is_measured_on_all_cores(

@@ -19,6 +19,7 @@ from service.config.capacity import (
     hosted,
     memory_limit,
     most_connections,
+    parked_limit,
     with_device,
 )
 from service.config.fleet import Fleet, FleetError, load_fleet
@@ -103,6 +104,26 @@ def test_the_memory_limit_is_the_setting_or_eighty_percent_of_what_is_free() -> 
 
     assert memory_limit(Settings(memory_limit_mb=1.5), unasked) == 1_500_000
     assert memory_limit(Settings(), lambda: 1_000_000_001) == 800_000_000
+
+
+def test_parked_weights_take_a_quarter_of_what_is_free_on_a_gpu_machine_and_nothing_on_a_cpu() -> None:
+    def unasked() -> int:
+        raise AssertionError("nobody needs to know")
+
+    assert parked_limit(Settings(parked_limit_mb=1.5), "cuda:0", unasked) == 1_500_000
+    assert parked_limit(Settings(parked_limit_mb=0), "cuda:0", unasked) == 0
+    assert parked_limit(Settings(), "cuda:1", lambda: 1_000_000_001) == 250_000_000
+    for settings in (Settings(), Settings(parked_limit_mb=5)):
+        assert parked_limit(settings, "cpu", unasked) == 0
+
+
+def test_without_a_largest_batch_a_check_counts_sixteen_pictures() -> None:
+    for size in (16, None):
+        with pytest.raises(FleetError, match="MB") as caught:
+            check_fits(fleet(), all_loadable(), replace(LAPTOP, free_bytes=500_000_000), max_batch_size=size)
+        if size:
+            sixteen = str(caught.value)
+    assert str(caught.value) == sixteen
 
 
 def test_one_process_takes_the_gpu_where_there_is_one() -> None:

@@ -129,11 +129,12 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("port", (1, 65535), (0, 65536)),
         ("max_batch_size", (1, 1024), (0, 1025)),
         ("memory_limit_mb", (0.001, 1e9), (0, -1)),
+        ("parked_limit_mb", (0, 1e9), (-1,)),
         ("default_latency_ms", (0.001, 3_600_000), (0, 3_600_001)),
         ("max_body_mb", (0.001, 1e6), (0, -1)),
         ("max_pixels", (1, 10**9), (0, -1)),
         ("device", ("auto", "cpu", "cuda", "cuda:12"), ("tpu", "cuda:", "cuda:x", "CPU", "cpu:0")),
-        ("precision", ("float32", "bfloat16", "float16"), ("int8", "")),
+        ("precision", ("auto", "float32", "bfloat16", "float16"), ("int8", "")),
         ("labels", ("", "imagenet1k", "cifar10", "mnist"), ("emnist",)),
         ("log_format", ("text", "json"), ("xml",)),
     ],
@@ -151,7 +152,7 @@ def test_the_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyP
         monkeypatch.delenv(f"TOPFIVE_{name.upper()}", raising=False)
     found = Settings()
     assert found.max_body_bytes == 20_000_000
-    assert (found.host, found.device, found.precision, found.max_batch_size) == ("127.0.0.1", "auto", "float32", 16)
+    assert (found.host, found.device, found.precision, found.max_batch_size) == ("127.0.0.1", "auto", "auto", None)
     assert (found.default_latency_ms, found.max_pixels) == (30_000, 80_000_000)
     assert (found.untrained, found.access_log, found.tracing) == (False, False, False)
 

@@ -40,7 +40,7 @@ def test_a_cpu_runs_the_exported_graph_by_default() -> None:
     assert chosen(precision="bfloat16").engine == "torch_cpu"
 
 
-@pytest.mark.parametrize("engine", ["onnx_cpu", "torch_cpu"])
+@pytest.mark.parametrize("engine", ["onnx_cpu", "torch_cpu", "pretend"])
 @pytest.mark.usefixtures("two_gpus")
 def test_an_engine_that_runs_on_cpus_alone_implies_the_device(engine: str) -> None:
     found = chosen(device="auto", engine=engine)
@@ -58,13 +58,34 @@ def test_a_gpu_runs_torch_in_any_precision() -> None:
         chosen(device="cuda:0", engine="onnx_cpu")
 
 
+@pytest.mark.usefixtures("two_gpus")
+def test_a_precision_is_left_to_be_chosen_on_a_gpu_alone() -> None:
+    assert chosen(device="cuda:1", precision="auto").precision == "auto"
+    for options in ({"device": "cpu"}, {"device": "auto", "engine": "torch_cpu"}):
+        assert chosen(**options, precision="auto") == chosen(**options, precision="float32")
+    assert chosen(device="auto", engine="onnx_cpu", precision="auto").engine == "onnx_cpu"
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_batches_are_larger_on_a_gpu_unless_somebody_says() -> None:
+    assert [chosen(device=device).max_batch_size for device in ("cpu", "cuda:0")] == [16, 128]
+    assert [chosen(device=device, max_batch_size=5).max_batch_size for device in ("cpu", "cuda:0")] == [5, 5]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_pretend_device_is_nobodys_default() -> None:
+    for device in ("auto", "cpu", "cuda:1"):
+        for precision in ("float32", "bfloat16", "float16"):
+            assert chosen(device=device, precision=precision).engine != "pretend"
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [
         ({"engine": "torch_cuda"}, "torch_cuda does not run on cpu; engine onnx_cpu does"),
         ({"engine": "onnx_cpu", "precision": "float16"}, "computes in float32 only; engine torch_cpu computes in flo"),
         ({"device": "cuda:99"}, "CUDA devices"),
-        ({"engine": "tpu"}, "there is no engine 'tpu'; known: onnx_cpu, torch_cpu, torch_cuda"),
+        ({"engine": "tpu"}, "there is no engine 'tpu'; known: onnx_cpu, torch_cpu, torch_cuda, pretend"),
         ({"precision": "int8"}, "no engine computes in int8 on cpu"),
     ],
 )
@@ -146,6 +167,9 @@ def test_the_gpu_engine_gets_device_precision_and_batch_size(monkeypatch: pytest
     monkeypatch.setattr("service.engines.torch_cuda.TorchCuda", lambda _checkpoint, **options: told.update(options))
     Loader("torch_cuda", "cuda:1", "float16", 1, Path("cache"), 12)(LENET)
     assert told == {"device": "cuda:1", "precision": "float16", "max_batch_size": 12}
+    # As long as none is chosen, what needs no choice.
+    Loader("torch_cuda", "cuda:1", "auto", 1, Path("cache"), 12)(LENET)
+    assert told["precision"] == "float32"
 
 
 def test_preparing_exports_the_graph(tmp_path: Path) -> None:

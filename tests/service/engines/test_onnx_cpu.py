@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,6 +77,23 @@ def test_a_large_batch_is_computed_in_parts_that_fit_the_memory_bound(
     parts.clear()
     engine.warm_up(12)
     assert parts == [1]
+
+
+@pytest.mark.parametrize(("multiply_adds", "threads"), [(300_000, 1), (9_999_999, 1), (10_000_000, 3)])
+def test_a_network_with_little_to_compute_does_it_in_one_thread(
+    multiply_adds: int, threads: int, box_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    options_of = onnx_cpu.session_options
+
+    def options(threads: int) -> onnxruntime.SessionOptions:
+        used.append(threads)
+        return options_of(threads)
+
+    monkeypatch.setattr(onnx_cpu, "session_options", options)
+    checkpoint = replace(LENET, own_costs=replace(LENET.costs, multiply_adds=multiply_adds))
+    OnnxCpu(checkpoint, threads=3, cache_dir=box_cache)
+    assert used == [threads]
 
 
 def test_session_options_set_threads_and_turn_spinning_and_memory_patterns_off() -> None:

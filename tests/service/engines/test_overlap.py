@@ -3,8 +3,7 @@ it has memory for as many pictures as a test says."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -19,101 +18,11 @@ from models.checkpoints.catalogue import Catalogue
 from service.domain.errors import OutOfDeviceMemoryError
 from service.engines import TopK
 from service.engines.buckets import Buckets
-from service.engines.overlap import Event, is_out_of_memory
+from service.engines.overlap import is_out_of_memory
 from service.engines.torch_cuda import TorchCuda
+from tests.fake_device import FakeDevice
 
-Work = Callable[[], object]
 LENET = Catalogue().find("lenet5@mnist")
-
-
-class FakeStream:
-    def __init__(self, name: str, log: list[str], *, eager: bool) -> None:
-        self.name, self.log, self.eager = name, log, eager
-        self.refused = 0
-        """How many of the next launches find no memory."""
-        self.queue: deque[Work] = deque()
-        self.queued = self.done = 0
-
-    def run(self, work: Work) -> None:
-        self.log.append(self.name)
-        if self.refused:
-            self.refused -= 1
-            _need(False)
-        self._put(work)
-
-    def record(self) -> FakeEvent:
-        return FakeEvent(self, self.queued)
-
-    def wait(self, event: Event) -> None:
-        assert isinstance(event, FakeEvent)
-        self._put(lambda: event.stream.reach(event.position))
-
-    @torch.inference_mode()
-    def reach(self, position: int) -> None:
-        while self.done < position:
-            self.done += 1
-            self.queue.popleft()()
-
-    def _put(self, work: Work) -> None:
-        self.queue.append(work)
-        self.queued += 1
-        if self.eager:
-            self.reach(self.queued)
-
-
-class FakeEvent:
-    def __init__(self, stream: FakeStream, position: int) -> None:
-        self.stream, self.position = stream, position
-
-    def synchronize(self) -> None:
-        self.stream.log.append("await")
-        self.stream.reach(self.position)
-
-
-class FakeDevice:
-    """``eager`` names the streams that do their work at once; others do it as late as they may."""
-
-    where = torch.device("cpu")
-
-    def __init__(self, *eager: str) -> None:
-        self.log: list[str] = []
-        self.copying = FakeStream("copy", self.log, eager="copy" in eager)
-        self.computing = FakeStream("compute", self.log, eager="compute" in eager)
-        self.captured: list[int] = []
-        self.fits: float = float("inf")
-        """Pictures beyond which a capture fails."""
-        self.replays: float = float("inf")
-        """Pictures beyond which a replay does."""
-        self.rows: float = float("inf")
-        """Rows beyond which plain memory is refused."""
-
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        _need(shape[0] <= self.rows)
-        return torch.full(shape, 77, dtype=dtype)
-
-    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        return torch.full(shape, 78, dtype=dtype)
-
-    def capture(self, size: int, work: Work) -> Work:
-        self.captured.append(size)
-        _need(size <= self.fits)
-        work()
-
-        def replay() -> None:
-            _need(size <= self.replays)
-            work()
-
-        return replay
-
-    def reclaim(self) -> None:
-        assert not self.copying.queue, "memory is freed that a copy is still to use"
-        assert not self.computing.queue, "memory is freed that a graph is still to use"
-        self.log.append("reclaim")
-
-
-def _need(fits: bool) -> None:
-    if not fits:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 42 TiB.")
 
 
 def _engine(device: FakeDevice, max_batch_size: int = 16) -> TorchCuda:
@@ -192,6 +101,13 @@ def test_the_next_batch_is_copied_before_the_previous_one_is_awaited() -> None:
     engine.collect(second)
     engine.collect(third)
     assert device.log[4:] == ["await", "copy", "compute", "await", "await"]
+
+
+def test_weights_are_copied_on_a_stream_of_their_own_and_are_there_before_a_batch() -> None:
+    device = FakeDevice()
+    _engine(device)
+    assert device.log == ["load", "await"]
+    assert not device.loading.queue
 
 
 def test_chunks_of_a_large_batch_overlap() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -223,3 +224,63 @@ def test_closing_gives_the_memory_back() -> None:
         left.append(torch.cuda.memory_reserved())
     # What the first leaves are the libraries' workspaces, which the second uses again.
     assert left[1] <= left[0]
+
+
+@needs_cuda
+@pytest.mark.usefixtures("lively", "no_tf32")
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_parked_weights_wake_with_the_same_answers_and_give_all_memory_back(precision: str) -> None:
+    checkpoint = UNTRAINED.find("googlenet")
+    crops = _crops(checkpoint, 6)
+    engine = TorchCuda(checkpoint, device="cuda:0", precision=precision, max_batch_size=4)
+    expected = engine.run(crops)
+    parked = engine.park()
+    # It goes on as before, until it is closed.
+    np.testing.assert_array_equal(engine.run(crops).probabilities, expected.probabilities)
+    engine.close()
+    closed = torch.cuda.memory_allocated()
+    assert parked.network._block.memory.is_pinned()
+    assert torch.cuda.memory_allocated() < engine.bytes_held
+    woken = parked.wake()
+    assert torch.cuda.memory_allocated() >= closed + woken.bytes_held
+    parked.free()
+    found = woken.run(crops)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=1e-3)
+    woken.close()
+    assert torch.cuda.memory_allocated() <= closed
+
+
+@needs_cuda
+@pytest.mark.usefixtures("lively", "no_tf32")
+def test_a_network_is_parked_and_woken_beside_a_batch_and_a_capture_of_another() -> None:
+    """On other threads, as in the service."""
+    checkpoint = UNTRAINED.find("googlenet")
+    crops = _crops(checkpoint, 8)
+    expected = _logits(checkpoint, _lively("googlenet"), crops)
+    moved = TorchCuda(checkpoint, device="cuda:0", precision="float32", max_batch_size=8)
+    moved.run(crops)
+    with ThreadPoolExecutor(1) as thread:
+        for _ in range(3):
+            parked = thread.submit(moved.park)
+            other = TorchCuda(checkpoint, device="cuda:0", precision="float32", max_batch_size=8)
+            other.warm_up(8)
+            _check(other.run(crops), expected, 1e-4)
+            moved.close()
+            waking = thread.submit(parked.result().wake)
+            other.close()
+            moved = waking.result()
+            parked.result().free()
+            _check(moved.run(crops), expected, 1e-4)
+    moved.close()
+
+
+@needs_cuda
+def test_host_memory_that_cannot_be_locked_is_an_error_and_the_device_goes_on() -> None:
+    device = torch_cuda.CudaDevice("cuda:0")
+    with pytest.raises(RuntimeError, match=r"page-locked|allocate memory"):
+        device.locked(2**46)
+    assert torch.ones(3, device="cuda:0").sum() == 3
+    block = device.locked(10**6)
+    assert len(block.memory) == 10**6
+    block.free()

@@ -136,6 +136,21 @@ async def test_later_refusals_have_a_later_retry_after(three: Fakes) -> None:
     assert waits == sorted(set(waits))
 
 
+async def test_later_refusals_without_a_budget_have_a_later_retry_after_too(three: Fakes) -> None:
+    """A full queue of a network so quick that its pictures are soon answered: the router refuses, not the queue."""
+    three.profiles = [profile("alexnet@imagenet1k", forward_ms=200, footprint_mb=300)]
+    three.limits = Limits(max_batch_size=1, max_queue=1)
+    async with three.client() as client:
+        async with three.busy(client, "alexnet@imagenet1k"):
+            waits = asyncio.create_task(classify(client, "model=alexnet"))
+            await asyncio.sleep(0.1)
+            refusals = [problem(await classify(client, "model=alexnet"), 429, "overloaded") for _ in range(3)]
+        assert (await waits).status_code == 200
+    told = [document["retry_after_ms"] for document in refusals]
+    assert told == sorted(set(told))
+    assert all("its queue is full: 1 pictures wait" in document["detail"] for document in refusals)
+
+
 async def test_a_named_model_with_strict_false_answers_and_says_what_it_misses(three: Fakes) -> None:
     async with three.client() as client:
         for query in ("latency_ms=3500", "memory_mb=999", "min_top1=72"):

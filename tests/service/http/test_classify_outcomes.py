@@ -1,4 +1,4 @@
-"""The handler of ``POST /classify`` by itself: what it counts and from when, over a fake router and classifier."""
+"""The endpoint ``POST /classify`` by itself: what it counts and from when, over a classifier that tests direct."""
 
 from __future__ import annotations
 
@@ -7,62 +7,81 @@ import json
 from typing import Any
 
 import pytest
-from fastapi import Request, Response
 
-from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.checkpoints.catalogue import Catalogue
 from service.config.settings import Settings
-from service.domain.decision import Decision
-from service.domain.ensemble import Ensemble
+from service.domain.classified import Classified
 from service.domain.errors import Failure, UnknownModelError
 from service.domain.outcome import Outcome
 from service.domain.prediction import Prediction
 from service.domain.query import Query
 from service.http import classify as module
 from service.http.classify import ClassifyEndpoint, outcome_of
+from service.http.reply import Reply
 from service.http.uploads import Upload
-from service.inference.classifier import Classified
+from service.telemetry.logs import Access
 from tests.clock import Clock
 
 CATALOGUE = Catalogue(untrained=True)
 GOOGLENET, VGG = CATALOGUE.find("googlenet"), CATALOGUE.find("vgg16")
 ANSWER = Prediction((0.75, 0.25), (3, 1), 2, decode_s=0.001, queue_s=0.002, forward_s=0.003)
 BROKEN = Failure("undecodable", "text", model="vgg16")
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/classify",
+    "query_string": b"",
+    "headers": [(b"content-type", b"image/png"), (b"x-request-id", b"abc")],
+}
 
 
 class Scene:
-    """A router, a classifier, metrics and the upload in one, which remember their calls."""
+    """What classifies, one of its requests, metrics and the upload in one, which remember their calls."""
 
     def __init__(self, **settings: Any) -> None:
         self.clock = Clock(100.0)
-        self.candidates_found: list[Checkpoint] | Ensemble = [GOOGLENET, VGG]
         self.error: Exception | None = None
-        self.results: dict[bytes, Classified | Failure | asyncio.Event] = {}
+        self.named: str | None = None
+        self.learned: str | None = None
+        """The named model, where it becomes known with the pictures."""
+        self.at_first = True
+        """Whether the named model is known before the pictures."""
+        self.results: dict[bytes, Classified | Failure | Exception | asyncio.Event] = {}
         self.asked: list[tuple[Any, ...]] = []
+        self.cancelled: list[bytes] = []
         self.in_flight = 0
         self.counted: list[tuple[Any, ...]] = []
-        self.handler = ClassifyEndpoint(self, self, Settings(**settings), self, self.clock)  # type: ignore[arg-type]
-        self.handler._uploads = self  # type: ignore[assignment]
+        self.endpoint = ClassifyEndpoint(self, Settings(**settings), self, self.clock)  # type: ignore[arg-type]
+        self.endpoint._uploads = self  # type: ignore[assignment]
 
     # The upload: the body takes ten seconds to arrive.
     async def read(self, _receive: Any, _max_bytes: int) -> Upload:
         self.clock.now += 10
         return Upload([b"picture"], 7, self.clock.now)
 
-    # The router.
-    def candidates(self, _query: Query, arrived: float) -> list[Checkpoint] | Ensemble:
-        self.asked.append(("candidates", arrived))
+    # What classifies.
+    def begin(self, query: Query, arrived: float) -> Scene:
+        self.asked.append(("begin", query.model, arrived))
         if self.error is not None:
             raise self.error
-        return self.candidates_found
+        self.named = query.model if self.at_first else None
+        return self
 
-    # The classifier.
-    async def classify(self, picture: bytes, _query: Query, _candidates: Any, arrived: float) -> Any:
-        self.asked.append((picture, arrived))
+    # One of its requests.
+    async def classify(self, picture: bytes) -> Classified | Failure:
+        self.asked.append((picture,))
+        self.named = self.learned or self.named
         self.clock.now += 1
-        result = self.results.get(picture, Classified(ANSWER, Decision(GOOGLENET), 1.0))
+        result = self.results.get(picture, Classified(ANSWER, GOOGLENET, None, 1.0))
+        if isinstance(result, Exception):
+            raise result
         if isinstance(result, asyncio.Event):
-            await result.wait()
-            return Classified(ANSWER, Decision(VGG), 1.0)
+            try:
+                await result.wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(picture)
+                raise
+            return Classified(ANSWER, VGG, None, 1.0)
         return result
 
     # The metrics.
@@ -73,19 +92,13 @@ class Scene:
         self.in_flight -= 1
         self.counted.append((tuple(request), [tuple(picture) for picture in pictures], took_s))
 
-    async def post(self, query: str = "") -> Response:
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/classify",
-            "query_string": query.encode(),
-            "headers": [(b"content-type", b"image/png")],
-        }
+    async def post(self, query: str = "") -> Reply:
+        return await self.endpoint.reply({**SCOPE, "query_string": query.encode()}, connected)
 
-        async def receive() -> Any:
-            await asyncio.sleep(60)
 
-        return await self.handler.classify(Request(scope, receive))
+async def connected() -> Any:
+    """The client says nothing more, and stays."""
+    await asyncio.Event().wait()
 
 
 @pytest.fixture
@@ -95,26 +108,26 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 async def test_budget_and_duration_begin_when_the_body_has_arrived(scene: Scene) -> None:
-    response = await scene.post()
-    assert response.status_code == 200
-    assert scene.asked == [("candidates", 110.0), (b"picture", 110.0)]
+    reply = await scene.post()
+    assert reply.status == 200
+    assert scene.asked == [("begin", None, 110.0), (b"picture",)]
     assert scene.counted == [(("googlenet", "ok"), [("googlenet", "ok")], 1.0)]
     assert scene.in_flight == 0
 
 
-async def test_an_error_before_the_candidates_is_the_requests_alone(scene: Scene) -> None:
-    response = await scene.post("colour=red")
-    assert response.status_code == 400
+async def test_an_error_before_any_picture_is_the_requests_alone(scene: Scene) -> None:
+    reply = await scene.post("colour=red")
+    assert reply.status == 400
     assert scene.counted == [(("none", "bad-parameter"), [], 0.0)]
     scene.error = UnknownModelError("x")
-    assert (await scene.post("model=x")).status_code == 404
+    assert (await scene.post("model=x")).status == 404
     assert scene.counted[1] == (("none", "unknown-model"), [], 0.0)
     assert scene.in_flight == 0
 
 
 async def test_a_failure_is_counted_under_the_model_that_was_decided_on(scene: Scene) -> None:
     scene.results[b"picture"] = BROKEN
-    assert (await scene.post()).status_code == 422
+    assert (await scene.post()).status == 422
     assert scene.counted == [(("vgg16", "undecodable"), [("vgg16", "undecodable")], 1.0)]
 
 
@@ -123,7 +136,7 @@ async def test_without_a_decision_a_failure_is_counted_under_the_named_model(
     scene: Scene, query: str, model: str
 ) -> None:
     scene.results[b"picture"] = Failure("overloaded", "text")
-    assert (await scene.post(query)).status_code == 429
+    assert (await scene.post(query)).status == 429
     assert scene.counted[0][:2] == ((model, "overloaded"), [(model, "overloaded")])
 
 
@@ -145,9 +158,9 @@ async def test_an_empty_picture_fails_without_the_classifier(scene: Scene, monke
         return module.Body([b"picture", b"", BROKEN], True)
 
     monkeypatch.setattr(module, "read_body", read_body)
-    response = await scene.post()
-    assert [entry["status"] for entry in json.loads(bytes(response.body))["results"]] == [200, 400, 422]
-    assert [asked for asked in scene.asked if asked[0] != "candidates"] == [(b"picture", 110.0)]
+    reply = await scene.post()
+    assert [entry["status"] for entry in json.loads(reply.body)["results"]] == [200, 400, 422]
+    assert [asked for asked in scene.asked if asked[0] != "begin"] == [(b"picture",)]
     pictures = [("googlenet", "ok"), ("none", "no-picture"), ("vgg16", "undecodable")]
     assert scene.counted[0][:2] == (("several", "partial"), pictures)
 
@@ -165,26 +178,85 @@ async def test_pictures_of_a_bulk_request_are_classified_together_and_answered_i
     # The first picture does not keep the second one waiting.
     assert [asked[0] for asked in scene.asked[1:]] == [b"first", b"second"]
     held.set()
-    results = json.loads(bytes((await running).body))["results"]
+    results = json.loads((await running).body)["results"]
     assert [entry["model"] for entry in results] == ["vgg16", "googlenet"]
     assert scene.counted[0][:2] == (("several", "ok"), [("vgg16", "ok"), ("googlenet", "ok")])
 
 
 @pytest.mark.parametrize("logged", [True, False])
 async def test_accesses_are_logged_if_the_settings_say_so(logged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[tuple[Any, ...]] = []
+    lines: list[Access] = []
     monkeypatch.setattr(module, "tracing", lambda: None)
-    monkeypatch.setattr(module, "log_access", lambda _request, _response, *rest: lines.append(rest))
-    await Scene(access_log=logged).post()
-    assert lines == ([(("googlenet", "ok"), 1, 1.0, None)] if logged else [])
+    monkeypatch.setattr(module, "log_access", lines.append)
+    scene = Scene(access_log=logged)
+    await scene.post()
+    scene.results[b"picture"] = BROKEN
+    await scene.post()
+    timings = "decode;dur=1.0, queue;dur=2.0, forward;dur=3.0, total;dur=1000.0"
+    wanted = [
+        Access("abc", "POST", "/classify", 200, timings, Outcome("googlenet", "ok"), 1, 1.0),
+        Access("abc", "POST", "/classify", 422, "", Outcome("vgg16", "undecodable"), 1, 1.0),
+    ]
+    assert lines == (wanted if logged else [])
 
 
 def test_the_outcome_of_an_answer_is_ok_under_the_model_that_answered() -> None:
-    assert outcome_of(Classified(ANSWER, Decision(VGG), 1.0), "none") == ("vgg16", "ok")
+    assert outcome_of(Classified(ANSWER, VGG, None, 1.0), "none") == ("vgg16", "ok")
     assert outcome_of(Failure("overloaded", ""), "none") == ("none", "overloaded")
     assert outcome_of(BROKEN, "none") == ("vgg16", "undecodable")
 
 
 @pytest.mark.parametrize(("query", "count"), [("", 2), ("k=2", 2), ("k=1", 1)])
 async def test_an_answer_has_as_many_labels_as_the_query_says(scene: Scene, query: str, count: int) -> None:
-    assert len(json.loads(bytes((await scene.post(query)).body))["top5"]) == count
+    assert len(json.loads((await scene.post(query)).body)["top5"]) == count
+
+
+async def test_the_reply_is_sent_whole(scene: Scene) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await scene.endpoint(SCOPE, connected, send)
+    start, body = sent
+    assert (start["type"], start["status"]) == ("http.response.start", 200)
+    assert (b"x-model-served", b"googlenet") in start["headers"]
+    assert json.loads(body.pop("body"))["model"] == "googlenet"
+    assert body == {"type": "http.response.body"}
+
+
+async def test_the_clients_headers_are_found_by_their_names(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    types: list[str] = []
+
+    async def read_body(_upload: Any, content_type: str) -> Any:
+        types.append(content_type)
+        return module.Body([b"picture"], False)
+
+    monkeypatch.setattr(module, "read_body", read_body)
+    for headers in ([(b"accept", b"*/*"), (b"content-type", b"image/png")], [(b"accept", b"image/png")]):
+        await scene.endpoint.reply({**SCOPE, "headers": headers}, connected)
+    assert types == ["image/png", ""]
+
+
+async def test_a_model_that_becomes_known_with_the_pictures_is_counted(scene: Scene) -> None:
+    """A process that asks another one learns the model's name from the answer."""
+    scene.at_first, scene.learned = False, "vgg16"
+    scene.results[b"picture"] = Failure("overloaded", "text")
+    await scene.post("model=vgg")
+    assert scene.counted[0][:2] == (("vgg16", "overloaded"), [("vgg16", "overloaded")])
+
+
+async def test_an_error_of_the_query_that_shows_with_a_picture_fails_the_request_and_ends_its_other_pictures(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_body(*_arguments: Any) -> Any:
+        return module.Body([b"first", b"second"], True)
+
+    monkeypatch.setattr(module, "read_body", read_body)
+    scene.at_first, scene.results = False, {b"first": asyncio.Event(), b"second": UnknownModelError("x")}
+    reply = await scene.post("model=x")
+    assert (reply.status, json.loads(reply.body)["type"]) == (404, "/problems/unknown-model")
+    await asyncio.sleep(0)
+    assert scene.cancelled == [b"first"]
+    # As if the error had come before any picture; and no label's value comes from a client.
+    assert scene.counted[0][:2] == (("none", "unknown-model"), [])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -12,8 +14,10 @@ import pytest
 
 from service.domain.prediction import Limits
 from service.engines import TopK
-from service.http.disconnects import Watch
+from service.http import disconnects
+from service.http.disconnects import Watches
 from tests.fakes import Fakes
+from tests.loops import QuickLoop, run_quickly
 from tests.pictures import picture
 
 
@@ -132,8 +136,8 @@ async def test_errors_pass_the_watch_and_end_it() -> None:
         raise AssertionError
 
     async def fail() -> None:
-        with Watch(receive) as watch:
-            watch._begin()
+        with Watches().watch(receive) as watch:
+            watch.begin()
             await asyncio.sleep(0)
             raise KeyError
 
@@ -155,8 +159,8 @@ async def test_the_servers_cancellation_goes_on_if_the_client_disconnects_too(se
         return {"type": "http.disconnect"}
 
     async def request() -> None:
-        with Watch(receive) as watch:
-            watch._begin()
+        with Watches().watch(receive) as watch:
+            watch.begin()
             reached.append("inside")
             await asyncio.Event().wait()
         reached.append("after")
@@ -183,8 +187,8 @@ async def test_a_disconnect_ends_the_block_and_the_task_goes_on() -> None:
     async def request() -> tuple[bool, int]:
         task = asyncio.current_task()
         assert task is not None
-        with Watch(receive) as watch:
-            watch._begin()
+        with Watches().watch(receive) as watch:
+            watch.begin()
             await asyncio.Event().wait()
         # The task goes on as if nobody had cancelled it.
         await asyncio.sleep(0)
@@ -202,10 +206,65 @@ async def test_other_messages_are_not_a_disconnect() -> None:
         return received[-1]
 
     async def request() -> bool:
-        with Watch(receive) as watch:
-            watch._begin()
+        with Watches().watch(receive) as watch:
+            watch.begin()
             await asyncio.Event().wait()
         return watch.gone
 
     assert await asyncio.wait_for(asyncio.create_task(request()), 10)
     assert len(received) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_request_is_watched_once_it_is_old_whoever_came_before_and_left(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At an age between three quarters of 30 ms and 30 ms, since requests that came together begin together."""
+    generator = random.Random(seed)
+
+    async def test(loop: QuickLoop) -> None:
+        monkeypatch.setattr(disconnects, "time", SimpleNamespace(monotonic=loop.time))
+        watches, ages = Watches(), dict[int, float]()
+
+        async def request(number: int, takes_s: float) -> None:
+            began = loop.now
+
+            async def receive() -> dict[str, Any]:
+                ages[number] = loop.now - began
+                await asyncio.Event().wait()
+                raise AssertionError
+
+            with watches.watch(receive):
+                await asyncio.sleep(takes_s)
+
+        takes_s = [generator.choice((0.001, 0.02, 0.022, 0.031, 0.1)) for _ in range(400)]
+        tasks = []
+        for number, seconds in enumerate(takes_s):
+            tasks.append(asyncio.create_task(request(number, seconds)))
+            # Some come in the same moment, others after a pause in which nobody is young.
+            await asyncio.sleep(generator.choice((0.0, 0.0, 0.002, 0.009, 0.05)))
+        await asyncio.gather(*tasks)
+        assert set(ages) == {number for number, seconds in enumerate(takes_s) if seconds > 0.03}
+        assert min(ages.values()) > 0.0224
+        assert max(ages.values()) < 0.0301
+
+    run_quickly(test)
+
+
+def test_requests_that_are_answered_soon_share_one_timer_and_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(loop: QuickLoop) -> None:
+        monkeypatch.setattr(disconnects, "time", SimpleNamespace(monotonic=loop.time))
+        watches, before = Watches(), asyncio.all_tasks()
+
+        async def receive() -> dict[str, Any]:
+            raise AssertionError
+
+        for _ in range(100):
+            with watches.watch(receive):
+                await asyncio.sleep(0.003)
+        # Each sleep has a timer. Of the others, each lasts for at least three quarters of 30 ms.
+        assert loop.timers - 100 <= 100 * 0.003 / 0.0225 + 1
+        await asyncio.sleep(0.1)
+        assert (loop.left, watches._young, asyncio.all_tasks()) == (0, {}, before)
+
+    run_quickly(test)

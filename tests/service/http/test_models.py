@@ -46,7 +46,11 @@ async def test_the_list_has_footprints_outlooks_and_held_memory(two: Fakes) -> N
         assert vgg["outlook"]["forward_p95_ms"]["1"] == 2_000
         assert vgg["outlook"]["predictions"] == vgg["outlook"]["queued"] == 0
         assert vgg["outlook"]["median_ratio"] is None
+        # A model that is named without a budget is answered without a prediction.
         assert (await client.post("/classify?model=vgg16", content=picture())).status_code == 200
+        assert (await client.get("/models/vgg16")).json()["outlook"]["predictions"] == 0
+        query = "model=vgg16&latency_ms=9000"
+        assert (await client.post(f"/classify?{query}", content=picture())).status_code == 200
         outlook = (await client.get("/models/vgg16")).json()["outlook"]
     assert outlook["predictions"] == 1
     assert outlook["median_ratio"] < 1

@@ -1,16 +1,11 @@
-"""The shapes that have behaviour: queries, and the header of timings."""
+"""The shapes that have behaviour: queries."""
 
 from __future__ import annotations
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from service.http.schemas import NoQuery, TargetsQuery, Timings, UnloadQuery
-
-
-def test_timings_are_a_server_timing_header() -> None:
-    timings = Timings(decode=1.5, queue=0.25, forward=20.0, total=22.125)
-    assert timings.header() == "decode;dur=1.5, queue;dur=0.25, forward;dur=20.0, total;dur=22.125"
+from service.http.schemas import NoQuery, TargetsQuery, UnloadQuery
 
 
 @pytest.mark.parametrize("kind", [NoQuery, TargetsQuery, UnloadQuery])

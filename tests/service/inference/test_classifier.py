@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
-from service.domain.decision import Decision
+from service.domain.classified import Classified
+from service.domain.decision import Decision, Routing
 from service.domain.ensemble import Ensemble
-from service.domain.errors import DeadlineMissedError, Failure, OverloadedError
+from service.domain.errors import DeadlineMissedError, Failure, OverloadedError, UnknownModelError
 from service.domain.prediction import Prediction
 from service.domain.query import Query
-from service.inference.classifier import Classified, Classifier
+from service.inference.classifier import Classifier
 from tests.clock import Clock
 
 CATALOGUE = Catalogue(Path("/nonexistent"), untrained=True)
 GOOGLENET, VGG = CATALOGUE.find("googlenet"), CATALOGUE.find("vgg16")
 ANSWER = Prediction((0.75, 0.25), (3, 1), 2, decode_s=0.001, queue_s=0.002, forward_s=0.003)
+ROUTING = Routing(reason="the most accurate", predicted_ms=500.0, considered=[])
 BROKEN = Failure("load-failed", "broken", {"retry_after_ms": 1000.0})
 
 
@@ -33,14 +35,19 @@ class Scene:
     def __init__(self) -> None:
         self.clock = Clock(100.0)
         self.outcomes: dict[str, Prediction | Failure] = {"googlenet": ANSWER, "vgg16": ANSWER}
-        self.found = [GOOGLENET, VGG]
+        self.found: Sequence[Checkpoint] | Ensemble = [GOOGLENET, VGG]
+        self.unknown: Exception | None = None
+        self.looked_up: list[tuple[Query, float]] = []
         self.refusal: Exception | None = None
         self.predicted_s: float | None = 0.5
         self.told: list[tuple[Any, ...]] = []
         self.classifier = Classifier(self, self, self, self.clock)  # type: ignore[arg-type]
 
     # The router.
-    def candidates(self, _query: Query, _arrived: float) -> list[Checkpoint]:
+    def candidates(self, query: Query, arrived: float) -> Sequence[Checkpoint] | Ensemble:
+        if self.unknown is not None:
+            raise self.unknown
+        self.looked_up.append((query, arrived))
         return self.found
 
     def decide(
@@ -52,7 +59,7 @@ class Scene:
             self.told.append(("decided", candidates.model, size))
             return Decision(candidates, predicted_s=self.predicted_s)
         self.told.append(("decided", candidates[0].model, size))
-        return Decision(candidates[0], predicted_s=self.predicted_s)
+        return Decision(candidates[0], ROUTING, predicted_s=self.predicted_s)
 
     def allowed_s(self, _query: Query) -> float:
         return 4.0
@@ -104,7 +111,7 @@ def scene() -> Scene:
 async def test_the_budget_is_counted_from_the_arrival_and_the_prediction_from_the_decision(scene: Scene) -> None:
     done = await scene.classify()
     assert isinstance(done, Classified)
-    assert (done.prediction, done.decision.checkpoint, done.total_s) == (ANSWER, GOOGLENET, 2.0)
+    assert done == Classified(ANSWER, GOOGLENET, ROUTING, 2.0)
     assert scene.told == [
         ("decided", "googlenet", 4),
         ("routed", "googlenet"),
@@ -163,7 +170,7 @@ async def test_the_next_best_network_answers_for_one_that_cannot_be_loaded(scene
     scene.outcomes["googlenet"] = BROKEN
     done = await scene.classify()
     assert isinstance(done, Classified)
-    assert done.decision.checkpoint is VGG
+    assert done.served is VGG
     assert [told[1] for told in scene.told if told[0] == "decided"] == ["googlenet", "vgg16"]
 
 
@@ -244,3 +251,50 @@ async def test_the_first_failure_is_returned_if_the_second_decision_is_a_refusal
     assert await scene.classify() == BROKEN
     # The caller sees a failed load, so no refusal is counted.
     assert not [told for told in scene.told if told[0] == "shed"]
+
+
+async def test_a_request_has_the_time_of_its_arrival_and_its_candidates_for_each_picture(scene: Scene) -> None:
+    query = Query(k=3)
+    asking = scene.classifier.begin(query, 99.0)
+    scene.found = [VGG]  # found once, at the beginning
+    first, second = [await asking.classify(picture) for picture in (b"four", b"fifth")]
+    assert scene.looked_up == [(query, 99.0)]
+    assert isinstance(first, Classified)
+    assert isinstance(second, Classified)
+    # The clock moves on by a second during each picture.
+    assert (first.total_s, second.total_s) == (2.0, 3.0)
+    assert [told for told in scene.told if told[0] in ("decided", "asked")] == [
+        *(("decided", "googlenet", 4), ("asked", b"four", 103.0)),
+        *(("decided", "googlenet", 5), ("asked", b"fifth", 103.0)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "named"),
+    [
+        (Query(), [GOOGLENET, VGG], None),
+        (Query(model="inception_v1"), [GOOGLENET], "googlenet"),
+        (Query(model="ensemble:vgg,googlenet"), Ensemble((VGG, GOOGLENET)), "ensemble:vgg16,googlenet"),
+    ],
+)
+def test_a_request_tells_the_name_of_its_model_if_its_caller_named_one(
+    scene: Scene, query: Query, found: Any, named: str | None
+) -> None:
+    scene.found = found
+    assert scene.classifier.begin(query, 99.0).named == named
+
+
+def test_an_error_of_the_query_is_raised_before_any_picture(scene: Scene) -> None:
+    scene.unknown = UnknownModelError("x")
+    with pytest.raises(UnknownModelError):
+        scene.classifier.begin(Query(model="x"), 99.0)
+    assert scene.told == []
+
+
+async def test_an_ensemble_answers_as_itself(scene: Scene) -> None:
+    whole = replace(ANSWER, distribution=np.array([0.75, 0.25], np.float32).tobytes())
+    scene.outcomes = {"googlenet": whole, "vgg16": whole}
+    scene.found = ensemble = Ensemble((GOOGLENET, VGG))
+    done = await scene.classifier.begin(Query(model="ensemble:googlenet,vgg16"), 99.0).classify(b"four")
+    assert isinstance(done, Classified)
+    assert (done.served, done.routing) == (ensemble, None)

@@ -43,7 +43,8 @@ def metrics() -> dict[str, set[str]]:
     """All series that the service can have, with their labels."""
     found = {name: set(labels) for name, (_, labels) in LIVE.items()}
     for collector in set(REGISTRY._collector_to_names):
-        labels = set(getattr(collector, "_labelnames", ()))
+        # Ours name their labels so, and the library's so.
+        labels = {*getattr(collector, "label_names", ()), *getattr(collector, "_labelnames", ())}
         for name in REGISTRY._collector_to_names[collector]:
             found[name] = labels | ({"le"} if name.endswith("_bucket") else set())
     return {name: labels | OF_TARGETS for name, labels in (found | OTHERS).items()}

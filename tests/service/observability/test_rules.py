@@ -147,7 +147,7 @@ def known_series() -> dict[str, set[str]]:
     for declared in vars(metrics).values():
         if isinstance(declared, metrics.Counter | metrics.Gauge | metrics.Histogram):
             (family,) = declared.describe()
-            labels = set(declared._labelnames)
+            labels = set(declared._labelnames if isinstance(declared, metrics.Gauge) else declared.label_names)
             if family.type == "histogram":
                 known[f"{family.name}_bucket"] = labels | {"le"}
                 known[f"{family.name}_count"] = known[f"{family.name}_sum"] = labels
@@ -160,7 +160,7 @@ def possible(series: str, label: str) -> set[str]:
     """The possible values of a label of a series."""
     if label == "le":
         declared = metrics.REGISTRY._names_to_collectors[series.removesuffix("_bucket")]
-        return {str(bound) for bound in declared._upper_bounds}
+        return {str(bound) for bound in declared.bounds}
     if label == "reason" and series in {"topfive_requests_total", "topfive_pictures_total"}:
         return {*PROBLEMS, outcome.OK, outcome.PARTIAL, outcome.GONE}
     return {

@@ -13,7 +13,7 @@ from models.checkpoints.catalogue import Catalogue
 from service.domain.quiet import Quiet
 from service.engines.fingerprint import Fingerprint
 from service.profiling.forecast import Forecast
-from service.profiling.profiles import Latency, Profile
+from service.profiling.profiles import Latency, Profile, read_profiles, shipped_folder
 from tests.clock import Clock
 
 GOOGLENET = Catalogue(Path("/nonexistent")).find("googlenet")
@@ -79,9 +79,21 @@ class Served:
 def test_sizes_between_the_measured_ones_are_interpolated() -> None:
     forecast = Forecast(GOOGLENET, MEASURED, 20)
     assert forecast.forward_s == pytest.approx([SPREAD * mean_s for mean_s in CURVE_S])
-    rates = [size / CURVE_S[size] for size in range(1, 21)]
+    # The profile is of batches of up to 16, so it does not say that larger ones pay.
+    rates = [size / CURVE_S[size] for size in range(1, 17)]
     assert [rate >= 0.95 * max(rates) for rate in rates].index(True) + 1 == forecast.worthwhile
     assert (forecast.footprint_bytes, forecast.load_peak_bytes, forecast.load_s) == (90, 120, 0.5)
+
+
+def test_the_shipped_profile_of_a_gpu_is_used_up_to_the_batches_that_it_was_measured_for() -> None:
+    file = read_profiles(shipped_folder() / "nvidia-h100-80gb-hbm3.json")
+    assert file is not None
+    for name, measured in file.profiles.items():
+        checkpoint = Catalogue(untrained=True).find(name.partition("@")[0])
+        assert max(measured.forward) == 16
+        forecast = Forecast(checkpoint, measured, 128)
+        assert forecast.worthwhile == Forecast(checkpoint, measured, 16).worthwhile <= 16
+        assert len(forecast.forward_s) == 129
 
 
 @pytest.mark.parametrize(

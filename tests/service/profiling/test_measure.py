@@ -110,6 +110,50 @@ def test_each_figure_of_a_profile_is_measured_at_its_own_step(
     assert loading.closed == 1
 
 
+def test_waking_is_measured_where_weights_are_parked(loading: Loading) -> None:
+    """The copy takes 2 s there and 0.3 s back; the warm-up is a part of the time."""
+
+    class Parks(Timed):
+        parked_bytes = 9
+
+        def park(self) -> Parks:
+            self.clock.now += 2
+            return self
+
+        def wake(self) -> Parks:
+            assert closed == ["close"]
+            self.clock.now += 0.3
+            return self
+
+        def close(self) -> None:
+            closed.append("close")
+
+        def free(self) -> None:
+            closed.append("free")
+
+    closed: list[str] = []
+    engine = Parks(LENET)
+    engine.clock = loading.clock
+    assert measuring._wake(engine, 6) == pytest.approx(7.3)
+    assert (engine.largest, closed) == (6, ["close", "close", "free"])
+    assert measuring.measure(LENET, loading, seconds=0, quick=True).wake_ms is None  # type: ignore[arg-type]
+
+
+def test_a_host_without_memory_for_parked_weights_has_a_profile_all_the_same(loading: Loading) -> None:
+    class Refused(Timed):
+        parked_bytes = 9
+
+        def park(self) -> Refused:
+            raise RuntimeError("cannot be page-locked")
+
+        def close(self) -> None:
+            closed.append("close")
+
+    closed: list[str] = []
+    assert measuring._wake(Refused(LENET), 6) is None
+    assert closed == ["close"]
+
+
 @pytest.mark.parametrize(("seconds", "rounds"), [(0, 3), (3 * 0.25, 3), (3 * 0.25 + 0.01, 4), (10 * 0.25, 10)])
 def test_forward_passes_run_for_the_seconds_that_are_asked_for(loading: Loading, seconds: float, rounds: int) -> None:
     """A round of one and of four pictures takes 0.11 s and 0.14 s."""
@@ -217,10 +261,15 @@ def test_pictures_belong_to_the_size_class_that_they_represent(name: str) -> Non
 
 
 def test_batch_sizes() -> None:
-    assert measuring._batch_sizes(12, quick=False) == [1, 2, 4, 8, 12]
-    assert measuring._batch_sizes(16, quick=False) == [1, 2, 4, 8, 16]
-    assert measuring._batch_sizes(12, quick=True) == [1, 4]
-    assert measuring._batch_sizes(1, quick=True) == measuring._batch_sizes(1, quick=False) == [1]
+    for on_cpu in (True, False):
+        assert measuring._batch_sizes(12, quick=False, on_cpu=on_cpu) == [1, 2, 4, 8, 12]
+        assert measuring._batch_sizes(16, quick=False, on_cpu=on_cpu) == [1, 2, 4, 8, 16]
+        for quick in (True, False):
+            assert measuring._batch_sizes(1, quick, on_cpu=on_cpu) == [1]
+    assert measuring._batch_sizes(12, quick=True, on_cpu=True) == [1, 4]
+    assert measuring._batch_sizes(128, quick=True, on_cpu=False) == [1, 4, 16, 64, 128]
+    assert measuring._batch_sizes(64, quick=True, on_cpu=False) == [1, 4, 16, 64]
+    assert measuring._batch_sizes(3, quick=True, on_cpu=False) == [1, 3]
 
 
 def test_a_network_is_measured(tmp_path: Path) -> None:

@@ -246,3 +246,13 @@ def test_a_size_belongs_to_the_first_class_that_holds_it() -> None:
         assert size_class(SIZE_CLASSES[name]) == name
         assert size_class(SIZE_CLASSES[name] + 1) == following
     assert size_class(0) == "thumbnail"
+
+
+@given(
+    st.one_of(
+        st.integers(0, 10**8), st.builds(int.__add__, st.sampled_from(list(SIZE_CLASSES.values())), st.integers(-2, 2))
+    )
+)
+def test_a_size_class_is_found_as_by_asking_each(encoded_bytes: int) -> None:
+    expected = next((name for name, most in SIZE_CLASSES.items() if encoded_bytes <= most), "huge")
+    assert size_class(encoded_bytes) == expected

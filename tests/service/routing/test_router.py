@@ -36,8 +36,17 @@ class Placed:
         self.failures: dict[str, LoadFailedError] = {}
         self.loads: list[str] = []
         self.loaded = asyncio.Event()
+        self.surveys = 0
+        self.at_hand: Checkpoint | None = None
+        """The answer to ``at_once``."""
+        self.asked: list[tuple[Checkpoint, float]] = []
+
+    def at_once(self, checkpoint: Checkpoint, within_s: float) -> Checkpoint | None:
+        self.asked.append((checkpoint, within_s))
+        return self.at_hand
 
     def survey(self, checkpoints: Sequence[Checkpoint], _encoded_bytes: int, _deadline: float) -> Survey:
+        self.surveys += 1
         return Survey([(c, self.snapshots.get(c.variant.name)) for c in checkpoints], self.load_now)
 
     def serves(self, checkpoint: Checkpoint) -> bool:
@@ -384,3 +393,60 @@ async def test_a_network_that_would_be_late_even_in_memory_is_not_loaded(
         decide(router, clock, arrived, latency_ms=1000)
     await asyncio.sleep(0)
     assert placed.loads == ["vgg16"]
+
+
+def test_a_model_named_without_a_budget_needs_no_survey_if_it_answers_at_once(
+    router: Router, clock: Clock, catalogue: Rows, placed: Placed
+) -> None:
+    arrived = clock.now
+    clock.now += 2.5
+    # The placement may know a newer file, which it serves.
+    placed.at_hand = replace(catalogue.rows[0], modified_ns=1)
+    assert decide(router, clock, arrived, model="googlenet") == Decision(placed.at_hand)
+    # A minute is allowed, and some of it has passed.
+    assert placed.asked == [(catalogue.rows[0], 57.5)]
+    assert (placed.surveys, booked(router)) == (0, [])
+
+
+def test_a_model_that_does_not_answer_at_once_is_decided_on(
+    router: Router, clock: Clock, catalogue: Rows, placed: Placed
+) -> None:
+    decision = decide(router, clock, model="googlenet")
+    assert (placed.asked, placed.surveys) == ([(catalogue.rows[0], 60.0)], 1)
+    assert (decision.checkpoint, decision.routing, decision.predicted_s) == (catalogue.rows[0], None, 0.125)
+    assert decision.snapshot == QUICK
+    assert booked(router) != []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"model": "googlenet", "latency_ms": 30_000},
+        {"model": "googlenet", "memory_mb": 100},
+        {"model": "googlenet", "min_top1": 50},
+        {"model": "googlenet", "latency_ms": 30_000, "strict": False},
+    ],
+)
+def test_budgets_and_callers_who_name_no_model_need_a_decision(
+    router: Router, clock: Clock, catalogue: Rows, placed: Placed, query: dict[str, Any]
+) -> None:
+    placed.at_hand = catalogue.rows[0]
+    assert decide(router, clock, **query).routing is not None
+    assert (placed.asked, placed.surveys) == ([], 1)
+
+
+def test_whoever_supposes_a_picture_is_told_the_prediction(
+    router: Router, clock: Clock, catalogue: Rows, placed: Placed
+) -> None:
+    placed.at_hand = catalogue.rows[0]
+    assert decide(router, clock, supposing=True, model="googlenet").predicted_s == 0.125
+    assert placed.asked == []
+
+
+def test_a_picture_that_was_not_predicted_is_admitted_without_slack(
+    router: Router, clock: Clock, catalogue: Rows, placed: Placed
+) -> None:
+    placed.at_hand = catalogue.rows[0]
+    with router.admit(decide(router, clock, model="googlenet"), clock.now + 60):
+        assert router._admitted == {}

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from service.runtime.decoding import Arriving, decode, decode_small
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.images.pictures import TooManyPixelsError, UndecodableError
 from models.images.preprocess import crop, picture_to_crop
 from service.engines.onnx_cpu import OnnxCpu
-from service.runtime.decoding import Arriving, decode, decode_small
 from tests.pictures import picture
 
 LENET = Catalogue().find("lenet5@mnist").preprocess

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from models.images.preprocess import PRESETS
-from service.runtime.decoding import decode_small
+from service.inference.decoding import decode_small
 from tests.picture_files import (
     accepted,
     bmp,

@@ -22,8 +22,10 @@ from service.engines import Engine
 from service.engines.fake import FakeEngine
 from service.routing.choose import choose
 from service.runtime.placement import LocalPlacement, came_later
+from tests.clock import Clock
 from tests.pictures import picture
 from tests.profiles import Measured, profile
+from tests.sleepers import Host, Sleeper
 
 LENET = Catalogue().find("lenet5@mnist")
 
@@ -381,3 +383,174 @@ async def test_one_network_that_cannot_be_loaded_does_not_keep_the_service_from_
     # Nothing is left to do for the loop that tries again.
     await asyncio.wait_for(placement.keep_trying(), 10)
     await placement.close()
+
+
+async def test_checkpoints_take_turns_on_the_device_and_wait_in_host_memory() -> None:
+    """The device has room for one of three, the host for the weights of all: who leaves is parked before the next is
+    woken."""
+    host, loads = Host(), list[str]()
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        loads.append(checkpoint.variant.name)
+        return Sleeper(checkpoint, host, 100, checkpoint.variant.name)
+
+    rows = FOUR[:3]
+    profiles = Measured(*(profile(row.name, footprint_mb=10) for row in rows))
+    placement = LocalPlacement(load, Limits(), profiles=profiles, memory_limit_bytes=10_000_000, parked_limit_bytes=300)
+    await placement.warm_up(rows)
+    names = [row.variant.name for row in rows]
+    for _ in range(2):
+        for row in rows:
+            assert await placement.load(row) is None
+    # Each was read once; whoever left the device was woken the next time.
+    assert sorted(loads) == sorted(names)
+    assert host.most <= 300
+    readings = {(reading.name, *reading.labels): reading.value for reading in placement.readings()}
+    assert readings["topfive_parked_limit_bytes",] == 300
+    assert {name: readings["topfive_parked_bytes", name] for name in names} == {
+        name: host.held.get(name, 0) for name in names
+    }
+    assert sum(host.held.values()) == 200
+    await placement.close()
+    assert host.held == {}
+
+
+class Stuck:
+    """LeNet-5 and GoogLeNet on a device that computes nothing while a test holds it, on a clock that stands still. By
+    their profiles a picture takes LeNet-5 a second and GoogLeNet three."""
+
+    googlenet = replace(Catalogue().find("googlenet@imagenet1k"), path=Path("pretended"))
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.clock = Clock()
+        self._free = threading.Event()
+        self._free.set()
+        self.placement = LocalPlacement(
+            self._load,
+            limits or Limits(max_batch_size=1),
+            profiles=Measured(
+                profile("lenet5@mnist", forward_ms=1000), profile("googlenet@imagenet1k", forward_ms=3000)
+            ),
+            clock=self.clock,
+        )
+        self._pictures: list[asyncio.Task[object]] = []
+
+    def _load(self, checkpoint: Checkpoint) -> Engine:
+        engine = FakeEngine(checkpoint)
+        run = engine.run
+
+        def held(*batch: Any) -> Any:
+            assert self._free.wait(30)
+            return run(*batch)
+
+        engine.run = held  # type: ignore[method-assign]
+        return engine
+
+    async def hold(self, checkpoint: Checkpoint) -> None:
+        """Puts a picture on the device, and keeps it there."""
+        self._free.clear()
+        await self.queue(checkpoint, 1)
+        await until(lambda: self.placement._slot.busy_s > 0 and self.placement.predictor(checkpoint).queued == 0)
+
+    async def queue(self, checkpoint: Checkpoint, pictures: int) -> None:
+        """Queues pictures."""
+        predictor = self.placement.predictor(checkpoint)
+        for _ in range(pictures):
+            self._pictures.append(asyncio.create_task(predictor.predict(picture(), self.clock.now + 600)))
+        await asyncio.sleep(0)
+
+    def least_s(self, checkpoint: Checkpoint) -> float:
+        """The shortest time within which a picture is answered at once, in seconds: found by bisection."""
+        low, high = 0.0, 1e6
+        assert self.placement.at_once(checkpoint, high) is checkpoint
+        for _ in range(60):
+            middle = (low + high) / 2
+            if self.placement.at_once(checkpoint, middle) is None:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    async def free(self) -> None:
+        """Lets the device compute again, waits for all pictures, and closes the placement."""
+        self._free.set()
+        assert all(isinstance(outcome, Prediction) for outcome in await asyncio.gather(*self._pictures))
+        await self.placement.close()
+
+
+async def test_a_picture_is_answered_at_once_by_a_network_in_memory_that_nobody_waits_for() -> None:
+    stuck = Stuck()
+    assert stuck.placement.at_once(LENET, 1e6) is None
+    # Asking neither loads a network nor gives it a predictor.
+    assert stuck.placement._predictors == {}
+    await stuck.placement.warm_up([LENET])
+    assert stuck.placement.at_once(replace(LENET), 1e6) is LENET
+    assert stuck.placement.at_once(stuck.googlenet, 1e6) is None
+    await stuck.free()
+
+
+async def test_at_once_is_within_a_quarter_of_the_time() -> None:
+    stuck = Stuck()
+    await stuck.placement.warm_up([LENET, stuck.googlenet])
+    assert stuck.least_s(LENET) == pytest.approx(4 * 1.0)
+    assert stuck.least_s(stuck.googlenet) == pytest.approx(4 * 3.0)
+    assert stuck.placement.at_once(LENET, 0.0) is None
+    assert stuck.placement.at_once(LENET, -1.0) is None
+    await stuck.free()
+
+
+async def test_all_that_the_device_has_to_do_before_counts_against_answering_at_once() -> None:
+    stuck = Stuck()
+    await stuck.placement.warm_up([LENET, stuck.googlenet])
+    await stuck.hold(LENET)
+    # One is on the device for a second, and one's own takes another.
+    assert stuck.least_s(LENET) == pytest.approx(4 * (1 + 1))
+    await stuck.queue(LENET, 2)
+    assert stuck.least_s(LENET) == pytest.approx(4 * (1 + 2 + 1))
+    # The queue of another network counts by that network's times.
+    await stuck.queue(stuck.googlenet, 3)
+    assert stuck.least_s(LENET) == pytest.approx(4 * (1 + 2 + 9 + 1))
+    assert stuck.least_s(stuck.googlenet) == pytest.approx(4 * (1 + 2 + 9 + 3))
+    # Half of the batch on the device is over.
+    stuck.clock.now += 0.5
+    assert stuck.least_s(LENET) == pytest.approx(4 * (0.5 + 2 + 9 + 1))
+    await stuck.free()
+
+
+async def test_a_full_queue_answers_nobody_at_once() -> None:
+    stuck = Stuck(Limits(max_batch_size=1, max_queue=2))
+    await stuck.placement.warm_up([LENET, stuck.googlenet])
+    await stuck.hold(LENET)
+    await stuck.queue(LENET, 1)
+    assert stuck.placement.at_once(LENET, 1e6) is LENET
+    await stuck.queue(LENET, 1)
+    assert stuck.placement.at_once(LENET, 1e6) is None
+    # Each network has a queue of its own.
+    assert stuck.placement.at_once(stuck.googlenet, 1e6) is stuck.googlenet
+    await stuck.free()
+
+
+async def test_a_network_that_is_about_to_leave_memory_answers_nobody_at_once() -> None:
+    stuck = Stuck()
+    await stuck.placement.warm_up([LENET])
+    await stuck.hold(LENET)
+    unloading = asyncio.create_task(stuck.placement.unload(LENET, wait=True))
+    await asyncio.sleep(0)
+    assert stuck.placement.resident(LENET)
+    assert stuck.placement.at_once(LENET, 1e6) is None
+    await stuck.free()
+    assert await unloading is None
+
+
+async def test_another_file_of_the_same_name_is_not_answered_for_at_once() -> None:
+    """The survey says which of the two serves, and begins to load the newer one."""
+    stuck = Stuck()
+    await stuck.placement.warm_up([LENET])
+    imported = replace(LENET, modified_ns=1)
+    assert stuck.placement.at_once(imported, 1e6) is None
+    assert stuck.placement.at_once(LENET, 1e6) is LENET
+    stuck.placement.predictor(imported)
+    await until(lambda: stuck.placement.predictor(imported).checkpoint is imported)
+    assert stuck.placement.at_once(LENET, 1e6) is None
+    assert stuck.placement.at_once(imported, 1e6) is imported
+    await stuck.free()

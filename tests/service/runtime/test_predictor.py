@@ -19,13 +19,15 @@ from service.domain.errors import Failure, LoadFailedError
 from service.domain.prediction import Limits, Prediction
 from service.engines import Engine
 from service.engines.fake import FakeEngine
+from service.inference.decoding import decode_small
 from service.profiling.profiles import Latency
-from service.runtime.decoding import decode_small
+from service.runtime.parking import Parking
 from service.runtime.predictor import Predictor
 from service.runtime.residency import Residency
 from tests.counted import counted
 from tests.pictures import photo, picture
 from tests.profiles import latency, profile
+from tests.sleepers import Host, Sleeper
 
 LENET = Catalogue().find("lenet5@mnist")
 
@@ -739,3 +741,74 @@ async def test_what_was_learned_counts_while_pictures_are_in_flight_and_fades_wh
     now += 60.0
     assert batch_and_pass() == (1, pytest.approx(0.010))
     await served.close()
+
+
+async def test_weights_that_leave_the_device_are_parked_and_the_next_load_wakes_them() -> None:
+    host, loads, now = Host(), 0, 0.0
+
+    class Slow(Sleeper):
+        def warm_up(self, largest: int) -> None:
+            nonlocal now
+            now += 3.0
+
+    def load(checkpoint: Checkpoint) -> Engine:
+        nonlocal loads
+        loads += 1
+        return Slow(checkpoint, host)
+
+    measured = profile(load_ms=5000).model_copy(update={"wake_ms": 400})
+    served = predictor(load, profile=measured, parking=Parking(1000), clock=lambda: now)
+    with counted() as found:
+        await served.load()
+        assert await served.try_unload(wait=False) is None
+        readings = {reading.name: reading.value for reading in served.readings()}
+        assert (readings["topfive_parked_bytes"], readings["topfive_resident_bytes"]) == (100, 0)
+        assert served.snapshot(0, soon()).load_s == 0.4
+        assert isinstance(await served.predict(picture(), soon()), Prediction)
+    assert host.events == [f"{what} lenet5@mnist" for what in ("park", "close", "wake", "free")]
+    assert (loads, host.held) == (1, {})
+    assert found.risen("topfive_loads_total") == {("lenet5", "ok"): 1, ("lenet5", "woken"): 1}
+    assert found.rise("topfive_load_seconds_sum", model="lenet5") == 6.0
+    readings = {reading.name: reading.value for reading in served.readings()}
+    assert readings["topfive_parked_bytes"] == 0
+    # A stop parks nothing.
+    await served.close()
+    assert host.events[4:] == ["close lenet5@mnist"]
+
+
+async def test_an_unloaded_checkpoint_without_parked_weights_is_expected_to_take_a_whole_load() -> None:
+    measured = profile(load_ms=5000).model_copy(update={"wake_ms": 400})
+    served = predictor(profile=measured, parking=Parking(1000))
+    assert served.snapshot(0, soon()).load_s == 5.0
+    await served.load()
+    await served.try_unload(wait=False)
+    assert served.snapshot(0, soon()).load_s == 5.0
+    await served.close()
+
+
+async def test_weights_that_cannot_be_woken_are_loaded_from_the_file_at_the_next_try() -> None:
+    host, now = Host(), 0.0
+    host.broken.add("wake")
+    served = predictor(lambda checkpoint: Sleeper(checkpoint, host), parking=Parking(1000), clock=lambda: now)
+    await served.load()
+    await served.try_unload(wait=False)
+    assert await served.try_load() is not None
+    assert host.held == {}
+    now += 1.0
+    assert await served.try_load() is None
+    await served.close()
+
+
+async def test_weights_of_a_file_that_was_replaced_are_given_up() -> None:
+    host = Host()
+    served = predictor(lambda checkpoint: Sleeper(checkpoint, host), parking=Parking(1000))
+    await served.load()
+    await served.try_unload(wait=False)
+    assert host.held
+    await served.retire()
+    assert host.held == {}
+    loaded = predictor(lambda checkpoint: Sleeper(checkpoint, host), parking=Parking(1000))
+    await loaded.load()
+    host.events.clear()
+    await loaded.retire()
+    assert host.events == ["close lenet5@mnist"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge
 
 from service.telemetry import metrics
+from service.telemetry.series import Counter, Histogram
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 #: Names and labels that operators' dashboards and alerts rely on.
@@ -45,7 +46,8 @@ def declared() -> dict[str, tuple[str, list[str], str]]:
         if isinstance(metric, Counter | Gauge | Histogram):
             (family,) = metric.describe()
             name = f"{family.name}_total" if family.type == "counter" else family.name
-            found[name] = family.type, list(metric._labelnames), family.documentation
+            labels = metric._labelnames if isinstance(metric, Gauge) else metric.label_names
+            found[name] = family.type, list(labels), family.documentation
     for name, (text, labels) in metrics.LIVE.items():
         found[name] = "counter" if name.endswith("_total") else "gauge", labels, text
     return found
@@ -66,8 +68,8 @@ def test_everything_that_is_declared_is_served() -> None:
 
 def test_buckets_of_times_go_from_half_a_millisecond_to_half_a_minute() -> None:
     for metric in (metrics.REQUEST_SECONDS, metrics.QUEUE_SECONDS, metrics.FORWARD_SECONDS, metrics.LOAD_SECONDS):
-        bounds = [float(b) for b in metric._kwargs["buckets"]]
-        assert (bounds[0], bounds[-1]) == (0.0005, 30)
+        *bounds, last = metric.bounds
+        assert (bounds[0], bounds[-1], last) == (0.0005, 30, float("inf"))
         # A quantile is interpolated between two bounds, which must not be further apart than this.
         assert all(high <= 3 * low for low, high in pairwise(bounds))
 

@@ -55,12 +55,13 @@ def test_a_load_that_succeeds_has_a_time_and_one_that_fails_has_none() -> None:
     metrics = PredictorMetrics(LENET)
     with counted() as found:
         metrics.loaded(1.5)
+        metrics.loaded(0.5, woken=True)
         metrics.not_loaded()
         metrics.not_loaded()
         for reason in ("room", "asked", "replaced", "room"):
             metrics.evicted(reason)
-    assert found.risen("topfive_loads_total") == {("lenet5", "ok"): 1, ("lenet5", "failed"): 2}
-    assert found.risen("topfive_load_seconds_sum") == {("lenet5",): 1.5}
+    assert found.risen("topfive_loads_total") == {("lenet5", "ok"): 1, ("lenet5", "woken"): 1, ("lenet5", "failed"): 2}
+    assert found.risen("topfive_load_seconds_sum") == {("lenet5",): 2.0}
     assert found.risen("topfive_evictions_total") == {
         ("lenet5", "room"): 2,
         ("lenet5", "asked"): 1,
@@ -367,7 +368,8 @@ async def test_a_decision_is_counted_by_what_ruled_out_a_better_checkpoint(tmp_p
     }
     assert found.rise("topfive_accuracy_debt_count") == 3
     assert found.rise("topfive_accuracy_debt_sum") == 0
-    assert found.rise("topfive_predicted_ratio_count") == 4
+    # Nothing was predicted for the model that was named without a budget.
+    assert found.risen("topfive_predicted_ratio_count") == {("vgg16",): 1, ("googlenet",): 2}
     assert found.rise("topfive_budget_used_ratio_count") == 4
 
 
