@@ -6,7 +6,6 @@ engines.py    engine loops: one network in a process of its own, by precision an
 decoding.py   how many pictures a second the cores decode, in one process to all
 serving.py    starts the service, puts it under load and stops it
 callers.py    the load: processes of asyncio connections, closed and open loops, no packages needed
-pretended.py  a service and an engine without a GPU, which --pretend measures in their place
 table.py      the figures as Markdown, and their section of docs/gpu.md
 
 No module here imports torch into the main process, whose CUDA context would take memory from what is measured.

@@ -1,7 +1,7 @@
 """``make bench-gpu``: engine loops, decoding and the service on a machine with a GPU, in one command of a few minutes.
 
     python -m bench.gpu                      writes bench/results/<the GPU>.json and the tables in docs/gpu.md
-    python -m bench.gpu --pretend --minutes 1   the same without a GPU, with a pretended one; writes nothing
+    python -m bench.gpu --pretend --minutes 1   the same with an engine that pretends; writes nothing
 
 It needs no network and nothing but the service's own packages. What ``--minutes`` does not suffice for is left out, and
 the tables say so.

@@ -84,9 +84,9 @@ def measured(
 
 def _loaded(checkpoint: Checkpoint, precision: str, largest: int, pretend: bool) -> Engine:
     if pretend:
-        from bench.gpu.pretended import PretendedEngine
+        from service.engines.pretend import PretendEngine
 
-        return PretendedEngine(checkpoint)
+        return PretendEngine(checkpoint)
     from service.engines.loader import engine_loader
 
     with tempfile.TemporaryDirectory() as cache:

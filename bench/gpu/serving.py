@@ -45,10 +45,9 @@ class Cell:
 
 def command(cell: Cell, port: int, networks: Sequence[str], folder: Path, *, pretend: bool) -> list[str]:
     """How the service is started."""
-    if pretend:
-        return [sys.executable, "-m", "bench.gpu.pretended", "--port", str(port), "--fronts", str(cell.fronts)]
     fleet = folder / f"fronts-{cell.fronts}.toml"
-    fleet.write_text(f"ray = false\nfronts = {cell.fronts}\n[[deployment]]\nvariants = {json.dumps(list(networks))}\n")
+    text = f"ray = false\nfronts = {cell.fronts}\n[[deployment]]\nvariants = {json.dumps(list(networks))}\n"
+    fleet.write_text(text + 'engine = "pretend"\nmax_batch_size = 128\n' * pretend)
     serve = [sys.executable, "-m", "service.commands", "serve", "--fleet", str(fleet), "--port", str(port)]
     return [*serve, "--untrained", "--decode", cell.decode]
 
