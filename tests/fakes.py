@@ -18,7 +18,7 @@ from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.engines import Engine
 from service.engines.fake import FakeEngine
-from service.http.app import create_app
+from service.http.app import ClassifyFirst, create_app
 from service.profiling.profiles import Profile
 from service.runtime.placement import LocalPlacement
 from tests.pictures import picture
@@ -45,8 +45,8 @@ class Fakes:
         return engine
 
     @asynccontextmanager
-    async def client(self, *, warm: bool = True) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of a new service, which it calls without a socket.
+    async def app(self, *, warm: bool = True) -> AsyncIterator[ClassifyFirst]:
+        """A new service.
 
         Args:
             warm: whether the checkpoints are loaded first, as at a real start.
@@ -62,10 +62,16 @@ class Fakes:
         app = create_app(catalogue, placement, self.settings)
         if warm:
             await placement.warm_up([c for c in catalogue.checkpoints() if c.state == "loadable"])
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield client
+        yield app
         await placement.close()
+
+    @asynccontextmanager
+    async def client(self, *, warm: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+        """A client of a new service, which it calls without a socket; ``warm`` as for ``app``."""
+        async with self.app(warm=warm) as app:
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                yield client
 
     @asynccontextmanager
     async def busy(self, client: httpx.AsyncClient, name: str, query: str = "") -> AsyncIterator[None]:

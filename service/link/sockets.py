@@ -78,7 +78,7 @@ async def welcome(connected: socket.socket, largest_crop: int) -> Accepted:
             await loop.sock_sendall(connected, _WELCOME.pack(_MAGIC, VERSION, slot_bytes(largest_crop)))
             hello, files = await _received_with_files(connected, _HELLO.size)
     except (TimeoutError, OSError) as error:
-        raise HandshakeError(f"a front did not introduce itself: {error or 'it took too long'}") from error
+        raise HandshakeError(f"a front did not introduce itself: {str(error) or 'it took too long'}") from error
     try:
         magic, version, size, count = _HELLO.unpack(hello)
         if (magic, version) != (_MAGIC, VERSION):
