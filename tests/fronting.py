@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,16 +77,3 @@ async def fronted(fakes: Fakes, folder: Path, *, warm: bool = True) -> AsyncIter
         front = await both.enter_async_context(front_of(fakes, folder))
         await asyncio.wait_for(front.owners.wait(), 10)
         yield front
-
-
-async def soon(condition: Callable[[], bool], within_s: float = 10) -> None:
-    """Waits until the condition holds.
-
-    Raises:
-        TimeoutError: it does not hold in time.
-    """
-    give_up = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > give_up:
-            raise TimeoutError(f"not within {within_s:g} s")
-        await asyncio.sleep(0.002)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from service.link.connection import MOST_BYTES, Connection
 from service.link.messages import Cancel, Cropped, FromFront, Message, encode, from_front
+from tests.waiting import soon
 
 
 def framed(*messages: Message) -> bytes:
@@ -219,12 +220,10 @@ async def test_over_a_socket() -> None:
     loop = asyncio.get_running_loop()
     async with pair() as (end, theirs):
         await loop.sock_sendall(theirs, framed(*MESSAGES))
-        while len(end.received) < 3:
-            await asyncio.sleep(0)
+        await soon(lambda: len(end.received) == 3)
         end.connection.send(Cancel(9))
         assert await loop.sock_recv(theirs, 1000) == framed(Cancel(9))
         theirs.close()
-        while not end.lost:
-            await asyncio.sleep(0)
+        await soon(lambda: end.lost == 1)
         assert not end.connection.open
     assert (end.lost, end.received) == (1, MESSAGES)

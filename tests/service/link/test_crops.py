@@ -7,7 +7,6 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from models.images.preprocess import Preprocess
 from service.link.crops import SLOTS, NoSlotError, Slots, Window, slot_bytes
+from tests.left_over import mappings, open_files
 
 PAGE = mmap.PAGESIZE
 COUNT = 6
@@ -33,14 +33,6 @@ def blocks(file: int) -> int:
 
 def full(value: int, size: int = SIZE) -> np.typing.NDArray[np.uint8]:
     return np.full(size, value % 256, np.uint8)
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def mappings() -> int:
-    return Path("/proc/self/maps").read_text().count("topfive-crops")
 
 
 @pytest.fixture
@@ -97,10 +89,8 @@ class Model(RuleBasedStateMachine):
         if not hasattr(self, "held"):
             return
         assert self.slots.used == len(self.held)
-        with open(os.dup(self.slots.file), "rb") as file:
-            for slot, value in self.held.items():
-                file.seek(slot * SIZE)
-                assert file.read(SIZE) == full(value).tobytes()
+        for slot, value in self.held.items():
+            assert os.pread(self.slots.file, SIZE, slot * SIZE) == full(value).tobytes()
 
 
 TestModel = Model.TestCase
@@ -127,8 +117,7 @@ def test_memory_that_a_burst_needed_is_given_back_at_the_second_trim(slots: Slot
     assert blocks(slots.file) == COUNT * SIZE
     slots.trim()
     assert blocks(slots.file) == SIZE
-    with open(os.dup(slots.file), "rb") as file:
-        assert file.read(SIZE) == full(7).tobytes()
+    assert os.pread(slots.file, SIZE, 0) == full(7).tobytes()
     slots.free(kept)
     slots.trim()
     slots.trim()
