@@ -9,14 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 
+from models.images.preprocess import Preprocess
 from service.fronts.classifier import FrontClassifier
 from service.fronts.owners import Owners
 from service.http.classify import ClassifyEndpoint
 from service.http.front import FrontApp
+from service.link.connection import Connection
+from service.link.crops import Slots
+from service.link.messages import FromOwner, Message, from_owner
+from service.link.sockets import connect
 from service.runtime.owner import Duties, owning
 from service.telemetry.recorder import RequestMetrics
 from tests.fakes import Fakes
+from tests.waiting import soon
 
 #: Of Inception v3, the largest that any preset makes.
 LARGEST_CROP = 299 * 299 * 3
@@ -77,3 +84,58 @@ async def fronted(fakes: Fakes, folder: Path, *, warm: bool = True) -> AsyncIter
         front = await both.enter_async_context(front_of(fakes, folder))
         await asyncio.wait_for(front.owners.wait(), 10)
         yield front
+
+
+class RawFront:
+    """A front that sends what a test says, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[FromOwner] = []
+        self.lost = False
+        self.connection: Connection[FromOwner] = Connection(from_owner, self.told.append, self._lost)
+        self.memory: Slots | None = None
+
+    def _lost(self) -> None:
+        self.lost = True
+
+    @classmethod
+    async def of(cls, path: Path) -> RawFront:
+        """Connects to an owner."""
+        front = cls()
+        connected, front.memory = await connect(path, None)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: front.connection, connected)
+        return front
+
+    def send(self, *messages: Message) -> None:
+        for message in messages:
+            self.connection.send(message)
+
+    async def tells(self, count: int) -> list[FromOwner]:
+        """The next messages, of which there must be so many."""
+        await soon(lambda: len(self.told) >= count or self.lost)
+        told = self.told[:count]
+        del self.told[:count]
+        assert len(told) == count, "the connection has ended"
+        return told
+
+    def put(self, value: int, preprocess: Preprocess) -> int:
+        """Puts a crop of one value into a slot, whose number is returned."""
+        assert self.memory is not None
+        return self.memory.put(np.full((preprocess.side, preprocess.side, preprocess.channels), value, np.uint8))
+
+    async def end(self) -> None:
+        self.connection.close()
+        await soon(lambda: self.lost)
+        if self.memory is not None:
+            self.memory.close()
+            self.memory = None
+
+
+@asynccontextmanager
+async def raw_front(path: Path) -> AsyncIterator[RawFront]:
+    """A raw front of an owner."""
+    front = await RawFront.of(path)
+    try:
+        yield front
+    finally:
+        await front.end()
