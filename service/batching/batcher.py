@@ -213,6 +213,8 @@ class Batcher(Generic[Item, Output]):
                     await self._forward_ahead(batch)
                 else:
                     await self._forward(batch, partial(self._runner.run, batch.items), self._clock())
+                # The next one may be long in coming, and the items may lie in the memory of a process that has gone.
+                del batch
 
     async def _let_in(self) -> None:
         """Lets items that have arrived join the queue while the next batch has room: first requests that are readable

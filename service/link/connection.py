@@ -61,7 +61,11 @@ class Connection(asyncio.Protocol, Generic[Received]):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        self._lost()
+        lost = self._lost
+        # Whoever owns this connection is referred to here. Without that its memory goes at once, not when Python
+        # next looks for cycles, which in an owner may take minutes and hold hundreds of megabytes.
+        self._received = self._lost = _nothing
+        lost()
 
     def send(self, message: Message, *, patient: bool = False) -> None:
         """Sends a message, together with all others of this turn of the event loop. A message to a connection that has
@@ -121,3 +125,7 @@ class Connection(asyncio.Protocol, Generic[Received]):
         self._rest = b""
         log.warning("a connection between front and device owner is closed: %s", why)
         self.close()
+
+
+def _nothing(*_: object) -> None:
+    pass

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from service.runtime.decoding import Arriving
 
 from models.checkpoints.catalogue import Catalogue
 from service.batching.queue import Batch, DeadlineQueue
@@ -14,6 +13,7 @@ from service.engines import TopK
 from service.engines.fake import FakeEngine
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Latency
+from service.runtime.arriving import Arriving
 from service.runtime.forward import ForwardPasses, Input, Output
 from service.telemetry.recorder import PredictorMetrics
 from tests.batching import FAR

@@ -174,7 +174,7 @@ async def test_a_defect_is_logged_with_its_traceback(caplog: pytest.LogCaptureFi
 async def test_only_what_is_small_is_decoded_on_the_event_loop(
     monkeypatch: pytest.MonkeyPatch, image: bytes, on_the_loop: bool
 ) -> None:
-    from service.runtime import decoding as module
+    from service.inference import decoding as module
 
     decoded_in = []
 

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from models.checkpoints.catalogue import Checkpoint
-from service import assembly
+from service.assembly import local as assembly
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.prediction import Limits

@@ -1,5 +1,4 @@
-"""Decoding: which pictures are small enough for the event loop, which are on their way, and what the shrinking JPEG
-decoder costs in accuracy."""
+"""Decoding: which pictures are small enough for the event loop, and what the decoder's shrinking costs in accuracy."""
 
 from __future__ import annotations
 
@@ -10,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from service.runtime.decoding import Arriving, decode, decode_small
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.images.pictures import TooManyPixelsError, UndecodableError
 from models.images.preprocess import crop, picture_to_crop
 from service.engines.onnx_cpu import OnnxCpu
+from service.inference.decoding import decode, decode_small
 from tests.pictures import picture
 
 LENET = Catalogue().find("lenet5@mnist").preprocess
@@ -57,30 +56,6 @@ def test_a_small_picture_over_a_lower_limit_is_left_to_the_thread_which_refuses_
 def test_a_small_broken_file_is_refused_at_once() -> None:
     with pytest.raises(UndecodableError):
         decode_small(b"text", LENET, LIMIT)
-
-
-def test_arriving_pictures_are_counted_until_they_end() -> None:
-    arriving = Arriving()
-    assert (len(arriving), arriving.size, arriving.oldest_s(50.0)) == (0, 0, 0.0)
-    first, second, third = (
-        arriving.begin(deadline, since, size)
-        for deadline, since, size in ((30.0, 10.0, 100), (10.0, 12.0, 20), (20.0, 11.0, 3))
-    )
-    assert (len(arriving), arriving.size, arriving.oldest_s(50.0)) == (3, 123, 40.0)
-    assert [arriving.ahead_of(deadline) for deadline in (9.9, 10.0, 20.0, 99.0)] == [0, 1, 2, 3]
-    arriving.end(first)
-    assert (len(arriving), arriving.size, arriving.oldest_s(50.0)) == (2, 23, 39.0)
-    assert arriving.ahead_of(99.0) == 2
-    arriving.end(third)
-    arriving.end(second)
-    assert (len(arriving), arriving.size) == (0, 0)
-
-
-def test_arriving_pictures_that_are_equal_end_one_by_one() -> None:
-    arriving = Arriving()
-    arrivals = [arriving.begin(1.0, 0.0, 10) for _ in range(2)]
-    arriving.end(arrivals[0])
-    assert (len(arriving), arriving.size) == (1, 10)
 
 
 @pytest.fixture(scope="module")
