@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,11 +26,11 @@ pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 @pytest.fixture(
     scope="module", params=["solo", pytest.param("fronts", marks=pytest.mark.slow)], ids=["solo", "behind Ray Serve"]
 )
-def service(request: pytest.FixtureRequest) -> Iterator[Service]:
+def service(request: pytest.FixtureRequest) -> Service:
     found: Service = request.getfixturevalue(request.param)
     # A process that was killed may have been in the middle of a line of the log.
     found.harmed = True
-    yield found
+    return found
 
 
 def pids(service: Service, *deployments: str) -> list[int]:
@@ -128,5 +127,5 @@ def _memory_files(run: Run) -> list[Path]:
     for process in of_run(run):
         with suppress(psutil.Error, OSError):
             descriptors = Path(f"/proc/{process.pid}/fd").iterdir()
-            found += [path for path in descriptors if "topfive-crops" in os.readlink(path)]
+            found += [path for path in descriptors if "topfive-crops" in str(path.readlink())]
     return found
