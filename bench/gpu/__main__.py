@@ -40,10 +40,17 @@ _AROUND_LOAD_S = 3.0
 
 def cells(cores: int) -> list[Cell]:
     """Ways to serve, the most telling first. The owner of the device and the load generator need cores too, so not
-    every core gets a front. A GPU decodes for the process that owns it, which gets files only if it has no fronts."""
+    every core gets a front."""
     most = max(1, cores - 2)
     fronts = dict.fromkeys((most, min(4, most), 1))
-    return [*(Cell("cpu", count) for count in fronts), Cell("gpu", 0), Cell("cpu", 0)]
+    first, *rest = fronts
+    return [
+        Cell("cpu", first),
+        Cell("gpu", first),
+        *(Cell("cpu", count) for count in rest),
+        Cell("gpu", 0),
+        Cell("cpu", 0),
+    ]
 
 
 class Bench:

@@ -26,7 +26,7 @@ from service.engines.buckets import Buckets
 from service.engines.loader import device_name, engine_loader
 from service.http.app import ClassifyFirst, create_app
 from service.profiling.profiler import Profiler
-from service.runtime.gpu_decoding import gpu_decoding, no_gpu_decoding
+from service.runtime.gpu_decoding import gpu_decoding
 from service.runtime.owner import Duties, owning
 from service.runtime.placement import LocalPlacement
 from service.telemetry import gauges
@@ -132,9 +132,6 @@ async def owner(
         stopping: whether the service is stopping; ``GET /readyz`` says so.
         targets: finds the metrics of all processes of the service.
     """
-    if settings.decode == "gpu":
-        no_gpu_decoding("fronts decode them; with fronts = 0 in the fleet's file, the GPU can")
-        settings = settings.model_copy(update={"decode": "cpu"})
     stop_tracing = start_tracing(settings)
     catalogue = _catalogue(settings, deployment)
     placement = local_placement(settings, deployment, stopping)

@@ -39,8 +39,12 @@ class Lost:
 class Kind(NamedTuple):
     """How an owner wants pictures."""
 
-    preprocess: Preprocess
+    preprocess: Preprocess | None
+    """None: as files, which it decodes itself."""
     max_pixels: int
+
+
+_FILE = Kind(None, 0)
 
 
 class Told(NamedTuple):
@@ -75,8 +79,8 @@ class Owner:
         self._last = 0
         self._asked: dict[int, tuple[Asked, asyncio.Future[Told | Failed | Lost]]] = {}
         self._called: dict[int, asyncio.Future[Reply | Lost]] = {}
-        self._kinds: dict[int, Kind] = {}
-        self._numbers: dict[Kind, int] = {}
+        self._kinds: dict[int, Kind] = {messages.FILE: _FILE}
+        self._numbers: dict[Kind, int] = {_FILE: messages.FILE}
         self._described: dict[int, Described] = {}
 
     async def begin(self, connected: socket.socket) -> None:

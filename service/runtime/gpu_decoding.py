@@ -88,6 +88,12 @@ class GpuDecoding:
         else:
             log.warning("%s: the CPU decodes its pictures, TOPFIVE_DECODE=gpu does not pass: %s", checkpoint.name, why)
 
+    def passed(self, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint gets the GPU's crops: ``judge`` has passed this very file of weights."""
+        known, passed = self._judged.get(checkpoint.name, (None, False))
+        # Usually it is the same object, which is faster to see than equality.
+        return passed and (known is checkpoint or known == checkpoint)
+
     async def decode(self, image: bytes, checkpoint: Checkpoint, max_pixels: int) -> Crop | None:
         """The crop of a picture, or None if Pillow has to decode it.
 
@@ -96,9 +102,7 @@ class GpuDecoding:
             checkpoint: a loaded checkpoint; before ``judge`` has passed it, the answer is None.
             max_pixels: the limit of width times height.
         """
-        known, passed = self._judged.get(checkpoint.name, (None, False))
-        # Usually it is the same object, which is faster to see than equality.
-        if not passed or (known is not checkpoint and known != checkpoint):
+        if not self.passed(checkpoint):
             return None
         file = baseline(image, max_pixels=min(max_pixels, self._most_pixels))
         if file is None:

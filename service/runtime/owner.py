@@ -254,8 +254,25 @@ class FrontPicture:
             return None
         return Decoded(self._front.window.crop(found.slot, preprocess), found.decode_s)
 
+    async def file(self) -> bytes | None:
+        if self._size > self._front.window.size:
+            return None
+        found = await self._wanted(messages.FILE)
+        if isinstance(found, Undecoded):
+            return None
+        self.kind = messages.FILE
+        return self._front.window.file(found.slot, self._size)
+
     async def decoded(self, preprocess: Preprocess, max_pixels: int) -> Decoded:
-        kind = self._front.kind_of(preprocess)
+        self.kind = self._front.kind_of(preprocess)
+        found = await self._wanted(self.kind)
+        if isinstance(found, Undecoded):
+            failure = found.failure
+            raise FailedElsewhereError(Failure(failure.slug, failure.detail, failure.extras))
+        return Decoded(self._front.window.crop(found.slot, preprocess), found.decode_s)
+
+    async def _wanted(self, kind: int) -> Cropped | Undecoded:
+        """What the front says of the picture in a kind, asked for if need be."""
         if kind not in self._came:
             waiting = self._waiting.get(kind)
             if waiting is None:
@@ -263,11 +280,7 @@ class FrontPicture:
                 self._front.connection.send(Decode(self._id, kind))
             # Several members of an ensemble may wait for the same.
             await asyncio.shield(waiting)
-        found = self._came[kind]
-        if isinstance(found, Undecoded):
-            failure = found.failure
-            raise FailedElsewhereError(Failure(failure.slug, failure.detail, failure.extras))
-        return Decoded(self._front.window.crop(found.slot, preprocess), found.decode_s)
+        return self._came[kind]
 
     def came(self, message: Cropped | Undecoded) -> None:
         """Notes what the front says of the picture.

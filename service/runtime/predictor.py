@@ -20,7 +20,7 @@ from service.domain.prediction import Limits, Prediction
 from service.domain.quiet import Quiet
 from service.domain.snapshot import Snapshot
 from service.engines import Engine
-from service.inference.decoding import decode, decode_small
+from service.inference.decoding import Crop, decode, decode_small, is_small
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
 from service.runtime.arriving import Arrival, Arriving
@@ -410,15 +410,21 @@ class Predictor:
 
     async def _decoded_soon(self, image: bytes | Picture, started: float) -> Decoded:
         preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
-        if not isinstance(image, bytes):
-            return await image.decoded(preprocess, max_pixels)
-        crop = None
-        if self._gpu_decoding is not None:
-            crop = await self._gpu_decoding.decode(image, self.checkpoint, max_pixels)
+        crop = await self._decoded_on_gpu(image)
         if crop is None:
+            if not isinstance(image, bytes):
+                return await image.decoded(preprocess, max_pixels)
             loop = asyncio.get_running_loop()
             crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
         return Decoded(crop, self._clock() - started)
+
+    async def _decoded_on_gpu(self, image: bytes | Picture) -> Crop | None:
+        """The crop, if the GPU decodes such pictures for this checkpoint."""
+        gpu, checkpoint = self._gpu_decoding, self.checkpoint
+        if gpu is None or not gpu.passed(checkpoint) or is_small(len(image)):
+            return None
+        file = image if isinstance(image, bytes) else await image.file()
+        return None if file is None else await gpu.decode(file, checkpoint, self._limits.max_pixels)
 
     def _end(self, arrival: Arrival) -> None:
         self._arriving.end(arrival)

@@ -20,9 +20,10 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_few_fronts_and_all_but_two_cores_and_who_decodes() -> None:
-    assert cells(16) == [Cell("cpu", 14), Cell("cpu", 4), Cell("cpu", 1), Cell("gpu", 0), Cell("cpu", 0)]
-    assert cells(2) == [Cell("cpu", 1), Cell("gpu", 0), Cell("cpu", 0)]
-    assert cells(4)[:2] == [Cell("cpu", 2), Cell("cpu", 1)]
+    by_gpu, alone = [Cell("gpu", 14)], [Cell("gpu", 0), Cell("cpu", 0)]
+    assert cells(16) == [Cell("cpu", 14), *by_gpu, Cell("cpu", 4), Cell("cpu", 1), *alone]
+    assert cells(2) == [Cell("cpu", 1), Cell("gpu", 1), *alone]
+    assert cells(4)[:3] == [Cell("cpu", 2), Cell("gpu", 2), Cell("cpu", 1)]
 
 
 def test_pretended_it_measures_everything_and_writes_no_page(
