@@ -257,15 +257,18 @@ class FrontPicture:
     async def file(self) -> bytes | None:
         if self._size > self._front.window.size:
             return None
+        # The next picture is wanted as a file too, whether or not the device decodes this one.
+        self.kind = messages.FILE
         found = await self._wanted(messages.FILE)
         if isinstance(found, Undecoded):
             return None
-        self.kind = messages.FILE
         return self._front.window.file(found.slot, self._size)
 
     async def decoded(self, preprocess: Preprocess, max_pixels: int) -> Decoded:
-        self.kind = self._front.kind_of(preprocess)
-        found = await self._wanted(self.kind)
+        kind = self._front.kind_of(preprocess)
+        if self.kind != messages.FILE:
+            self.kind = kind
+        found = await self._wanted(kind)
         if isinstance(found, Undecoded):
             failure = found.failure
             raise FailedElsewhereError(Failure(failure.slug, failure.detail, failure.extras))

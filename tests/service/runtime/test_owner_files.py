@@ -92,6 +92,8 @@ async def test_what_the_gpu_leaves_is_decoded_by_the_front(
         assert (answer.status_code, front.slots_used) == (200, 0)
         bad = await front.client.post("/classify?model=googlenet", content=photo()[:4500])
         assert (bad.status_code, bad.json()["type"]) == (422, "/problems/undecodable")
+        # The next one comes as a file all the same: another picture may be one that the GPU decodes.
+        assert front.classifier.hints == {("googlenet", None): Kind(None, 0)}
     assert wanted == [messages.FILE, 0, 0]
 
 
