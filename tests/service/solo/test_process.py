@@ -160,6 +160,11 @@ async def test_a_process_notices_that_the_service_stops_without_a_look_at_the_di
         stops = True
         await asyncio.sleep(0.02)
         assert stopping()
+
+
+async def test_nothing_looks_at_the_disk_any_more_after_the_end(tmp_path: Path) -> None:
+    async with process._watched(tmp_path):
+        await asyncio.sleep(0.001)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -177,9 +182,13 @@ def running(command: list[str], line: str, *listeners: socket.socket) -> Iterato
         started.wait()
 
 
-def test_a_front_without_an_owner_lives_says_that_it_waits_and_ends_in_order(tmp_path: Path) -> None:
-    """The real process, as the driver starts it."""
-    command = [sys.executable, "-m", "service.solo.process", "front", str(tmp_path), "0"]
+def test_a_front_without_an_owner_lives_says_that_it_waits_and_ends_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real process, as the driver starts it, but for the folder: the whole path may be too long for a socket's."""
+    command = [sys.executable, "-m", "service.solo.process", "front", ".", "0"]
+    monkeypatch.chdir(tmp_path)
+    Path("o").mkdir()
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         running(command, told(listener), listener) as front,
@@ -190,6 +199,11 @@ def test_a_front_without_an_owner_lives_says_that_it_waits_and_ends_in_order(tmp
         assert len(alive.headers["x-request-id"]) == 32
         waiting = client.get("/readyz")
         assert (waiting.status_code, waiting.json()["type"]) == (503, "/problems/not-ready")
+        with socket.socket(socket.AF_UNIX) as owner:
+            owner.bind("o/0.sock")
+            owner.listen()
+            owner.settimeout(30)
+            owner.accept()[0].close()
         (target,) = asyncio.run(FolderTargets(tmp_path).find("topfive"))
         assert target.labels == {"deployment": "front", "replica": str(front.pid)}
         assert "topfive_build_info" in httpx.get(f"http://{target.address}/metrics", trust_env=False).text
