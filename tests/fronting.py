@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from service.fronts.owners import Owners
 from service.http.classify import ClassifyEndpoint
 from service.http.front import FrontApp
 from service.link.connection import Connection
-from service.link.crops import Slots
-from service.link.messages import FromOwner, Message, from_owner
-from service.link.sockets import connect
+from service.link.crops import Slots, Window
+from service.link.messages import FromFront, FromOwner, Message, from_front, from_owner
+from service.link.sockets import connect, listen, welcome
 from service.runtime.owner import Duties, owning
 from service.telemetry.recorder import RequestMetrics
 from tests.fakes import Fakes
@@ -139,3 +140,74 @@ async def raw_front(path: Path) -> AsyncIterator[RawFront]:
         yield front
     finally:
         await front.end()
+
+
+class RawOwner:
+    """A device owner that says what a test wants, to the fronts that connect to it."""
+
+    def __init__(self, largest_crop: int) -> None:
+        self._largest_crop = largest_crop
+        self.told: list[FromFront] = []
+        """What all fronts have said, but for what ``answers`` has dealt with."""
+        self.connections: list[Connection[FromFront]] = []
+        self.windows: list[Window] = []
+        self.lost = 0
+        self.answers: Callable[[FromFront], Sequence[FromOwner]] | None = None
+
+    def _received(self, message: FromFront) -> None:
+        if self.answers is None:
+            self.told.append(message)
+        else:
+            self.send(*self.answers(message))
+
+    def _lost(self) -> None:
+        self.lost += 1
+
+    async def accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            connected, _ = await loop.sock_accept(listener)
+            connected.setblocking(False)
+            try:
+                accepted = await welcome(connected, self._largest_crop)
+            except BaseException:
+                connected.close()
+                raise
+            connection: Connection[FromFront] = Connection(from_front, self._received, self._lost)
+            await loop.connect_accepted_socket(lambda made=connection: made, connected)  # type: ignore[misc]
+            self.windows.append(accepted.window)
+            self.connections.append(connection)
+
+    def send(self, *messages: Message) -> None:
+        """Says that to the front that connected last."""
+        for message in messages:
+            self.connections[-1].send(message)
+
+    async def tells(self, count: int) -> list[FromFront]:
+        """The next messages of fronts, of which there must be so many."""
+        await soon(lambda: len(self.told) >= count)
+        told = self.told[:count]
+        del self.told[:count]
+        return told
+
+    def close(self) -> None:
+        """Ends all connections, as a death does."""
+        for connection in self.connections:
+            connection.close()
+
+
+@asynccontextmanager
+async def raw_owner(path: Path, largest_crop: int = LARGEST_CROP) -> AsyncIterator[RawOwner]:
+    """A raw owner that listens on ``path``."""
+    owner = RawOwner(largest_crop)
+    listener = listen(path)
+    accepting = asyncio.create_task(owner.accept(listener))
+    try:
+        yield owner
+    finally:
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)
+        listener.close()
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - it is a local socket
+        owner.close()
+        await asyncio.sleep(0)
