@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.engines import Engine
 from service.engines.fake import FakeEngine
-from service.http.app import create_app
+from service.http.app import ClassifyFirst, create_app
 from service.profiling.profiles import Profile
 from service.runtime.placement import LocalPlacement
 from tests.pictures import picture
@@ -38,6 +38,7 @@ class Fakes:
         self.profiles: list[Profile] = []
         self.memory_limit_bytes = sys.maxsize
         self.pinned: set[str] = set()
+        self.placements: list[LocalPlacement] = []
 
     def load(self, checkpoint: Checkpoint) -> Engine:
         engine = FakeEngine(checkpoint, self.seconds)
@@ -45,8 +46,8 @@ class Fakes:
         return engine
 
     @asynccontextmanager
-    async def client(self, *, warm: bool = True) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of a new service, which it calls without a socket.
+    async def app(self, *, warm: bool = True) -> AsyncIterator[ClassifyFirst]:
+        """A new service.
 
         Args:
             warm: whether the checkpoints are loaded first, as at a real start.
@@ -59,17 +60,25 @@ class Fakes:
             memory_limit_bytes=self.memory_limit_bytes,
             pinned=self.pinned,
         )
+        self.placements.append(placement)
         app = create_app(catalogue, placement, self.settings)
         if warm:
             await placement.warm_up([c for c in catalogue.checkpoints() if c.state == "loadable"])
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield client
+        yield app
         await placement.close()
 
     @asynccontextmanager
-    async def busy(self, client: httpx.AsyncClient, name: str, query: str = "") -> AsyncIterator[None]:
-        """Keeps the device busy with a request for a checkpoint, which is answered at the end of the block."""
+    async def client(self, *, warm: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+        """A client of a new service, which it calls without a socket; ``warm`` as for ``app``."""
+        async with self.app(warm=warm) as app:
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                yield client
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[threading.Event]:
+        """Holds the forward passes of a checkpoint until the end of the block. Yields an event that is set once one
+        has begun."""
         engine, began, release = self.engines[name], threading.Event(), threading.Event()
         run = engine.run
 
@@ -79,14 +88,24 @@ class Fakes:
             return run(*batch)
 
         engine.run = held  # type: ignore[method-assign]
-        running = asyncio.create_task(client.post(f"/classify?model={name}{query}", content=picture()))
         try:
-            assert await asyncio.to_thread(began.wait, 30)
-            yield
+            yield began
         finally:
             engine.run = run  # type: ignore[method-assign]
             release.set()
+
+    @asynccontextmanager
+    async def busy(self, client: httpx.AsyncClient, name: str, query: str = "") -> AsyncIterator[None]:
+        """Keeps the device busy with a request for a checkpoint, which is answered at the end of the block."""
+        with self.held(name) as began:
+            running = asyncio.create_task(client.post(f"/classify?model={name}{query}", content=picture()))
+            assert await asyncio.to_thread(began.wait, 30)
+            yield
         assert (await running).status_code == 200
+
+    def queued(self, name: str) -> int:
+        """How many pictures of a checkpoint wait or are being decoded in the newest service."""
+        return self.placements[-1]._predictors[name].queued
 
 
 async def until_resident(client: httpx.AsyncClient, name: str) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from models.images.preprocess import Preprocess
 from service.config.settings import Settings
 from service.domain.classified import Classified
@@ -29,7 +31,7 @@ from service.domain.errors import (
 from service.domain.picture import Picture
 from service.domain.prediction import Prediction
 from service.domain.query import Query
-from service.fronts.owner import Kind, Owner
+from service.fronts.owner import Kind, Owner, Told
 from service.fronts.owners import Owners
 from service.inference.decoding import decode, decode_small
 from service.inference.ensemble import Average, Member
@@ -64,13 +66,13 @@ class FrontClassifier:
         self.default_latency_ms = settings.default_latency_ms
         self.names: dict[_Name, str] = {}
         """The model that answered for a name, as answers call it."""
-        self.hints: dict[_Name, tuple[Owner, int]] = {}
-        """How an owner wanted the last picture for a name."""
+        self.hints: dict[_Name, Kind] = {}
+        """How the last picture for a name was wanted."""
 
     def begin(self, query: Query, arrived: float) -> FrontAsking:
         return FrontAsking(self, query, arrived)
 
-    def remember(self, name: _Name, model: str, owner: Owner, kind: int | None) -> None:
+    def remember(self, name: _Name, model: str, kind: Kind | None) -> None:
         """Remembers what a name stood for, and how its pictures were wanted."""
         if len(self.names) >= _MOST_NAMES:
             # Callers may name any ensembles.
@@ -78,7 +80,7 @@ class FrontClassifier:
             self.hints.clear()
         self.names[name] = model
         if kind is not None:
-            self.hints[name] = owner, kind
+            self.hints[name] = kind
 
     def close(self) -> None:
         """Ends the threads."""
@@ -124,8 +126,8 @@ class FrontAsking:
             except Exception as error:
                 return asked.failure(error, self.named)
             answer = await owner.ask(asked, _json(self._query), self._arrived, len(asked.data), traceparent(), crop)
-            if isinstance(answer, Answered):
-                return self._told(owner, answer)
+            if isinstance(answer, Told):
+                return self._classified_as(answer)
             if isinstance(answer, Failed):
                 failure = Failure(answer.slug, answer.detail, answer.extras, answer.model)
                 if answer.whole:
@@ -136,16 +138,17 @@ class FrontAsking:
         """Decodes the picture as the owner will want it, if that is known: a named model without a budget."""
         if self._name is None or self._query.has_budget:
             return None
-        hint = self._all.hints.get(self._name)
-        if hint is None or hint[0] is not owner:
+        kind = self._all.hints.get(self._name)
+        number = None if kind is None else owner.number_of(kind)
+        if kind is None or number is None or not asked.fits(owner.memory, kind):
             return None
-        slot, decode_s = await asked.decoded(owner.kind(hint[1]))
-        return hint[1], slot, decode_s
+        slot, decode_s = await asked.decoded(owner.memory, kind)
+        return number, slot, decode_s
 
-    def _told(self, owner: Owner, answer: Answered) -> Classified:
-        served = owner.described(answer.served)
+    def _classified_as(self, told: Told) -> Classified:
+        answer, served, kind = told
         if self._name is not None:
-            self._all.remember(self._name, served.model, owner, answer.kind)
+            self._all.remember(self._name, served.model, kind)
         why = answer.why
         routing = (
             None
@@ -172,13 +175,13 @@ class AskedPicture:
     def __init__(self, classifier: FrontClassifier, data: bytes) -> None:
         self._all = classifier
         self.data = data
-        self._crops: dict[Preprocess, tuple[Slots, int, float]] = {}
-        """By kind: the memory and the slot that it is in, and how many seconds decoding took."""
+        self._crops: dict[tuple[Slots, Preprocess | None], tuple[int, float]] = {}
+        """The slots of its crops or file, and how many seconds decoding took. Owners may have different memories."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def over(self) -> None:
         """Frees the memory: the picture was answered, or nobody waits for it any more."""
-        for memory, slot, _ in self._crops.values():
+        for (memory, _), (slot, _) in self._crops.items():
             memory.free(slot)
         self._crops.clear()
         for task in self._tasks:
@@ -191,38 +194,48 @@ class AskedPicture:
 
     async def _send(self, owner: Owner, number: int, kind: int) -> None:
         try:
-            slot, decode_s = await self.decoded(owner.kind(kind))
+            slot, decode_s = await self.decoded(owner.memory, owner.kind(kind))
         except Exception as error:
             failure = self.failure(error, None)
             owner.undecoded(number, kind, Failed(number, failure.slug, failure.detail, failure.extras))
         else:
             owner.cropped(number, kind, slot, decode_s)
 
-    async def decoded(self, kind: Kind) -> tuple[int, float]:
-        """Decodes it, unless that was done. Returns the slot with the crop, and how many seconds decoding took.
+    def fits(self, memory: Slots, kind: Kind) -> bool:
+        """Whether it fits into a slot: crops do, files may not."""
+        return kind.preprocess is not None or len(self.data) <= memory.size
+
+    async def decoded(self, memory: Slots, kind: Kind) -> tuple[int, float]:
+        """Decodes it, unless that was done, or an owner wants the file.
+
+        Args:
+            memory: where the crop is to lie.
+            kind: how it is cropped.
+
+        Returns:
+            The slot with the crop, and how many seconds decoding took.
 
         Raises:
             PictureError: it is refused.
             NoSlotError: this front has too many pictures.
         """
         preprocess, max_pixels = kind
-        memory = self._all.owners.memory
-        assert memory is not None
-        found = self._crops.get(preprocess)
-        # A new owner may have wanted larger slots.
-        if found is not None and found[0] is memory:
-            return found[1:]
+        found = self._crops.get((memory, preprocess))
+        if found is not None:
+            return found
         started = self._all.clock()
+        if preprocess is None:
+            file = self._crops[memory, None] = memory.put(np.frombuffer(self.data, np.uint8)), 0.0
+            return file
         crop = decode_small(self.data, preprocess, max_pixels)
         if crop is None:
             loop = asyncio.get_running_loop()
             crop = await loop.run_in_executor(self._all.threads, decode, self.data, preprocess, max_pixels)
-        if found is not None:
-            found[0].free(found[1])
-            del self._crops[preprocess]
-        slot, decode_s = memory.put(crop), self._all.clock() - started
-        self._crops[preprocess] = memory, slot, decode_s
-        return slot, decode_s
+        # The next owner may have wanted the same meanwhile, and one slot alone would be freed.
+        found = self._crops.get((memory, preprocess))
+        if found is None:
+            found = self._crops[memory, preprocess] = memory.put(crop), self._all.clock() - started
+        return found
 
     @staticmethod
     def failure(error: Exception, model: str | None) -> Failure:

@@ -10,8 +10,10 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from models.images.preprocess import Preprocess
+from service.domain.errors import PROBLEMS
 from service.link import messages
 from service.link.connection import Connection
+from service.link.crops import Slots
 from service.link.messages import (
     Answered,
     Ask,
@@ -26,6 +28,9 @@ from service.link.messages import (
     Undecoded,
 )
 
+#: An owner with so many pictures of this front is not waiting for the next one.
+_ENOUGH = 8
+
 
 class Lost:
     """What is answered to whoever waits for an owner whose connection has ended."""
@@ -34,8 +39,21 @@ class Lost:
 class Kind(NamedTuple):
     """How an owner wants pictures."""
 
-    preprocess: Preprocess
+    preprocess: Preprocess | None
+    """None: as files, which it decodes itself."""
     max_pixels: int
+
+
+_FILE = Kind(None, 0)
+
+
+class Told(NamedTuple):
+    """An owner's answer. Its numbers are looked up when it comes: a later message may give them another meaning."""
+
+    answer: Answered
+    served: Described
+    kind: Kind | None
+    """How the next picture for the same query will be wanted, most likely."""
 
 
 class Asked(Protocol):
@@ -50,16 +68,19 @@ class Owner:
     """A connection to a device owner. Not thread-safe: use it from one event loop.
 
     Args:
+        memory: the front's memory for crops that this owner was given.
         lost: called once, when the connection has ended.
     """
 
-    def __init__(self, lost: Callable[[Owner], None]) -> None:
+    def __init__(self, memory: Slots, lost: Callable[[Owner], None]) -> None:
+        self.memory = memory
         self._told_lost = lost
         self._connection: Connection[FromOwner] = Connection(messages.from_owner, self._received, self._lost)
         self._last = 0
-        self._asked: dict[int, tuple[Asked, asyncio.Future[Answered | Failed | Lost]]] = {}
+        self._asked: dict[int, tuple[Asked, asyncio.Future[Told | Failed | Lost]]] = {}
         self._called: dict[int, asyncio.Future[Reply | Lost]] = {}
-        self._kinds: dict[int, Kind] = {}
+        self._kinds: dict[int, Kind] = {messages.FILE: _FILE}
+        self._numbers: dict[Kind, int] = {_FILE: messages.FILE}
         self._described: dict[int, Described] = {}
 
     async def begin(self, connected: socket.socket) -> None:
@@ -84,9 +105,9 @@ class Owner:
         """How pictures of a kind are wanted."""
         return self._kinds[number]
 
-    def described(self, number: int) -> Described:
-        """What answers say of a checkpoint."""
-        return self._described[number]
+    def number_of(self, kind: Kind) -> int | None:
+        """The number of a kind; None if the owner has not named it."""
+        return self._numbers.get(kind)
 
     async def ask(
         self,
@@ -96,7 +117,7 @@ class Owner:
         size: int,
         traceparent: str | None,
         crop: tuple[int, int, float] | None = None,
-    ) -> Answered | Failed | Lost:
+    ) -> Told | Failed | Lost:
         """Has a picture classified. Cancelling the caller takes it out of the owner's queues.
 
         Args:
@@ -111,10 +132,12 @@ class Owner:
             return Lost()
         self._last += 1
         number = self._last
-        answer: asyncio.Future[Answered | Failed | Lost] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Told | Failed | Lost] = asyncio.get_running_loop().create_future()
         self._asked[number] = asked, answer
         cropped = None if crop is None else Cropped(number, *crop)
-        self._connection.send(Ask(number, query, arrived, size, traceparent, cropped))
+        # While the owner has enough to do, it need not be told of each picture by itself.
+        patient = len(self._asked) > _ENOUGH
+        self._connection.send(Ask(number, query, arrived, size, traceparent, cropped), patient=patient)
         try:
             return await answer
         finally:
@@ -145,11 +168,13 @@ class Owner:
         self._connection.send(Undecoded(number, kind, failure))
 
     def _received(self, message: FromOwner) -> None:
-        if isinstance(message, Answered | Failed):
-            # Whoever was cancelled is no longer known.
-            asked = self._asked.pop(message.id, None)
-            if asked is not None and not asked[1].done():
-                asked[1].set_result(message)
+        if isinstance(message, Answered):
+            kind = None if message.kind is None else self._kinds[message.kind]
+            self._answer(message.id, Told(message, self._described[message.served], kind))
+        elif isinstance(message, Failed):
+            if message.slug not in PROBLEMS:
+                raise ValueError(f"an owner named an unknown problem: {message.slug!r}")
+            self._answer(message.id, message)
         elif isinstance(message, Decode):
             wanted = self._asked.get(message.id)
             if wanted is not None:
@@ -159,9 +184,16 @@ class Owner:
             if called is not None and not called.done():
                 called.set_result(message)
         elif isinstance(message, messages.Kind):
-            self._kinds[message.number] = Kind(Preprocess.from_json(message.preprocess), message.max_pixels)
+            kind = Kind(Preprocess.from_json(message.preprocess), message.max_pixels)
+            self._kinds[message.number], self._numbers[kind] = kind, message.number
         else:
             self._described[message.number] = message
+
+    def _answer(self, number: int, answer: Told | Failed) -> None:
+        # Whoever was cancelled is no longer known.
+        asked = self._asked.pop(number, None)
+        if asked is not None and not asked[1].done():
+            asked[1].set_result(answer)
 
     def _lost(self) -> None:
         asked, self._asked = self._asked, {}

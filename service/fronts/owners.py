@@ -35,7 +35,7 @@ class Owners:
         self._tasks: list[asyncio.Task[None]] = []
         self._refused = ""
         self.memory: Slots | None = None
-        """This front's memory for crops; None before the first connection."""
+        """This front's memory for crops, as new owners get it; None before the first connection."""
         self.seen = False
         """Whether there ever was an owner."""
 
@@ -51,6 +51,7 @@ class Owners:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for owner in tuple(self._owners.values()):
             owner.close()
+        self.memory = None
 
     def one(self) -> Owner | None:
         """The owner with the fewest pictures of this front; None if there is none at the moment."""
@@ -75,10 +76,10 @@ class Owners:
 
     async def _look(self) -> None:
         while True:
+            self._missing.clear()
             for path in self._sockets():
                 if path not in self._owners:
                     await self._connect(path)
-            self._missing.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LATER_S if self._owners else _SOON_S):
                     await self._missing.wait()
@@ -91,7 +92,7 @@ class Owners:
 
     async def _connect(self, path: Path) -> None:
         try:
-            connected, self.memory = await connect(path, self.memory)
+            connected, memory = await connect(path, self.memory)
         except OSError:
             return  # a dead owner left its socket behind, or a new one is just beginning
         except HandshakeError as error:
@@ -99,7 +100,9 @@ class Owners:
                 log.warning("%s", error)
                 self._refused = str(error)
             return
-        owner = Owner(self._lost)
+        # Owners that have another memory keep it, and so do pictures that are in it.
+        self.memory = memory
+        owner = Owner(memory, self._lost)
         self._owners[path] = owner
         await owner.begin(connected)
         self.seen = True
@@ -112,5 +115,5 @@ class Owners:
     async def _trim(self) -> None:
         while True:
             await asyncio.sleep(_TRIM_EVERY_S)
-            if self.memory is not None:
-                self.memory.trim()
+            for memory in {owner.memory for owner in self._owners.values()}:
+                memory.trim()

@@ -6,9 +6,11 @@ left of it after a kill, and it does not count against a container's /dev/shm, w
 
 from __future__ import annotations
 
+import fcntl
 import heapq
 import mmap
 import os
+import weakref
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +33,25 @@ class NoSlotError(RuntimeError):
 
 
 class Slots:
-    """A front's memory for crops.
+    """A front's memory for crops. It lasts until nobody refers to it any more.
 
     Args:
         size: bytes of a slot, a multiple of the page size.
         count: how many slots.
+
+    Raises:
+        ValueError: slots cannot have that size.
+        OSError: there is not so much memory.
     """
 
     def __init__(self, size: int, count: int = SLOTS) -> None:
+        if size <= 0 or size % _PAGE:
+            raise ValueError(f"slots of {size} bytes are not of whole pages")
         self.size, self.count = size, count
-        self.file = os.memfd_create("topfive-crops", os.MFD_CLOEXEC)
+        self.file = os.memfd_create("topfive-crops", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._close_file = weakref.finalize(self, os.close, self.file)
         os.ftruncate(self.file, size * count)
+        fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         self._memory = mmap.mmap(self.file, size * count)
         self._bytes = np.frombuffer(self._memory, np.uint8).reshape(count, size)
         # The lowest free slot is used first, so that memory which a burst needed can be given back after it.
@@ -92,7 +102,7 @@ class Slots:
         """Gives all memory back."""
         del self._bytes
         self._memory.close()
-        os.close(self.file)
+        self._close_file()
 
 
 class Window:
@@ -104,17 +114,36 @@ class Window:
         count: how many slots.
 
     Raises:
-        ValueError: the file is smaller than it is said to be: reading beyond its end would kill the process.
+        ValueError: the file is smaller than it is said to be, or may become so: reading beyond its end would kill the
+            process.
+        OSError: it is no memory, or cannot be read.
     """
 
     def __init__(self, file: int, size: int, count: int) -> None:
         try:
             if size <= 0 or count <= 0 or os.fstat(file).st_size < size * count:
                 raise ValueError(f"the memory for crops has not {count} slots of {size} bytes")
+            if not fcntl.fcntl(file, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+                raise ValueError("the memory for crops may be cut short")
             memory = mmap.mmap(file, size * count, prot=mmap.PROT_READ)
         finally:
             os.close(file)
         self._bytes = np.frombuffer(memory, np.uint8).reshape(count, size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of a slot."""
+        return int(self._bytes.shape[1])
+
+    def file(self, slot: int, size: int) -> bytes:
+        """A copy of the file in a slot.
+
+        Raises:
+            ValueError: there is no such slot, or it is too small for so many bytes.
+        """
+        if not 0 <= slot < len(self._bytes) or not 0 <= size <= self.size:
+            raise ValueError(f"slot {slot} of {len(self._bytes)} has no file of {size} bytes")
+        return self._bytes[slot, :size].tobytes()
 
     def crop(self, slot: int, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
         """The crop in a slot, uint8 (side, side, channels). It is not copied: it lasts until the front frees the slot.

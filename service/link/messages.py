@@ -23,11 +23,18 @@ the connection. ``VERSION`` changes with every change of this file or of ``socke
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 VERSION = 1
+#: The kind of a picture's file as it came, for an owner whose device decodes. It needs no ``Kind``; its ``Cropped`` has
+#: the file in the slot. An owner asks for no file that is larger than a slot.
+FILE = -1
+
+#: What a front says goes into queues and forecasts, which not-a-number and infinity would spoil for all others.
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
+Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 
 
 class Ask(msgspec.Struct, array_like=True, tag=1, frozen=True):
@@ -36,9 +43,9 @@ class Ask(msgspec.Struct, array_like=True, tag=1, frozen=True):
     id: int
     query: bytes
     """``domain.query.Query`` as JSON."""
-    arrived: float
+    arrived: Seconds
     """When the picture's last byte arrived."""
-    size: int
+    size: Size
     """Encoded bytes."""
     traceparent: str | None = None
     crop: Cropped | None = None
@@ -51,7 +58,7 @@ class Cropped(msgspec.Struct, array_like=True, tag=2, frozen=True):
     id: int
     kind: int
     slot: int
-    decode_s: float
+    decode_s: Seconds
 
 
 class Undecoded(msgspec.Struct, array_like=True, tag=3, frozen=True):

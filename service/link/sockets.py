@@ -46,15 +46,19 @@ def listen(path: Path) -> socket.socket:
     """
     with suppress(FileNotFoundError):
         path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.setblocking(False)
     # Another name first: who finds the socket must be able to connect.
     part = path.with_name(f"{path.name}~")
     with suppress(FileNotFoundError):
         part.unlink()
-    listener.bind(str(part))
-    listener.listen(_BACKLOG)
-    part.rename(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        listener.bind(str(part))
+        listener.listen(_BACKLOG)
+        part.rename(path)
+    except BaseException:
+        listener.close()
+        raise
     return listener
 
 
@@ -74,7 +78,7 @@ async def welcome(connected: socket.socket, largest_crop: int) -> Accepted:
             await loop.sock_sendall(connected, _WELCOME.pack(_MAGIC, VERSION, slot_bytes(largest_crop)))
             hello, files = await _received_with_files(connected, _HELLO.size)
     except (TimeoutError, OSError) as error:
-        raise HandshakeError(f"a front did not introduce itself: {error or 'it took too long'}") from error
+        raise HandshakeError(f"a front did not introduce itself: {str(error) or 'it took too long'}") from error
     try:
         magic, version, size, count = _HELLO.unpack(hello)
         if (magic, version) != (_MAGIC, VERSION):
@@ -83,7 +87,7 @@ async def welcome(connected: socket.socket, largest_crop: int) -> Accepted:
             raise HandshakeError(f"a front sent {len(files)} files for its memory instead of one")
         file = files.pop()
         return Accepted(connected, Window(file, size, count))
-    except (struct.error, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise HandshakeError(f"a front introduced itself wrongly: {error}") from error
     finally:
         for file in files:
@@ -102,7 +106,7 @@ async def connect(path: Path, memory: Slots | None) -> tuple[socket.socket, Slot
 
     Raises:
         OSError: nobody listens there.
-        HandshakeError: the owner is of another version, or takes too long.
+        HandshakeError: the owner is of another version, wants impossible slots, or takes too long.
     """
     loop = asyncio.get_running_loop()
     connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -114,7 +118,7 @@ async def connect(path: Path, memory: Slots | None) -> tuple[socket.socket, Slot
         if (magic, version) != (_MAGIC, VERSION):
             raise HandshakeError(f"the owner speaks version {version} of the protocol, this front speaks {VERSION}")
         if memory is None or memory.size < size:
-            memory = Slots(size)
+            memory = _slots(size)
         hello = _HELLO.pack(_MAGIC, VERSION, memory.size, memory.count)
         # A few bytes into an empty buffer: this does not block.
         socket.send_fds(connecting, [hello], [memory.file])
@@ -125,6 +129,13 @@ async def connect(path: Path, memory: Slots | None) -> tuple[socket.socket, Slot
     except BaseException:
         connecting.close()
         raise
+
+
+def _slots(size: int) -> Slots:
+    try:
+        return Slots(size)
+    except (OSError, ValueError) as error:
+        raise HandshakeError(f"the owner wants slots of {size} bytes, which cannot be had: {error}") from error
 
 
 async def _received(connected: socket.socket, size: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -18,7 +19,8 @@ async def called(app: ASGIApp, call: Call) -> Reply:
     async def receive() -> Message:
         nonlocal sent
         if sent:
-            return {"type": "http.disconnect"}
+            # The caller is still there. When it has gone, this request is cancelled.
+            await asyncio.Event().wait()
         sent = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -48,8 +50,6 @@ async def called(app: ASGIApp, call: Call) -> Reply:
     except Exception as error:
         failure = known_failure(error, f"{call.method} {call.path} failed")
         if not parts:
-            headers, parts = (
-                [(b"content-type", b"application/problem+json")],
-                [json.dumps(problem_document(failure)).encode()],
-            )
+            status, headers = failure.status, [(b"content-type", b"application/problem+json")]
+            parts = [json.dumps(problem_document(failure)).encode()]
     return Reply(call.id, status, headers, b"".join(parts))

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from models.images.preprocess import Preprocess
 from service.domain.classified import Classified, Classifies, Served
-from service.domain.errors import FailedElsewhereError, Failure, known_failure
+from service.domain.errors import PROBLEMS, FailedElsewhereError, Failure, known_failure
 from service.domain.picture import Decoded
 from service.domain.prediction import Prediction
 from service.domain.query import Query
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 #: How many checkpoints and ensembles a front knows at once.
 _MOST_DESCRIBED = 256
+#: How long no front is accepted after one could not be: most likely too many files are open.
+_ACCEPT_AGAIN_S = 0.1
 
 
 class Duties(NamedTuple):
@@ -80,7 +82,12 @@ async def _accept(listener: socket.socket, duties: Duties, fronts: set[Front]) -
     beginning: set[asyncio.Task[None]] = set()
     try:
         while True:
-            connected, _ = await loop.sock_accept(listener)
+            try:
+                connected, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("a front could not be accepted: %s", error)
+                await asyncio.sleep(_ACCEPT_AGAIN_S)
+                continue
             task = loop.create_task(_begin(connected, duties, fronts))
             beginning.add(task)
             task.add_done_callback(beginning.discard)
@@ -135,11 +142,7 @@ class Front:
         self._gone(self)
 
     def _received(self, message: FromFront) -> None:
-        if isinstance(message, Ask):
-            picture = FrontPicture(self, message)
-            self._pictures[message.id] = picture
-            self._begin(message.id, self._classify(message, picture))
-        elif isinstance(message, Cropped | Undecoded):
+        if isinstance(message, Cropped | Undecoded):
             # A picture whose request was cancelled meanwhile is no longer known.
             if (known := self._pictures.get(message.id)) is not None:
                 known.came(message)
@@ -147,6 +150,12 @@ class Front:
             task = self._tasks.get(message.id)
             if task is not None:
                 task.cancel()
+        elif message.id in self._tasks:
+            raise ValueError(f"a front asked twice under the id {message.id}")
+        elif isinstance(message, Ask):
+            picture = FrontPicture(self, message)
+            self._pictures[message.id] = picture
+            self._begin(message.id, self._classify(message, picture))
         else:
             self._begin(message.id, self._call(message))
 
@@ -165,8 +174,11 @@ class Front:
         except Exception as error:
             self.connection.send(_failed(ask.id, known_failure(error), whole=True))
             return
-        with continued(ask.traceparent):
+        if ask.traceparent is None:
             result = await asking.classify(picture)
+        else:
+            with continued(ask.traceparent):
+                result = await asking.classify(picture)
         if isinstance(result, Failure):
             self.connection.send(_failed(ask.id, result))
         else:
@@ -242,8 +254,28 @@ class FrontPicture:
             return None
         return Decoded(self._front.window.crop(found.slot, preprocess), found.decode_s)
 
+    async def file(self) -> bytes | None:
+        if self._size > self._front.window.size:
+            return None
+        # The next picture is wanted as a file too, whether or not the device decodes this one.
+        self.kind = messages.FILE
+        found = await self._wanted(messages.FILE)
+        if isinstance(found, Undecoded):
+            return None
+        return self._front.window.file(found.slot, self._size)
+
     async def decoded(self, preprocess: Preprocess, max_pixels: int) -> Decoded:
         kind = self._front.kind_of(preprocess)
+        if self.kind != messages.FILE:
+            self.kind = kind
+        found = await self._wanted(kind)
+        if isinstance(found, Undecoded):
+            failure = found.failure
+            raise FailedElsewhereError(Failure(failure.slug, failure.detail, failure.extras))
+        return Decoded(self._front.window.crop(found.slot, preprocess), found.decode_s)
+
+    async def _wanted(self, kind: int) -> Cropped | Undecoded:
+        """What the front says of the picture in a kind, asked for if need be."""
         if kind not in self._came:
             waiting = self._waiting.get(kind)
             if waiting is None:
@@ -251,14 +283,16 @@ class FrontPicture:
                 self._front.connection.send(Decode(self._id, kind))
             # Several members of an ensemble may wait for the same.
             await asyncio.shield(waiting)
-        found = self._came[kind]
-        if isinstance(found, Undecoded):
-            failure = found.failure
-            raise FailedElsewhereError(Failure(failure.slug, failure.detail, failure.extras))
-        return Decoded(self._front.window.crop(found.slot, preprocess), found.decode_s)
+        return self._came[kind]
 
     def came(self, message: Cropped | Undecoded) -> None:
-        """Notes what the front says of the picture."""
+        """Notes what the front says of the picture.
+
+        Raises:
+            ValueError: it names a kind of problem that does not exist.
+        """
+        if isinstance(message, Undecoded) and message.failure.slug not in PROBLEMS:
+            raise ValueError(f"a front named an unknown problem: {message.failure.slug!r}")
         self._came[message.kind] = message
         waiting = self._waiting.pop(message.kind, None)
         if waiting is not None and not waiting.done():

@@ -141,6 +141,7 @@ def workers_of(
             "settings": settings.model_copy(update={"device": device}).model_dump(mode="json"),
             "deployment": deployment.model_dump(),
             "listeners": shared,
+            "fronts": fronts,
         }
         return Worker(role, number, folder, json.dumps(told), shared)
 

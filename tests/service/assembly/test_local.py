@@ -87,6 +87,7 @@ def test_settings_and_deployment_reach_the_engines_and_the_placement(parts: Part
     assert parts.placement == {
         "workers": 4,
         "stopping": stopping,
+        "gpu_decoding": None,
         "profiles": Profiles(parts.made),
         "memory_limit_bytes": 123_000_000,
         "parked_limit_bytes": 0,
@@ -94,6 +95,22 @@ def test_settings_and_deployment_reach_the_engines_and_the_placement(parts: Part
         "prepare": parts.made.prepare,
         "device": "googlenet+inception_v2: a cpu",
     }
+
+
+@pytest.mark.parametrize(("limit_mb", "left"), [(1000, 900_000_000), (50, 0)])
+def test_decoding_on_a_gpu_takes_its_memory_from_the_networks(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_mb: float, left: int
+) -> None:
+    parts.made.device = "cuda:1"
+    decoding = SimpleNamespace(held_bytes=100_000_000)
+    made: dict[str, Any] = {"cuda:1": decoding}
+    monkeypatch.setattr(local, "gpu_decoding", made.get)
+    settings = Settings(cache_dir=tmp_path, memory_limit_mb=limit_mb, decode="gpu")
+    local.local_placement(settings, Deployment(variants=["googlenet"]))
+    assert (parts.placement["gpu_decoding"], parts.placement["memory_limit_bytes"]) == (decoding, left)
+    made.clear()
+    local.local_placement(settings, Deployment(variants=["googlenet"]))
+    assert (parts.placement["gpu_decoding"], parts.placement["memory_limit_bytes"]) == (None, limit_mb * 1_000_000)
 
 
 def test_a_deployments_own_values_win(parts: Parts, tmp_path: Path) -> None:
