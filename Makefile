@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help install serve test test-slow mutants check format bench clean
+.PHONY: help install serve test test-slow mutants check format bench bench-gpu clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ format: install ## Format the code
 
 bench: install ## Compare with other model servers: an hour, QUICK=1 ten minutes (needs hey)
 	@exec $(BIN)/python bench/compare.py $(if $(QUICK),--quick) $(ARGS)
+
+# Without install, since a machine with a GPU may have no network: any Python with the service's packages will do.
+bench-gpu: ## Measure this machine's GPU and write docs/gpu.md: 8 minutes (ARGS="--minutes 4", "--pretend")
+	@exec $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu $(ARGS)
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,9 +1,10 @@
 """TopFive beside other model servers: ``python bench/compare.py [--quick]``. Needs ``hey`` (Debian's package).
 
 One after the other on this machine, with the same pictures, the same closed loop and seeded random weights: decode and
-engine in a loop (the limit), TopFive, its app without Ray, and MOSEC, LitServe, BentoML and Ray Serve's own batching,
-each as its tutorial writes it (t) and with TopFive's graph, threads and decode (s). Every round starts every server
-once a network. Results are kept after every cell; ``--resume`` goes on where a run was cut off.
+engine in a loop (the limit), TopFive in each way that it can be served (``servers.OURS``), and MOSEC, LitServe, BentoML
+and Ray Serve's own batching, each as its tutorial writes it (t) and with TopFive's graph, threads and decode (s). Every
+round starts every server once a network. Results are kept after every cell; ``--resume`` goes on where a run was cut
+off.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from typing import Any
 import load
 import report
 from load import Workload
-from servers import ROOT, Server, StartError, export, make_peers_venv, running, servers
+from servers import OURS, ROOT, Server, StartError, export, make_peers_venv, running, servers
 
 LIMIT = "limit"
 CONNECTIONS = {"lenet5": (1, 64), "googlenet": (1, 16), "alexnet": (16,), "vgg16": (16,)}
 SLOW = {"vgg16": 3.0}
 """How much longer than the others' a network's window is, for enough batches to be in it."""
 QUICK_NETWORKS = ("lenet5", "googlenet")
-QUICK_SERVERS = (LIMIT, "topfive", "mosec-s", "mosec-t")
+QUICK_SERVERS = (LIMIT, "topfive", "solo", "mosec-s", "mosec-t")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -60,7 +61,7 @@ def main() -> None:
         "max_batch_size": 16,
         "threads": cores,
     }
-    if set(options.servers) - {LIMIT, "topfive", "app"}:
+    if set(options.servers) - {LIMIT, *(server.key for server in OURS)}:
         make_peers_venv()
     results["versions"] = report.versions()
     give_up = time.monotonic() + options.minutes * 60
@@ -83,7 +84,9 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     known = [LIMIT, *servers()]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two networks, MOSEC alone: at most ten minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="two networks, of the others MOSEC alone: at most ten minutes"
+    )
     parser.add_argument("--networks", nargs="+", choices=CONNECTIONS, metavar="NAME", help=", ".join(CONNECTIONS))
     parser.add_argument("--servers", nargs="+", choices=known, metavar="KEY", help=", ".join(known))
     parser.add_argument("--rounds", type=int, default=2)
@@ -136,7 +139,8 @@ def figures_of(
     body = server.body(picture.path.read_bytes(), picture.content_type)
     done = 0
     try:
-        export(network, folder)
+        if server not in OURS:
+            export(network, folder)
         started = time.monotonic()
         with running(server, network, folder, body, threads) as up:
             start_s = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""The load: hey's closed loop, the pictures that it posts, and the bare limit in the same terms."""
+"""The load: closed loops, the pictures that it posts, and the bare limit in the same terms."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,46 @@ def photograph(folder: Path) -> Picture:
     return Picture(path, "image/jpeg")
 
 
-def measure(running: Running, body: Body, workload: Workload, warm_up_s: float, folder: Path) -> dict[str, Any]:
-    """The figures of one cell: after a warm-up of the same load, a window of it."""
+def hey(url: str, file: Path, body: Body, connections: int, seconds: float) -> list[dict[str, str]]:
+    """A row for each request that got an answer; hey's CSV is silent on the others."""
+    command = ["hey", "-z", f"{seconds}s", "-c", str(connections), "-t", str(_ANSWER_WITHIN_S), "-m", "POST"]
+    command += ["-T", body.content_type, "-D", str(file), "-o", "csv", url]
+    return _rows(command, seconds)
+
+
+def python_loop(url: str, file: Path, body: Body, connections: int, seconds: float) -> list[dict[str, str]]:
+    """The same from ``closed_loop.py``, which takes a third of hey's CPU time for a request."""
+    command = [sys.executable, str(Path(__file__).parent / "closed_loop.py"), url, "--body", str(file)]
+    command += ["--content-type", body.content_type, "--connections", str(connections), "--seconds", str(seconds)]
+    return _rows(command, seconds)
+
+
+def _rows(command: list[str], seconds: float) -> list[dict[str, str]]:
+    run = subprocess.run(  # noqa: S603 - to loopback
+        command, capture_output=True, text=True, check=True, timeout=seconds + _ANSWER_WITHIN_S + 30
+    )
+    return list(csv.DictReader(io.StringIO(run.stdout)))
+
+
+def measure(
+    running: Running,
+    body: Body,
+    workload: Workload,
+    warm_up_s: float,
+    folder: Path,
+    generate: Callable[[str, Path, Body, int, float], list[dict[str, str]]] = hey,
+) -> dict[str, Any]:
+    """The figures of one cell: after a warm-up of the same load, a window of it.
+
+    Args:
+        generate: the closed loop, ``hey`` or ``python_loop``.
+    """
     file = folder / "body"
     file.write_bytes(body.content)
-    hey(running.url, file, body, workload.connections, warm_up_s)
+    generate(running.url, file, body, workload.connections, warm_up_s)
     strangers = Strangers()
     with Watch(running.tree) as use:
-        rows = hey(running.url, file, body, workload.connections, workload.seconds)
+        rows = generate(running.url, file, body, workload.connections, workload.seconds)
     others = round(strangers.cores(use.cpu_s), 2)
     statuses = Counter(row["status-code"] for row in rows)
     times = np.array([float(row["response-time"]) for row in rows])
@@ -106,16 +139,6 @@ def measure(running: Running, body: Body, workload: Workload, warm_up_s: float, 
         "processes": use.processes,
         "others_cores": others,
     }
-
-
-def hey(url: str, file: Path, body: Body, connections: int, seconds: float) -> list[dict[str, str]]:
-    """A row for each request that got an answer; hey's CSV is silent on the others."""
-    command = ["hey", "-z", f"{seconds}s", "-c", str(connections), "-t", str(_ANSWER_WITHIN_S), "-m", "POST"]
-    command += ["-T", body.content_type, "-D", str(file), "-o", "csv", url]
-    run = subprocess.run(  # noqa: S603 - to loopback
-        command, capture_output=True, text=True, check=True, timeout=seconds + _ANSWER_WITHIN_S + 30
-    )
-    return list(csv.DictReader(io.StringIO(run.stdout)))
 
 
 def limit(workload: Workload, picture: Picture, threads: int) -> dict[str, Any]:

@@ -1,69 +1,86 @@
-"""What the path of a request costs, against another commit: ``python bench/path.py --against COMMIT`` (needs hey).
+"""The ratchet: what the path of a request costs, in ratios of one run: ``python bench/path.py [--against COMMIT]``.
 
-Serves the app of this checkout and that of the commit (in a git worktree that is removed afterwards) under bare
-uvicorn, without Ray and HAProxy, and puts one after the other under the same closed loop. Prints requests a second and
-CPU time a request of each round, the medians, and the ratio of this checkout to the commit.
+Serves the app of this checkout under bare uvicorn, a bare Starlette handler with the same decode and engine, ``local``
+behind Ray Serve and HAProxy (unless ``--no-ray``), and with ``--against`` the app of another commit (in a git worktree
+that is removed afterwards). Puts one after the other under the same closed loop, in rounds, and prints ratios of
+requests a second and of the CPU time of all processes of a contender: medians of the rounds' ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import httpx
-import psutil
-from load import digit, photograph
+import load
+import report
+from rounds import Contender, Ratio, Round, compared, counted, medians, quiet, ratio, show
+from servers import OURS, ROOT, STARLETTE
 
-ROOT = Path(__file__).parents[1]
-#: The whole app of a checkout, on a port. Commits from before the packages had rooms have their modules elsewhere.
-_APP = """
-import sys, uvicorn
-try:
-    from service.assembly.local import local_app
-    from service.config.fleet import Deployment
-    from service.config.settings import Settings
-except ImportError:
-    from service.fleet import Deployment
-    from service.local import local_app
-    from service.settings import Settings
-app = local_app(Settings(untrained=sys.argv[2] == "untrained"), Deployment(variants=[sys.argv[3]]))
-uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False)
-"""
+APP, LOCAL, BARE = "app", "local", "starlette"
+GENERATORS = {"python": load.python_loop, "hey": load.hey}
+#: The status of a run whose rounds others disturbed: ``EX_TEMPFAIL`` of sysexits.h.
+CANNOT_TELL = 75
+_FEWEST_QUIET = 3
+_SERVER = {server.key: server for server in OURS}
 
 
-@dataclass(slots=True)
-class App:
-    """A running app and what was measured of it."""
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a contender must hold against another, with the default options."""
 
-    name: str
-    url: str
-    process: psutil.Process
-    rates: list[float] = field(default_factory=list)
-    cpu_ms: list[float] = field(default_factory=list)
+    of: str
+    to: str
+    rate: float
+    """Least ratio of requests a second."""
+    cpu: float
+    """Largest ratio of CPU time for a request."""
 
-    def measure(self, picture: Path, content_type: str, connections: int, seconds: float) -> None:
-        """One round of the closed loop."""
-        before, started = sum(self.process.cpu_times()[:2]), time.monotonic()
-        command = ["hey", "-z", f"{seconds}s", "-c", str(connections), "-m", "POST", "-T", content_type]
-        command += ["-D", str(picture), self.url]
-        report = subprocess.check_output(command, text=True, timeout=seconds + 60)  # noqa: S603 - to loopback
-        took = time.monotonic() - started
-        answered = [int(line.split()[1]) for line in report.splitlines() if line.strip().startswith("[200]")]
-        if not answered or "Error distribution" in report or report.count("responses") != 1:
-            raise SystemExit(f"{self.name} did not answer everything with 200:\n{report}")
-        self.rates.append(answered[0] / took)
-        self.cpu_ms.append(1000 * (sum(self.process.cpu_times()[:2]) - before) / answered[0])
-        print(f"  {self.name}: {self.rates[-1]:.0f} requests/s, {self.cpu_ms[-1]:.3f} ms CPU each", flush=True)
+
+#: The ratchet: ``--check`` and the slow tests fail beyond these. Measured on 2026-11-28 on two cores of an AMD EPYC,
+#: three runs of 3 or 5 rounds of 3 s: 0.71 to 0.74 of the rate, 1.44 to 1.49 times the CPU time, with either generator.
+#: Two runs of one commit differ by a tenth, so as much is left. Whoever makes the path faster tightens them.
+LIMITS = (Limit(APP, BARE, rate=0.62, cpu=1.65),)
+
+
+def missed(limits: Sequence[Limit], ratios: Sequence[Ratio]) -> list[str]:
+    """What is beyond a limit, with both figures of what was measured and of what is due."""
+    return [
+        f"{found}; at least {limit.rate:g} and at most {limit.cpu:g} are due"
+        for limit in limits
+        for found in ratios
+        if (found.of, found.to) == (limit.of, limit.to) and (found.rate < limit.rate or found.cpu > limit.cpu)
+    ]
+
+
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Whose ratios are of interest, of those who were measured: each to the bare handler, ``local`` to the app inside
+    it, and the app of this checkout to another commit's."""
+    found = [(name, BARE) for name in names if name != BARE]
+    found += [(LOCAL, APP)] if LOCAL in names else []
+    return found + [(APP, name) for name in names if name not in (APP, LOCAL, BARE)]
+
+
+@contextmanager
+def contenders(against: str | None, *, ray: bool) -> Iterator[list[Contender]]:
+    """Who is measured."""
+    found = [Contender(APP, _SERVER["app"]), Contender(BARE, STARLETTE)]
+    found += [Contender(LOCAL, _SERVER["topfive"])] if ray else []
+    if against is None:
+        yield found
+        return
+    with worktree(against) as checkout:
+        # Beside this checkout's app, since the two are to be compared.
+        yield [Contender(against, _SERVER["app"], checkout), *found]
 
 
 @contextmanager
@@ -79,60 +96,82 @@ def worktree(commit: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(path)], check=True)  # noqa: S603
 
 
-@contextmanager
-def serving(name: str, checkout: Path, network: str, *, untrained: bool) -> Iterator[App]:
-    """The app of a checkout under uvicorn, ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-c", _APP, str(port), "untrained" if untrained else "", network]
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    process = subprocess.Popen(command, cwd=checkout, env=environment)  # noqa: S603 - our own
-    try:
-        url = f"http://127.0.0.1:{port}"
-        give_up = time.monotonic() + 240
-        while time.monotonic() < give_up and process.poll() is None:
-            try:
-                if httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        yield App(name, f"{url}/classify?model={network}", psutil.Process(process.pid))
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--against", required=True, metavar="COMMIT")
+    parser.add_argument("--against", metavar="COMMIT", help="its app is measured as well")
+    parser.add_argument("--no-ray", action="store_true", help="without local")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="end with 1 beyond the limits, 75 if the machine was busy",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--network", default="lenet5", help="lenet5 is asked for a digit, all others for a photograph")
-    parser.add_argument("--untrained", action="store_true")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each round")
+    parser.add_argument("--warm-up", type=float, default=1.0, help="seconds of the same load before each round")
+    parser.add_argument("--generator", choices=GENERATORS, default="python", help="the limits are python's")
     options = parser.parse_args()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        picture = (digit if options.network == "lenet5" else photograph)(folder)
-        checkouts = {"this checkout": ROOT, options.against: stack.enter_context(worktree(options.against))}
-        apps = [
-            stack.enter_context(serving(name, checkout, options.network, untrained=options.untrained))
-            for name, checkout in checkouts.items()
-        ]
-        for number in range(options.rounds + 1):
-            print("warm-up:" if not number else f"round {number}:")
-            # The order changes, so that neither has the quieter half of each round.
-            for app in apps if number % 2 else reversed(apps):
-                app.measure(picture.path, picture.content_type, options.connections, options.seconds)
-    this, other = apps
-    for app in apps:
-        rate, cpu_ms = statistics.median(app.rates[1:]), statistics.median(app.cpu_ms[1:])
-        print(f"{app.name}: {rate:.0f} requests/s, {cpu_ms:.3f} ms CPU each (medians)")
-    faster = statistics.median(a / b for a, b in zip(this.rates[1:], other.rates[1:], strict=True))
-    dearer = statistics.median(a / b for a, b in zip(this.cpu_ms[1:], other.cpu_ms[1:], strict=True))
-    print(f"{faster:.3f} times the requests a second, {dearer:.3f} times the CPU time (medians of the rounds' ratios)")
+    if options.check and (options.network, options.connections) != ("lenet5", 64):
+        parser.error("the limits are of lenet5 at 64 connections")
+    return options
+
+
+def main() -> None:
+    options = arguments()
+    cores = len(os.sched_getaffinity(0))
+    workload = load.Workload(options.network, options.connections, options.seconds)
+    with (
+        tempfile.TemporaryDirectory(prefix="topfive-bench-") as name,
+        contenders(options.against, ray=not options.no_ray) as everybody,
+    ):
+        folder = Path(name)
+        rounds = compared(
+            everybody,
+            workload,
+            load.digit(folder) if options.network == "lenet5" else load.photograph(folder),
+            folder,
+            threads=cores,
+            rounds=options.rounds,
+            warm_up_s=options.warm_up,
+            generate=GENERATORS[options.generator],
+        )
+    ratios = [ratio(counted(rounds), *pair) for pair in pairs(list(rounds[0]))]
+    show(counted(rounds), ratios)
+    if options.json is not None:
+        written = {"generator": options.generator, **results(workload, rounds, ratios, cores)}
+        options.json.write_text(json.dumps(written, indent=1) + "\n")
+    if options.check:
+        check(rounds, ratios)
+
+
+def check(rounds: Sequence[Round], ratios: Sequence[Ratio]) -> None:
+    """Ends the run with 1 beyond a limit, and with 75 where the rounds cannot tell.
+
+    Raises:
+        SystemExit: as said.
+    """
+    quiet_rounds = len(list(filter(quiet, rounds)))
+    if quiet_rounds < _FEWEST_QUIET:
+        print(f"only {quiet_rounds} of {len(rounds)} rounds had the machine to themselves", file=sys.stderr)
+        raise SystemExit(CANNOT_TELL)
+    if beyond := missed(LIMITS, ratios):
+        raise SystemExit("\n".join(beyond))
+
+
+def results(workload: load.Workload, rounds: list[Round], ratios: list[Ratio], cores: int) -> dict[str, Any]:
+    """What ``--json`` writes."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": report.machine(cores),
+        "versions": report.versions(),
+        "workload": load.described(workload),
+        "rounds": rounds,
+        "medians": medians(counted(rounds)),
+        "ratios": [asdict(found) for found in ratios],
+        "limits": [asdict(limit) for limit in LIMITS],
+    }
 
 
 if __name__ == "__main__":

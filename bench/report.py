@@ -13,9 +13,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from servers import PEERS_PYTHON
+from servers import OURS, PEERS_PYTHON
 
 REFERENCE = "topfive"
+_OUR_SERVERS = {server.key for server in OURS}
 _FIGURES = (
     "per_second",
     "p50_ms",
@@ -174,7 +175,8 @@ def differing(results: dict[str, Any]) -> list[str]:
     return [
         f"{server} answers {network} with classes {found}, TopFive with {ours}"
         for (server, network), found in classes.items()
-        if (server == "app" or server.endswith("-s")) and (ours := classes.get((REFERENCE, network), found)) != found
+        if (server in _OUR_SERVERS or server.endswith("-s"))
+        and (ours := classes.get((REFERENCE, network), found)) != found
     ]
 
 
@@ -208,6 +210,15 @@ def _rate(row: Cell | None) -> str:
     return f"{rate:.0f} ({row['p50_ms']:.1f})" if rate >= 100 else f"{rate:.1f} ({row['p50_ms']:.0f})"
 
 
+def colour(key: str) -> str:
+    """Of a server's bar: the reference, TopFive's other ways, the limit, and the others by their style."""
+    if key in _OUR_SERVERS:
+        return "#c0392b" if key == REFERENCE else "#e6a49c"
+    if key == "limit":
+        return "#999999"
+    return "#a6cee3" if key.endswith("-t") else "#2c7fb8"
+
+
 def plot(results: dict[str, Any], titles: dict[str, str], path: Path) -> None:
     """Bars of the rate relative to TopFive's, a panel a workload."""
     import matplotlib as mpl
@@ -227,8 +238,7 @@ def plot(results: dict[str, Any], titles: dict[str, str], path: Path) -> None:
     for axis, ((network, connections), rows) in zip(axes.flat, medians.items(), strict=False):
         keys = [key for key in titles if key in rows]
         rates = [rows[key].get("per_second", 0) for key in keys]
-        colours = ["#c0392b" if k == REFERENCE else "#999999" if k == "limit" else "#2c7fb8" for k in keys]
-        colours = ["#a6cee3" if key.endswith("-t") else colour for key, colour in zip(keys, colours, strict=True)]
+        colours = [colour(key) for key in keys]
         bars = axis.barh([name(key, titles) for key in keys], rates, color=colours)
         axis.bar_label(
             bars, [f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}" if rate else "errors" for rate in rates], padding=3

@@ -1,4 +1,4 @@
-"""The servers that ``compare.py`` compares: how each is started, asked and ended."""
+"""The servers that ``compare.py``, ``path.py`` and ``fronts.py`` measure: how each is started, asked and ended."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from models.checkpoints.catalogue import Catalogue
 from models.onnx.export import export
 export(Catalogue(untrained=True).find(sys.argv[1]), Path(sys.argv[2]))
 """
+#: Of a fleet that hosts a network for the first time, the graph is exported and its times are measured.
 _READY_WITHIN_S = 240
 _REFUSES_WITHIN_S = 30
 _STOP_WITHIN_S = 30
@@ -46,6 +47,18 @@ class Body:
     content_type: str
 
 
+#: A fleet of one network; ``{network}`` is filled in.
+FLEET = """
+[[deployment]]
+variants = ["{network}"]
+"""
+
+
+def without_ray(fronts: int | str) -> str:
+    """The fleet of one network without Ray: one process owns the device, and so many others do HTTP and decoding."""
+    return f"ray = false\nfronts = {json.dumps(fronts)}\n{FLEET}"
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """One server in one style."""
@@ -54,11 +67,13 @@ class Server:
     """``mosec-s``: t is a tutorial's own way, s TopFive's graph, threads and decode."""
     title: str
     command: tuple[str, ...]
-    """``{port}``, ``{network}`` and ``{folder}`` are filled in."""
+    """``{port}``, ``{network}``, ``{folder}`` and ``{fleet}``, the fleet's file, are filled in."""
     path: str
     body: Callable[[bytes, str], Body]
     readyz: bool = False
     """Whether ``/readyz`` says when it is ready; otherwise the first answer does."""
+    fleet: str = FLEET
+    """The fleet that ``topfive serve`` is given; ``{network}`` is filled in."""
 
     @property
     def style(self) -> str:
@@ -91,17 +106,32 @@ def form(picture: bytes, content_type: str) -> Body:
     return Body(content, f"multipart/form-data; boundary={BOUNDARY}")
 
 
+_CLASSIFY = "/classify?model={network}"
+_SERVE = (sys.executable, "-m", "service.commands.main", "serve")
+_TOPFIVE = (*_SERVE, "--port", "{port}", "--fleet", "{fleet}", "--untrained")
+_UVICORN = (sys.executable, "-m", "uvicorn", "--port", "{port}", "--log-level", "warning", "--no-access-log")
+#: TopFive in each way that it can be served. A new way is a row.
+OURS = (
+    Server("topfive", "TopFive, local", _TOPFIVE, _CLASSIFY, raw, readyz=True),
+    Server("solo-1", "TopFive, solo, one front", _TOPFIVE, _CLASSIFY, raw, readyz=True, fleet=without_ray(1)),
+    Server("solo", "TopFive, solo, best fronts", _TOPFIVE, _CLASSIFY, raw, readyz=True, fleet=without_ray("auto")),
+    Server("app", "TopFive's app, bare uvicorn", (*_UVICORN, "bare_api:app"), _CLASSIFY, raw, readyz=True),
+)
+#: The floor below TopFive's app. No contender: it has neither batches nor checks.
+STARLETTE = Server(
+    "starlette", "bare Starlette handler", (*_UVICORN, "bare_starlette:app"), _CLASSIFY, raw, readyz=True
+)
+
+
 def servers() -> dict[str, Server]:
-    """Every server, in the order in which they are measured."""
+    """Every server that is compared, in the order in which they are measured."""
+    return {server.key: server for server in (*OURS, *_peers())}
+
+
+def _peers() -> list[Server]:
+    """Other people's servers, each with TopFive's graph and as its own tutorial writes it."""
     ours, theirs = sys.executable, str(PEERS_PYTHON)
-    fleet = ("--fleet", "{folder}/{network}.toml", "--untrained")
-    topfive = (ours, "-m", "service.commands.main", "serve", "--port", "{port}", *fleet)
-    uvicorn = (ours, "-m", "uvicorn", "--port", "{port}", "--log-level", "warning", "bare_api:app")
-    classify = "/classify?model={network}"
-    found = [
-        Server("topfive", "TopFive, local", topfive, classify, raw, readyz=True),
-        Server("app", "TopFive's app, bare uvicorn", uvicorn, classify, raw, readyz=True),
-    ]
+    found = []
     mosec = ("--address", "127.0.0.1", "--port", "{port}", "--timeout", "60000", "--log-level", "error")
     bento = ("serve", "bentoml_server:Classify", "--host", "127.0.0.1", "--port", "{port}")
     for style in ("s", "t"):
@@ -124,9 +154,8 @@ def servers() -> dict[str, Server]:
             ),
             Server(f"ray-{style}", "Ray Serve, @serve.batch", (ours, "ray_batch_server.py"), "/", raw),
         ]
-    order = ["topfive", "app", *(f"{name}-{s}" for name in ("mosec", "litserve", "bentoml", "ray") for s in "st")]
-    by_key = {server.key: server for server in found}
-    return {key: by_key[key] for key in order}
+    names = [server.key.partition("-")[0] for server in found]
+    return sorted(found, key=lambda server: names.index(server.key.partition("-")[0]))
 
 
 def make_peers_venv() -> None:
@@ -147,9 +176,7 @@ def make_peers_venv() -> None:
 
 
 def export(network: str, folder: Path) -> None:
-    """What every server of a network needs in the folder: the graph for the peers, and the fleet for TopFive."""
-    fleet = folder / f"{network}.toml"
-    fleet.write_text(f'[[deployment]]\nvariants = ["{network}"]\n')
+    """What the peers need in the folder: the network's graph."""
     graph = folder / f"{network}.onnx"
     if not graph.exists():
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -172,14 +199,22 @@ class Running:
 
 
 @contextmanager
-def running(server: Server, network: str, folder: Path, body: Body, threads: int) -> Iterator[Running]:
-    """Starts a server, waits until it answers, ends it and everything that it has started."""
+def running(
+    server: Server, network: str, folder: Path, body: Body, threads: int, checkout: Path = ROOT
+) -> Iterator[Running]:
+    """Starts a server, waits until it answers, ends it and everything that it has started.
+
+    Args:
+        checkout: of TopFive, whose code is served.
+    """
     port = free_port()
-    words = {"port": str(port), "network": network, "folder": str(folder)}
+    fleet = folder / f"{server.key}-{network}.toml"
+    fleet.write_text(server.fleet.format(network=network))
+    words = {"port": str(port), "network": network, "folder": str(folder), "fleet": str(fleet)}
     environment = {
         **os.environ,
         "PATH": f"{PEERS_VENV / 'bin'}:{os.environ.get('PATH', '')}",
-        "PYTHONPATH": f"{ROOT}:{PEERS}",
+        "PYTHONPATH": f"{checkout}:{PEERS}",
         "PYTHONWARNINGS": "ignore",
         "BENCH_NETWORK": network,
         "BENCH_STYLE": server.style,

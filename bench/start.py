@@ -11,10 +11,11 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import load
-from servers import running, servers
+from servers import FLEET, running, servers
 
 ENGINES = ("onnx_cpu", "torch_cpu")
 
@@ -34,10 +35,9 @@ def main() -> None:
         # Once more than is counted: the first start exports the graph.
         for round_ in range(options.rounds + 1):
             for engine in ENGINES:
-                fleet = f'[[deployment]]\nvariants = ["{options.network}"]\nengine = "{engine}"\n'
-                (folder / f"{options.network}.toml").write_text(fleet)
+                configured = replace(server, fleet=f'{FLEET}engine = "{engine}"\n')
                 started = time.monotonic()
-                with running(server, options.network, folder, body, os.cpu_count() or 1) as up:
+                with running(configured, options.network, folder, body, os.cpu_count() or 1) as up:
                     if round_:
                         seconds[engine].append(time.monotonic() - started)
                         megabytes[engine].append(up.tree.memory_mb()[1])

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loadreport.formatting import first_error, percent
-from loadreport.report import REFERENCE, Budget, Gate, Report
+from loadreport.report import REFERENCE, Budget, DeviceKind, Gate, Report
 
 #: The gates that are used unless the caller names a file.
 DEFAULT = Path(__file__).parents[1] / "loadtest" / "gates.toml"
@@ -29,6 +29,12 @@ class _Table(BaseModel):
 
 class PerGib(_Table):
     networks: dict[str, float] = Field(min_length=1)
+    gpu: dict[str, float] = {}
+    """For services that compute on GPUs, where they differ."""
+
+    def limits(self, kind: DeviceKind) -> dict[str, float]:
+        """The least ratio of each network on a kind of device."""
+        return {**self.networks, **self.gpu} if kind == "gpu" else self.networks
 
 
 class Footprint(_Table):
@@ -92,7 +98,8 @@ def judge(gates: Gates, report: Report, footprints: Mapping[str, float] | None) 
     """
     found: list[Gate] = []
     if gates.per_gib is not None:
-        found += [_per_gib(name, least, report) for name, least in gates.per_gib.networks.items()]
+        limits = gates.per_gib.limits(report.device_kind)
+        found += [_per_gib(name, least, report) for name, least in limits.items()]
     if gates.footprint is not None:
         found += _footprints(gates.footprint.within, report, footprints)
     if gates.errors is not None:
@@ -114,6 +121,8 @@ def _not_judged(name: str, limit: str, why: str) -> Gate:
 
 def _per_gib(name: str, least: float, report: Report) -> Gate:
     title, limit = f"pictures/s per GiB: {name} over {REFERENCE}", f"at least {least:g}"
+    if report.device_kind == "mixed":
+        return _not_judged(title, limit, f"the service computes on CPUs and on GPUs ({report.device})")
     for wanted in (name, REFERENCE):
         network = next((n for n in report.networks if wanted in (n.name, n.variant)), None)
         if network is None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
 #: The variant that the others are compared with.
 REFERENCE = "vgg16"
 _GIB = 2**30
+DeviceKind: TypeAlias = Literal["cpu", "gpu", "mixed"]
+#: How the name of a CPU ends, and no GPU's: "AMD EPYC, 2 cores".
+_CORES = re.compile(r"\d+ cores")
 
 
 class ReportError(ValueError):
@@ -172,6 +176,16 @@ class Report(BaseModel):
     """Why there are no figures for mixed budgets."""
     gates: list[Gate] = []
     comparison: Comparison | None = None
+
+    @property
+    def device_kind(self) -> DeviceKind:
+        """What the service computes on, as its devices' names tell: ``AMD EPYC, 2 cores, NVIDIA H100`` is mixed. A
+        service that does not say is taken for one on a CPU."""
+        parts = [part.strip() for part in (self.device or "CPU, 1 cores").split(",")]
+        cpus = sum(_CORES.fullmatch(part) is not None for part in parts)
+        if not cpus:
+            return "gpu"
+        return "cpu" if len(parts) == 2 * cpus else "mixed"
 
     def reference(self) -> Network | None:
         """VGG-16, if it was measured."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -52,12 +53,17 @@ backend default_backend
 """
 BACKEND = """backend http-topfive
     http-reuse always
-    server replica 127.0.0.1:{replica}
+    option httpchk GET /-/healthz
+    default-server fastinter 250ms downinter 250ms fall 1 rise 1 inter 1s check
+    server {name} 127.0.0.1:{replica} check
 """
 STATS = """listen stats
   bind *:{stats}
   stats enable
 """
+#: How Serve calls a replica there. The last part is its tag.
+TAG = "ab12cd34"
+NAME = f"SERVE_REPLICA_topfive-ingress-{TAG}"
 BODIES = {"stopping": '{"status": 503, "detail": "stopping"}', "starting": '{"detail": "starting"}'}
 
 
@@ -65,7 +71,7 @@ def configuration(folder: Path, port: int, replica: int | None) -> str:
     route, backend = (ROUTE, BACKEND) if replica else ("", "")
     text = GLOBAL + route + REST + backend + STATS
     metrics, stats, admin = free_port(), free_port(), folder / "node" / ADMIN_SOCKET
-    return text.format(admin=admin, metrics=metrics, port=port, replica=replica, stats=stats)
+    return text.format(admin=admin, metrics=metrics, port=port, name=NAME, replica=replica, stats=stats)
 
 
 class Running:
@@ -116,7 +122,8 @@ def can_connect(host: str, port: int) -> bool:
 
 
 class Replica(BaseHTTPRequestHandler):
-    """A replica that answers 200 after as many seconds as the path says; ``/who`` tells who asks."""
+    """A replica that answers 200 after as many seconds as the path says; ``/who`` tells who asks, ``/headers`` which
+    headers came."""
 
     protocol_version = "HTTP/1.1"
 
@@ -129,8 +136,9 @@ class Replica(BaseHTTPRequestHandler):
         self.wfile.write(b"ok")
 
     def do_GET(self) -> None:
-        if self.path == "/who":
-            body = ",".join(self.headers.get_all("X-Forwarded-For", [])).encode()
+        if self.path in ("/who", "/headers"):
+            who = ",".join(self.headers.get_all("X-Forwarded-For", []))
+            body = (who if self.path == "/who" else json.dumps(dict(self.headers))).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -139,6 +147,9 @@ class Replica(BaseHTTPRequestHandler):
         self.headers["Content-Length"] = "0"
         self.path = "/0"
         self.do_POST()
+
+    def address_string(self) -> str:
+        return "somebody"  # a Unix socket has no address
 
     def log_message(self, *_arguments: object) -> None:
         pass

@@ -76,6 +76,8 @@ def test_what_the_service_gives_on_a_gpu_is_the_reports() -> None:
 SERVERS = {
     "decode and engine in a loop, no HTTP": ["limit"],
     "TopFive, local": ["topfive"],
+    "TopFive, solo, one front": ["solo-1"],
+    "TopFive, solo, best fronts": ["solo"],
     "TopFive's app, bare uvicorn": ["app"],
     "MOSEC": ["mosec-s", "mosec-t"],
     "LitServe": ["litserve-s", "litserve-t"],
@@ -85,17 +87,18 @@ SERVERS = {
 
 
 def test_how_fast_servers_are_is_the_results_of_the_benchmark() -> None:
-    cells = json.loads((ROOT / "bench/results/cpu-2-cores.json").read_text())["cells"]
+    results = json.loads((ROOT / "bench/results/cpu-2-cores.json").read_text())
     measured: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
-    for cell in cells:
+    for cell in results["cells"]:
         measured[cell["server"], f"{cell['network']}, {cell['connections']} conn."].append(cell)
     text = page("load")
     (heads,) = re.findall(r"^\|  \| (lenet5, 1 conn\..*) \|$", text, re.MULTILINE)
     workloads = heads.split(" | ")
     rows = {name: cells for name, *cells in table(text, "")}
-    assert set(rows) == set(SERVERS)
-    for name, keys in SERVERS.items():
-        assert rows[name] == [" / ".join(_speed(measured[key, load]) for key in keys) for load in workloads], name
+    present = {server for server, _ in measured}
+    assert set(rows) == {name for name, keys in SERVERS.items() if keys[0] in present}
+    for name, cells in rows.items():
+        assert cells == [" / ".join(_speed(measured[key, load]) for key in SERVERS[name]) for load in workloads], name
 
 
 def _speed(cells: list[dict[str, float]]) -> str:

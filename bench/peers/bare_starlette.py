@@ -1,4 +1,5 @@
-"""The floor under ``bench/overhead.py``: a plain Starlette handler with TopFive's decode and engine, and nothing else.
+"""The floor under ``bench/path.py`` and ``bench/overhead.py``: a plain Starlette handler with TopFive's decode and
+engine, and nothing else. ``BENCH_NETWORK`` names a network to serve with random weights instead of the trained LeNet-5.
 
 No checks, no batching, no problems, no timings. It imports them, unlike the rest of ``bench/``, because a ratio against
 another decoder or engine would measure those.
@@ -19,13 +20,14 @@ from models.images.preprocess import picture_to_crop
 from service.config.settings import Settings
 from service.engines.loader import engine_loader
 
-checkpoint = Catalogue().find("lenet5@mnist")
+network = os.environ.get("BENCH_NETWORK")
+checkpoint = Catalogue(untrained=True).find(network) if network else Catalogue().find("lenet5@mnist")
 settings = Settings()
 load = engine_loader(
     device="cpu", engine=None, precision="float32", threads=os.cpu_count() or 1, cache_dir=settings.cache_dir
 )
 engine = load(checkpoint)
-words = labels("mnist")
+words = labels(checkpoint.labels)
 
 
 async def classify(request: Request) -> JSONResponse:

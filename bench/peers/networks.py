@@ -33,7 +33,8 @@ def decoder() -> Decode:
     from models.images.preprocess import picture_to_crop
 
     preprocess = Catalogue(untrained=True).find(NETWORK).preprocess
-    return lambda data: picture_to_crop(data, preprocess, max_pixels=80_000_000)
+    # MOSEC hands over a bytearray.
+    return lambda data: picture_to_crop(bytes(data), preprocess, max_pixels=80_000_000)
 
 
 def torchvision_transform() -> Callable[[Image.Image], Any]:

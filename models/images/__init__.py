@@ -4,5 +4,6 @@
 - ``jpeg.py``, ``png.py``, ``webp.py``, ``gif.py``, ``bmp.py``: one file format each, read before or instead of Pillow.
 - ``exif.py``: which way up a picture is; ``transparency.py``: transparent pixels over white.
 - ``file_kinds.py``: the names of file formats that are recognised but not decoded.
+- ``baseline.py``: which JPEG files a hardware decoder may have.
 - ``preprocess.py``: a picture -> a crop, and the numbers that turn the crop into a network's input.
 """

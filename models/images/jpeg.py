@@ -35,6 +35,7 @@ _METADATA = frozenset({*range(_APP0, _APP15 + 1), _COMMENT})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TABLES = frozenset({0xC4, 0xDB, 0xDD})
 _COMMON = frozenset({*_FRAMES, *_TABLES, *_METADATA, _START_OF_SCAN})
+_BASELINE = 0xC0
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 #: Markers that begin a segment or end the image. Entropy-coded data also hold stuffed bytes, fill bytes and restarts,
 #: and in damaged files codes below C0. libjpeg skips only the two bytes of such a code, so it must not be taken for the
@@ -68,6 +69,8 @@ class Markers:
     frame: bytes = b""
     """The body of the start of frame: bits a sample, height, width, number of components, three bytes a component."""
     progressive: bool = False
+    baseline: bool = False
+    """Whether the start of frame is that of baseline JPEG, which every decoder reads."""
     scans: list[Scan] = field(default_factory=list)
     """Empty if the first scan holds everything, so that no other can follow."""
     orientation: int | None = None
@@ -114,6 +117,7 @@ def read_markers(data: bytes, *, most_parts: int, most_scans: int = MOST_SCANS, 
                 )
         elif code in _FRAMES:
             found.frame, found.progressive = data[start + 4 : end], code in _PROGRESSIVE
+            found.baseline = code == _BASELINE
         elif code in _ENDS:
             found.end, found.ended = start, code == _END_OF_IMAGE
         elif code in _METADATA and not found.scans and not _affects_pixels(code, data, start, end):

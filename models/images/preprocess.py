@@ -141,6 +141,24 @@ def _ground(picture: Image.Image, preprocess: Preprocess) -> _Ground:
     return _Ground(border, preprocess.ink_on_light and border > 127, grey)
 
 
+def scaling(size: tuple[int, int], preprocess: Preprocess) -> tuple[Box | None, tuple[int, int]]:
+    """How a picture is scaled where ``fit`` is "short side" or "warp": the box that is cut out of it first, None if all
+    of it is scaled, and the size that it is scaled to."""
+    target, (width, height) = preprocess.resize, size
+    if preprocess.fit == "warp":
+        return None, (target, target)
+    box = None
+    if max(size) > _LONGEST * min(size):
+        # A picture of 1 x 80,000 pixels would take 16 GB when scaled, and the crop shows nothing of its ends.
+        part = _LONGEST * min(size)
+        left, top = max(0, (width - part) // 2), max(0, (height - part) // 2)
+        width, height = min(width, part), min(height, part)
+        box = (left, top, left + width, top + height)
+    if width <= height:
+        return box, (target, int(target * height / width))  # torchvision's Resize truncates
+    return box, (int(target * width / height), target)
+
+
 def centre(size: tuple[int, int], side: int) -> Box:
     """The middle square of a picture."""
     # torchvision's CenterCrop rounds the same way, half to even.
@@ -180,17 +198,9 @@ def _resized(picture: Image.Image, preprocess: Preprocess, border: int) -> Image
             return picture
         fill = border if preprocess.colour == "grey" else (border,) * 3
         return ImageOps.pad(picture, (target, target), Image.Resampling.BILINEAR, color=fill)
-    if preprocess.fit == "warp":
-        size = (target, target)
-    elif max(width, height) > _LONGEST * min(width, height):
-        # A picture of 1 x 80,000 pixels would take 16 GB when scaled, and the crop shows nothing of its ends.
-        part = _LONGEST * min(width, height)
-        left, top = max(0, (width - part) // 2), max(0, (height - part) // 2)
-        return _resized(picture.crop((left, top, left + min(width, part), top + min(height, part))), preprocess, border)
-    elif width <= height:
-        size = (target, int(target * height / width))  # torchvision's Resize truncates
-    else:
-        size = (int(target * width / height), target)
+    box, size = scaling(picture.size, preprocess)
+    if box is not None:
+        picture = picture.crop(box)
     return picture if size == picture.size else picture.resize(size, Image.Resampling.BILINEAR)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from service.assembly.interpreter import tune
 from service.config.settings import Settings
 from service.fronts.classifier import FrontClassifier
 from service.fronts.owners import Owners
@@ -17,24 +17,23 @@ from service.http.front import FrontApp
 from service.telemetry.recorder import RequestMetrics
 from service.telemetry.tracing import start_tracing
 
-#: Decoding threads of a front. Pillow releases the interpreter's lock, so that a second one decodes while HTTP is
-#: done; the next front is worth more than a third one.
-_DECODERS = 2
-#: As in ``local.py``: decoding threads must not keep the event loop waiting.
-_SWITCH_S = 0.0005
+#: The most decoding threads of a front. Beyond, they wait for the interpreter's lock; another front does not.
+_MOST_DECODERS = 4
 
 
-def front_app(settings: Settings, sockets: Path) -> FrontApp:
+def front_app(settings: Settings, sockets: Path, fronts: int = 1) -> FrontApp:
     """A front as an ASGI application.
 
     Args:
         settings: of the service.
         sockets: the folder of the device owners' sockets.
+        fronts: how many of them share the cores, which decode.
     """
-    sys.setswitchinterval(_SWITCH_S)
+    tune()
     stop_tracing = start_tracing(settings)
     owners = Owners(sockets)
-    classifier = FrontClassifier(owners, settings, min(_DECODERS, len(os.sched_getaffinity(0))))
+    decoders = min(_MOST_DECODERS, max(1, len(os.sched_getaffinity(0)) // fronts))
+    classifier = FrontClassifier(owners, settings, decoders)
     metrics = RequestMetrics([])
 
     @asynccontextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from fastapi import FastAPI
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.images.preprocess import PRESETS
 from models.networks.variants import find_variant
+from service.assembly.interpreter import tune
 from service.config.capacity import Machine, memory_limit, parked_limit
 from service.config.fleet import Deployment
 from service.config.settings import Settings
@@ -26,6 +26,7 @@ from service.engines.buckets import Buckets
 from service.engines.loader import device_name, engine_loader
 from service.http.app import ClassifyFirst, create_app
 from service.profiling.profiler import Profiler
+from service.runtime.gpu_decoding import gpu_decoding
 from service.runtime.owner import Duties, owning
 from service.runtime.placement import LocalPlacement
 from service.telemetry import gauges
@@ -36,9 +37,6 @@ from service.telemetry.tracing import start_tracing
 #: Bounds for the number of decoding threads, which is otherwise the number of cores. Two threads keep a GPU waiting
 #: (540 photographs a second on an H100, with every network); more than eight wait for the interpreter's lock.
 _FEWEST_DECODERS, _MOST_DECODERS = 2, 8
-#: How long a thread may keep the interpreter's lock while another waits for it. Python's own 5 ms let a device that has
-#: finished a batch of digits wait for longer than the batch took.
-_SWITCH_S = 0.0005
 
 
 def local_placement(
@@ -51,7 +49,7 @@ def local_placement(
         deployment: the part of the fleet that this process serves.
         stopping: whether the service is stopping.
     """
-    sys.setswitchinterval(_SWITCH_S)
+    tune()
     cores = len(os.sched_getaffinity(0))
     loader = engine_loader(
         device=settings.device,
@@ -61,6 +59,8 @@ def local_placement(
         cache_dir=settings.cache_dir,
         max_batch_size=deployment.max_batch_size or settings.max_batch_size,
     )
+    limit_bytes = memory_limit(settings, lambda: _free_bytes(loader.device))
+    decoding = gpu_decoding(loader.device) if settings.decode == "gpu" else None
     profiler = Profiler(loader)
     gauges.count("topfive_oom_splits_total", lambda: Buckets.halvings)
     return LocalPlacement(
@@ -69,7 +69,9 @@ def local_placement(
         workers=min(_MOST_DECODERS, max(_FEWEST_DECODERS, cores)),
         stopping=stopping,
         profiles=profiler,
-        memory_limit_bytes=memory_limit(settings, lambda: _free_bytes(loader.device)),
+        gpu_decoding=decoding,
+        # Networks and decoded pictures share the device's memory.
+        memory_limit_bytes=limit_bytes if decoding is None else max(0, limit_bytes - decoding.held_bytes),
         parked_limit_bytes=parked_limit(settings, loader.device, lambda: Machine.this().free_bytes),
         pinned=[find_variant(name).name for name in deployment.pinned],
         prepare=loader.prepare,

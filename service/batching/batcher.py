@@ -68,8 +68,14 @@ class BatchRunner(Protocol[Item, Output]):
         """Mean seconds of a forward pass of this number of items; 0 if unknown."""
         ...
 
+    def at_once(self, size: int) -> bool:
+        """Whether a forward pass of this number of items may run on the event loop: it is over before a thread would
+        have begun."""
+        ...
+
     def run(self, items: Sequence[Item]) -> Sequence[Output]:
-        """Runs a forward pass and returns one output for each item. Blocks; called on the slot's thread."""
+        """Runs a forward pass and returns one output for each item. Blocks; called on the slot's thread, unless
+        ``at_once`` says otherwise."""
         ...
 
     def begin(self, items: Sequence[Item]) -> Callable[[], Sequence[Output]]:
@@ -283,7 +289,7 @@ class Batcher(Generic[Item, Output]):
             if ticket.trace is not None:
                 ticket.trace.taken(started)
         try:
-            outputs = await self._slot.run(finish)
+            outputs = finish() if self._runner.at_once(size) else await self._slot.run(finish)
             if len(outputs) != size:
                 raise RuntimeError(f"a forward pass of {size} items gave {len(outputs)} outputs")
         except Exception as error:

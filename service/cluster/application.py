@@ -61,13 +61,14 @@ class Front:
     Args:
         settings: of the service.
         folder: the service's.
+        fronts: how many there are.
         _owner: the handle of the owners' deployment; a parameter, so that Serve deploys them with the fronts.
     """
 
-    def __init__(self, settings: Settings, folder: Path, _owner: object) -> None:
+    def __init__(self, settings: Settings, folder: Path, fronts: int, _owner: object) -> None:
         configure_logging(settings.log_format)
         expose(settings.host)
-        self._app = direct(front_app(settings, folder / FOLDER), folder)
+        self._app = direct(front_app(settings, folder / FOLDER, fronts), folder)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app
@@ -148,7 +149,7 @@ def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Applica
             ray_actor_options={"num_cpus": FRONT_CPUS},
             **_COMMON,
         )
-        bound = front.bind(settings, folder, owner)
+        bound = front.bind(settings, folder, fronts, owner)
     elif fleet.ingress is None:
         (everything,) = fleet.deployment
         bound = deploy(serve.ingress()(Local), **_options("ingress", everything)).bind(settings, everything, folder)

@@ -10,6 +10,7 @@ health over the port.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.http.edge import Edge
 from service.http.server import serving
 from service.lifecycle.haproxy import DIRECT
+
+log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 
@@ -60,8 +63,12 @@ class Direct:
     async def _listen(self, stop: asyncio.Event) -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.setblocking(False)
-            listener.bind(str(self._path))
-            listener.listen(_BACKLOG)
+            try:
+                listener.bind(str(self._path))
+                listener.listen(_BACKLOG)
+            except OSError as error:
+                log.warning("a replica has no socket of its own and is asked over Serve's port: %s", error)
+                return
             try:
                 async with serving(Edge(self._app), [listener]):
                     await stop.wait()

@@ -16,6 +16,7 @@ def serve(
     untrained: Annotated[bool | None, setting("untrained", "--untrained/--trained")] = None,
     device: Annotated[str | None, setting("device")] = None,
     precision: Annotated[str | None, setting("precision")] = None,
+    decode: Annotated[str | None, setting("decode")] = None,
     max_batch_size: Annotated[int | None, setting("max_batch_size")] = None,
     memory_limit_mb: Annotated[float | None, setting("memory_limit_mb")] = None,
     parked_limit_mb: Annotated[float | None, setting("parked_limit_mb")] = None,

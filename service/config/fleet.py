@@ -10,9 +10,9 @@ import tomllib
 from collections import Counter
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
 
 from models.networks.variants import VARIANTS, find_variant
 from models.validation import first_error
@@ -42,8 +42,8 @@ class Deployment(BaseModel):
     num_cpus: float = Field(1.0, ge=0)
     """Cores that Ray reserves for each replica; may be a fraction."""
     num_gpus: float = Field(0.0, ge=0)
-    engine: Literal["auto", "onnx_cpu", "torch_cpu", "torch_cuda"] = "auto"
-    """``auto`` is the fastest on the device: ONNX Runtime on a CPU, torch on a GPU."""
+    engine: Literal["auto", "onnx_cpu", "torch_cpu", "torch_cuda", "pretend"] = "auto"
+    """``auto`` is the fastest on the device: ONNX Runtime on a CPU, torch on a GPU. ``pretend`` computes nothing."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of a forward pass; all cores by default."""
     max_batch_size: int | None = Field(None, ge=1)
@@ -81,7 +81,7 @@ class Fleet(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = ""
-    ray: bool = True
+    ray: StrictBool = True
     """Whether Ray Serve runs it, or the service's own supervisor does: fewer processes, a start in seconds."""
     fronts: int | Literal["auto"] | None = None
     """How many fronts do HTTP and decode, in front of a device owner. With 0, one process does everything. ``auto``,
@@ -89,20 +89,28 @@ class Fleet(BaseModel):
     ingress: Ingress | None = None
     deployment: list[Deployment] = Field(min_length=1)
 
+    @field_validator("fronts", mode="before")
+    @classmethod
+    def _check_fronts(cls, fronts: Any) -> Any:
+        """One line for what pydantic has several errors for; it would also take ``true`` for 1."""
+        if fronts != "auto" and (type(fronts) is not int or fronts < 0):
+            raise ValueError('a number of processes, 0 or more, or "auto"')
+        return fronts
+
     @model_validator(mode="after")
     def _check(self) -> Fleet:
         hosted = Counter(self.names())
         twice = [name for name, times in hosted.items() if times > 1]
         if twice:
             raise ValueError(f"{twice[0]} is hosted twice")
-        if isinstance(self.fronts, int) and self.fronts < 0:
-            raise ValueError("fronts cannot be negative")
         if self.ingress is not None and not self.ray:
             raise ValueError("an [ingress] table needs Ray Serve: leave ray = false out")
         if self.ingress is not None and self.fronts is not None:
             raise ValueError("fronts stand before one deployment; a fleet with an [ingress] table has ingress replicas")
         if self.ingress is None and len(self.deployment) > 1:
             raise ValueError("several deployments need an [ingress] table in front of them")
+        if not self.ray and self.fronts == 0 and self.deployment[0].replicas > 1:
+            raise ValueError("without Ray and with fronts = 0 there is one process: leave replicas out")
         for deployment in self.deployment:
             for name in deployment.pinned:
                 if find_variant(name).name not in deployment.names():

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         "auto",
         description="Arithmetic of the networks; auto is float32 on a CPU, and chosen for each checkpoint on a GPU.",
     )
+    decode: Literal["cpu", "gpu"] = Field(
+        "cpu", description="Who decodes JPEG files: cpu, or gpu where it gives the same answers."
+    )
     max_batch_size: int | None = Field(
         None, ge=1, le=1024, description="Pictures in one forward pass at most; by default 16, and 128 on a GPU."
     )

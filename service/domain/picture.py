@@ -29,6 +29,10 @@ class Picture(Protocol):
         """The crop, if the other process has sent it."""
         ...
 
+    async def file(self) -> bytes | None:
+        """Asks for the encoded bytes, and waits for them; None if the other process does not give them."""
+        ...
+
     async def decoded(self, preprocess: Preprocess, max_pixels: int) -> Decoded:
         """Asks for the crop, and waits for it.
 

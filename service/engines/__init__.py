@@ -6,7 +6,9 @@ torch_cuda.py   PyTorch with CUDA graphs: the default on a GPU. overlap.py copie
                 buckets.py has the batch sizes that graphs are captured for, parked.py keeps weights on the
                 host while another network has the device
 torch_cpu.py    plain PyTorch on a CPU: the reference that the other engines are tested against
+jpeg_gpu.py     JPEG files -> crops on a GPU
 fake.py         an engine without a network, for tests
+pretend.py      the same as a device that takes its time: measures everything around a network
 fingerprint.py  what a checkpoint runs with: device, engine, precision, library versions, weights
 
 This file has the interface that they share.
@@ -43,6 +45,11 @@ class Engine(Protocol):
     @property
     def bytes_held(self) -> int:
         """Bytes of weights on the device."""
+        ...
+
+    @property
+    def any_thread(self) -> bool:
+        """Whether each call may come from another thread: nothing of the engine belongs to a thread."""
         ...
 
     def warm_up(self, largest: int) -> None:

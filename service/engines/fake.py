@@ -32,6 +32,10 @@ class FakeEngine:
     """Sizes of the batches that were run."""
 
     @property
+    def any_thread(self) -> bool:
+        return False
+
+    @property
     def bytes_held(self) -> int:
         return self.checkpoint.costs.params * 4
 

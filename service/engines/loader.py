@@ -116,6 +116,12 @@ def _load_torch_cuda(checkpoint: Checkpoint, loader: Loader) -> Engine:
     return TorchCuda(checkpoint, device=loader.device, precision=precision, max_batch_size=loader.max_batch_size)
 
 
+def _load_pretend(checkpoint: Checkpoint, _loader: Loader) -> Engine:
+    from service.engines.pretend import PretendEngine
+
+    return PretendEngine(checkpoint)
+
+
 def _export_graph(checkpoint: Checkpoint, loader: Loader) -> None:
     from models.onnx.graph_cache import cached_graph
 
@@ -129,6 +135,12 @@ def _check_weights(checkpoint: Checkpoint, _loader: Loader) -> None:
         check_weights(checkpoint)
 
 
+def _refuse_trained(checkpoint: Checkpoint, _loader: Loader) -> None:
+    from service.engines.pretend import refuse_trained
+
+    refuse_trained(checkpoint)
+
+
 _CPU, _CUDA = frozenset({"cpu"}), frozenset({"cuda"})
 _FLOAT32, _ANY_PRECISION = frozenset({"float32"}), frozenset({"float32", "bfloat16", "float16"})
 #: By name. The default for a device and a precision is the first engine that runs there.
@@ -138,6 +150,8 @@ ENGINES = {
         EngineRow("onnx_cpu", _CPU, _FLOAT32, "onnxruntime", _load_onnx_cpu, _export_graph, runs_graph=True),
         EngineRow("torch_cpu", _CPU, _ANY_PRECISION, "torch", _load_torch_cpu, _check_weights),
         EngineRow("torch_cuda", _CUDA, _ANY_PRECISION, "torch", _load_torch_cuda, _check_weights),
+        # Last, and where another engine runs in any precision, so that only a fleet that names it gets it.
+        EngineRow("pretend", _CPU, _ANY_PRECISION, "numpy", _load_pretend, _refuse_trained),
     )
 }
 

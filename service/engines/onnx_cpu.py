@@ -57,6 +57,8 @@ class OnnxCpu:
         self.bytes_held = path.stat().st_size
         """The file's size, which is little more than the weights'."""
 
+    any_thread = True
+
     def warm_up(self, largest: int) -> None:
         # This engine prepares nothing for a batch size, and a large batch would block the device for seconds.
         self.run(blank(self._preprocess, min(1, largest)))

@@ -37,6 +37,8 @@ class TorchCpu:
     def bytes_held(self) -> int:
         return sum(p.numel() * p.element_size() for p in self._network.parameters())
 
+    any_thread = False  # OpenMP has a pool of threads for each thread that calls it
+
     def warm_up(self, largest: int) -> None:
         # This engine prepares nothing for a batch size, and a large batch would block the device for seconds.
         self.run(blank(self._preprocess, min(1, largest)))

@@ -101,6 +101,8 @@ class TorchCuda:
             self._device, self._buckets, self._answers, crop=crop, k=min(MAX_K, classes), classes=classes
         )
 
+    any_thread = False  # the current stream belongs to a thread
+
     @property
     def max_batch_size(self) -> int:
         """The most pictures in one forward pass; lower than requested once memory ran out."""

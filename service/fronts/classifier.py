@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from models.images.preprocess import Preprocess
 from service.config.settings import Settings
 from service.domain.classified import Classified
@@ -138,7 +140,7 @@ class FrontAsking:
             return None
         kind = self._all.hints.get(self._name)
         number = None if kind is None else owner.number_of(kind)
-        if kind is None or number is None:
+        if kind is None or number is None or not asked.fits(owner.memory, kind):
             return None
         slot, decode_s = await asked.decoded(owner.memory, kind)
         return number, slot, decode_s
@@ -173,8 +175,8 @@ class AskedPicture:
     def __init__(self, classifier: FrontClassifier, data: bytes) -> None:
         self._all = classifier
         self.data = data
-        self._crops: dict[tuple[Slots, Preprocess], tuple[int, float]] = {}
-        """The slots that its crops are in, and how many seconds decoding took. Owners may have different memories."""
+        self._crops: dict[tuple[Slots, Preprocess | None], tuple[int, float]] = {}
+        """The slots of its crops or file, and how many seconds decoding took. Owners may have different memories."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def over(self) -> None:
@@ -199,8 +201,12 @@ class AskedPicture:
         else:
             owner.cropped(number, kind, slot, decode_s)
 
+    def fits(self, memory: Slots, kind: Kind) -> bool:
+        """Whether it fits into a slot: crops do, files may not."""
+        return kind.preprocess is not None or len(self.data) <= memory.size
+
     async def decoded(self, memory: Slots, kind: Kind) -> tuple[int, float]:
-        """Decodes it, unless that was done.
+        """Decodes it, unless that was done, or an owner wants the file.
 
         Args:
             memory: where the crop is to lie.
@@ -218,6 +224,9 @@ class AskedPicture:
         if found is not None:
             return found
         started = self._all.clock()
+        if preprocess is None:
+            file = self._crops[memory, None] = memory.put(np.frombuffer(self.data, np.uint8)), 0.0
+            return file
         crop = decode_small(self.data, preprocess, max_pixels)
         if crop is None:
             loop = asyncio.get_running_loop()

@@ -28,6 +28,9 @@ from service.link.messages import (
     Undecoded,
 )
 
+#: An owner with so many pictures of this front is not waiting for the next one.
+_ENOUGH = 8
+
 
 class Lost:
     """What is answered to whoever waits for an owner whose connection has ended."""
@@ -36,8 +39,12 @@ class Lost:
 class Kind(NamedTuple):
     """How an owner wants pictures."""
 
-    preprocess: Preprocess
+    preprocess: Preprocess | None
+    """None: as files, which it decodes itself."""
     max_pixels: int
+
+
+_FILE = Kind(None, 0)
 
 
 class Told(NamedTuple):
@@ -72,8 +79,8 @@ class Owner:
         self._last = 0
         self._asked: dict[int, tuple[Asked, asyncio.Future[Told | Failed | Lost]]] = {}
         self._called: dict[int, asyncio.Future[Reply | Lost]] = {}
-        self._kinds: dict[int, Kind] = {}
-        self._numbers: dict[Kind, int] = {}
+        self._kinds: dict[int, Kind] = {messages.FILE: _FILE}
+        self._numbers: dict[Kind, int] = {_FILE: messages.FILE}
         self._described: dict[int, Described] = {}
 
     async def begin(self, connected: socket.socket) -> None:
@@ -128,7 +135,9 @@ class Owner:
         answer: asyncio.Future[Told | Failed | Lost] = asyncio.get_running_loop().create_future()
         self._asked[number] = asked, answer
         cropped = None if crop is None else Cropped(number, *crop)
-        self._connection.send(Ask(number, query, arrived, size, traceparent, cropped))
+        # While the owner has enough to do, it need not be told of each picture by itself.
+        patient = len(self._asked) > _ENOUGH
+        self._connection.send(Ask(number, query, arrived, size, traceparent, cropped), patient=patient)
         try:
             return await answer
         finally:

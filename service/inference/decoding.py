@@ -18,10 +18,15 @@ _SMALL_PIXELS = 128 * 128
 Crop: TypeAlias = npt.NDArray[np.uint8]
 
 
+def is_small(encoded_bytes: int) -> bool:
+    """Whether a file of this size may be a small picture, for which ``decode_small`` is tried first."""
+    return encoded_bytes <= _SMALL_BYTES
+
+
 def decode_small(image: bytes, preprocess: Preprocess, max_pixels: int) -> Crop | None:
     """Decodes a small picture at once, which is faster than handing it to a thread: a digit or a thumbnail. Returns
     None for every other picture, also for a small file of many pixels or scans."""
-    if len(image) > _SMALL_BYTES:
+    if not is_small(len(image)):
         return None
     try:
         return picture_to_crop(image, preprocess, max_pixels=min(_SMALL_PIXELS, max_pixels), quick=True)

@@ -59,12 +59,14 @@ class Record:
     pid: int
     """Process id of the supervisor."""
     driver: int | None
-    """Process id of Ray's driver, which leads a session of its own."""
+    """Process id of the driver, which leads a session of its own."""
     host: str
     port: int
     fleet: str
     started_at: float
     """Seconds since the epoch."""
+    device: str = "auto"
+    """The setting: on a GPU a fleet may have other processes."""
 
     @property
     def run(self) -> Run:
@@ -85,7 +87,7 @@ class Claim:
         self._lock = lock
 
     @classmethod
-    def take(cls, host: str, port: int, fleet: str) -> Claim:
+    def take(cls, host: str, port: int, fleet: str, device: str = "auto") -> Claim:
         """Takes the lock of the port, ends what an earlier run left behind there, and writes the record.
 
         Raises:
@@ -112,7 +114,7 @@ class Claim:
             ) from error
         # HAProxy reads it at each start.
         (folder / STOPPING).touch()
-        record = Record(uuid.uuid4().hex, os.getpid(), None, host, port, fleet, time.time())
+        record = Record(uuid.uuid4().hex, os.getpid(), None, host, port, fleet, time.time(), device)
         _write(folder / _RECORD, asdict(record))
         return cls(record, folder, lock)
 

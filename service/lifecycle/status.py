@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import psutil
 
-from service.config.capacity import Machine, fronts_of
+from service.config.capacity import Machine, fronts_of, with_device
 from service.config.fleet import Fleet, FleetError, load_fleet
 from service.lifecycle.processes import REPLICA, SOLO, of_run, title_of
 from service.lifecycle.record import Record, running
@@ -49,7 +49,8 @@ def _deployments(record: Record) -> list[dict[str, Any]]:
     """The deployments of the fleet with their replicas, which are found by the titles of their processes."""
     wanted: dict[str, int] = {}
     with contextlib.suppress(FleetError):  # the file may have been removed since the start
-        wanted = _wanted(load_fleet(record.fleet))
+        machine = Machine.this()
+        wanted = _wanted(with_device(load_fleet(record.fleet), record.device, machine), machine)
     living: dict[str, list[dict[str, Any]]] = {}
     for process in of_run(record.run):
         with contextlib.suppress(psutil.Error):
@@ -66,11 +67,11 @@ def _deployments(record: Record) -> list[dict[str, Any]]:
     return [{"name": name, "replicas_wanted": wanted.get(name, 0), "replicas": living.get(name, [])} for name in names]
 
 
-def _wanted(fleet: Fleet) -> dict[str, int]:
+def _wanted(fleet: Fleet, machine: Machine) -> dict[str, int]:
     """How many replicas of each deployment the fleet wants."""
     if fleet.ingress is not None:
         return {"ingress": fleet.ingress.replicas, **{d.name: d.replicas for d in fleet.deployment}}
-    fronts, owners = fronts_of(fleet, Machine.this()), fleet.deployment[0].replicas
+    fronts, owners = fronts_of(fleet, machine), fleet.deployment[0].replicas
     if fleet.ray:
         return {"ingress": fronts, "owner": owners} if fronts else {"ingress": owners}
     return {"front": fronts, "owner": owners} if fronts else {"whole": 1}

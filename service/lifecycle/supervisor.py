@@ -88,7 +88,7 @@ def serve(settings: Settings, console: Console) -> None:
         max_batch_size=settings.max_batch_size,
         memory_limit_mb=settings.memory_limit_mb,
     )
-    claim = Claim.take(settings.host, settings.port, settings.fleet)
+    claim = Claim.take(settings.host, settings.port, settings.fleet, settings.device)
     signals = _Signals()
     driver, in_order = None, True
     try:

@@ -18,6 +18,8 @@ Received = TypeVar("Received")
 #: The largest frame. Answers of other paths are the largest messages, by far: /openapi.json has some 30 kB.
 MOST_BYTES = 16 * 1024 * 1024
 _LENGTH = 4
+#: How long a patient message waits for others.
+_MOMENT_S = 0.001
 
 
 class Connection(asyncio.Protocol, Generic[Received]):
@@ -43,6 +45,9 @@ class Connection(asyncio.Protocol, Generic[Received]):
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._frames: list[bytes] = []
+        self._flushing: asyncio.Handle | None = None
+        """What will send them."""
+        self._patient = False
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -62,16 +67,28 @@ class Connection(asyncio.Protocol, Generic[Received]):
         self._received = self._lost = _nothing
         lost()
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, *, patient: bool = False) -> None:
         """Sends a message, together with all others of this turn of the event loop. A message to a connection that has
-        ended is lost; ``lost`` says so."""
+        ended is lost; ``lost`` says so.
+
+        Args:
+            message: the message.
+            patient: whether it may wait a moment for others. Each write wakes the other process, which costs more than
+                all else that is done for a message.
+        """
         frame = encode(message)
-        if not self._frames:
-            self._loop.call_soon(self._flush)
+        if self._flushing is None or (self._patient and not patient):
+            if self._flushing is not None:
+                self._flushing.cancel()
+            self._patient = patient
+            self._flushing = (
+                self._loop.call_later(_MOMENT_S, self._flush) if patient else self._loop.call_soon(self._flush)
+            )
         self._frames.append(len(frame).to_bytes(_LENGTH, "little"))
         self._frames.append(frame)
 
     def _flush(self) -> None:
+        self._flushing = None
         frames, self._frames = self._frames, []
         if self._transport is not None:
             self._transport.write(b"".join(frames))

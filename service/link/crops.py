@@ -130,6 +130,21 @@ class Window:
             os.close(file)
         self._bytes = np.frombuffer(memory, np.uint8).reshape(count, size)
 
+    @property
+    def size(self) -> int:
+        """Bytes of a slot."""
+        return int(self._bytes.shape[1])
+
+    def file(self, slot: int, size: int) -> bytes:
+        """A copy of the file in a slot.
+
+        Raises:
+            ValueError: there is no such slot, or it is too small for so many bytes.
+        """
+        if not 0 <= slot < len(self._bytes) or not 0 <= size <= self.size:
+            raise ValueError(f"slot {slot} of {len(self._bytes)} has no file of {size} bytes")
+        return self._bytes[slot, :size].tobytes()
+
     def crop(self, slot: int, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
         """The crop in a slot, uint8 (side, side, channels). It is not copied: it lasts until the front frees the slot.
 

@@ -28,6 +28,9 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 VERSION = 1
+#: The kind of a picture's file as it came, for an owner whose device decodes. It needs no ``Kind``; its ``Cropped`` has
+#: the file in the slot. An owner asks for no file that is larger than a slot.
+FILE = -1
 
 #: What a front says goes into queues and forecasts, which not-a-number and infinity would spoil for all others.
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]

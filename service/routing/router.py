@@ -256,6 +256,8 @@ class Router:
         return found
 
     def _serves(self, found: Checkpoint | Ensemble) -> bool:
+        if isinstance(found, Checkpoint):
+            return self._placement.serves(found)
         return all(map(self._placement.serves, members_of(found)))
 
     def _book(self, error: OverloadedError, candidates: Sequence[Candidate], left_s: float) -> None:

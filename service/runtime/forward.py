@@ -22,6 +22,11 @@ from service.telemetry.recorder import PredictorMetrics
 Output: TypeAlias = tuple[tuple[float, ...], tuple[int, ...], bytes | None]
 
 
+#: A pass that takes no longer than this does not delay the event loop more than other work does. Handing it to a thread
+#: and back takes as long, and longer while threads wait for the interpreter's lock.
+_AT_ONCE_S = 0.00033
+
+
 class Input(NamedTuple):
     """One picture's input to a forward pass."""
 
@@ -47,12 +52,14 @@ class ForwardPasses:
         self._overlapping: OverlappingEngine | None = None
         self.overlaps = False
         """Whether the engine takes a batch while it computes another."""
+        self._any_thread = False
 
     def use(self, engine: Engine | None) -> Engine | None:
         """Runs passes on another engine from now on, or on none. Returns the engine before."""
         before, self._engine = self._engine, engine
         self._overlapping = engine if isinstance(engine, OverlappingEngine) else None
         self.overlaps = self._overlapping is not None
+        self._any_thread = engine is not None and engine.any_thread and not self.overlaps
         return before
 
     @property
@@ -68,6 +75,10 @@ class ForwardPasses:
     def expected_s(self, size: int) -> float:
         """The mean of a pass in seconds."""
         return self.forecast.expected_s(size)
+
+    def at_once(self, size: int) -> bool:
+        """Whether a pass is so short, by its mean, that it runs on the event loop."""
+        return self._any_thread and self.expected_s(size) <= _AT_ONCE_S
 
     def run(self, items: Sequence[Input]) -> list[Output]:
         """Runs a whole pass. Blocks."""

@@ -174,8 +174,11 @@ class Front:
         except Exception as error:
             self.connection.send(_failed(ask.id, known_failure(error), whole=True))
             return
-        with continued(ask.traceparent):
+        if ask.traceparent is None:
             result = await asking.classify(picture)
+        else:
+            with continued(ask.traceparent):
+                result = await asking.classify(picture)
         if isinstance(result, Failure):
             self.connection.send(_failed(ask.id, result))
         else:
@@ -251,8 +254,28 @@ class FrontPicture:
             return None
         return Decoded(self._front.window.crop(found.slot, preprocess), found.decode_s)
 
+    async def file(self) -> bytes | None:
+        if self._size > self._front.window.size:
+            return None
+        # The next picture is wanted as a file too, whether or not the device decodes this one.
+        self.kind = messages.FILE
+        found = await self._wanted(messages.FILE)
+        if isinstance(found, Undecoded):
+            return None
+        return self._front.window.file(found.slot, self._size)
+
     async def decoded(self, preprocess: Preprocess, max_pixels: int) -> Decoded:
         kind = self._front.kind_of(preprocess)
+        if self.kind != messages.FILE:
+            self.kind = kind
+        found = await self._wanted(kind)
+        if isinstance(found, Undecoded):
+            failure = found.failure
+            raise FailedElsewhereError(Failure(failure.slug, failure.detail, failure.extras))
+        return Decoded(self._front.window.crop(found.slot, preprocess), found.decode_s)
+
+    async def _wanted(self, kind: int) -> Cropped | Undecoded:
+        """What the front says of the picture in a kind, asked for if need be."""
         if kind not in self._came:
             waiting = self._waiting.get(kind)
             if waiting is None:
@@ -260,11 +283,7 @@ class FrontPicture:
                 self._front.connection.send(Decode(self._id, kind))
             # Several members of an ensemble may wait for the same.
             await asyncio.shield(waiting)
-        found = self._came[kind]
-        if isinstance(found, Undecoded):
-            failure = found.failure
-            raise FailedElsewhereError(Failure(failure.slug, failure.detail, failure.extras))
-        return Decoded(self._front.window.crop(found.slot, preprocess), found.decode_s)
+        return self._came[kind]
 
     def came(self, message: Cropped | Undecoded) -> None:
         """Notes what the front says of the picture.

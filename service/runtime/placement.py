@@ -19,6 +19,7 @@ from service.domain.prediction import Limits
 from service.domain.snapshot import DeviceLoad, Snapshot
 from service.engines import Engine
 from service.profiling.profiles import Profile
+from service.runtime.gpu_decoding import GpuDecoding
 from service.runtime.parking import Parking
 from service.runtime.predictor import Predictor
 from service.runtime.residency import Residency
@@ -53,6 +54,7 @@ class LocalPlacement:
         workers: the number of threads that decode pictures.
         stopping: whether the service is stopping.
         profiles: the source of profiles; without one, times are guessed.
+        gpu_decoding: decodes pictures on the device; the placement closes it.
         memory_limit_bytes: for all loaded checkpoints together.
         parked_limit_bytes: of host memory, for the weights of checkpoints that had to leave the device's.
         pinned: variants that stay in memory.
@@ -69,6 +71,7 @@ class LocalPlacement:
         workers: int = 2,
         stopping: Callable[[], bool] = lambda: False,
         profiles: Profiles | None = None,
+        gpu_decoding: GpuDecoding | None = None,
         memory_limit_bytes: int = sys.maxsize,
         parked_limit_bytes: int = 0,
         pinned: Collection[str] = (),
@@ -82,6 +85,7 @@ class LocalPlacement:
         self._limits = limits
         self._stopping = stopping
         self._profiles = profiles
+        self._gpu_decoding = gpu_decoding
         self._pinned = frozenset(pinned)
         self._prepare = prepare
         self._residency = Residency(memory_limit_bytes, clock)
@@ -124,6 +128,7 @@ class LocalPlacement:
             self._limits,
             loading=self._loading,
             residency=self._residency,
+            gpu_decoding=self._gpu_decoding,
             parking=self._parking,
             profile=self._profiles.nearest(checkpoint) if self._profiles else None,
             prepare=self._prepare,
@@ -331,6 +336,8 @@ class LocalPlacement:
             task.cancel()
         for predictor in (*self._predictors.values(), *self._coming.values()):
             await predictor.close()
+        if self._gpu_decoding is not None:
+            await self._gpu_decoding.close()
         await self._residency.close()
         self._slot.close()
         for pool in (self._workers, self._loading, self._measuring):

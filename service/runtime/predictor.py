@@ -20,11 +20,12 @@ from service.domain.prediction import Limits, Prediction
 from service.domain.quiet import Quiet
 from service.domain.snapshot import Snapshot
 from service.engines import Engine
-from service.inference.decoding import decode, decode_small
+from service.inference.decoding import Crop, decode, decode_small, is_small
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
 from service.runtime.arriving import Arrival, Arriving
 from service.runtime.forward import ForwardPasses, Input, Output
+from service.runtime.gpu_decoding import GpuDecoding
 from service.runtime.load_failures import LoadFailures
 from service.runtime.parking import Parking
 from service.runtime.residency import Residency
@@ -47,6 +48,7 @@ class Predictor:
         limits: bounds on batch, queue and picture.
         loading: the thread in which weights are loaded; ``workers`` by default.
         residency: the device's ledger, shared as the slot is; without one there is no memory limit.
+        gpu_decoding: decodes pictures on the device; without it, or where it does not, ``workers`` do.
         parking: the host memory for weights that leave the device, shared too; without one they are not kept.
         profile: measurements of the checkpoint on this device.
         pinned: whether the checkpoint stays in memory once it is loaded.
@@ -64,6 +66,7 @@ class Predictor:
         *,
         loading: Executor | None = None,
         residency: Residency | None = None,
+        gpu_decoding: GpuDecoding | None = None,
         parking: Parking | None = None,
         profile: Profile | None = None,
         pinned: bool = False,
@@ -76,6 +79,7 @@ class Predictor:
         self._workers = workers
         self._loading = loading or workers
         self._limits = limits
+        self._gpu_decoding = gpu_decoding
         self._prepare_load = prepare
         self._prepared = False
         self._clock = clock
@@ -307,6 +311,9 @@ class Predictor:
                     _, warm_up_s = await self._slot.run(
                         lambda: self._timed(lambda: engine.warm_up(self._limits.max_batch_size))
                     )
+                    if self._gpu_decoding is not None:
+                        judge = self._gpu_decoding.judge
+                        await self._slot.run(lambda: judge(self.checkpoint, engine))
             except BaseException:
                 engine.close()
                 raise
@@ -403,11 +410,21 @@ class Predictor:
 
     async def _decoded_soon(self, image: bytes | Picture, started: float) -> Decoded:
         preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
-        if not isinstance(image, bytes):
-            return await image.decoded(preprocess, max_pixels)
-        loop = asyncio.get_running_loop()
-        crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
+        crop = await self._decoded_on_gpu(image)
+        if crop is None:
+            if not isinstance(image, bytes):
+                return await image.decoded(preprocess, max_pixels)
+            loop = asyncio.get_running_loop()
+            crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
         return Decoded(crop, self._clock() - started)
+
+    async def _decoded_on_gpu(self, image: bytes | Picture) -> Crop | None:
+        """The crop, if the GPU decodes such pictures for this checkpoint."""
+        gpu, checkpoint = self._gpu_decoding, self.checkpoint
+        if gpu is None or not gpu.passed(checkpoint) or is_small(len(image)):
+            return None
+        file = image if isinstance(image, bytes) else await image.file()
+        return None if file is None else await gpu.decode(file, checkpoint, self._limits.max_pixels)
 
     def _end(self, arrival: Arrival) -> None:
         self._arriving.end(arrival)

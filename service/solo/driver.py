@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from service.config.capacity import Machine, fronts_of, with_device
-from service.config.fleet import Fleet, load_fleet
+from service.config.fleet import Deployment, Fleet, load_fleet
 from service.config.listening import addresses
 from service.config.settings import Settings
 from service.lifecycle.handshakes import HANDSHAKES_S, ignore_new
@@ -141,16 +141,21 @@ def workers_of(
             "settings": settings.model_copy(update={"device": device}).model_dump(mode="json"),
             "deployment": deployment.model_dump(),
             "listeners": shared,
+            "fronts": fronts,
         }
         return Worker(role, number, folder, json.dumps(told), shared)
 
     if not fronts:
         return [worker("whole", 0, settings.device, descriptors)]
-    # With several GPUs, each owner has one.
-    cards = deployment.num_gpus > 0 and deployment.replicas > 1
-    devices = [f"cuda:{number}" if cards else settings.device for number in range(deployment.replicas)]
-    owners = [worker("owner", number, device, ()) for number, device in enumerate(devices)]
+    owners = [worker("owner", n, _device(settings, deployment, n), ()) for n in range(deployment.replicas)]
     return owners + [worker("front", number, "cpu", descriptors) for number in range(fronts)]
+
+
+def _device(settings: Settings, deployment: Deployment, number: int) -> str:
+    """The device of an owner. Several owners divide the GPUs: each has ``num_gpus`` of them, or a part of one."""
+    if deployment.replicas == 1 or not deployment.num_gpus or settings.device == "cpu":
+        return settings.device
+    return f"cuda:{int(number * deployment.num_gpus)}"
 
 
 def stop(workers: Sequence[Worker], listeners: Sequence[socket.socket]) -> None:

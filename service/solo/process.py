@@ -41,8 +41,9 @@ def main() -> None:
     if role == "owner":
         _run(_own(settings, deployment, folder, number))
     else:
-        application = _whole if role == "whole" else _front
-        _run(_listen(application(settings, deployment, folder), folder, listeners))
+        whole = role == "whole"
+        app = _whole(settings, deployment, folder) if whole else _front(settings, folder, said["fronts"])
+        _run(_listen(app, folder, listeners))
 
 
 def _run(work: Any) -> None:
@@ -69,12 +70,12 @@ def _whole(settings: Settings, deployment: Deployment, folder: Path) -> Any:
     return local_app(settings, deployment, lambda: is_stopping(folder), expose(settings.host, "whole", folder))
 
 
-def _front(settings: Settings, _deployment: Deployment, folder: Path) -> Any:
+def _front(settings: Settings, folder: Path, fronts: int) -> Any:
     from service.assembly.front import front_app
     from service.solo.targets import expose
 
     expose(settings.host, "front", folder)
-    return front_app(settings, folder / FOLDER)
+    return front_app(settings, folder / FOLDER, fronts)
 
 
 async def _listen(app: Any, folder: Path, listeners: list[socket.socket]) -> None:

@@ -33,9 +33,9 @@ class FolderTargets:
             return []
         found = []
         for path in sorted((self.folder / _FOLDER).glob("*.json")):
-            with suppress(OSError, ValueError, KeyError):
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 said = json.loads(path.read_text())
-                if psutil.pid_exists(said["pid"]):
+                if _began(said["pid"]) == said["began"]:
                     labels = {"deployment": said["name"], "replica": str(said["pid"])}
                     found.append(Target(said["address"], labels))
         return sorted(found, key=lambda target: sorted(target.labels.items()))
@@ -56,10 +56,22 @@ def expose(host: str, name: str, folder: Path) -> FolderTargets:
         address = authority(_own_address(), address.rpartition(":")[2])
     metrics = folder / _FOLDER
     metrics.mkdir(exist_ok=True)
-    said = {"pid": os.getpid(), "name": name, "address": address}
+    said = {"pid": os.getpid(), "began": _began(os.getpid()), "name": name, "address": address}
     with atomic_write(metrics / f"{name}-{os.getpid()}.json") as part:
         part.write_text(json.dumps(said))
     return FolderTargets(folder)
+
+
+def _began(pid: int) -> str:
+    """When a process began, by the kernel's clock: that tells it from a later one of the same number. A zombie never
+    did.
+
+    Raises:
+        OSError: there is none of that number.
+    """
+    # proc_pid_stat(5): the name, in parentheses, may have any characters; field 3 is the state, field 22 the start.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return "never" if fields[0] in ("Z", "X") else fields[19]
 
 
 def _own_address() -> str:

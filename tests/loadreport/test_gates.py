@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadreport.gates import DEFAULT, Gates, GatesError, judge, read_footprints, read_gates
-from loadreport.report import Gate, Report
+from loadreport.report import Gate, Report, read_report
 from tests import reports
 
 FOOTPRINTS = {name: figures[1] for name, figures in reports.FIGURES.items()}
@@ -195,3 +195,37 @@ def test_a_gate_may_limit_budgets_by_one_figure_alone() -> None:
     for limit in ("met", "p99_over_budget"):
         gates = Gates.model_validate({"budgets": {limit: 1.0}})
         assert len(judge(gates, reports.report(budget_run=reports.budget_run()), None)) == 1
+
+
+def on(device: str | None, gates: dict[str, object]) -> Gate:
+    """The gate of pictures/s per GiB, which is 40.9, for a service on a device."""
+    return only(judge(Gates.model_validate({"per_gib": gates}), reports.report(device=device), None))
+
+
+def test_a_gpu_has_limits_of_its_own() -> None:
+    both = {"networks": {"googlenet": 41.0}, "gpu": {"googlenet": 40.5}}
+    assert [on(device, both).limit for device in ("NVIDIA H100 80GB HBM3", "AMD EPYC, 2 cores", None)] == [
+        "at least 40.5",
+        "at least 41",
+        "at least 41",
+    ]
+    assert on("NVIDIA H100 80GB HBM3", both).verdict == "passed"
+    assert on("AMD EPYC, 2 cores", both).verdict == "failed"
+
+
+def test_a_limit_without_one_for_gpus_holds_there_too() -> None:
+    assert on("NVIDIA H100 80GB HBM3", {"networks": {"googlenet": 41.0}}).verdict == "failed"
+
+
+def test_a_ratio_of_networks_on_different_kinds_of_devices_is_not_judged() -> None:
+    gate = on("AMD EPYC, 2 cores, NVIDIA L4", {"networks": {"googlenet": 1.0}, "gpu": {"googlenet": 1.0}})
+    why = "the service computes on CPUs and on GPUs (AMD EPYC, 2 cores, NVIDIA L4)"
+    assert (gate.verdict, gate.note) == ("not judged", why)
+
+
+@pytest.mark.parametrize("run", ["two-decoders", "eight-decoders"])
+def test_the_gate_for_gpus_is_70_percent_of_what_an_h100_gave(run: str) -> None:
+    report = read_report(Path(__file__).parents[2] / f"docs/loadtest/h100/{run}.json")
+    gate = next(gate for gate in judge(read_gates(DEFAULT), report, None) if gate.name.startswith("pictures/s per GiB"))
+    assert (gate.verdict, gate.limit) == ("passed", "at least 3")
+    assert 0.65 * float(gate.measured) <= 3.0 <= 0.7 * float(gate.measured)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadreport.report import Report, ReportError, read_report
+from service.engines.loader import device_name
 from tests import reports
 
 
@@ -64,3 +65,23 @@ def test_a_file_that_is_not_a_report_is_refused(tmp_path: Path) -> None:
         read_report(tmp_path / "absent.json")
     assert issubclass(ReportError, ValueError)
     assert Report.model_validate(reports.report().model_dump()) == reports.report()
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"),
+    [
+        ("AMD EPYC, 2 cores", "cpu"),
+        ("CPU, 1 cores", "cpu"),
+        ("AMD EPYC, 2 cores, Intel Xeon, 16 cores", "cpu"),
+        ("NVIDIA H100 80GB HBM3", "gpu"),
+        ("NVIDIA H100 80GB HBM3, NVIDIA L4", "gpu"),
+        ("AMD EPYC, 2 cores, NVIDIA L4", "mixed"),
+        (None, "cpu"),
+    ],
+)
+def test_the_kind_of_device_is_told_by_its_name(device: str | None, kind: str) -> None:
+    assert reports.report(device=device).device_kind == kind
+
+
+def test_this_machines_cpu_is_told_from_a_gpu() -> None:
+    assert reports.report(device=device_name("cpu")).device_kind == "cpu"

@@ -36,6 +36,16 @@ num_cpus = 0.2
 """
 
 
+#: A device owner and two fronts.
+FRONTS = """
+ray = {ray}
+fronts = 2
+
+[[deployment]]
+variants = ["*"]
+"""
+
+
 @pytest.fixture
 def fakes(tmp_path: Path) -> Fakes:
     return Fakes(tmp_path)
@@ -58,6 +68,24 @@ def cluster(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     fleet = folder / "cluster.toml"
     fleet.write_text(CLUSTER)
     yield from started(box_cache, str(fleet), folder / "log.txt")
+
+
+@pytest.fixture(scope="module")
+def solo(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A fleet of fronts and an owner without Ray. It starts in seconds, so each file has its own."""
+    yield from _with_fronts(box_cache, tmp_path_factory.mktemp("solo"), ray=False)
+
+
+@pytest.fixture(scope="module")
+def fronts(box_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The same behind Ray Serve."""
+    yield from _with_fronts(box_cache, tmp_path_factory.mktemp("fronts"), ray=True)
+
+
+def _with_fronts(cache: Path, folder: Path, *, ray: bool) -> Iterator[Service]:
+    fleet = folder / "fronts.toml"
+    fleet.write_text(FRONTS.format(ray=str(ray).lower()))
+    yield from started(cache, str(fleet), folder / "log.txt")
 
 
 @pytest.fixture(scope="session")

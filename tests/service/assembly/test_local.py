@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from models.checkpoints.catalogue import Checkpoint
-from service.assembly import local as assembly
+from service.assembly import local
 from service.config.fleet import Deployment
 from service.config.settings import Settings
 from service.domain.prediction import Limits
@@ -41,13 +41,13 @@ class Parts:
         self.cores = 4
         self.made = SimpleNamespace(device="cpu", prepare=lambda _checkpoint: None, max_batch_size=0)
         self.loads: Callable[[Any], Any] | None = None
-        monkeypatch.setattr(assembly, "engine_loader", self._load)
-        monkeypatch.setattr(assembly, "LocalPlacement", self._place)
-        monkeypatch.setattr(assembly, "Profiler", Profiles)
-        monkeypatch.setattr(assembly, "device_name", lambda device: f"a {device}")
+        monkeypatch.setattr(local, "engine_loader", self._load)
+        monkeypatch.setattr(local, "LocalPlacement", self._place)
+        monkeypatch.setattr(local, "Profiler", Profiles)
+        monkeypatch.setattr(local, "device_name", lambda device: f"a {device}")
         self.switch_intervals_s: list[float] = []
-        monkeypatch.setattr(assembly.sys, "setswitchinterval", self.switch_intervals_s.append)
-        monkeypatch.setattr(assembly.os, "sched_getaffinity", lambda _process: set(range(self.cores)))
+        monkeypatch.setattr(local.sys, "setswitchinterval", self.switch_intervals_s.append)
+        monkeypatch.setattr(local.os, "sched_getaffinity", lambda _process: set(range(self.cores)))
 
     def _load(self, **arguments: Any) -> Any:
         self.loader = arguments
@@ -71,7 +71,7 @@ def test_settings_and_deployment_reach_the_engines_and_the_placement(parts: Part
         variants=["googlenet", "bn_inception"], max_queue=7, max_queue_mb=2, pinned=["bn_inception"]
     )
     stopping = bool
-    assert assembly.local_placement(settings, deployment, stopping) == "placement"
+    assert local.local_placement(settings, deployment, stopping) == "placement"
     assert parts.loader == {
         "device": "cpu",
         "engine": None,
@@ -87,6 +87,7 @@ def test_settings_and_deployment_reach_the_engines_and_the_placement(parts: Part
     assert parts.placement == {
         "workers": 4,
         "stopping": stopping,
+        "gpu_decoding": None,
         "profiles": Profiles(parts.made),
         "memory_limit_bytes": 123_000_000,
         "parked_limit_bytes": 0,
@@ -96,14 +97,30 @@ def test_settings_and_deployment_reach_the_engines_and_the_placement(parts: Part
     }
 
 
+@pytest.mark.parametrize(("limit_mb", "left"), [(1000, 900_000_000), (50, 0)])
+def test_decoding_on_a_gpu_takes_its_memory_from_the_networks(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_mb: float, left: int
+) -> None:
+    parts.made.device = "cuda:1"
+    decoding = SimpleNamespace(held_bytes=100_000_000)
+    made: dict[str, Any] = {"cuda:1": decoding}
+    monkeypatch.setattr(local, "gpu_decoding", made.get)
+    settings = Settings(cache_dir=tmp_path, memory_limit_mb=limit_mb, decode="gpu")
+    local.local_placement(settings, Deployment(variants=["googlenet"]))
+    assert (parts.placement["gpu_decoding"], parts.placement["memory_limit_bytes"]) == (decoding, left)
+    made.clear()
+    local.local_placement(settings, Deployment(variants=["googlenet"]))
+    assert (parts.placement["gpu_decoding"], parts.placement["memory_limit_bytes"]) == (None, limit_mb * 1_000_000)
+
+
 def test_a_deployments_own_values_win(parts: Parts, tmp_path: Path) -> None:
     deployment = Deployment(variants=["*"], engine="torch_cpu", threads=3, max_batch_size=5)
-    assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1, max_batch_size=8), deployment)
+    local.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1, max_batch_size=8), deployment)
     assert (parts.loader["engine"], parts.loader["threads"], parts.loader["max_batch_size"]) == ("torch_cpu", 3, 5)
     assert parts.limits is not None
     assert parts.limits.max_batch_size == 5
     # The loader knows what the device takes if neither says.
-    assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
+    local.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
     assert (parts.loader["max_batch_size"], parts.limits.max_batch_size) == (None, 99)
     assert parts.placement["stopping"]() is False
 
@@ -111,12 +128,12 @@ def test_a_deployments_own_values_win(parts: Parts, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("cores", "workers"), [(1, 2), (2, 2), (3, 3), (8, 8), (9, 8), (64, 8)])
 def test_two_to_eight_threads_decode(parts: Parts, tmp_path: Path, cores: int, workers: int) -> None:
     parts.cores = cores
-    assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
+    local.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
     assert parts.placement["workers"] == workers
 
 
 def test_threads_pass_on_the_interpreters_lock_sooner_than_by_default(parts: Parts, tmp_path: Path) -> None:
-    assembly.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
+    local.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
     (interval_s,) = parts.switch_intervals_s
     # Python's own is 5 ms (sys.setswitchinterval).
     assert 0 < interval_s <= 0.005 / 5
@@ -152,8 +169,8 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> Placed:
     def start_tracing(_settings: Settings) -> Callable[[], None]:
         return lambda: placed.calls.append("stop tracing")
 
-    monkeypatch.setattr(assembly, "local_placement", lambda *_arguments: placed)
-    monkeypatch.setattr(assembly, "start_tracing", start_tracing)
+    monkeypatch.setattr(local, "local_placement", lambda *_arguments: placed)
+    monkeypatch.setattr(local, "start_tracing", start_tracing)
     return placed
 
 
@@ -168,7 +185,7 @@ def running(app: ClassifyFirst) -> AbstractAsyncContextManager[Any]:
 async def test_networks_load_in_the_background_and_a_stop_ends_that_before_the_placement_is_closed(
     placed: Placed, tmp_path: Path, warm: bool
 ) -> None:
-    app = assembly.local_app(Settings(cache_dir=tmp_path), Deployment(variants=["lenet5", "vgg16"]))
+    app = local.local_app(Settings(cache_dir=tmp_path), Deployment(variants=["lenet5", "vgg16"]))
     async with running(app):
         await asyncio.sleep(0)
         # Those with weights alone: vgg16 has none on this machine.
@@ -180,7 +197,7 @@ async def test_networks_load_in_the_background_and_a_stop_ends_that_before_the_p
 
 
 async def test_halved_batches_are_counted_in_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    placement = assembly.local_placement(Settings(cache_dir=tmp_path, device="cpu"), Deployment(variants=["lenet5"]))
+    placement = local.local_placement(Settings(cache_dir=tmp_path, device="cpu"), Deployment(variants=["lenet5"]))
     monkeypatch.setattr(Buckets, "halvings", 7)
     assert REGISTRY.get_sample_value("topfive_oom_splits_total") == 7
     await placement.close()
@@ -188,7 +205,7 @@ async def test_halved_batches_are_counted_in_the_metrics(tmp_path: Path, monkeyp
 
 async def test_an_untrained_service_serves_the_variants_of_its_deployment(placed: Placed, tmp_path: Path) -> None:
     settings = Settings(cache_dir=tmp_path, untrained=True)
-    app = assembly.local_app(settings, Deployment(variants=["vgg16", "bn_inception"]))
+    app = local.local_app(settings, Deployment(variants=["vgg16", "bn_inception"]))
     async with running(app):
         await asyncio.sleep(0)
     assert sorted(placed.calls[0]) == ["inception_v2@untrained", "vgg16@untrained"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,21 +36,53 @@ def one_line(arguments: list[str]) -> str:
     return line
 
 
+@pytest.fixture
+def galactic(tmp_path: Path) -> Callable[[bool], list[str]]:
+    """Arguments with a fleet, with or without Ray, that fits no machine: whatever is asked before passes, if this is
+    said."""
+
+    def arguments(ray: bool) -> list[str]:
+        file = tmp_path / "galactic.toml"
+        file.write_text(f'ray = {str(ray).lower()}\n[[deployment]]\nvariants = ["lenet5"]\nnum_gpus = 10000\n')
+        return ["serve", "--fleet", str(file)]
+
+    return arguments
+
+
+TOO_LARGE = "the fleet needs 10000 GPUs"
+
+
 @pytest.mark.parametrize("mode", ["disabled", "Disabled", "none", ""])
-def test_nothing_is_served_where_ray_would_obey_anybody(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_served_where_ray_would_obey_anybody(
+    mode: str, galactic: Callable[[bool], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", mode)
-    assert f"RAY_AUTH_MODE={mode} would let anybody" in one_line(["serve", "--fleet", "galactic"])
+    assert f"RAY_AUTH_MODE={mode} would let anybody" in one_line(galactic(True))
+    # Where there is no Ray, nobody obeys.
+    assert TOO_LARGE in one_line(galactic(False))
 
 
 @pytest.mark.parametrize("mode", ["token", "TOKEN"])
-def test_rays_own_default_may_be_said(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rays_own_default_may_be_said(
+    mode: str, galactic: Callable[[bool], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", mode)
-    assert "galactic" in one_line(["serve", "--fleet", "galactic"])
+    assert TOO_LARGE in one_line(galactic(True))
 
 
-def test_too_few_open_files_are_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_open_files_are_said_before_anything_starts(
+    galactic: Callable[[bool], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 200))
-    assert "limit on open files is too low" in one_line(["serve", "--fleet", "galactic"])
+    assert "limit on open files is too low" in one_line(galactic(True))
+    # It is HAProxy that needs so many.
+    assert TOO_LARGE in one_line(galactic(False))
+
+
+def test_a_fleet_that_does_not_exist_is_one_line_with_those_that_do() -> None:
+    assert "there is no fleet 'galactic'; shipped: cluster-cpu, local, solo" in one_line(
+        ["serve", "--fleet", "galactic"]
+    )
 
 
 @pytest.mark.parametrize("command", [["serve"], ["status"]])

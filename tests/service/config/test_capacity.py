@@ -16,6 +16,7 @@ from service.config import capacity
 from service.config.capacity import (
     Machine,
     check_fits,
+    fronts_of,
     hosted,
     memory_limit,
     most_connections,
@@ -42,7 +43,7 @@ def fleet(**changes: object) -> Fleet:
     return Fleet.model_validate({"ingress": {"num_cpus": 0.25}, "deployment": deployments})
 
 
-@pytest.mark.parametrize("name", ["local", "cluster-cpu"])
+@pytest.mark.parametrize("name", ["local", "cluster-cpu", "solo"])
 def test_shipped_fleets_fit_two_cores(name: str) -> None:
     """Also with the weights of all networks: a process for each takes 11 GB, one for all of them 6."""
     check_fits(load_fleet(name), all_loadable(), replace(LAPTOP, free_bytes=12_000_000_000), max_batch_size=1)
@@ -197,3 +198,90 @@ def test_the_largest_batch_is_the_deployments_own_if_it_has_one() -> None:
     own = fleet(max_batch_size=8)
     with pytest.raises(FleetError, match="vgg16 1 x 1391"):
         check_fits(own, all_loadable(), replace(LAPTOP, free_bytes=2_000_000_000), max_batch_size=1)
+
+
+def apart(**keys: object) -> Fleet:
+    """A fleet of fronts and device owners."""
+    replicas = keys.pop("replicas", 1)
+    return Fleet.model_validate({"deployment": [{"variants": ["lenet5", "vgg16"], "replicas": replicas}], **keys})
+
+
+@pytest.mark.parametrize(
+    ("keys", "cpus", "gpus", "fronts"),
+    [
+        ({"fronts": 3}, 2, 0, 3),
+        ({"fronts": 0, "ray": False}, 64, 0, 0),
+        # On a CPU the networks need the cores.
+        ({}, 16, 0, 0),
+        ({"fronts": "auto"}, 16, 0, 0),
+        # Without Ray there are cores for both.
+        ({"ray": False}, 16, 0, 8),
+        ({"ray": False, "fronts": "auto"}, 3.9, 0, 1),
+        ({"ray": False}, 1, 0, 1),
+        ({"ray": False}, 0.5, 0, 1),
+        # A GPU machine: its cores less two.
+        ({}, 16, 1, 14),
+        ({"fronts": "auto"}, 16, 1, 14),
+        ({"ray": False}, 16, 1, 14),
+        ({}, 2, 1, 1),
+        ({"fronts": 0}, 16, 1, 0),
+    ],
+)
+def test_auto_is_the_number_of_fronts_that_was_measured_to_be_best(
+    keys: dict[str, object], cpus: float, gpus: int, fronts: int
+) -> None:
+    machine = replace(LAPTOP, cpus=cpus, gpus=gpus)
+    assert fronts_of(with_device(apart(**keys), "auto", machine), machine) == fronts
+
+
+def test_fronts_take_memory_beside_the_device_owner() -> None:
+    """A front may take 150 MB, and an owner what any process with these networks takes: 965 MB, as above."""
+    needed = 2 * 150 + 965
+    for ray in (True, False):
+        both = apart(fronts=2, ray=ray)
+        check_fits(
+            both, all_loadable(), replace(LAPTOP, free_bytes=needed * 10**6), max_batch_size=1, memory_limit_mb=4e3
+        )
+        with pytest.raises(FleetError, match=r"needs 1265 MB \(fronts 2 x 150 \+ lenet5\+vgg16 1 x 965\)"):
+            check_fits(
+                both,
+                all_loadable(),
+                replace(LAPTOP, free_bytes=(needed - 1) * 10**6),
+                max_batch_size=1,
+                memory_limit_mb=4e3,
+            )
+
+
+def test_without_a_limit_networks_leave_room_for_the_fronts_too() -> None:
+    """All networks take 5 GB. Of 2 GB, 1.7 are left by two fronts; the owner's networks take 80 % of those."""
+    small = replace(LAPTOP, free_bytes=2_000_000_000)
+    solo = load_fleet("solo")
+    check_fits(solo.model_copy(update={"fronts": 1}), all_loadable(), small, max_batch_size=1)
+    with pytest.raises(FleetError, match=r"needs 2010 MB \(fronts 2 x 150 \+ all 1 x 1710\), this machine has 2000"):
+        check_fits(solo.model_copy(update={"fronts": 2}), all_loadable(), small, max_batch_size=1)
+    # Fronts that need more than all there is.
+    with pytest.raises(FleetError, match=r"\(fronts 20 x 150 \+ all 1 x 350\)"):
+        check_fits(solo.model_copy(update={"fronts": 20}), all_loadable(), small, max_batch_size=1)
+
+
+def test_ray_reserves_a_tenth_of_a_core_for_a_front() -> None:
+    check_fits(apart(fronts=10), all_loadable(), LAPTOP, max_batch_size=1)
+    with pytest.raises(FleetError, match=r"2\.1 CPUs \(fronts 11 x 0\.1 \+ lenet5\+vgg16 1 x 1\), .* has 2$"):
+        check_fits(apart(fronts=11), all_loadable(), LAPTOP, max_batch_size=1)
+    with pytest.raises(FleetError, match=r"3 CPUs \(lenet5\+vgg16 3 x 1\)"):
+        check_fits(apart(fronts=0, replicas=3), all_loadable(), LAPTOP, max_batch_size=1)
+
+
+def test_without_ray_nothing_reserves_cores() -> None:
+    """Half a core of a container is enough to serve with."""
+    tiny = replace(LAPTOP, cpus=0.5)
+    check_fits(load_fleet("solo"), all_loadable(), tiny, max_batch_size=1)
+    with pytest.raises(FleetError, match=r"1 CPUs \(all 1 x 1\), this machine has 0\.5"):
+        check_fits(load_fleet("local"), all_loadable(), tiny, max_batch_size=1)
+
+
+def test_without_ray_gpus_are_still_counted() -> None:
+    fleet = Fleet.model_validate({"ray": False, "deployment": [{"variants": ["vgg"], "replicas": 2, "num_gpus": 1}]})
+    check_fits(fleet, all_loadable(), replace(LAPTOP, gpus=2), max_batch_size=1)
+    with pytest.raises(FleetError, match=r"2 GPUs \(vgg16 2 x 1\), this machine has 1"):
+        check_fits(fleet, all_loadable(), replace(LAPTOP, gpus=1), max_batch_size=1)

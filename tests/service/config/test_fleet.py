@@ -60,15 +60,59 @@ def test_a_variant_may_be_pinned_by_an_alias_where_it_is_hosted(tmp_path: Path) 
         ('[[deployment]]\nvariants = ["lenet5"]\nreplicas = 0\n', "replicas"),
         ('[[deployment]]\nvariants = ["lenet5"]\npinned = ["vgg20"]\n', "vgg20"),
         ("[[deployment]\n", "mine.toml"),
+        ('ray = false\n[ingress]\n[[deployment]]\nvariants = ["vgg"]\n', r"an \[ingress\] table needs Ray Serve"),
+        ('fronts = 1\n[ingress]\n[[deployment]]\nvariants = ["vgg"]\n', r"fleet with an \[ingress\] table has ingress"),
+        ('fronts = "auto"\n[ingress]\n[[deployment]]\nvariants = ["vgg"]\n', r"\[ingress\] table has ingress replicas"),
+        ('fronts = -1\n[[deployment]]\nvariants = ["vgg"]\n', 'fronts: a number of processes, 0 or more, or "auto"$'),
+        ('fronts = 1.5\n[[deployment]]\nvariants = ["vgg"]\n', 'fronts: a number of processes, 0 or more, or "auto"$'),
+        ('fronts = true\n[[deployment]]\nvariants = ["vgg"]\n', 'fronts: a number of processes, 0 or more, or "auto"$'),
+        (
+            'fronts = "all"\n[[deployment]]\nvariants = ["vgg"]\n',
+            'fronts: a number of processes, 0 or more, or "auto"$',
+        ),
+        ('ray = "no"\n[[deployment]]\nvariants = ["vgg"]\n', "ray: Input should be a valid boolean$"),
+        ('ray = 0\n[[deployment]]\nvariants = ["vgg"]\n', "ray: Input should be a valid boolean$"),
+        (
+            'ray = false\nfronts = 0\n[[deployment]]\nvariants = ["vgg"]\nreplicas = 2\n',
+            "without Ray and with fronts = 0 there is one process: leave replicas out",
+        ),
     ],
 )
 def test_a_fleet_that_cannot_run_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text)
-    with pytest.raises(FleetError, match=reason):
+    with pytest.raises(FleetError, match=reason) as caught:
         load_fleet(str(file))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "ray", "fronts"),
+    [
+        ("", True, None),
+        ("fronts = 0", True, 0),
+        ("fronts = 3", True, 3),
+        ('fronts = "auto"', True, "auto"),
+        ("ray = false", False, None),
+        ("ray = false\nfronts = 2", False, 2),
+    ],
+)
+def test_fronts_stand_before_one_deployment_with_and_without_ray(
+    tmp_path: Path, text: str, ray: bool, fronts: object
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'{text}\n[[deployment]]\nvariants = ["lenet5"]\nreplicas = 2\n')
+    found = load_fleet(str(file))
+    assert (found.ray, found.fronts) == (ray, fronts)
+
+
+def test_solo_is_local_without_ray() -> None:
+    solo, local = load_fleet("solo"), load_fleet("local")
+    assert (solo.ray, local.ray) == (False, True)
+    assert solo.deployment == local.deployment
+    assert solo.fronts == "auto"
 
 
 def test_an_unknown_fleet_lists_the_shipped_ones() -> None:
-    with pytest.raises(FleetError, match="local"):
+    with pytest.raises(FleetError, match="shipped: cluster-cpu, local, solo;"):
         load_fleet("galactic")

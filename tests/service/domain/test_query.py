@@ -60,3 +60,20 @@ def test_a_number_must_be_finite(value: float) -> None:
     for field in ("latency_ms", "memory_mb", "min_top1"):
         with pytest.raises(ValidationError, match="must be a finite number"):
             Query(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "allowed_s"),
+    [
+        ({}, 30.0),
+        ({"model": "vgg16"}, 30.0),
+        ({"latency_ms": 250}, 0.25),
+        ({"latency_ms": 250, "model": "vgg16"}, 0.25),
+        ({"latency_ms": 250, "model": "vgg16", "strict": False}, 30.0),
+        # Nothing was named that could answer late, so the router keeps the budget.
+        ({"latency_ms": 250, "strict": False}, 0.25),
+        ({"memory_mb": 1, "min_top1": 1}, 30.0),
+    ],
+)
+def test_a_latency_that_binds_is_the_time_that_is_allowed(parameters: dict[str, Any], allowed_s: float) -> None:
+    assert Query(**parameters).allowed_s(30_000) == allowed_s

@@ -40,7 +40,7 @@ def test_a_cpu_runs_the_exported_graph_by_default() -> None:
     assert chosen(precision="bfloat16").engine == "torch_cpu"
 
 
-@pytest.mark.parametrize("engine", ["onnx_cpu", "torch_cpu"])
+@pytest.mark.parametrize("engine", ["onnx_cpu", "torch_cpu", "pretend"])
 @pytest.mark.usefixtures("two_gpus")
 def test_an_engine_that_runs_on_cpus_alone_implies_the_device(engine: str) -> None:
     found = chosen(device="auto", engine=engine)
@@ -72,13 +72,20 @@ def test_batches_are_larger_on_a_gpu_unless_somebody_says() -> None:
     assert [chosen(device=device, max_batch_size=5).max_batch_size for device in ("cpu", "cuda:0")] == [5, 5]
 
 
+@pytest.mark.usefixtures("two_gpus")
+def test_a_pretend_device_is_nobodys_default() -> None:
+    for device in ("auto", "cpu", "cuda:1"):
+        for precision in ("float32", "bfloat16", "float16"):
+            assert chosen(device=device, precision=precision).engine != "pretend"
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [
         ({"engine": "torch_cuda"}, "torch_cuda does not run on cpu; engine onnx_cpu does"),
         ({"engine": "onnx_cpu", "precision": "float16"}, "computes in float32 only; engine torch_cpu computes in flo"),
         ({"device": "cuda:99"}, "CUDA devices"),
-        ({"engine": "tpu"}, "there is no engine 'tpu'; known: onnx_cpu, torch_cpu, torch_cuda"),
+        ({"engine": "tpu"}, "there is no engine 'tpu'; known: onnx_cpu, torch_cpu, torch_cuda, pretend"),
         ({"precision": "int8"}, "no engine computes in int8 on cpu"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Decoding: which pictures are small enough for the event loop, and what the decoder's shrinking costs in accuracy."""
+"""Decoding: which pictures are small enough for the event loop; what the shrinking JPEG decoder costs in accuracy."""
 
 from __future__ import annotations
 

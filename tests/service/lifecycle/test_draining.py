@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.lifecycle.draining import Draining, _ignore_new, _listeners
+from service.lifecycle.draining import Draining, _listeners
 from service.lifecycle.haproxy import ADMIN_SOCKET, CLOSED
 from tests.clients import Callers
 from tests.haproxy_running import Running, ask, can_connect, turn_away
@@ -71,24 +71,6 @@ def test_running_requests_are_waited_for_and_no_longer_than_allowed(
         began = time.monotonic()
         draining.wait(at_least_s=0.5, until=began + 20)
         assert 0.5 <= time.monotonic() - began < 10, "with nothing running, so long and no longer"
-
-
-def test_a_port_that_drops_new_handshakes_keeps_queued_connections() -> None:
-    """Without this, closing the port would reset connections that the kernel has queued."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        address = listener.getsockname()
-        with socket.create_connection(address) as queued:
-            assert _ignore_new(listener)
-            with pytest.raises(TimeoutError):
-                socket.create_connection(address, timeout=0.3)
-            queued.sendall(b"question")
-            taken, _ = listener.accept()
-            with taken:
-                assert taken.recv(100) == b"question"
-                taken.sendall(b"answer")
-                assert queued.recv(100) == b"answer"
 
 
 def test_draining_works_without_a_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from service.lifecycle.haproxy import STOPPING, Front, rewritten
-from tests.haproxy_running import BODIES, Running, ask, can_connect, configuration, turn_away
+from service.lifecycle.haproxy import DIRECT, STOPPING, Front, rewritten
+from tests.haproxy_running import BODIES, NAME, TAG, Replica, Running, ask, can_connect, configuration, turn_away
 from tests.running import free_port
+from tests.waiting import until
 
 
 def test_before_there_is_an_application_the_answer_is_503_not_404(start: Callable[..., Running]) -> None:
@@ -100,8 +107,15 @@ def test_the_configuration_of_these_tests_is_that_of_ray_serve() -> None:
         "backend default_backend\n    http-request return status 404 ",
         "    errorfile 503 ",
         "listen stats\n  bind *:",
+        "    server {{ server.name }} {{ server.host }}:{{ server.port }} check{% if ",
     ):
         assert part in template
+    # What makes the name of a server: SERVE_REPLICA::application#deployment#tag, and what HAProxy does not take.
+    source = (Path(ray.origin).parent / "serve" / "_private" / "haproxy.py").read_text()
+    assert """name.replace("#", "-").replace("/", ".")""" in source
+    assert """re.sub(r"[^A-Za-z0-9._-]+", "_", name)""" in source
+    named = "SERVE_REPLICA::topfive#ingress#" + TAG
+    assert re.sub(r"[^A-Za-z0-9._-]+", "_", named.replace("#", "-")) == NAME
 
 
 def test_a_replica_hears_who_the_caller_is(start: Callable[..., Running], replica: int) -> None:
@@ -113,3 +127,117 @@ def test_a_replica_hears_who_the_caller_is(start: Callable[..., Running], replic
         while part := caller.recv(1000):
             answer += part
     assert answer.endswith(b"10.1.2.3,127.0.0.1")
+
+
+def test_serve_need_not_watch_for_callers_who_leave(start: Callable[..., Running], replica: int) -> None:
+    """The application does. A caller cannot say otherwise."""
+    running = start(replica=replica)
+    with socket.create_connection(("127.0.0.1", running.port)) as caller:
+        caller.sendall(
+            b"GET /headers HTTP/1.1\r\nHost: a\r\nX-Request-Disconnect-Disabled: ?0\r\nConnection: close\r\n\r\n"
+        )
+        answer = b""
+        while part := caller.recv(1000):
+            answer += part
+    headers = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert headers["x-request-disconnect-disabled"] == "?1"
+
+
+class Noting(Replica):
+    """A replica that notes the paths that it is asked for."""
+
+    def __init__(self, asked: list[str], *arguments: Any) -> None:
+        self._asked = asked
+        super().__init__(*arguments)
+
+    def parse_request(self) -> bool:
+        parsed = super().parse_request()
+        self._asked.append(self.path)
+        return parsed
+
+
+@contextmanager
+def listening_at(path: Path) -> Iterator[None]:
+    """A replica on a Unix socket."""
+    path.parent.mkdir(exist_ok=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Replica, bind_and_activate=False)
+    server.socket.close()
+    server.socket = socket.socket(socket.AF_UNIX)
+    server.socket.bind(str(path))
+    server.socket.listen()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_replica_with_a_socket_of_its_own_is_asked_there(start: Callable[..., Running], tmp_path: Path) -> None:
+    """Its health is still asked over Serve's port, which here nobody answers at first."""
+    port = free_port()
+    running = start(replica=port)
+    with listening_at(running.folder / DIRECT / TAG):
+        running.reload()
+        running.wait()
+        until(lambda: ask(running.port)[0] == 503)
+        asked: list[str] = []
+        server = ThreadingHTTPServer(("127.0.0.1", port), partial(Noting, asked))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        until(lambda: ask(running.port)[0] == 200)
+        assert ask(running.port, "GET", "/who")[::2] == (200, b"127.0.0.1")
+        assert set(asked) == {"/-/healthz"}
+        # One whose socket is gone is asked over the port.
+        (running.folder / DIRECT / TAG).unlink()
+        running.reload()
+        running.wait()
+        until(lambda: ask(running.port, "GET", "/who")[0] == 200)
+        assert "/who" in asked
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+#: A line as Serve writes it, and what it becomes; D is the folder of the sockets, in which ab12cd34 has one.
+LINES = [
+    (
+        f"    server {NAME} 127.0.0.1:30000 check",
+        f"    server {NAME} unix@D/{TAG} check addr 127.0.0.1 port 30000",
+    ),
+    (
+        f"    server {NAME} 127.0.0.1:30000 check observe layer4 on-error mark-down",
+        f"    server {NAME} unix@D/{TAG} check addr 127.0.0.1 port 30000 observe layer4 on-error mark-down",
+    ),
+    # A deployment may have any name.
+    (
+        f"    server SERVE_REPLICA_topfive-vgg16_c_lenet5-{TAG} 127.0.0.1:30000 check",
+        f"    server SERVE_REPLICA_topfive-vgg16_c_lenet5-{TAG} unix@D/{TAG} check addr 127.0.0.1 port 30000",
+    ),
+    # One that has no socket, be it on this machine or another; a file is no socket.
+    ("    server SERVE_REPLICA_topfive-ingress-zz99zz99 127.0.0.1:30000 check", None),
+    ("    server SERVE_REPLICA_topfive-ingress-zz99zz99 10.0.0.7:30000 check", None),
+    ("    server SERVE_REPLICA_topfive-ingress-00000000 127.0.0.1:30000 check", None),
+    # Serve's own proxy, replicas of gRPC, and a reference to a replica of another backend.
+    ("    server SERVE_PROXY_ACTOR-ab12cd34 127.0.0.1:30000 check backup", None),
+    (f"    server {NAME} 127.0.0.1:30000 proto h2 check", None),
+    (f"    server {NAME} 127.0.0.1:30000 track http-topfive/{NAME}", None),
+]
+
+
+@pytest.mark.parametrize(("line", "becomes"), LINES)
+def test_the_line_of_a_replica_with_a_socket_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, becomes: str | None
+) -> None:
+    sockets = tmp_path / DIRECT
+    sockets.mkdir()
+    (sockets / "00000000").touch()
+    monkeypatch.chdir(sockets)  # whose own path may be too long for a socket's
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(TAG)
+        listener.listen()
+        config = configuration(tmp_path, 8000, 30000) + line + "\n"
+        found = rewritten(config, Front(str(tmp_path), "haproxy", ["[::1]:8000"])).splitlines()[-1]
+    assert found == (becomes or line).replace("unix@D", f"unix@{sockets}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.config.capacity import Machine
 from service.lifecycle import status
 from service.lifecycle.record import Record
 from tests.answering import answering
@@ -28,9 +31,9 @@ variants = ["vgg16"]
 """
 
 
-def record(url: str, fleet: str = "local", run_id: str = "no-such-run") -> Record:
+def record(url: str, fleet: str = "local", run_id: str = "no-such-run", device: str = "auto") -> Record:
     host, _, port = url.removeprefix("http://").partition(":")
-    return Record(run_id, 4711, None, host, int(port), fleet, time.time() - 100)
+    return Record(run_id, 4711, None, host, int(port), fleet, time.time() - 100, device)
 
 
 def read(monkeypatch: pytest.MonkeyPatch, *records: Record) -> list[dict[str, Any]]:
@@ -98,6 +101,74 @@ def test_in_one_process_all_replicas_are_the_ingress(monkeypatch: pytest.MonkeyP
     with answering(READY, models=[]) as url:
         (found,) = read(monkeypatch, record(url))
     assert found["deployments"] == [{"name": "ingress", "replicas_wanted": 1, "replicas": []}]
+
+
+@contextmanager
+def of_a_run(commands: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Processes of one run, which do nothing; each begins with the name that it is to have."""
+    run_id = f"status-{os.getpid()}"
+    environment = {**os.environ, "TOPFIVE_RUN_ID": run_id}
+    idle = [sys.executable, "-c", "import time; print(flush=True); time.sleep(120)"]
+    processes = []
+    for command in commands:
+        process = subprocess.Popen([*idle, *command], env=environment, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        processes.append(process)
+    try:
+        yield run_id
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_without_ray_processes_are_told_apart_by_their_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('ray = false\nfronts = 3\n[[deployment]]\nvariants = ["lenet5"]\nreplicas = 2\n')
+    process, folder = ["-m", "service.solo.process"], "/tmp/topfive-1/8000"
+    commands = [
+        ["-m", "service.solo.driver", folder],
+        [*process, "owner", folder, "0"],
+        [*process, "front", folder, "0"],
+        [*process, "front", folder, "1"],
+    ]
+    with answering(READY, models=[]) as url, of_a_run(commands) as run_id:
+        (found,) = read(monkeypatch, record(url, str(file), run_id))
+    rows = [(d["name"], d["replicas_wanted"], len(d["replicas"])) for d in found["deployments"]]
+    assert rows == [("front", 3, 2), ("owner", 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        ("ray = false\nfronts = 0", {"whole": 1}),
+        ("ray = false\nfronts = 1", {"front": 1, "owner": 1}),
+        ("fronts = 0", {"ingress": 1}),
+        ("fronts = 2", {"ingress": 2, "owner": 1}),
+    ],
+)
+def test_each_kind_of_fleet_wants_its_processes(
+    keys: str, wanted: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'{keys}\n[[deployment]]\nvariants = ["*"]\n')
+    with answering(READY, models=[]) as url:
+        (found,) = read(monkeypatch, record(url, str(file)))
+    assert {d["name"]: d["replicas_wanted"] for d in found["deployments"]} == wanted
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted"),
+    [("auto", {"ingress": 14, "owner": 1}), ("cuda:0", {"ingress": 14, "owner": 1}), ("cpu", {"ingress": 1})],
+)
+def test_on_a_gpu_machine_the_fronts_are_those_that_the_device_setting_leads_to(
+    device: str, wanted: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status.Machine, "this", lambda: Machine(16, 1, 64_000_000_000))
+    with answering(READY, models=[]) as url:
+        (found,) = read(monkeypatch, record(url, "local", device=device))
+    assert {d["name"]: d["replicas_wanted"] for d in found["deployments"]} == wanted
 
 
 def test_replicas_are_shown_although_the_fleet_file_is_gone(replicas: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from service.config.fleet import FleetError
+from service.config.fleet import Fleet, FleetError, load_fleet
 from service.config.settings import Settings
 from service.domain.errors import LoadFailedError, NotReadyError, failure_of, problem_document
 from service.lifecycle import record as record_file
@@ -145,7 +145,7 @@ def test_a_start_that_takes_too_long_says_what_it_waited_for(
 def test_a_driver_that_ends_before_the_service_is_ready_fails_the_start(console: Console) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""], text=True)
     ended.wait()
-    with pytest.raises(StartError, match="Ray Serve could not start"):
+    with pytest.raises(StartError, match="the service could not start; the lines above say why"):
         supervisor._wait_until_ready(f"http://127.0.0.1:{free_port()}", ended, console)
 
 
@@ -165,7 +165,10 @@ class Daemon:
         return self._name
 
 
-@pytest.mark.parametrize("dying", ["gcs_server", "raylet"])
+RAY = ("gcs_server", "raylet")
+
+
+@pytest.mark.parametrize("dying", RAY)
 def test_the_death_of_a_daemon_that_ray_cannot_replace_ends_the_service(
     dying: str, driver: subprocess.Popen[str], claim: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,16 +183,26 @@ def test_the_death_of_a_daemon_that_ray_cannot_replace_ends_the_service(
 
     monkeypatch.setattr(supervisor.time, "sleep", sleep)
     with pytest.raises(StartError, match=f"Ray's {dying} has died; its log files are in .*session_latest/logs"):
-        supervisor._watch(driver, claim)
+        supervisor._watch(driver, claim, RAY)
     assert len(turns) == 3
 
 
-def test_the_death_of_the_driver_ends_the_service(claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("daemons", "says"),
+    [
+        (RAY, r"^Ray's driver \(pid {pid}\) has died; its log files are in .*session_latest/logs$"),
+        # Without Ray there are no log files: its processes write to the terminal.
+        ((), r"^the service's driver \(pid {pid}\) has died; the lines above may say why$"),
+    ],
+)
+def test_the_death_of_the_driver_ends_the_service(
+    daemons: tuple[str, ...], says: str, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""], text=True)
     ended.wait()
     monkeypatch.setattr(supervisor, "of_run", lambda _run: [])
-    with pytest.raises(StartError, match=rf"Ray's driver \(pid {ended.pid}\) has died"):
-        supervisor._watch(ended, claim)
+    with pytest.raises(StartError, match=says.replace("{pid}", str(ended.pid))):
+        supervisor._watch(ended, claim, daemons)
 
 
 def test_the_files_of_a_running_service_are_marked_as_used_once_an_hour(
@@ -203,7 +216,7 @@ def test_the_files_of_a_running_service_are_marked_as_used_once_an_hour(
     monkeypatch.setattr(claim, "touch", lambda: touched.append(now[0]))
     monkeypatch.setattr(driver, "poll", lambda: None if now[0] < 3.5 * 3600 else 1)
     with pytest.raises(StartError):
-        supervisor._watch(driver, claim)
+        supervisor._watch(driver, claim, RAY)
     assert touched == [3600.0, 7200.0, 10800.0]
 
 
@@ -253,14 +266,14 @@ def test_a_service_that_cannot_start_leaves_nothing(
     """With a driver that ends at once."""
     port = free_port()
 
-    def start(settings: Settings, claim: Claim) -> subprocess.Popen[str]:
+    def start(settings: Settings, claim: Claim, fleet: Fleet) -> subprocess.Popen[str]:
         assert [record.port for record in running()] == sorted([claim.record.port, other])
         return subprocess.Popen([sys.executable, "-c", ""], text=True)
 
     other = claim.record.port
     monkeypatch.setattr(supervisor, "_start_driver", start)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(StartError, match="Ray Serve could not start"):
+    with pytest.raises(StartError, match="the service could not start; the lines above say why"):
         supervisor.serve(Settings(port=port), console)
     assert [record.port for record in running()] == [other]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -274,7 +287,7 @@ def test_a_signal_stops_a_start_in_order(
 ) -> None:
     stopped: list[bool] = []
 
-    def start(_settings: Settings, claim: Claim) -> None:
+    def start(_settings: Settings, claim: Claim, _fleet: Fleet) -> None:
         signal.raise_signal(number)
         raise AssertionError("the signal is an exception")
 
@@ -310,7 +323,13 @@ def test_a_service_without_any_network_is_stopped_in_order_and_fails(
     assert stopped == [True]
 
 
-def test_the_driver_gets_the_settings_and_the_mark_of_the_run(claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fleet", "module"),
+    [("local", "service.cluster.driver"), ("cluster-cpu", "service.cluster.driver"), ("solo", "service.solo.driver")],
+)
+def test_the_fleets_driver_gets_the_settings_and_the_mark_of_the_run(
+    fleet: str, module: str, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[tuple[list[str], dict[str, Any]]] = []
     echo = [sys.executable, "-c", "import sys; print(sys.stdin.readline(), end='')"]
     popen = subprocess.Popen
@@ -321,10 +340,10 @@ def test_the_driver_gets_the_settings_and_the_mark_of_the_run(claim: Claim, monk
 
     monkeypatch.setattr(supervisor.subprocess, "Popen", start)
     settings = Settings(port=9123, max_batch_size=3)
-    driver = supervisor._start_driver(settings, claim)
+    driver = supervisor._start_driver(settings, claim, load_fleet(fleet))
     said, _ = driver.communicate()
     ((command, options),) = started
-    assert command[1:] == ["-m", "service.cluster.driver", str(claim.folder)]
+    assert command[1:] == ["-m", module, str(claim.folder)]
     assert Settings.model_validate_json(said) == settings
     assert options["env"][supervisor.RUN_ID] == claim.record.run_id
     assert options["start_new_session"]
@@ -348,7 +367,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Claim]]:
     """Starts that fail once the driver is to be started; the settings and claims that they had."""
     starts: list[tuple[Settings, Claim]] = []
 
-    def start(settings: Settings, claim: Claim) -> None:
+    def start(settings: Settings, claim: Claim, _fleet: Fleet) -> None:
         starts.append((settings, claim))
         raise StartError("no driver")
 
@@ -365,6 +384,47 @@ def test_the_record_names_a_fleet_file_by_its_whole_path(
         supervisor.serve(Settings(port=free_port(), fleet="mine.toml"), console)
     ((settings, started),) = refused
     assert settings.fleet == started.record.fleet == str(tmp_path / "mine.toml")
+
+
+def test_the_record_names_the_device(claim: Claim, console: Console, refused: list[Any]) -> None:
+    """Whoever reads the record must know whether the fleet has the processes of a GPU machine."""
+    with pytest.raises(StartError, match="no driver"):
+        supervisor.serve(Settings(port=free_port(), device="cpu"), console)
+    ((_, started),) = refused
+    assert started.record.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("fleet", "daemons"), [("local", ("gcs_server", "raylet")), ("cluster-cpu", ("gcs_server", "raylet")), ("solo", ())]
+)
+def test_rays_daemons_are_watched_where_there_is_ray(
+    fleet: str, daemons: tuple[str, ...], claim: Claim, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: list[tuple[object, ...]] = []
+
+    def watch(*arguments: object) -> None:
+        watched.append(arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    def stop(_driver: object, claim: Claim, *, in_order: bool) -> None:
+        claim.release()
+
+    monkeypatch.setattr(supervisor, "_start_driver", lambda *_: "the driver")
+    monkeypatch.setattr(supervisor, "_wait_until_ready", lambda *_: [])
+    monkeypatch.setattr(supervisor, "_watch", watch)
+    monkeypatch.setattr(supervisor, "_stop", stop)
+    supervisor.serve(Settings(port=free_port(), fleet=fleet), console)
+    ((driver, _, found),) = watched
+    assert (driver, found) == ("the driver", daemons)
+
+
+def test_without_ray_the_limit_on_open_files_is_not_haproxys(
+    claim: Claim, console: Console, refused: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "most_connections", lambda: 1)
+    with pytest.raises(StartError, match="no driver"):
+        supervisor.serve(Settings(port=free_port(), fleet="solo"), console)
+    assert "connections at once" not in told(console)
 
 
 def test_a_low_limit_on_open_files_is_printed(

@@ -1,4 +1,4 @@
-"""Pictures that are on their way to a queue: how many, how large, and how old."""
+"""The pictures that are on their way to a queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Pictures over real sockets to the real LeNet-5: the same tests with the app under uvicorn and with both fleets."""
+"""Pictures over real sockets to the real LeNet-5: the same tests with the app under uvicorn and with every kind of
+fleet."""
 
 from __future__ import annotations
 
@@ -33,6 +34,9 @@ pytestmark = pytest.mark.timeout(300)
         # Before the local fleet, whose processes would take cores of a small machine from these many.
         pytest.param("cluster", marks=pytest.mark.service, id="cluster-cpu"),
         pytest.param("local", marks=pytest.mark.service),
+        pytest.param("solo", marks=pytest.mark.service),
+        # The same behind Ray Serve: beside `local`, which has no fronts on a small machine.
+        pytest.param("fronts", marks=[pytest.mark.service, pytest.mark.slow]),
     ],
 )
 def url(request: pytest.FixtureRequest, box_cache: Path) -> Iterator[str]:

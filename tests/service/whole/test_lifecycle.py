@@ -98,7 +98,7 @@ def post(url: str, model: str = "lenet5") -> int:
 def proxied(service: Service) -> set[str]:
     """All addresses to which the HAProxy of a service may send requests."""
     (config,) = (base() / str(service.port)).rglob("haproxy.cfg")
-    return set(re.findall(r"^\s*server \S+ (\S+:\d+)", config.read_text(), re.MULTILINE))
+    return set(re.findall(r"^\s*server \S+ (unix@\S+|\S+:\d+)", config.read_text(), re.MULTILINE))
 
 
 def test_two_services_side_by_side_and_status_knows_both(local: Service, cluster: Service) -> None:
