@@ -32,11 +32,16 @@ class Runner:
     def __init__(self, forward: Callable[[Sequence[int]], Sequence[int]] = tens) -> None:
         self._forward = forward
         self.arriving = 0
+        self.at_once_up_to = 0
+        """Batches up to this size run on the event loop."""
         self.forward_s: Sequence[float] = ()
         self.learned: list[tuple[Batch[int, Batched[int]], float, float, Exception | None]] = []
 
     def expected_s(self, size: int) -> float:
         return self.forward_s[size] if self.forward_s else 0.0
+
+    def at_once(self, size: int) -> bool:
+        return size <= self.at_once_up_to
 
     def run(self, items: Sequence[int]) -> Sequence[int]:
         return self._forward(items)

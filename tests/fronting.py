@@ -149,6 +149,7 @@ class RawOwner:
         self._largest_crop = largest_crop
         self.told: list[FromFront] = []
         """What all fronts have said, but for what ``answers`` has dealt with."""
+        self.beginning: set[asyncio.Task[None]] = set()
         self.connections: list[Connection[FromFront]] = []
         self.windows: list[Window] = []
         self.lost = 0
@@ -163,20 +164,24 @@ class RawOwner:
     def _lost(self) -> None:
         self.lost += 1
 
-    async def accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            connected, _ = await loop.sock_accept(listener)
-            connected.setblocking(False)
-            try:
-                accepted = await welcome(connected, self._largest_crop)
-            except BaseException:
-                connected.close()
-                raise
-            connection: Connection[FromFront] = Connection(from_front, self._received, self._lost)
-            await loop.connect_accepted_socket(lambda made=connection: made, connected)  # type: ignore[misc]
-            self.windows.append(accepted.window)
-            self.connections.append(connection)
+    def accept(self, listener: socket.socket) -> None:
+        """Accepts a front that is there."""
+        connected, _ = listener.accept()
+        task = asyncio.get_running_loop().create_task(self._begin(connected))
+        self.beginning.add(task)
+        task.add_done_callback(self.beginning.discard)
+
+    async def _begin(self, connected: socket.socket) -> None:
+        connected.setblocking(False)
+        try:
+            accepted = await welcome(connected, self._largest_crop)
+        except BaseException:
+            connected.close()
+            raise
+        connection: Connection[FromFront] = Connection(from_front, self._received, self._lost)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, connected)
+        self.windows.append(accepted.window)
+        self.connections.append(connection)
 
     def send(self, *messages: Message) -> None:
         """Says that to the front that connected last."""
@@ -200,14 +205,17 @@ class RawOwner:
 async def raw_owner(path: Path, largest_crop: int = LARGEST_CROP) -> AsyncIterator[RawOwner]:
     """A raw owner that listens on ``path``."""
     owner = RawOwner(largest_crop)
-    listener = listen(path)
-    accepting = asyncio.create_task(owner.accept(listener))
+    listener, loop = listen(path), asyncio.get_running_loop()
+    loop.add_reader(listener, owner.accept, listener)
     try:
         yield owner
     finally:
-        accepting.cancel()
-        await asyncio.gather(accepting, return_exceptions=True)
+        loop.remove_reader(listener)
         listener.close()
+        beginning = tuple(owner.beginning)
+        for task in beginning:
+            task.cancel()
+        await asyncio.gather(*beginning, return_exceptions=True)
         path.unlink(missing_ok=True)  # noqa: ASYNC240 - it is a local socket
         owner.close()
         await asyncio.sleep(0)

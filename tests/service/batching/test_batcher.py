@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from service.batching.batcher import Batched, Batcher
 from service.batching.queue import Batch
 from service.batching.slot import DeviceSlot
 from service.domain.errors import DeadlineMissedError, NotReadyError, OverloadedError
-from tests.batching import FAR, Gate, Runner, batcher, submit, tens, until
+from tests.batching import FAR, FixedLimit, Gate, Runner, batcher, submit, tens, until
 from tests.clock import Clock
 
 
@@ -46,6 +47,23 @@ async def test_no_batch_is_larger_than_the_limit(size: int) -> None:
     answers = await asyncio.gather(*(served.submit(item, FAR) for item in range(8)))
     assert {answer.batch_size for answer in answers} == {size}
     await served.close()
+
+
+async def test_short_batches_run_on_the_event_loop_and_longer_ones_on_the_slots_thread() -> None:
+    threads: dict[int, int] = {}
+
+    def forward(items: Sequence[int]) -> Sequence[int]:
+        threads[len(items)] = threading.get_ident()
+        return tens(items)
+
+    runner = Runner(forward)
+    runner.at_once_up_to = 2
+    served = Batcher(runner, DeviceSlot(), FixedLimit(4), max_queue=99)
+    for size in (2, 3):
+        answers = await asyncio.gather(*(served.submit(item, FAR) for item in range(size)))
+        assert [answer.output for answer in answers] == [10 * item for item in range(size)]
+    await served.close()
+    assert threads[2] == threading.get_ident() != threads[3]
 
 
 async def test_the_earliest_deadline_goes_first() -> None:
