@@ -185,7 +185,7 @@ class Report(BaseModel):
         cpus = sum(_CORES.fullmatch(part) is not None for part in parts)
         if not cpus:
             return "gpu"
-        return "cpu" if len(parts) == 2 * cpus else "mixed"
+        return "cpu" if len(parts) <= 2 * cpus else "mixed"
 
     def reference(self) -> Network | None:
         """VGG-16, if it was measured."""

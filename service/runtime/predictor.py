@@ -384,10 +384,11 @@ class Predictor:
 
     async def _decoded(self, image: bytes | Picture, deadline: float, phases: Phases | None) -> Decoded:
         """The network's input, and how many seconds it took to decode."""
-        started = self._clock()
+        began = started = self._clock()
         if phases is not None:
             ahead = None if isinstance(image, bytes) else image.here(self.checkpoint.preprocess)
-            phases.begin("decode", started if ahead is None else started - ahead.decode_s)
+            began = started if ahead is None else started - ahead.decode_s
+            phases.begin("decode", began)
         decoded = self._decoded_at_once(image, started)
         if decoded is None:
             arrival = self._arriving.begin(deadline, started, len(image))
@@ -397,7 +398,7 @@ class Predictor:
                 self._end(arrival)
         self._passes.forecast.learn_decode(len(image), decoded.decode_s)
         if phases is not None:
-            phases.over(self._clock())
+            phases.over(began + decoded.decode_s)
         return decoded
 
     def _decoded_at_once(self, image: bytes | Picture, started: float) -> Decoded | None:
@@ -421,9 +422,12 @@ class Predictor:
     async def _decoded_on_gpu(self, image: bytes | Picture) -> Crop | None:
         """The crop, if the GPU decodes such pictures for this checkpoint."""
         gpu, checkpoint = self._gpu_decoding, self.checkpoint
-        if gpu is None or not gpu.passed(checkpoint) or is_small(len(image)):
+        if gpu is None or not gpu.passed(checkpoint):
             return None
-        file = image if isinstance(image, bytes) else await image.file()
+        if isinstance(image, bytes):
+            return await gpu.decode(image, checkpoint, self._limits.max_pixels)
+        # A small picture is decoded by the time its file would be here.
+        file = None if is_small(len(image)) else await image.file()
         return None if file is None else await gpu.decode(file, checkpoint, self._limits.max_pixels)
 
     def _end(self, arrival: Arrival) -> None:

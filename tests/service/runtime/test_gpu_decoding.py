@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +16,6 @@ from PIL import Image
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.images.baseline import Baseline
 from models.images.preprocess import Preprocess
-from service.assembly import local
-from service.config.fleet import Deployment
-from service.config.settings import Settings
 from service.domain.prediction import Limits, Prediction
 from service.engines import Engine
 from service.engines.fake import FakeEngine
@@ -315,21 +311,3 @@ def test_with_a_decoder_its_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     # Before anything is loaded, since drawing takes seconds.
     assert drawn == [None]
     assert found.held_bytes == jpeg_gpu.HELD_BYTES
-
-
-async def test_behind_fronts_which_decode_it_has_no_effect_and_the_log_says_so(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    class AskedError(Exception):
-        pass
-
-    def placed(settings: Settings, *_: object) -> None:
-        raise AskedError(settings.decode)
-
-    monkeypatch.setattr(local, "local_placement", placed)
-    settings = Settings(cache_dir=tmp_path, decode="gpu")
-    with pytest.raises(AskedError, match="cpu"):
-        async with local.owner(settings, Deployment(variants=["lenet5"]), tmp_path / "socket"):
-            raise AssertionError
-    (record,) = caplog.records
-    assert "TOPFIVE_DECODE=gpu has no effect, the CPU decodes all pictures: fronts decode them" in record.getMessage()
