@@ -20,7 +20,7 @@ from service.http.front import FrontApp
 from service.link.connection import Connection
 from service.link.crops import Slots, Window
 from service.link.messages import FromFront, FromOwner, Message, from_front, from_owner
-from service.link.sockets import connect, listen, welcome
+from service.link.sockets import HandshakeError, connect, listen, welcome
 from service.runtime.owner import Duties, owning
 from service.telemetry.recorder import RequestMetrics
 from tests.fakes import Fakes
@@ -175,6 +175,9 @@ class RawOwner:
         connected.setblocking(False)
         try:
             accepted = await welcome(connected, self._largest_crop)
+        except HandshakeError:
+            connected.close()  # the front has gone meanwhile
+            return
         except BaseException:
             connected.close()
             raise
