@@ -193,7 +193,7 @@ def test_without_torchcodec_the_error_says_how_to_get_it(monkeypatch: pytest.Mon
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    with pytest.raises(DecoderMissingError, match=r"not installed: pip install 'topfive\[gpu-decode\]'"):
+    with pytest.raises(DecoderMissingError, match=r"not installed: pip install -e '\.\[gpu-decode\]'"):
         torchcodecs("cuda:0")
 
 
