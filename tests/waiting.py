@@ -20,7 +20,7 @@ def until(condition: Callable[[], bool], within_s: float = 60) -> None:
         time.sleep(0.02)
 
 
-async def soon(condition: Callable[[], bool], within_s: float = 10) -> None:
+async def soon(condition: Callable[[], bool], within_s: float = 5) -> None:
     """Waits on the event loop until the condition holds.
 
     Raises:

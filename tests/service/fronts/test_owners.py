@@ -115,6 +115,15 @@ async def test_the_owner_with_the_fewest_pictures_of_this_front_is_asked(tmp_pat
             task.cancel()
 
 
+async def test_an_owner_is_no_choice_from_the_moment_in_which_its_connection_is_ended(tmp_path: Path) -> None:
+    async with raw_owner(tmp_path / "0.sock"), looking(tmp_path) as owners:
+        found = await asyncio.wait_for(owners.wait(), 10)
+        found.close()
+        # Its end is noticed in the next turn of the event loop. Whoever asks until then would ask for ever.
+        assert owners.one() is None
+        assert await asyncio.wait_for(owners.wait(), 10) is not found
+
+
 async def test_calls_are_answered_by_an_owner(tmp_path: Path) -> None:
     async with raw_owner(tmp_path / "0.sock") as owner, looking(tmp_path) as owners:
         await owners.wait()

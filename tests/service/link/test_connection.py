@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.link import connection as module
 from service.link.connection import MOST_BYTES, Connection
 from service.link.messages import Cancel, Cropped, FromFront, Message, encode, from_front
 from tests.waiting import soon
@@ -163,6 +164,25 @@ async def test_messages_of_one_turn_of_the_loop_are_sent_together_and_in_order()
     end.connection.send(Cancel(4))
     await asyncio.sleep(0)
     assert end.transport.written == [framed(*MESSAGES), framed(Cancel(4))]
+
+
+async def test_patient_messages_wait_for_others_and_no_other_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOMENT_S", 0.02)
+    end = End()
+    end.connection.send(Cancel(1), patient=True)
+    await asyncio.sleep(0)
+    end.connection.send(Cancel(2), patient=True)
+    await asyncio.sleep(0)
+    assert end.transport.written == []
+    end.connection.send(Cancel(3))
+    end.connection.send(Cancel(4), patient=True)
+    await asyncio.sleep(0)
+    assert end.transport.written == [framed(*(Cancel(number) for number in (1, 2, 3, 4)))]
+    # The timer of the first is over with that.
+    end.connection.send(Cancel(5), patient=True)
+    await soon(lambda: len(end.transport.written) == 2)
+    await asyncio.sleep(0.03)
+    assert end.transport.written[1:] == [framed(Cancel(5))]
 
 
 async def test_what_is_sent_to_a_connection_that_has_ended_is_lost() -> None:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.checkpoints.catalogue import Catalogue
-from service.link.messages import Answered, Ask, Call, Cancel, Cropped, Decode, Failed, Message, Undecoded, encode
+from service.link.messages import FILE, Answered, Ask, Call, Cancel, Cropped, Decode, Failed, Message, Undecoded, encode
 from tests.fakes import Fakes
 from tests.fronting import RawFront, owner_of, raw_front
 from tests.left_over import mappings, open_files
@@ -32,7 +32,7 @@ QUERIES = (b'{"model":"lenet5"}', b'{"model":"lenet5","k":2}', b"{}", b'{"latenc
 
 #: Few enough that messages meet: the same id twice, a crop for a picture that was asked about, and so on.
 ids = st.integers(0, 4) | st.sampled_from([-1, 2**32, 2**63, 2**64 - 1])
-kinds = st.integers(0, 2) | st.sampled_from([-1, 2**63])
+kinds = st.integers(0, 2) | st.sampled_from([FILE, -2, 2**63])
 slots = st.integers(0, 3) | st.sampled_from([-1, 1023, 1024, 2**63, -(2**63)])
 times = st.floats(0, 1e9) | st.sampled_from([0.0, 0.001, 1e9])
 texts = st.sampled_from(["", "lenet5", "undecodable", "overloaded", "internal", "nonsense", "/problems/x", "\0"])
