@@ -1,26 +1,27 @@
 """TopFive's service, in six floors of rooms. A room imports from the floors below it, and from nothing beside it.
 
     6  commands    the ``topfive`` command line      |  cluster      Ray Serve: the only room that imports ray
-    5  assembly.py one process put together from the rooms below, without Ray
+       solo        the service without Ray           |
+    5  assembly    one process put together from the rooms below, without Ray
     4  http        bytes in, JSON and problems out   |  runtime      checkpoints being served in this process
+       fronts      asking a device owner             |
     3  inference   one picture in, one answer out    |  profiling    what a checkpoint takes, measured and corrected
     2  routing     which checkpoint answers          |  batching     batches on one device, earliest deadline first
        engines     how a checkpoint runs             |  telemetry    metrics, logs, traces
-       lifecycle   start, watch and stop services
+       lifecycle   start, watch and stop services    |  link         messages and crops between front and owner
     1  domain      the words that rooms share        |  config       settings, fleets, whether they fit the machine
 
-The path of one request:
-1. ``http/app.py`` hands ``POST /classify`` to ``http/classify.py``, which reads it (``http/requests.py``).
-2. ``inference/classifier.py`` finds the candidates (``begin(query, arrived)``) and takes each picture (``classify``);
-   ``domain/classified.py`` is its protocol.
+The path of one request in one process, and with fronts in two; ``domain/classified.py`` is where they are divided:
+1. ``http/app.py`` (in a front: ``http/front.py``) hands ``POST /classify`` to ``http/classify.py``, which reads it.
+2. ``inference/classifier.py`` finds the candidates (``begin``) and takes each picture (``classify``). In a front
+   ``fronts/classifier.py`` has an owner do it over ``link/``, and decodes; there ``runtime/owner.py`` does step 2.
 3. ``routing/router.py`` asks the placement for snapshots; ``routing/choose.py``, a pure function, picks one. A network
    that is named without a budget needs neither while few pictures wait.
 4. ``domain/placement.py``: the protocol of ``runtime/placement.py`` (this process) and ``cluster/remote.py`` (others).
-5. ``runtime/predictor.py`` decodes (``decoding.py``), queues (``batching/batcher.py``), keeps the network in memory
-   meanwhile (``residency.py``) and has ``engines/`` compute the batch (``forward.py``).
+5. ``runtime/predictor.py`` decodes (``inference/decoding.py``), queues (``batching/batcher.py``), keeps the network in
+   memory (``residency.py``) and has ``engines/`` compute the batch (``forward.py``).
 6. ``profiling/forecast.py`` and ``routing/safety.py`` learn from what it took; ``telemetry/recorder.py`` counts it.
-7. ``http/responses.py`` turns the prediction into JSON, ``http/problems.py`` a failure into a problem document: each a
-   ``http/reply.py``.
+7. ``http/responses.py`` turns the prediction into JSON, ``http/problems.py`` a failure into a problem document.
 
 ``observability/`` (Prometheus, Grafana) and ``deploy/`` (image, fleets) are files for other programs.
 """

@@ -245,7 +245,7 @@ def test_what_pip_is_told_to_install_exists() -> None:
     assert len(lines) >= 4
     for line in lines:
         own = re.search(r"topfive|\.\[", line)
-        assert own is None or re.match(r"pip install -e '\.\[(\w+)\]'", line), line
+        assert own is None or re.match(r"pip install -e '\.\[([\w-]+)\]'", line), line
     assert {name for line in lines for name in re.findall(r"'\.\[(\w+)\]'", line)} <= set(extras)
 
 

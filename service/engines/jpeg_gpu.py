@@ -123,7 +123,7 @@ def torchcodecs(device: str) -> Decode:
             raise DecoderMissingError(f"torchcodec {version} is older than {'.'.join(map(str, _NEEDED))}")
         from torchcodec.decoders import decode_jpeg
     except metadata.PackageNotFoundError:
-        raise DecoderMissingError("torchcodec is not installed: pip install 'topfive[gpu-decode]'") from None
+        raise DecoderMissingError("torchcodec is not installed: pip install -e '.[gpu-decode]'") from None
     except (ImportError, OSError, RuntimeError) as error:
         if isinstance(error, DecoderMissingError):
             raise

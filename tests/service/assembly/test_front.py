@@ -1,119 +1,81 @@
-"""The assembly of a front: the whole service over a device owner that was assembled as well, and what a front needs."""
+"""The assembly of a front: what the settings become, and its start and stop."""
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
-from service.assembly import front as module
-from service.assembly import local
+from service.assembly import front
 from service.assembly.front import front_app
-from service.config.fleet import Deployment
 from service.config.settings import Settings
-from service.domain.prediction import Limits
-from service.engines.fake import FakeEngine
-from service.http.front import FrontApp
-from service.runtime.placement import LocalPlacement
-from tests.left_over import no_loop_errors, nothing_left
-from tests.pictures import photo, picture
-from tests.waiting import soon
 
 
-@asynccontextmanager
-async def started(app: FrontApp) -> AsyncIterator[None]:
-    """Runs the application's lifespan, as a server does."""
-    received: asyncio.Queue[Any] = asyncio.Queue()
-    sent: list[str] = []
+class Parts:
+    """Stand-ins for the owners and the classifier, which remember their arguments and write a common log."""
 
-    async def send(message: Any) -> None:
-        sent.append(message["type"])
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[str] = []
+        self.made: dict[str, tuple[Any, ...]] = {}
+        self.cores = 8
+        monkeypatch.setattr(front.os, "sched_getaffinity", lambda _process: set(range(self.cores)))
+        monkeypatch.setattr(front, "tune", lambda: self.log.append("tuned"))
+        monkeypatch.setattr(front, "start_tracing", self._trace)
+        monkeypatch.setattr(front, "Owners", self._owners)
+        monkeypatch.setattr(front, "FrontClassifier", self._classifier)
+        monkeypatch.setattr(front, "ClassifyEndpoint", lambda *arguments: ("endpoint", *arguments))
+        monkeypatch.setattr(front, "FrontApp", lambda *arguments: SimpleNamespace(arguments=arguments))
 
-    running = asyncio.create_task(app({"type": "lifespan"}, received.get, send))
-    received.put_nowait({"type": "lifespan.startup"})
-    await soon(lambda: sent == ["lifespan.startup.complete"])
-    yield
-    received.put_nowait({"type": "lifespan.shutdown"})
-    await running
-    assert sent[1:] == ["lifespan.shutdown.complete"]
+    def _trace(self, _settings: Settings) -> Callable[[], None]:
+        return lambda: self.log.append("spans sent")
+
+    def _owners(self, *arguments: Any) -> Any:
+        self.made["owners"] = arguments
+
+        async def end() -> None:
+            self.log.append("owners end")
+
+        return SimpleNamespace(begin=lambda: self.log.append("owners begin"), end=end)
+
+    def _classifier(self, *arguments: Any) -> Any:
+        self.made["classifier"] = arguments
+        return SimpleNamespace(close=lambda: self.log.append("classifier closed"))
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """An owner of the networks in the box, whose engines are pretended."""
-    monkeypatch.setattr(local, "local_placement", lambda *_: LocalPlacement(FakeEngine, Limits()))
-    monkeypatch.setattr(local, "tune", lambda: None, raising=False)
-    monkeypatch.setattr(module, "tune", lambda: None)
-    return Settings(cache_dir=tmp_path, device="cpu")
+def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+    return Parts(monkeypatch)
 
 
-async def test_the_whole_service_over_a_front_and_an_owner(settings: Settings, tmp_path: Path) -> None:
-    app = front_app(settings, tmp_path / "o")
-    transport = httpx.ASGITransport(app)
-    with nothing_left(), no_loop_errors():
-        async with started(app), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            assert (await client.get("/healthz")).status_code == 200
-            early = await client.post("/classify?model=lenet5", content=picture())
-            assert (early.status_code, early.json()["type"]) == (503, "/problems/not-ready")
-            (tmp_path / "o").mkdir()
-            stopping = False
-            async with local.owner(
-                settings, Deployment(variants=["lenet5"]), tmp_path / "o" / "0.sock", lambda: stopping
-            ):
-                await soon(lambda: app._calls.one() is not None)  # type: ignore[attr-defined]
-                for content in (picture(7), picture(7), photo()):
-                    reply = await client.post("/classify?model=lenet5", content=content)
-                    assert (reply.status_code, reply.json()["checkpoint"]["name"]) == (200, "lenet5@mnist")
-                assert (await client.post("/classify?model=googlenet", content=photo())).status_code == 404
-                rows = (await client.get("/models")).json()["models"]
-                assert {row["variant"] for row in rows} == {"lenet5"}
-                assert (await client.get("/readyz")).status_code == 200
-            assert not (tmp_path / "o" / "0.sock").exists()
-            assert (await client.get("/models")).status_code == 503
+@pytest.mark.parametrize(
+    ("cores", "fronts", "decoders"),
+    [(8, 1, 4), (8, 2, 4), (8, 4, 2), (8, 3, 2), (2, 1, 2), (2, 2, 1), (1, 1, 1), (2, 5, 1)],
+)
+def test_fronts_share_the_cores_for_decoding(parts: Parts, cores: int, fronts: int, decoders: int) -> None:
+    parts.cores = cores
+    settings = Settings(default_latency_ms=7)
+    front_app(settings, Path("/service/o"), fronts)
+    assert parts.made["owners"] == (Path("/service/o"),)
+    _, given, threads = parts.made["classifier"]
+    assert (given, threads) == (settings, decoders)
 
 
-@pytest.mark.parametrize(("cores", "fronts", "threads"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (16, 2, 4), (16, 14, 1)])
-async def test_fronts_share_the_cores(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, fronts: int, threads: int
-) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(module, "FrontClassifier", lambda _owners, _settings, threads: asked.append(threads))
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _process: set(range(cores)))
-    front_app(settings, tmp_path, fronts)
-    assert asked == [threads]
+async def test_a_front_looks_for_owners_while_it_serves(parts: Parts) -> None:
+    app: Any = front_app(Settings(), Path("/service/o"))
+    endpoint, _, lifespan = app.arguments
+    assert endpoint[0] == "endpoint"
+    assert parts.log == ["tuned"]
+    async with lifespan():
+        assert parts.log[1:] == ["owners begin"]
+    assert parts.log[2:] == ["owners end", "classifier closed", "spans sent"]
 
 
-async def test_the_slots_hold_the_largest_crop_of_any_checkpoint(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    duties: list[Any] = []
-
-    @asynccontextmanager
-    async def owning(path: Path, given: Any) -> AsyncIterator[None]:
-        duties.append((path, given))
-        yield
-
-    monkeypatch.setattr(local, "owning", owning)
-    async with local.owner(settings, Deployment(variants=["lenet5"]), tmp_path / "0.sock"):
-        pass
-    ((path, given),) = duties
-    # Another checkpoint may be imported while the owner runs, so that every preset counts: Inception v3 has 299 pixels.
-    assert (path, given.largest_crop, given.max_pixels) == (tmp_path / "0.sock", 299 * 299 * 3, settings.max_pixels)
-
-
-def test_a_front_needs_neither_torch_nor_fastapi() -> None:
-    code = """
-import sys
-from service.assembly.front import front_app
-heavy = {"torch", "fastapi", "onnxruntime", "ray", "matplotlib", "safetensors"} & set(sys.modules)
-print(sorted(heavy))
-"""
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "[]\n"
+async def test_everything_is_ended_after_a_failure_too(parts: Parts) -> None:
+    app: Any = front_app(Settings(), Path("/service/o"))
+    with pytest.raises(ArithmeticError):
+        async with app.arguments[2]():
+            raise ArithmeticError
+    assert parts.log[2:] == ["owners end", "classifier closed", "spans sent"]

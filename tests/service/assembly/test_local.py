@@ -46,10 +46,10 @@ class Parts:
         monkeypatch.setattr(local, "Profiler", Profiles)
         monkeypatch.setattr(local, "device_name", lambda device: f"a {device}")
         self.tuned = 0
-        monkeypatch.setattr(local, "tune", self.tune)
+        monkeypatch.setattr(local, "tune", self._tune)
         monkeypatch.setattr(local.os, "sched_getaffinity", lambda _process: set(range(self.cores)))
 
-    def tune(self) -> None:
+    def _tune(self) -> None:
         self.tuned += 1
 
     def _load(self, **arguments: Any) -> Any:
@@ -135,7 +135,7 @@ def test_two_to_eight_threads_decode(parts: Parts, tmp_path: Path, cores: int, w
     assert parts.placement["workers"] == workers
 
 
-def test_a_process_with_networks_tunes_the_interpreter(parts: Parts, tmp_path: Path) -> None:
+def test_the_interpreter_is_tuned_for_serving(parts: Parts, tmp_path: Path) -> None:
     local.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
     assert parts.tuned == 1
 

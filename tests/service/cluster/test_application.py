@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from service.assembly import local as local_assembly
+from service.config.capacity import Machine
 from service.config.fleet import Deployment, Fleet, load_fleet
 from service.config.settings import Settings
 
@@ -41,7 +42,11 @@ def deployment(bound: Any) -> Any:
     return bound._bound_deployment
 
 
-def test_a_fleet_of_one_deployment_is_the_ingress(settings: Settings, tmp_path: Path) -> None:
+def test_a_fleet_of_one_deployment_is_the_ingress(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two cores; where there are more, fronts stand before it."""
+    monkeypatch.setattr(module.Machine, "this", lambda: Machine(2, 0, 8_000_000_000))
     found = deployment(application(settings, load_fleet("local"), tmp_path))
     assert found.name == "ingress"
     given, hosted, folder = found.init_args
@@ -87,8 +92,8 @@ def test_fronts_are_the_ingress_and_the_owner_stands_behind_them(settings: Setti
     front = deployment(application(settings, fleet, tmp_path))
     assert (front.name, front.num_replicas) == ("ingress", 3)
     assert front.ray_actor_options == {"num_cpus": 0.1}, "fronts need no GPU, and more cores than Ray can reserve"
-    assert front.init_args[:2] == (settings, tmp_path)
-    owner = deployment(front.init_args[2])
+    assert front.init_args[:3] == (settings, tmp_path, 3)
+    owner = deployment(front.init_args[3])
     assert (owner.name, owner.num_replicas) == ("owner", 2)
     assert owner.ray_actor_options["num_cpus"] == 0.5
     assert owner.ray_actor_options["num_gpus"] == 0.25

@@ -98,6 +98,7 @@ def test_what_the_fleet_wants_stands_beside_the_replicas_that_live(
 
 
 def test_in_one_process_all_replicas_are_the_ingress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status.Machine, "this", lambda: Machine(2, 0, 8_000_000_000))
     with answering(READY, models=[]) as url:
         (found,) = read(monkeypatch, record(url))
     assert found["deployments"] == [{"name": "ingress", "replicas_wanted": 1, "replicas": []}]
@@ -160,7 +161,11 @@ def test_each_kind_of_fleet_wants_its_processes(
 
 @pytest.mark.parametrize(
     ("device", "wanted"),
-    [("auto", {"ingress": 14, "owner": 1}), ("cuda:0", {"ingress": 14, "owner": 1}), ("cpu", {"ingress": 1})],
+    [
+        ("auto", {"ingress": 14, "owner": 1}),
+        ("cuda:0", {"ingress": 14, "owner": 1}),
+        ("cpu", {"ingress": 8, "owner": 1}),
+    ],
 )
 def test_on_a_gpu_machine_the_fronts_are_those_that_the_device_setting_leads_to(
     device: str, wanted: dict[str, int], monkeypatch: pytest.MonkeyPatch

@@ -197,6 +197,7 @@ def test_the_owner_comes_first_and_fronts_share_the_port(
     for number, front in enumerate(others):
         assert (front["role"], front["number"]) == ("front", str(number))
         assert front["listeners"] == front["given"] == descriptors
+        assert front["fronts"] == fronts, "they share the cores for decoding"
         # A front computes nothing, and must make no context on a GPU.
         assert front["settings"]["device"] == "cpu"
 

@@ -38,6 +38,7 @@ def told(*listeners: socket.socket, **settings: Any) -> str:
     said = {
         "settings": Settings(**settings).model_dump(mode="json"),
         "deployment": DEPLOYMENT.model_dump(),
+        "fronts": 3,
         "listeners": [listener.fileno() for listener in listeners],
     }
     return json.dumps(said) + "\n"
@@ -83,13 +84,13 @@ def test_an_owner_gets_its_settings_deployment_and_number(run: Callable[[str, st
 def test_a_front_listens_and_asks_the_owners_in_the_services_folder(
     run: Callable[[str, str], Any], tmp_path: Path, exposed: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front_assembly, "front_app", lambda settings, sockets: ("front", settings, sockets))
+    monkeypatch.setattr(front_assembly, "front_app", lambda *arguments: ("front", *arguments))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         name = listener.getsockname()
         kind, app, folder, (given,) = run("front", told(listener, host="127.0.0.2"))
         assert (kind, folder, given.getsockname()) == ("listen", tmp_path, name)
         given.detach()
-    assert app == ("front", Settings(host="127.0.0.2"), tmp_path / "o")
+    assert app == ("front", Settings(host="127.0.0.2"), tmp_path / "o", 3)
     assert exposed == [("127.0.0.2", "front", tmp_path)]
 
 
