@@ -1,4 +1,4 @@
-"""The assembly of a front: the whole service over a device owner that was assembled as well, and what a front needs."""
+"""A front and a device owner as they are assembled, in one process: the whole service, and what a front needs."""
 
 from __future__ import annotations
 
@@ -77,17 +77,6 @@ async def test_the_whole_service_over_a_front_and_an_owner(settings: Settings, t
                 assert (await client.get("/readyz")).status_code == 200
             assert not (tmp_path / "o" / "0.sock").exists()
             assert (await client.get("/models")).status_code == 503
-
-
-@pytest.mark.parametrize(("cores", "fronts", "threads"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (16, 2, 4), (16, 14, 1)])
-async def test_fronts_share_the_cores(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, fronts: int, threads: int
-) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(module, "FrontClassifier", lambda _owners, _settings, threads: asked.append(threads))
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _process: set(range(cores)))
-    front_app(settings, tmp_path, fronts)
-    assert asked == [threads]
 
 
 async def test_the_slots_hold_the_largest_crop_of_any_checkpoint(
