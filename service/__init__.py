@@ -11,17 +11,14 @@
        lifecycle   start, watch and stop services    |  link         messages and crops between front and owner
     1  domain      the words that rooms share        |  config       settings, fleets, whether they fit the machine
 
-The path of one request in one process, and with fronts in two; ``domain/classified.py`` is where they are divided:
+The path of one request in one process. ``domain/classified.py`` is where fronts and a device owner divide it:
 1. ``http/app.py`` (in a front: ``http/front.py``) hands ``POST /classify`` to ``http/classify.py``, which reads it.
-2. ``inference/classifier.py`` finds the candidates (``begin``) and takes each picture (``classify``). In a front
-   ``fronts/classifier.py`` has an owner do it over ``link/``, and decodes; there ``runtime/owner.py`` does step 2.
-3. ``routing/router.py`` asks the placement for snapshots; ``routing/choose.py``, a pure function, picks one. A network
-   that is named without a budget needs neither while few pictures wait.
+2. ``inference/classifier.py`` takes each picture; in a front ``fronts/classifier.py``, which has an owner do it
+   (``runtime/owner.py``, over ``link/``) and decodes.
+3. ``routing/router.py`` asks for snapshots; ``routing/choose.py``, a pure function, picks a checkpoint by them.
 4. ``domain/placement.py``: the protocol of ``runtime/placement.py`` (this process) and ``cluster/remote.py`` (others).
-5. ``runtime/predictor.py`` decodes (``inference/decoding.py``), queues (``batching/batcher.py``), keeps the network in
-   memory (``residency.py``) and has ``engines/`` compute the batch (``forward.py``).
+5. ``runtime/predictor.py`` decodes, queues (``batching/batcher.py``), keeps the network in memory (``residency.py``)
+   and has ``engines/`` compute the batch (``forward.py``).
 6. ``profiling/forecast.py`` and ``routing/safety.py`` learn from what it took; ``telemetry/recorder.py`` counts it.
-7. ``http/responses.py`` turns the prediction into JSON, ``http/problems.py`` a failure into a problem document.
-
-``observability/`` (Prometheus, Grafana) and ``deploy/`` (image, fleets) are files for other programs.
+7. ``http/responses.py`` turns the prediction into JSON, ``http/reply.py`` a failure into a problem document.
 """
