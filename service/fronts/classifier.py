@@ -41,6 +41,8 @@ from service.telemetry.tracing import traceparent
 
 #: How much longer than the owner the front waits for an answer: the owner keeps the deadlines, and says more about it.
 _GRACE_S = 1.0
+#: A picture is given up after so many owners have ended with it.
+_MOST_OWNERS = 5
 _MOST_NAMES = 1000
 #: A named model, and the label set if one was named.
 _Name = tuple[str, str | None]
@@ -119,7 +121,7 @@ class FrontAsking:
             asked.over()
 
     async def _classified(self, asked: AskedPicture) -> Classified | Failure:
-        while True:
+        for _ in range(_MOST_OWNERS):
             owner = await self._all.owners.wait()
             try:
                 crop = await self._ahead(asked, owner)
@@ -133,6 +135,8 @@ class FrontAsking:
                 if answer.whole:
                     raise FailedElsewhereError(failure)
                 return failure
+        # It may be the picture that kills them.
+        return failure_of(NotReadyError(f"{_MOST_OWNERS} device owners have ended while they had this picture"))
 
     async def _ahead(self, asked: AskedPicture, owner: Owner) -> tuple[int, int, float] | None:
         """Decodes the picture as the owner will want it, if that is known: a named model without a budget."""

@@ -393,6 +393,23 @@ async def test_a_picture_whose_owner_dies_is_sent_to_the_next_with_the_crop_that
             assert owner.told == []
 
 
+async def test_a_picture_with_which_five_owners_have_ended_is_given_up(tmp_path: Path) -> None:
+    async with side(tmp_path) as front:
+        waiting: asyncio.Task[Classified | Failure] | None = None
+        for _ in range(5):
+            async with raw_owner(tmp_path / "0.sock") as owner:
+                await asyncio.wait_for(front.owners.wait(), 10)
+                if waiting is None:
+                    waiting = front.classify(SMALL)
+                await owner.tells(1)
+            await soon(lambda: front.owners.one() is None)
+        assert waiting is not None
+        failure = await asyncio.wait_for(waiting, 10)
+        assert isinstance(failure, Failure)
+        assert (failure.slug, "5 device owners" in failure.detail) == ("not-ready", True)
+        assert front.used == 0
+
+
 async def test_an_owner_that_dies_while_a_picture_is_decoded_leaves_one_slot_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
