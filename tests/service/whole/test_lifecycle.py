@@ -201,10 +201,14 @@ def test_a_stop_answers_running_requests_and_leaves_nothing(in_order: Service, n
     turned away, then refused; /healthz still answers 200."""
     service = in_order
     run, url = record(service).run, f"{service.url}/classify?model=lenet5"
-    began = time.monotonic()
-    assert statuses(bulk(url, 8)) == [200] * 8
+    # The first answers after a start, or after the death of a process, take longer; so the fastest counts.
+    took_s = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert statuses(bulk(url, 8)) == [200] * 8
+        took_s.append(time.monotonic() - began)
     # Enough pictures for two to three seconds on this machine: a stop waits for six.
-    count = max(2, min(64, round(8 * 2.5 / (time.monotonic() - began))))
+    count = max(2, min(64, round(8 * 2.5 / min(took_s))))
     answers: list[httpx.Response] = []
     slow = threading.Thread(target=lambda: answers.append(bulk(url, count)))
     slow.start()
