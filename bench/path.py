@@ -46,9 +46,9 @@ class Limit:
     """Largest ratio of CPU time for a request."""
 
 
-#: The ratchet: ``--check`` and the slow tests fail beyond these. Measured on 2026-11-28 on two cores of an AMD EPYC, two
-#: runs of four and three rounds of 3 s: 1.25 and 1.16 times the rate, 0.98 and 1.04 times the CPU time. Runs of one commit
-#: differ by a tenth, so twice as much is left. Whoever makes the path faster tightens them.
+#: The ratchet: ``--check`` and the slow tests fail beyond these. Measured on 2026-11-28 on two cores of an AMD EPYC,
+#: two runs of four and three rounds of 3 s: 1.25 and 1.16 times the rate, 0.98 and 1.04 times the CPU time. Runs of one
+#: commit differ by a tenth, so twice as much is left. Whoever makes the path faster tightens them.
 LIMITS = (Limit(APP, BARE, rate=0.95, cpu=1.25),)
 
 
