@@ -1,10 +1,10 @@
 """Chooses the precision that a checkpoint computes in on a GPU, where nobody has set one.
 
-The network answers the same pictures (``pictures.py``) in float32 and in both half precisions. One passes if all its
-numbers are finite and its most probable class is float32's on nearly all pictures. The fastest that passes is chosen;
-float32 if none does or none is faster. Tensor cores take equally long for both halves, so mostly they are level, and
-then bfloat16 is chosen: it has float32's range, so that no picture which was not tried can overflow. Its mantissa is
-three bits shorter than float16's, and it fails more often; hence both are tried.
+The network answers the same pictures (``precision_pictures.py``) in float32 and in both half precisions. One passes if
+all its numbers are finite and its most probable class is float32's on nearly all pictures. The fastest that passes is
+chosen; float32 if none does or none is faster. Tensor cores take equally long for both halves, so mostly they are
+level, and then bfloat16 is chosen: it has float32's range, so that no picture which was not tried can overflow. Its
+mantissa is three bits shorter than float16's, and it fails more often; hence both are tried.
 
 float32 is what would be served otherwise: on cards that have it, convolutions in TF32.
 
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.checkpoints.catalogue import Checkpoint
 from service.engines.loader import Loader
 from service.profiling.child import parsed, parser
-from service.profiling.pictures import VERSION, pictures
+from service.profiling.precision_pictures import VERSION, pictures
 
 #: The half precisions, the one that is chosen if they are level first.
 HALVES = ("bfloat16", "float16")

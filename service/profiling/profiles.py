@@ -27,8 +27,8 @@ from models.files import atomic_write
 from models.validation import first_error
 from service.domain.quantile import quantile
 from service.engines.fingerprint import AUTO, Fingerprint
-from service.profiling.pictures import VERSION as PICTURES
 from service.profiling.precision import Choice
+from service.profiling.precision_pictures import VERSION as PICTURES
 
 log = logging.getLogger(__name__)
 

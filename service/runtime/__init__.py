@@ -4,11 +4,12 @@ placement.py      which predictor serves a checkpoint, and what a re-import does
 predictor.py      one checkpoint being served
 arriving.py       the pictures that are not queued yet
 gpu_decoding.py   encoded bytes -> the network's input on a GPU, in batches; decode_gate.py says which checkpoints may
-                  have its crops, by what they answer to the files of gate_pictures.py
+                  have its crops, by what they answer to the files of decode_gate_pictures.py
 forward.py        the forward passes of a checkpoint: the engine, its forecast and its metrics, as the batcher sees them
 residency.py      which checkpoints are in device memory, under a byte limit
 resident.py       one checkpoint in that ledger
 parking.py        weights that had to leave device memory, kept in host memory under a limit of its own
 load_failures.py  loads that failed, and when each is tried again
 owner.py          serves fronts, which are other processes: a device owner
+calls.py          answers the other HTTP requests that a front forwards
 """

@@ -1,8 +1,8 @@
 """Whether a checkpoint may be given crops that a GPU decoded: only if it answers nearly as it does to Pillow's.
 
-Both decoders get the same files (``gate_pictures.py``). Two things are compared: the crops, of which each must be close
-to Pillow's, and the checkpoint's answers, which must be the same class on nearly all. The first says that the decoder
-works, for a network with random weights too; the second that this checkpoint does not mind the difference.
+Both decoders get the same files (``decode_gate_pictures.py``). Two things are compared: the crops, of which each must
+be close to Pillow's, and the checkpoint's answers, which must be the same class on nearly all. The first says that the
+decoder works, for a network with random weights too; the second that this checkpoint does not mind the difference.
 
 The limits come from a decoder that repeats the nearest sample of colour, as NVIDIA's does, and BVLC's GoogLeNet: 62 of
 64 answers agreed (on 48 photographs: all), and no crop differed by more than 0.73 of 256 levels in the mean, 1.12 with
@@ -25,7 +25,7 @@ from models.images.pictures import decode
 from models.images.preprocess import Preprocess, crop
 from service.engines import Engine
 from service.inference.decoding import Crop
-from service.runtime.gate_pictures import files
+from service.runtime.decode_gate_pictures import files
 
 #: The share of pictures that must get the class that they get with Pillow's crops.
 AGREES = 0.92

@@ -23,7 +23,7 @@ from models.images.preprocess import Preprocess
 from service.engines import Engine
 from service.inference.decoding import Crop
 from service.runtime.decode_gate import BatchDecoder, Verdict, compare
-from service.runtime.gate_pictures import files
+from service.runtime.decode_gate_pictures import files
 
 log = logging.getLogger(__name__)
 

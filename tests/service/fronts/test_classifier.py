@@ -18,7 +18,6 @@ from service.domain.errors import DEADLINE_MISSED, FailedElsewhereError, Failure
 from service.domain.prediction import Limits
 from service.domain.query import Query
 from service.fronts import classifier as module
-from service.fronts import owners as owners_module
 from service.fronts.classifier import FrontClassifier
 from service.fronts.owners import Owners
 from service.inference.ensemble import Average
@@ -39,7 +38,6 @@ from service.link.messages import (
 )
 from tests.fakes import Fakes
 from tests.fronting import Front, RawOwner, front_of, owner_of, raw_owner
-from tests.left_over import no_loop_errors, nothing_left
 from tests.pictures import photo, picture
 from tests.waiting import soon
 
@@ -49,20 +47,6 @@ LENET = Described(0, "lenet5", "lenet5@mnist", "mnist", "a paper", True, 99.4)
 TIMES = Times(0.1, 0.2, 0.3, 4)
 BY_NAME = Query(model="lenet5")
 SMALL, LARGE = picture(7), photo()
-
-
-@pytest.fixture(autouse=True)
-async def all_is_left_as_it_was(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
-    with nothing_left(caplog), no_loop_errors():
-        yield
-        # This one runs the fixture.
-        await soon(lambda: len(asyncio.all_tasks()) == 1)
-
-
-@pytest.fixture(autouse=True)
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owners_module, "_SOON_S", 0.005)
-    monkeypatch.setattr(owners_module, "_LATER_S", 0.02)
 
 
 class Side:

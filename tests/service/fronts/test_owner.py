@@ -30,7 +30,6 @@ from service.link.messages import (
     Undecoded,
     from_front,
 )
-from tests.left_over import no_loop_errors, nothing_left
 from tests.waiting import soon
 
 MNIST = PRESETS["mnist"]
@@ -79,12 +78,6 @@ class Pair:
         assert isinstance(sent, Call)
         self.there.send(Reply(sent.id, 200, [], b""))
         await call
-
-
-@pytest.fixture(autouse=True)
-async def all_is_left_as_it_was(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
-    with nothing_left(caplog), no_loop_errors():
-        yield
 
 
 @asynccontextmanager

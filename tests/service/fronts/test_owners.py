@@ -18,24 +18,10 @@ from service.link import sockets
 from service.link.crops import slot_bytes
 from service.link.messages import Ask, Call, Reply
 from tests.fronting import LARGEST_CROP, raw_owner
-from tests.left_over import mappings, no_loop_errors, nothing_left
+from tests.left_over import mappings
 from tests.waiting import soon
 
 CALL = Call(0, "GET", "/models", b"", [], None)
-
-
-@pytest.fixture(autouse=True)
-async def all_is_left_as_it_was(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
-    with nothing_left(caplog), no_loop_errors():
-        yield
-        # This one runs the fixture.
-        await soon(lambda: len(asyncio.all_tasks()) == 1)
-
-
-@pytest.fixture(autouse=True)
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SOON_S", 0.005)
-    monkeypatch.setattr(module, "_LATER_S", 0.02)
 
 
 @asynccontextmanager

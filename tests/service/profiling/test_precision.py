@@ -17,8 +17,8 @@ from service.engines import TopK
 from service.engines.fake import FakeEngine
 from service.engines.loader import Loader
 from service.profiling import precision as choosing
-from service.profiling.pictures import VERSION, pictures
 from service.profiling.precision import Answers, Choice, Tried, answers, choose
+from service.profiling.precision_pictures import VERSION, pictures
 
 LENET = Catalogue().find("lenet5@mnist")
 

@@ -18,7 +18,7 @@ from models.images.pictures import decode
 from models.images.preprocess import PRESETS, Preprocess, crop
 from service.engines.fake import FakeEngine
 from service.inference.decoding import Crop
-from service.runtime import decode_gate, gate_pictures
+from service.runtime import decode_gate, decode_gate_pictures
 from service.runtime.decode_gate import Verdict, compare
 from tests.picture_files import encode
 
@@ -111,7 +111,7 @@ def test_limits(verdict: Verdict, passed: bool) -> None:
 
 
 def test_an_engine_is_asked_in_batches_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode_gate, "files", lambda: gate_pictures.files()[:20])
+    monkeypatch.setattr(decode_gate, "files", lambda: decode_gate_pictures.files()[:20])
     engine = FakeEngine(CHECKPOINT)
     judged(Changed(), engine)
     assert sorted(engine.batches) == [4, 4, 16, 16]
@@ -129,7 +129,7 @@ WRONG: dict[str, Change] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_the_real_pictures_show_what_is_wrong_with_a_decoder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode_gate, "files", lambda: gate_pictures.files()[:8])
+    monkeypatch.setattr(decode_gate, "files", lambda: decode_gate_pictures.files()[:8])
     verdict = judged(Changed(WRONG[name]))
     assert verdict.difference > decode_gate.DIFFERS
     assert not verdict.passed
@@ -137,7 +137,7 @@ def test_the_real_pictures_show_what_is_wrong_with_a_decoder(name: str, monkeypa
 
 def test_the_reference_is_made_of_all_pixels() -> None:
     """For 32 pixels the service has Pillow decode at an eighth of the size, which is further off than a GPU."""
-    sharp = encode(Image.open(io.BytesIO(gate_pictures.files()[0])).resize((1024, 768)), "JPEG")
+    sharp = encode(Image.open(io.BytesIO(decode_gate_pictures.files()[0])).resize((1024, 768)), "JPEG")
     expected = crop(Image.open(io.BytesIO(sharp)).convert("RGB"), PRESETS["cifar10"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decode_gate, "files", lambda: (sharp,))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.images.preprocess import PRESETS, Preprocess
-from service.profiling.pictures import COUNT, pictures
+from service.profiling.precision_pictures import COUNT, pictures
 
 COLOURED, GREY = PRESETS["half-224"], PRESETS["mnist"]
 

@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
 from models.images.baseline import baseline
-from service.runtime.gate_pictures import COUNT, files
+from service.runtime.decode_gate_pictures import COUNT, files
 
 
 def test_a_gpu_would_get_every_one_of_them() -> None:
