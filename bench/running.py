@@ -61,9 +61,13 @@ class Service:
         return time.monotonic() - started
 
     def replicas(self, deployment: str = "ingress") -> list[dict[str, Any]]:
-        """Living replicas of a deployment; of ``ingress`` where there is none of that name."""
+        """Living replicas of a deployment; where there is none of that name, of the one that has the networks."""
+        deployments = self.deployments()
+        names = [name for name in (deployment, "owner", "ingress", "whole") if deployments.get(name)]
+        return deployments[names[0]]
+
+    def deployments(self) -> dict[str, list[dict[str, Any]]]:
+        """The living replicas of all deployments, by name."""
         command = [sys.executable, "-m", "service.commands.main", "status", "--port", str(self.port), "--json"]
         run = subprocess.run(command, capture_output=True, check=True)  # noqa: S603 - our own
-        deployments = {d["name"]: d["replicas"] for d in json.loads(run.stdout)["services"][0]["deployments"]}
-        found: list[dict[str, Any]] = deployments.get(deployment) or deployments["ingress"]
-        return found
+        return {d["name"]: d["replicas"] for d in json.loads(run.stdout)["services"][0]["deployments"]}

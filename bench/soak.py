@@ -1,7 +1,7 @@
 """Five minutes in the life of a service: ``python bench/soak.py [--minutes M] [--fleet NAME|PATH]``.
 
-Good and bad requests all the while; three restarts, two kills of a replica with SIGKILL; then quiet running, in which
-the replica's memory is watched. Checks that every answer was the right one, that memory stayed flat and that nothing is
+Good and bad requests all the while; three restarts, two kills of a replica with SIGKILL (the device owner of a fleet that
+has one); then quiet running, in which the memory of every replica, front and owner is watched. Checks that every answer was the right one, that memory stayed flat and that nothing is
 left at the end; exits with 1 if not.
 """
 
@@ -34,7 +34,7 @@ class Load:
         self._url = url
         self._due = [
             ("lenet5", digit, 200),
-            ("lenet5", digit, 200),
+            ("lenet5&latency_ms=20000", digit, 200),
             ("lenet5", digit[:3000], 422),
             ("lenet5", b"some text", 422),
             ("lenet5", b"%PDF-1.7", 415),
@@ -139,26 +139,37 @@ def main() -> None:
         time.sleep(busy / 12)
         print(f"kill {turn + 1}: right answers again after {kill_replica(service):.1f} s", flush=True)
     time.sleep(max(0.0, busy - (time.monotonic() - began)))
-    process = psutil.Process(service.replicas("lenet5")[0]["pid"])
-    sizes = []
+    replicas = {
+        f"{name}, pid {replica['pid']}": psutil.Process(replica["pid"])
+        for name, some in service.deployments().items()
+        for replica in some
+    }
+    sizes: dict[str, list[float]] = {name: [] for name in replicas}
     load.quiet.set()
     while time.monotonic() - began < seconds:
-        sizes.append(process.memory_info().rss / 1e6)
+        for name, process in replicas.items():
+            sizes[name].append(process.memory_info().rss / 1e6)
         time.sleep(0.5)
     load.stop()
     print(f"last stop: {service.stop():.1f} s")
     report(load, sizes, sorted(set(marked_processes()) - before))
 
 
-def report(load: Load, sizes: list[float], left: list[int]) -> None:
+def report(load: Load, sizes: dict[str, list[float]], left: list[int]) -> None:
     """Prints what was found, and exits with 1 if anything is wrong."""
+    print("answers:", dict(load.counts), f"wrong: {len(load.wrong)}", *load.wrong[:3], sep="\n  ")
+    growths = [growth(name, found) for name, found in sizes.items()]
+    print(f"processes left: {left or 'none'}")
+    if load.wrong or left or not load.counts["right 200"] or any(abs(found) > 0.05 for found in growths):
+        raise SystemExit(1)
+
+
+def growth(name: str, sizes: list[float]) -> float:
+    """By which part a process has grown: the last tenth of its sizes beside the first."""
     tenth = max(1, len(sizes) // 10)
     first, last = mean(sizes[:tenth]), mean(sizes[-tenth:])
-    print("answers:", dict(load.counts), f"wrong: {len(load.wrong)}", *load.wrong[:3], sep="\n  ")
-    print(f"replica's RSS: {first:.1f} MB at first, {last:.1f} MB at last, {100 * (last / first - 1):+.1f} %")
-    print(f"processes left: {left or 'none'}")
-    if load.wrong or left or not load.counts["right 200"] or abs(last / first - 1) > 0.05:
-        raise SystemExit(1)
+    print(f"{name}: {first:.1f} MB at first, {last:.1f} MB at last, {100 * (last / first - 1):+.1f} %")
+    return last / first - 1
 
 
 if __name__ == "__main__":
