@@ -1,8 +1,8 @@
 """Five minutes in the life of a service: ``python bench/soak.py [--minutes M] [--fleet NAME|PATH]``.
 
-Good and bad requests all the while; three restarts, two kills of a replica with SIGKILL (the device owner of a fleet that
-has one); then quiet running, in which the memory of every replica, front and owner is watched. Checks that every answer was the right one, that memory stayed flat and that nothing is
-left at the end; exits with 1 if not.
+Good and bad requests all the while; three restarts, two kills of a replica with SIGKILL (the device owner of a fleet
+that has one); then quiet running, in which the memory of every replica, front and owner is watched. Checks that every
+answer was the right one, that memory stayed flat and that nothing is left at the end; exits with 1 if not.
 """
 
 from __future__ import annotations
