@@ -227,10 +227,16 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 @pytest.fixture(autouse=True)
-def all_is_as_before(scene: Scene) -> Iterator[None]:
-    """After all examples of a test nothing is left of what they were about."""
+def all_is_left_as_it_was(scene: Scene) -> Iterator[None]:
+    """Instead of the folder's fixture, as the scene's loop and tasks outlive a test: after all examples of a test
+    nothing is left of what they were about."""
     yield
     scene.runner.run(scene.settles())
+
+
+@pytest.fixture(autouse=True)
+def looks_often() -> None:
+    """The scene looks for owners more often still."""
 
 
 @settings(max_examples=100, suppress_health_check=CHECKS)
