@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
+
+from service.domain.shares import FEW
 
 
 class Arrival(NamedTuple):
@@ -12,6 +15,7 @@ class Arrival(NamedTuple):
     since: float
     size: int
     """Encoded bytes."""
+    caller: str = ""
 
 
 class Arriving:
@@ -19,16 +23,18 @@ class Arriving:
 
     def __init__(self) -> None:
         self._arrivals: list[Arrival] = []
+        self._callers: Counter[str] = Counter()
         self.size = 0
         """Encoded bytes of all of them."""
 
     def __len__(self) -> int:
         return len(self._arrivals)
 
-    def begin(self, deadline: float, since: float, size: int) -> Arrival:
+    def begin(self, deadline: float, since: float, size: int, caller: str = "") -> Arrival:
         """Adds a picture. Always call ``end`` afterwards."""
-        arrival = Arrival(deadline, since, size)
+        arrival = Arrival(deadline, since, size, caller)
         self._arrivals.append(arrival)
+        self._callers[caller] += 1
         self.size += size
         return arrival
 
@@ -36,10 +42,17 @@ class Arriving:
         """Removes a picture: it is queued now, or never will be."""
         self._arrivals.remove(arrival)
         self.size -= arrival.size
+        self._callers[arrival.caller] -= 1
+        if not self._callers[arrival.caller]:
+            del self._callers[arrival.caller]
 
-    def ahead_of(self, deadline: float) -> int:
-        """How many of them will go before a picture with that deadline."""
-        return sum(arrival.deadline <= deadline for arrival in self._arrivals)
+    def ahead_of(self, deadline: float, caller: str = "") -> int:
+        """How many of them will go before a caller's picture with that deadline. Of other callers with many, only a few
+        do (``batching/turns.py``)."""
+        before = [arrival.caller for arrival in self._arrivals if arrival.deadline <= deadline]
+        if len(before) <= FEW or self._callers[caller] > FEW:
+            return len(before)
+        return sum(count if other == caller else min(FEW, count) for other, count in Counter(before).items())
 
     def oldest_s(self, now: float) -> float:
         """Seconds since the first of them arrived; 0 if there are none. May be read from another thread."""
