@@ -23,7 +23,7 @@ from models.images.errors import (
     UndecodableError,
     UnsupportedFormatError,
 )
-from models.images.file_kinds import known_kind
+from models.images.file_kinds import known_kind, refusal
 from models.images.gif import without_comments
 from models.images.jpeg import MOST_SCANS, PADDING, check_scans, read_markers, with_two_ends, without_metadata
 from models.images.png import RGB, SIGNATURE, with_right_checksum
@@ -128,10 +128,7 @@ def decode(
         # IndexError, KeyError and others. Every one of them means that the bytes cannot be decoded.
         kind = known_kind(data)
         if kind is not None:
-            article = "an" if kind.startswith(("A", "a", "SVG")) else "a"
-            raise UnsupportedFormatError(
-                f"this is {article} {kind} file; JPEG, PNG, WebP, GIF and BMP are decoded"
-            ) from error
+            raise UnsupportedFormatError(refusal(kind)) from error
         raise UndecodableError(_why_not(data)) from error
 
 
