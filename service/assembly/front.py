@@ -46,4 +46,4 @@ def front_app(settings: Settings, sockets: Path, fronts: int = 1) -> FrontApp:
             classifier.close()
             await asyncio.to_thread(stop_tracing)
 
-    return FrontApp(ClassifyEndpoint(classifier, settings, metrics), owners, lifespan)
+    return FrontApp(ClassifyEndpoint(classifier, settings, metrics), owners, lifespan, settings.origins)

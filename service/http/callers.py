@@ -11,6 +11,7 @@ from fastapi import Request
 from starlette.types import Scope
 
 from service.domain.errors import BadBodyError, ForbiddenError
+from service.http.requests import announces_body
 
 #: Headers in which proxies name the caller in forms that are not parsed here. Any of them means another caller.
 _OTHER_PROXIES = ("forwarded", "x-real-ip", "via")
@@ -113,13 +114,8 @@ async def no_body(request: Request) -> None:
     Raises:
         BadBodyError: the request announces a body.
     """
-    if announces_body(request):
+    if announces_body(request.scope["headers"]):
         raise BadBodyError(f"{request.method} {request.url.path} takes no body; send it without one")
-
-
-def announces_body(request: Request) -> bool:
-    """Whether a request's headers say that a body follows."""
-    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0").strip("0") != ""
 
 
 def is_loopback(address: str) -> bool:
