@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -35,7 +34,7 @@ class Keyring:
 
     def __init__(self, path: Path, own: str | None = None, look_every_s: float = LOOK_EVERY_S) -> None:
         self._path = path
-        self._own = {} if own is None else {_digest(own.encode()): own_key(own)}
+        self._own = {} if own is None else {_digest(own.encode()): service_key(own)}
         self._keys: dict[bytes, Key] | None = None
         self._callers: dict[str, Key] = {}
         self._state: _State = None
@@ -91,7 +90,7 @@ class Keyring:
         self._ended.set()
 
 
-def own_key(secret: str) -> Key:
+def service_key(secret: str) -> Key:
     """The service's own key, which may look and changes nothing. The name is none that a file can have."""
     return Key.model_construct(name="(service)", role="classify", sha256=hash_of(secret))
 
@@ -102,7 +101,7 @@ def _digest(presented: bytes) -> bytes:
 
 def _state_of(path: Path) -> _State:
     try:
-        status = os.stat(path)
+        status = path.stat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size

@@ -63,7 +63,6 @@ class Key(BaseModel):
     rate_device_s: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Device seconds a minute, in the place of TOPFIVE_RATE_DEVICE_S."""
 
-
     @property
     def caller(self) -> str:
         """Who sends it, as rates and shares tell callers apart. No address looks like this."""
@@ -142,7 +141,7 @@ def _parsed(path: Path, content: bytes) -> list[Key]:
     return keys
 
 
-def add_key(path: Path, name: str, role: Role, rate_requests: str | None, rate_device_s: float | None) -> str:
+def add_key(path: Path, name: str, role: str, rate_requests: str | None, rate_device_s: float | None) -> str:
     """Adds a key, makes the file if need be, and returns the key. It is nowhere else, and cannot be shown again.
 
     Raises:
@@ -150,14 +149,15 @@ def add_key(path: Path, name: str, role: Role, rate_requests: str | None, rate_d
     """
     secret = new_key()
     try:
-        key = Key(
-            name=name,
-            role=role,
-            sha256=hash_of(secret),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            rate_requests=rate_requests,
-            rate_device_s=rate_device_s,
-        )
+        fields = {
+            "name": name,
+            "role": role,
+            "sha256": hash_of(secret),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "rate_requests": rate_requests,
+            "rate_device_s": rate_device_s,
+        }
+        key = Key.model_validate(fields)
     except ValidationError as error:
         first = first_error(error)
         if first.field == "name":

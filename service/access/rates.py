@@ -7,8 +7,8 @@ back; in the worst case a caller gets two windows' worth at the turn between two
 Device time is known only afterwards, so it is charged afterwards: what runs when a caller has used up its time is
 answered, and what comes next is refused.
 
-The library's own storage is not used: it goes through all callers a hundred times a second in a thread of its own, keeps
-as many as there are, and its windows move when the machine's clock is set.
+The library's own storage is not used: it goes through all callers a hundred times a second in a thread of its own,
+keeps as many as there are, and its windows move when the machine's clock is set.
 """
 
 from __future__ import annotations

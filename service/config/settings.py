@@ -6,17 +6,20 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.checkpoints.catalogue import cache_dir
+from service.config.rate import checked_rate
 
 _PREFIX = "TOPFIVE_"
 #: Kubernetes puts variables like these into every container for a Service that is named topfive; so do Docker's links.
 _LINK = re.compile(r"^(tcp|udp|sctp)://")
 _LINK_NAME = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)$")
+#: A variable of ours that is no setting: the key that clients send (``topfive loadtest``).
+API_KEY = "TOPFIVE_API_KEY"
 #: From this similarity on, of 0 to 1, a variable counts as a misspelt setting. PROT and PORT have 0.75.
 _ALIKE = 0.75
 
@@ -61,6 +64,17 @@ class Settings(BaseSettings):
     )
     max_body_mb: float = Field(20, gt=0, description="Largest body, in MB (10^6 bytes).")
     max_pixels: int = Field(80_000_000, ge=1, description="Largest picture, width times height.")
+    api_keys: Path | None = Field(
+        None,
+        description="File of the keys that callers need, as topfive keys writes it; without one, all may classify.",
+    )
+    metrics_key: bool = Field(False, description="With keys: metrics need one too.")
+    rate_requests: Annotated[str, AfterValidator(checked_rate)] | None = Field(
+        None, description="Pictures that a caller may send, as in 100/second or 20/second;500/minute."
+    )
+    rate_device_s: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Device seconds that a caller may use in a minute."
+    )
     mirror: str | None = Field(None, description="http(s):// or file:// folder that pull takes weights from.")
     access_log: bool = Field(False, description="Log one line of JSON a request.")
     log_format: Literal["text", "json"] = Field("text", description="The other log lines: for people, or for programs.")
@@ -78,6 +92,12 @@ class Settings(BaseSettings):
         """Accepts an IPv6 address as it is written in a URL, ``[::1]``."""
         return value[1:-1] if value.startswith("[") and value.endswith("]") else value
 
+    @field_validator("api_keys")
+    @classmethod
+    def _wherever_it_is_read(cls, value: Path | None) -> Path | None:
+        """Makes the path absolute: the service's processes have other working folders."""
+        return None if value is None else value.expanduser().absolute()
+
     @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mb * 1_000_000)
@@ -89,7 +109,7 @@ def misspelt(names: Iterable[str]) -> tuple[str, str] | None:
     known = {field.upper() for field in Settings.model_fields}
     for name in sorted(names):
         ours = name.removeprefix(_PREFIX)
-        if not name.startswith(_PREFIX) or ours in known or _LINK_NAME.search(name):
+        if not name.startswith(_PREFIX) or name == API_KEY or ours in known or _LINK_NAME.search(name):
             continue
         # People hardly ever get the first letter wrong: REPORT does not mean PORT.
         candidates = [setting for setting in known if setting[:1] == ours[:1]]

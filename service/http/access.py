@@ -9,16 +9,15 @@ nor rates.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.keyring import Keyring
 from service.access.keys import MAY, Key, KeysError, Role
-from service.access.rates import Rates
 from service.config.settings import Settings
 from service.domain.errors import (
     RATE_LIMITED,
@@ -31,7 +30,10 @@ from service.domain.errors import (
 )
 from service.http.callers import KEY, caller_of
 from service.http.reply import reply_to
-from service.lifecycle.processes import RUN_ID
+from service.lifecycle.processes import RUN_ID, own_key
+
+if TYPE_CHECKING:
+    from service.access.rates import Rates
 
 _ALWAYS_OPEN = ("/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/problems")
 _METRICS = "/metrics"
@@ -43,7 +45,7 @@ _LONGEST_KEY = 512
 _MOST_REFUSED = 10_000
 
 
-class Access:
+class AccessControl:
     """Decides who may come in. Not thread-safe: use it from one event loop.
 
     Args:
@@ -62,7 +64,7 @@ class Access:
         """Until when callers are refused, and what they were told."""
 
     @classmethod
-    def of(cls, settings: Settings) -> Access | None:
+    def of(cls, settings: Settings) -> AccessControl | None:
         """By the settings; None if everybody may come in at any rate."""
         keyring = keyring_of(settings)
         if keyring is None and settings.rate_requests is None and settings.rate_device_s is None:
@@ -76,6 +78,9 @@ class Access:
             settings: state the rates of those that have none of their own.
             shares: how many processes divide a caller's requests.
         """
+        # Imported here: the library behind it takes 80 ms, and only services with keys or rates need it.
+        from service.access.rates import Rates
+
         return Rates.of(settings, self._key_of, shares)
 
     def _key_of(self, caller: str) -> Key | None:
@@ -153,7 +158,7 @@ class Guard:
         rates: of callers.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, rates: Rates) -> None:
+    def __init__(self, app: ASGIApp, access: AccessControl, rates: Rates) -> None:
         self._app = app
         self._access = access
         self._rates = rates
@@ -202,13 +207,27 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def keyring_of(settings: Settings) -> Keyring | None:
     """The keys that the settings name; None if they name none."""
-    return None if settings.api_keys is None else Keyring(settings.api_keys, own_secret(os.environ.get(RUN_ID)))
+    return None if settings.api_keys is None else Keyring(settings.api_keys, _own())
 
 
-def own_secret(run_id: str | None) -> str | None:
-    """The key with which a service's own commands ask it. The id of a run is random, and only the service's user can read
-    it; its hash cannot be used for anything else."""
-    return None if not run_id else hashlib.sha256(f"topfive own key {run_id}".encode()).hexdigest()
+def metrics_reader(settings: Settings) -> Callable[[list[tuple[bytes, bytes]]], bool] | None:
+    """Says by the headers of a request whether it may read the metrics of a process; None if every request may."""
+    keyring = keyring_of(settings) if settings.metrics_key else None
+    if keyring is None:
+        return None
+
+    def may_read(headers: list[tuple[bytes, bytes]]) -> bool:
+        try:
+            return keyring.find(presented_key(headers)) is not None
+        except (UnauthorizedError, KeysError):
+            return False
+
+    return may_read
+
+
+def _own() -> str | None:
+    run_id = os.environ.get(RUN_ID)
+    return None if not run_id else own_key(run_id)
 
 
 def _is_below(path: str, prefixes: Sequence[str]) -> bool:

@@ -16,7 +16,8 @@ from service.domain.classified import Asking, Classified, Classifies
 from service.domain.errors import Failure, NoPictureError, failure_of, known_failure
 from service.domain.outcome import GONE, GONE_STATUS, NO_MODEL, OK, Outcome, summary
 from service.domain.query import Query
-from service.http.callers import caller_of
+from service.http.access import AccessControl
+from service.http.callers import KEY, caller_of
 from service.http.disconnects import Watches
 from service.http.reply import Reply, reply_to
 from service.http.requests import Body, read_body, read_query
@@ -37,6 +38,7 @@ class ClassifyEndpoint:
         classifies: classifies the pictures.
         settings: the limit on the body, and whether accesses are logged.
         metrics: count the outcome of each request.
+        access: lets requests in; None for all of them.
         clock: seconds, monotonic, as deadlines are.
     """
 
@@ -45,12 +47,14 @@ class ClassifyEndpoint:
         classifies: Classifies,
         settings: Settings,
         metrics: RequestMetrics,
+        access: AccessControl | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._classifies = classifies
         self._max_body_bytes = settings.max_body_bytes
         self._access_log = settings.access_log
         self._metrics = metrics
+        self._access = access
         self._clock = clock
         self._tracing = tracing()
         self._uploads = Uploads()
@@ -68,6 +72,8 @@ class ClassifyEndpoint:
         # The outcome of a request that is cancelled, by the watch below or by the server, because its caller left.
         outcome, pictures, reply = Outcome(NO_MODEL, GONE), list[Outcome](), _GONE
         try:
+            if self._access is not None:
+                self._access.enter(scope, "classify")
             query = read_query(Query, scope["query_string"])
             upload = await self._uploads.read(receive, self._max_body_bytes)
             # Budgets and timings begin here: the time that a client takes to send its body is not the service's.
@@ -79,6 +85,8 @@ class ClassifyEndpoint:
             pictures = [outcome] * len(body.pictures)
             with self._watches.watch(receive):
                 results = await self._results(body, asking, span)
+                if self._access is not None:
+                    self._access.answered(scope, results)
                 named = asking.named or NO_MODEL
                 pictures = [outcome_of(result, named) for result in results]
                 outcome = summary(pictures) if body.bulk else pictures[0]
@@ -159,5 +167,6 @@ def _log(scope: Scope, reply: Reply, outcome: Outcome, pictures: int, took_s: fl
             pictures=pictures,
             took_s=took_s,
             trace_id=trace_id,
+            key=None if (key := scope.get(KEY)) is None else key.name,
         )
     )

@@ -5,13 +5,17 @@ It stands before the classifier, in the process that decides. So several fronts 
 
 from __future__ import annotations
 
-from service.access.rates import Rates
+from typing import TYPE_CHECKING
+
 from service.domain.classified import Asking, Classified, Classifies
 from service.domain.errors import Failure, RateLimitedError, failure_of
 from service.domain.picture import Picture
 from service.domain.prediction import Prediction
 from service.domain.query import Query
 from service.inference.ensemble import Average
+
+if TYPE_CHECKING:
+    from service.access.rates import Rates
 
 
 class Rated:
