@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from models.checkpoints.catalogue import Catalogue
 from service.assembly.front import front_app
 from service.cluster.direct import direct
+from service.cluster.loopback import listen_here_alone
 from service.cluster.metrics_targets import RayTargets, expose
 from service.cluster.remote import RemotePlacement
 from service.cluster.replica import Replica
@@ -177,7 +178,9 @@ def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Applica
 
 
 def _exposed(settings: Settings) -> RayTargets:
-    """Serves the metrics of this process, as the settings say."""
+    """Opens the ports of the replica that this process is: serves its metrics, as the settings say, and keeps Ray
+    Serve's port to this machine, if the service is."""
+    listen_here_alone()
     return expose(settings.host, metrics_reader(settings))
 
 

@@ -101,7 +101,7 @@ def serve(settings: Settings, console: Console) -> None:
         if connections < MOST_CONNECTIONS:
             console.print(f"  at most {connections:,} connections at once: the limit on open files (ulimit -n) is low")
         driver = _start_driver(settings, claim, fleet)
-        models = _wait_until_ready(url, claim.record.run_id, driver, console)
+        models = _wait_until_ready(url, driver, console, claim.record.run_id)
         console.print(_table(models))
         _print_ready(url, models, settings, time.monotonic() - started, console)
         _watch(driver, claim, ("gcs_server", "raylet") if fleet.ray else ())
@@ -251,7 +251,7 @@ class _Signals:
             raise _StopSignal
 
 
-def _wait_until_ready(url: str, run_id: str, driver: subprocess.Popen[str], console: Console) -> list[dict[str, Any]]:
+def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console, run_id: str) -> list[dict[str, Any]]:
     """Polls /readyz, prints what is being loaded, and returns the rows of /models.
 
     Raises:
