@@ -27,6 +27,19 @@ class WebP:
     orientation: int | None
 
 
+def canvas(data: bytes) -> tuple[int, int]:
+    """Width and height by the header, before the decoder makes room for them; (0, 0) if the header is damaged."""
+    kind, head = data[12:16], data[16:34]
+    if kind == b"VP8X" and len(head) >= 14:
+        return int.from_bytes(head[8:11], "little") + 1, int.from_bytes(head[11:14], "little") + 1
+    if kind == b"VP8L" and len(head) >= 9:
+        bits = int.from_bytes(head[5:9], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 " and len(head) >= 14:
+        return int.from_bytes(head[10:12], "little") & 0x3FFF, int.from_bytes(head[12:14], "little") & 0x3FFF
+    return 0, 0
+
+
 def read_chunks(data: bytes, *, most_parts: int) -> WebP:
     """Reads the chunks of a WebP file.
 

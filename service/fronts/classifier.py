@@ -71,8 +71,8 @@ class FrontClassifier:
         self.hints: dict[_Name, Kind] = {}
         """How the last picture for a name was wanted."""
 
-    def begin(self, query: Query, arrived: float) -> FrontAsking:
-        return FrontAsking(self, query, arrived)
+    def begin(self, query: Query, arrived: float, caller: str = "") -> FrontAsking:
+        return FrontAsking(self, query, arrived, caller)
 
     def remember(self, name: _Name, model: str, kind: Kind | None) -> None:
         """Remembers what a name stood for, and how its pictures were wanted."""
@@ -92,12 +92,13 @@ class FrontClassifier:
 class FrontAsking:
     """One request: a ``domain.classified.Asking``."""
 
-    __slots__ = ("_all", "_arrived", "_name", "_query")
+    __slots__ = ("_all", "_arrived", "_caller", "_name", "_query")
 
-    def __init__(self, classifier: FrontClassifier, query: Query, arrived: float) -> None:
+    def __init__(self, classifier: FrontClassifier, query: Query, arrived: float, caller: str = "") -> None:
         self._all = classifier
         self._query = query
         self._arrived = arrived
+        self._caller = caller
         self._name: _Name | None = None if query.model is None else (query.model, query.labels)
 
     @property
@@ -127,7 +128,9 @@ class FrontAsking:
                 crop = await self._ahead(asked, owner)
             except Exception as error:
                 return asked.failure(error, self.named)
-            answer = await owner.ask(asked, _json(self._query), self._arrived, len(asked.data), traceparent(), crop)
+            answer = await owner.ask(
+                asked, _json(self._query), self._arrived, len(asked.data), traceparent(), crop, self._caller
+            )
             if isinstance(answer, Told):
                 return self._classified_as(answer)
             if isinstance(answer, Failed):

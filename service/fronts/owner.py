@@ -117,6 +117,7 @@ class Owner:
         size: int,
         traceparent: str | None,
         crop: tuple[int, int, float] | None = None,
+        caller: str = "",
     ) -> Told | Failed | Lost:
         """Has a picture classified. Cancelling the caller takes it out of the owner's queues.
 
@@ -127,6 +128,7 @@ class Owner:
             size: encoded bytes.
             traceparent: the span that this belongs to, if it is traced.
             crop: the number of a kind, the slot that has the crop, and the seconds that decoding took.
+            caller: who asks.
         """
         if not self.open:
             return Lost()
@@ -137,7 +139,7 @@ class Owner:
         cropped = None if crop is None else Cropped(number, *crop)
         # While the owner has enough to do, it need not be told of each picture by itself.
         patient = len(self._asked) > _ENOUGH
-        self._connection.send(Ask(number, query, arrived, size, traceparent, cropped), patient=patient)
+        self._connection.send(Ask(number, query, arrived, size, traceparent, cropped, caller), patient=patient)
         try:
             return await answer
         finally:

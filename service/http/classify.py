@@ -16,6 +16,7 @@ from service.domain.classified import Asking, Classified, Classifies
 from service.domain.errors import Failure, NoPictureError, failure_of, known_failure
 from service.domain.outcome import GONE, GONE_STATUS, NO_MODEL, OK, Outcome, summary
 from service.domain.query import Query
+from service.http.callers import caller_of
 from service.http.disconnects import Watches
 from service.http.reply import Reply, reply_to
 from service.http.requests import Body, read_body, read_query
@@ -73,7 +74,7 @@ class ClassifyEndpoint:
             arrived = upload.ended
             body = await read_body(upload, _content_type(scope))
             # An error in the query fails the request, not each of its pictures.
-            asking = self._classifies.begin(query, arrived)
+            asking = self._classifies.begin(query, arrived, caller_of(scope))
             outcome = Outcome(asking.named or NO_MODEL, GONE)
             pictures = [outcome] * len(body.pictures)
             with self._watches.watch(receive):

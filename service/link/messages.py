@@ -27,7 +27,7 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 #: The kind of a picture's file as it came, for an owner whose device decodes. It needs no ``Kind``; its ``Cropped`` has
 #: the file in the slot. An owner asks for no file that is larger than a slot.
 FILE = -1
@@ -35,6 +35,8 @@ FILE = -1
 #: What a front says goes into queues and forecasts, which not-a-number and infinity would spoil for all others.
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+#: An owner keeps the names of callers for a while.
+Caller: TypeAlias = Annotated[str, msgspec.Meta(max_length=100)]
 
 
 class Ask(msgspec.Struct, array_like=True, tag=1, frozen=True):
@@ -50,6 +52,8 @@ class Ask(msgspec.Struct, array_like=True, tag=1, frozen=True):
     traceparent: str | None = None
     crop: Cropped | None = None
     """The crop, if the front expects to know what is wanted."""
+    caller: Caller = ""
+    """Who asks."""
 
 
 class Cropped(msgspec.Struct, array_like=True, tag=2, frozen=True):

@@ -76,6 +76,7 @@ class Router:
         candidates: Sequence[Checkpoint] | Ensemble,
         arrived: float,
         encoded_bytes: int,
+        caller: str = "",
         *,
         supposing: bool = False,
     ) -> Decision:
@@ -86,6 +87,7 @@ class Router:
             candidates: the result of ``self.candidates``.
             arrived: when the picture's last byte arrived, on the clock.
             encoded_bytes: the size of the picture's file.
+            caller: who asks.
             supposing: whether there is no picture, so that nothing is booked, counted or loaded.
 
         Raises:

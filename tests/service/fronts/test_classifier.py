@@ -57,9 +57,9 @@ class Side:
         self.classifier = FrontClassifier(self.owners, Settings(**settings))
 
     def classify(
-        self, data: bytes = SMALL, query: Query = BY_NAME, arrived: float | None = None
+        self, data: bytes = SMALL, query: Query = BY_NAME, arrived: float | None = None, caller: str = ""
     ) -> asyncio.Task[Classified | Failure]:
-        asking = self.classifier.begin(query, self.classifier.clock() if arrived is None else arrived)
+        asking = self.classifier.begin(query, self.classifier.clock() if arrived is None else arrived, caller)
         return asyncio.create_task(asking.classify(data))
 
     @property
@@ -98,6 +98,17 @@ async def first_time(owner: RawOwner) -> None:
     (cropped,) = await owner.tells(1)
     assert isinstance(cropped, Cropped)
     owner.send(LENET, answered(ask.id, kind=0))
+
+
+async def test_the_owner_is_told_who_asks(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (front, owner):
+        classifying = [front.classify(caller=caller) for caller in ("192.0.2.7", "key:x")]
+        asks = await owner.tells(2)
+        assert [ask.caller for ask in asks if isinstance(ask, Ask)] == ["192.0.2.7", "key:x"]
+        for ask in asks:
+            assert isinstance(ask, Ask)
+            owner.send(LENET, answered(ask.id))
+        await asyncio.gather(*classifying)
 
 
 async def test_a_picture_is_decoded_when_the_owner_wants_it_and_as_it_wants_it(tmp_path: Path) -> None:

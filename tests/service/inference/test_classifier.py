@@ -41,6 +41,7 @@ class Scene:
         self.refusal: Exception | None = None
         self.predicted_s: float | None = 0.5
         self.told: list[tuple[Any, ...]] = []
+        self.callers: list[str] = []
         self.classifier = Classifier(self, self, self, self.clock)  # type: ignore[arg-type]
 
     # The router.
@@ -51,8 +52,9 @@ class Scene:
         return self.found
 
     def decide(
-        self, _query: Query, candidates: Sequence[Checkpoint] | Ensemble, _arrived: float, size: int
+        self, _query: Query, candidates: Sequence[Checkpoint] | Ensemble, _arrived: float, size: int, caller: str
     ) -> Decision:
+        self.callers.append(caller)
         if self.refusal is not None:
             raise self.refusal
         if isinstance(candidates, Ensemble):
@@ -298,3 +300,9 @@ async def test_an_ensemble_answers_as_itself(scene: Scene) -> None:
     done = await scene.classifier.begin(Query(model="ensemble:googlenet,vgg16"), 99.0).classify(b"four")
     assert isinstance(done, Classified)
     assert (done.served, done.routing) == (ensemble, None)
+
+
+async def test_the_router_is_told_who_asks_at_each_decision(scene: Scene) -> None:
+    scene.outcomes["googlenet"] = BROKEN
+    await scene.classifier.begin(Query(), 99.0, "192.0.2.7").classify(b"four")
+    assert scene.callers == ["192.0.2.7"] * 2
