@@ -1,8 +1,8 @@
 """A hundred thousand wrong requests: ``python bench/fuzz.py [--fleet solo] [--requests N] [--seed S] [--minutes M]``.
 
-Starts a service, sends the requests of ``mutations.py`` from a few connections, and checks what may not happen whatever a
-stranger sends: an answer of 500, no answer at all, a traceback in a log, a process that ended or grew. A request that failed
-is written to a folder; ``--replay FILE`` sends one such file again. Exits with 1 if anything failed.
+Starts a service, sends the requests of ``mutations.py`` from a few connections, and checks what may not happen whatever
+a stranger sends: an answer of 500, no answer at all, a traceback in a log, a process that ended or grew. A request that
+failed is written to a folder; ``--replay FILE`` sends one such file again. Exits with 1 if anything failed.
 
 ``--schema`` has schemathesis make requests from the service's /openapi.json as well, if it is installed.
 """
@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 import psutil
@@ -32,8 +33,9 @@ from running import Service
 
 CONNECTIONS = 6
 #: Memory is compared from here on: caches and allocators have filled up.
-WARM_SHARE = 0.15
-MOST_GROWTH = 0.05
+WARM_SHARE = 0.2
+#: How often memory is looked at, from the end of the warm-up to the end.
+SAMPLES = 6
 #: A bound on waiting, not a statement about speed.
 ANSWER_WITHIN_S = 60.0
 #: For a request that is no HTTP, and may wait for more.
@@ -41,6 +43,8 @@ DAMAGED_WITHIN_S = 3.0
 #: Answers that say that the service has too much to do, or was told too short a time.
 _BUSY = frozenset({503, 504})
 _MB = 1e6
+#: Resident memory in MB of processes, by their ids and what they are.
+Memory: TypeAlias = dict[tuple[int, str], float]
 
 
 @dataclass
@@ -56,7 +60,7 @@ class Sender:
     """Connections that send the requests of a seed and judge the answers.
 
     Args:
-        url: of the service.
+        host, port: where the service listens.
         seed: of the requests.
         failures: the folder for requests that failed.
     """
@@ -147,9 +151,7 @@ def judged(asked: Request, answer: Answer) -> str:
         problem = json.loads(answer.body)
     except ValueError:
         return "a problem document that is not JSON"
-    return (
-        "" if problem.get("status") == answer.status and problem.get("type") else "a problem document of another status"
-    )
+    return "" if problem.get("status") == answer.status and problem.get("type") else "a problem of another status"
 
 
 class Stream:
@@ -219,8 +221,8 @@ class Watched:
         self._tree = Tree(root)
         self._logs: dict[Path, int] = {}
 
-    def memory(self) -> dict[tuple[int, str], float]:
-        """Resident memory of each process in MB, by its id and what it is."""
+    def memory(self) -> Memory:
+        """Resident memory of each living process."""
         found = {}
         for process in self._tree.refresh():
             with contextlib.suppress(psutil.Error):
@@ -311,12 +313,13 @@ def fuzz(options: argparse.Namespace, folder: Path) -> list[str]:
         asyncio.run(sender.send(warm, give_up))
         if options.schema:
             print(f"schemathesis ends with status {schemathesis(service.url, options.seed)}")
-        before = watched.memory()
-        asyncio.run(sender.send(options.requests, give_up))
-        time.sleep(2)
-        after = watched.memory()
+        samples = [watched.memory()]
+        for part in range(1, SAMPLES):
+            asyncio.run(sender.send(warm + (options.requests - warm) * part // (SAMPLES - 1), give_up))
+            time.sleep(2)
+            samples.append(watched.memory())
         watched.logs()
-        wrong = [*sender.found.failed, *_processes(before, after), *watched.tracebacks()]
+        wrong = [*sender.found.failed, *compared(samples, options.growth), *watched.tracebacks()]
     found, seconds = sender.found, time.monotonic() - started
     print(f"{found.sent:,} requests in {seconds:.0f} s, seed {options.seed}, fleet {options.fleet or 'local'}")
     for answer, count in sorted(found.answers.items()):
@@ -326,16 +329,19 @@ def fuzz(options: argparse.Namespace, folder: Path) -> list[str]:
     return wrong
 
 
-def _processes(before: dict[tuple[int, str], float], after: dict[tuple[int, str], float]) -> list[str]:
-    """Says what each process has, and what is wrong: it ended, it is new, or it grew."""
+def compared(samples: list[Memory], most_growth: float) -> list[str]:
+    """Prints what each process has had. Returns what is wrong between the first sample and the last: a process ended, is
+    new, or grew by more than a share."""
     wrong = []
-    print(f"{'before':>9} {'after':>9}  MB")
-    for pid, what in sorted(before.keys() | after.keys()):
-        then, now = before.get((pid, what)), after.get((pid, what))
-        print(f"{then or 0:9.1f} {now or 0:9.1f}  {pid} {what}")
+    before, after = samples[0], samples[-1]
+    print("MB, from the end of the warm-up on")
+    for process in sorted(set().union(*samples)):
+        pid, what = process
+        print("".join(f"{sample.get(process, 0):9.1f}" for sample in samples), f" {pid} {what}")
+        then, now = before.get(process), after.get(process)
         if then is None or now is None:
             wrong.append(f"process {pid} ({what}) {'is new' if then is None else 'ended'}")
-        elif now > then * (1 + MOST_GROWTH) and now > then + 4:
+        elif now > then * (1 + most_growth) and now > then + 4:
             wrong.append(f"process {pid} ({what}) grew from {then:.1f} to {now:.1f} MB")
     return wrong
 
@@ -367,6 +373,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--minutes", type=float, default=60.0, help="no request is sent after so many minutes")
     parser.add_argument("--fleet", help="of topfive serve; its default by default")
+    parser.add_argument("--growth", type=float, default=0.05, help="the share by which a process may grow")
     parser.add_argument("--failures", type=Path, default=Path(tempfile.gettempdir()) / "topfive-fuzz")
     parser.add_argument("--schema", action="store_true", help="let schemathesis make requests too")
     parser.add_argument("--replay", type=Path, help="a request that failed, to be sent again")
