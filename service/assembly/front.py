@@ -49,4 +49,4 @@ def front_app(settings: Settings, sockets: Path, fronts: int = 1) -> FrontApp:
 
     # An owner counts what callers send, and asks for keys on all other paths.
     classify = ClassifyEndpoint(classifier, settings, metrics, AccessControl.of(settings))
-    return FrontApp(classify, owners, lifespan)
+    return FrontApp(classify, owners, lifespan, settings.origins)

@@ -5,6 +5,7 @@
     its body             BadBodyError, NoPictureError                  400
                          BodyTooSlowError                              408
                          BodyTooLargeError                             413
+                         UnsupportedEncodingError                      415
     who sends it         UnauthorizedError                             401
                          ForbiddenError, RoleError                     403
                          RateLimitedError                              429
@@ -59,6 +60,10 @@ class BodyTooLargeError(ValueError):
 
 class BodyTooSlowError(ValueError):
     """The body arrives more slowly than the service allows."""
+
+
+class UnsupportedEncodingError(ValueError):
+    """The body has a content coding that is not undone."""
 
 
 class ForbiddenError(PermissionError):
@@ -231,6 +236,12 @@ TABLE: dict[type[Exception], Problem] = {
     BodyTooLargeError: Problem(
         "body-too-large", 413, "Body too large", "Send a smaller picture, or raise TOPFIVE_MAX_BODY_MB."
     ),
+    UnsupportedEncodingError: Problem(
+        "unsupported-encoding",
+        415,
+        "A content coding that is not decoded",
+        "Send the body as it is, or in gzip or deflate.",
+    ),
     UnsupportedFormatError: Problem(
         "unsupported-format",
         415,
@@ -281,16 +292,23 @@ TABLE: dict[type[Exception], Problem] = {
 }
 NOT_FOUND = Problem("not-found", 404, "No such path", "GET /docs lists the paths.")
 METHOD_NOT_ALLOWED = Problem("method-not-allowed", 405, "Method not allowed", "GET /docs lists the methods of a path.")
+BAD_REQUEST = Problem("bad-request", 400, "Not a valid HTTP request", "Send HTTP/1.1, as any HTTP client does.")
+SLOW_REQUEST = Problem("slow-request", 408, "Request too slow", "Send the request again, its headers at once.")
+HEADERS_TOO_LARGE = Problem(
+    "headers-too-large", 431, "Too large or too many headers", "Send fewer cookies, headers or query parameters."
+)
 INTERNAL = Problem(
     "internal", 500, "A defect of the service", "Not the request's fault. The service's log has the cause."
 )
 SLOW_BODY = TABLE[BodyTooSlowError].slug
+UNSUPPORTED_ENCODING = TABLE[UnsupportedEncodingError].slug
 OVERLOADED = TABLE[OverloadedError].slug
 UNAUTHORIZED, ROLE_TOO_SMALL = TABLE[UnauthorizedError].slug, TABLE[RoleError].slug
 RATE_LIMITED = TABLE[RateLimitedError].slug
 DEADLINE_MISSED = TABLE[DeadlineMissedError].slug
 LOAD_FAILED = TABLE[LoadFailedError].slug
-PROBLEMS: dict[str, Problem] = {row.slug: row for row in (*TABLE.values(), NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL)}
+_BESIDE = (NOT_FOUND, METHOD_NOT_ALLOWED, BAD_REQUEST, SLOW_REQUEST, HEADERS_TOO_LARGE, INTERNAL)
+PROBLEMS: dict[str, Problem] = {row.slug: row for row in (*TABLE.values(), *_BESIDE)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,11 @@ from service.domain.placement import Placement
 from service.domain.query import Query
 from service.http.access import AccessControl, Guard
 from service.http.classify import ClassifyEndpoint
+from service.http.cors import cross_origin
 from service.http.docs_pages import add_docs_pages
 from service.http.metrics import add_metrics_paths
 from service.http.models import ModelPaths
+from service.http.others import Others
 from service.http.problems import add_problems_paths, answer_errors_with_problems
 from service.http.reply import PROBLEM_MEDIA_TYPE
 from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
@@ -105,7 +107,11 @@ def create_app(
 
     add_problems_paths(app)
     answer_errors_with_problems(app)
-    return ClassifyFirst(app, classifies, ClassifyEndpoint(classifies, settings, request_metrics, access))
+    origins = settings.origins
+    classify = ClassifyEndpoint(classifies, settings, request_metrics, access)
+    return ClassifyFirst(
+        cross_origin(Others(app), origins), classifies, cross_origin(classify, origins), app.router.lifespan_context
+    )
 
 
 class ClassifyFirst:
@@ -116,11 +122,19 @@ class ClassifyFirst:
         others: answers everything else.
         classifies: classifies pictures, for any protocol.
         classify: answers ``POST /classify``.
+        lifespan: runs while the application does.
     """
 
-    def __init__(self, others: FastAPI, classifies: Classifies, classify: ASGIApp) -> None:
+    def __init__(
+        self,
+        others: ASGIApp,
+        classifies: Classifies,
+        classify: ASGIApp,
+        lifespan: Callable[[Any], AbstractAsyncContextManager[Any]],
+    ) -> None:
         self.others = others
         self.classifies = classifies
+        self.lifespan = lifespan
         self._classify = classify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

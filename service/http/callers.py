@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from service.access.keys import Key
 from service.domain.errors import BadBodyError, ForbiddenError
+from service.http.requests import announces_body
 
 #: Where the key that let a request in is noted in its scope (``access.py``).
 KEY = "topfive.key"
@@ -123,13 +124,8 @@ async def no_body(request: Request) -> None:
     Raises:
         BadBodyError: the request announces a body.
     """
-    if announces_body(request):
+    if announces_body(request.scope["headers"]):
         raise BadBodyError(f"{request.method} {request.url.path} takes no body; send it without one")
-
-
-def announces_body(request: Request) -> bool:
-    """Whether a request's headers say that a body follows."""
-    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0").strip("0") != ""
 
 
 def is_loopback(address: str) -> bool:

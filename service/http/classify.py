@@ -17,10 +17,11 @@ from service.domain.errors import Failure, NoPictureError, failure_of, known_fai
 from service.domain.outcome import GONE, GONE_STATUS, NO_MODEL, OK, Outcome, summary
 from service.domain.query import Query
 from service.http.access import AccessControl
+from service.http.body_memory import BodyMemory, Room
 from service.http.callers import KEY, caller_of
 from service.http.disconnects import Watches
 from service.http.reply import Reply, reply_to
-from service.http.requests import Body, read_body, read_query
+from service.http.requests import Body, announces_body, read_body, read_head, read_query
 from service.http.responses import bulk, single
 from service.http.uploads import Uploads
 from service.telemetry.logs import Access, log_access
@@ -29,6 +30,8 @@ from service.telemetry.tracing import RequestSpan, tracing
 
 #: What a caller who has gone is answered: nobody reads it.
 _GONE = Reply.of(GONE_STATUS, "text/plain", b"")
+#: A connection cannot be used again after a body that was not read to its end.
+_CLOSE = {"connection": "close"}
 
 
 class ClassifyEndpoint:
@@ -57,7 +60,8 @@ class ClassifyEndpoint:
         self._access = access
         self._clock = clock
         self._tracing = tracing()
-        self._uploads = Uploads()
+        self._memory = BodyMemory(settings.max_bodies_bytes)
+        self._uploads = Uploads(self._memory)
         self._watches = Watches()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,14 +75,18 @@ class ClassifyEndpoint:
         span = None if self._tracing is None else self._tracing.request(Request(scope), arrived)
         # The outcome of a request that is cancelled, by the watch below or by the server, because its caller left.
         outcome, pictures, reply = Outcome(NO_MODEL, GONE), list[Outcome](), _GONE
+        room, unread = Room(self._memory), True
         try:
             if self._access is not None:
                 self._access.enter(scope, "classify")
             query = read_query(Query, scope["query_string"])
-            upload = await self._uploads.read(receive, self._max_body_bytes)
+            head = read_head(scope["headers"])
+            upload = await self._uploads.read(receive, room, self._max_body_bytes, head)
             # Budgets and timings begin here: the time that a client takes to send its body is not the service's.
-            arrived = upload.ended
-            body = await read_body(upload, _content_type(scope))
+            arrived, unread = upload.ended, False
+            body = await read_body(upload, head, room, self._max_body_bytes)
+            # Otherwise the pictures' bytes would be kept a second time.
+            del upload
             # An error in the query fails the request, not each of its pictures.
             asking = self._classifies.begin(query, arrived, caller_of(scope))
             outcome = Outcome(asking.named or NO_MODEL, GONE)
@@ -96,8 +104,10 @@ class ClassifyEndpoint:
         except Exception as error:
             failure = known_failure(error)
             # It is the request's, so that no picture of it counts.
-            outcome, pictures, reply = Outcome(outcome.model, failure.slug), [], reply_to(failure)
+            outcome, pictures = Outcome(outcome.model, failure.slug), []
+            reply = reply_to(failure, _CLOSE if unread and announces_body(scope["headers"]) else None)
         finally:
+            room.free()
             took_s = self._clock() - arrived
             self._metrics.left(outcome, pictures, took_s)
             if span is not None:
@@ -148,10 +158,6 @@ def outcome_of(result: Classified | Failure, named: str) -> Outcome:
     if isinstance(result, Failure):
         return Outcome(result.model or named, result.slug)
     return Outcome(result.served.model, OK)
-
-
-def _content_type(scope: Scope) -> str:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
 
 
 def _log(scope: Scope, reply: Reply, outcome: Outcome, pictures: int, took_s: float, trace_id: str | None) -> None:

@@ -11,7 +11,15 @@ from typing import NamedTuple
 from starlette.responses import Response
 from starlette.types import Send
 
-from service.domain.errors import ROLE_TOO_SMALL, SLOW_BODY, UNAUTHORIZED, Failure, problem_document
+from service.domain.errors import (
+    ROLE_TOO_SMALL,
+    SLOW_BODY,
+    UNAUTHORIZED,
+    UNSUPPORTED_ENCODING,
+    Failure,
+    problem_document,
+)
+from service.http.encodings import TAKEN
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -56,6 +64,8 @@ def reply_to(failure: Failure, headers: dict[str, str] | None = None) -> Reply:
     if failure.slug == SLOW_BODY:
         # The rest of the body is not read, so the connection cannot be used again.
         headers["connection"] = "close"
+    if failure.slug == UNSUPPORTED_ENCODING:
+        headers["accept-encoding"] = TAKEN
     retry_after_ms = failure.extras.get("retry_after_ms")
     if retry_after_ms is not None:
         headers["retry-after"] = str(max(1, math.ceil(retry_after_ms / 1000)))

@@ -125,13 +125,6 @@ async def test_a_body_is_refused_without_reading_it(fakes: Fakes, path: str) -> 
         assert (await client.post(path, content=b"")).status_code == 200
 
 
-async def test_route_does_not_read_a_body(fakes: Fakes) -> None:
-    """A client may send a picture to ``/route`` as it would to ``/classify``; it gets the decision at once."""
-    async with fakes.client() as client:
-        sent = await raw(client, "/route?model=lenet5", [(b"transfer-encoding", b"chunked")])
-    assert sent[0]["status"] == 200
-
-
 @pytest.mark.parametrize(
     ("address", "expected"),
     [("127.0.0.1", True), ("127.255.255.254", True), ("::1", True), ("::ffff:127.0.0.1", True), ("[::1]", True)]
