@@ -30,6 +30,7 @@ from service.domain.errors import (
 )
 from service.http.callers import KEY, caller_of
 from service.http.reply import reply_to
+from service.http.requests import announces_body
 from service.lifecycle.processes import RUN_ID, own_key
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class AccessControl:
 
 
 class Guard:
-    """ASGI middleware for the paths that do not classify pictures: asks for keys, and counts requests.
+    """Stands before the paths that do not classify pictures: asks for keys, and counts requests.
 
     Args:
         app: answers the requests that are let in.
@@ -171,7 +172,9 @@ class Guard:
                     self._access.enter(scope, role)
                     self._rates.admit(caller_of(scope))
             except Exception as error:
-                await reply_to(known_failure(error)).send(send)
+                # A body is not read.
+                closed = {"connection": "close"} if announces_body(scope["headers"]) else {}
+                await reply_to(known_failure(error), closed).send(send)
                 return
         await self._app(scope, receive, send)
 
