@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.checkpoints.catalogue import cache_dir
+from models.images.cost import Price
 
 _PREFIX = "TOPFIVE_"
 #: Kubernetes puts variables like these into every container for a Service that is named topfive; so do Docker's links.
@@ -61,6 +62,15 @@ class Settings(BaseSettings):
     )
     max_body_mb: float = Field(20, gt=0, description="Largest body, in MB (10^6 bytes).")
     max_pixels: int = Field(80_000_000, ge=1, description="Largest picture, width times height.")
+    max_decode_ms: float = Field(
+        5_000, gt=0, description="The most that decoding a picture may take by its header, in ms."
+    )
+    max_decode_mb: float = Field(
+        340,
+        gt=0,
+        description="The most memory that decoding may take in a process, in MB (10^6 bytes), for one picture and for "
+        "all large ones together.",
+    )
     mirror: str | None = Field(None, description="http(s):// or file:// folder that pull takes weights from.")
     access_log: bool = Field(False, description="Log one line of JSON a request.")
     log_format: Literal["text", "json"] = Field("text", description="The other log lines: for people, or for programs.")
@@ -77,6 +87,11 @@ class Settings(BaseSettings):
     def _without_brackets(cls, value: str) -> str:
         """Accepts an IPv6 address as it is written in a URL, ``[::1]``."""
         return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
+    @property
+    def most_work(self) -> Price:
+        """What decoding a picture may take."""
+        return Price(self.max_decode_ms / 1000, int(self.max_decode_mb * 1_000_000))
 
     @property
     def max_body_bytes(self) -> int:

@@ -51,7 +51,7 @@ class Scene:
         return self.found
 
     def decide(
-        self, _query: Query, candidates: Sequence[Checkpoint] | Ensemble, _arrived: float, size: int
+        self, _query: Query, candidates: Sequence[Checkpoint] | Ensemble, _arrived: float, size: int, *, picture: bytes
     ) -> Decision:
         if self.refusal is not None:
             raise self.refusal
@@ -242,8 +242,8 @@ async def test_the_first_failure_is_returned_if_the_second_decision_is_a_refusal
     scene.outcomes["googlenet"] = BROKEN
     decide = scene.classifier._router.decide
 
-    def once(*arguments: Any) -> Decision:
-        decision = decide(*arguments)
+    def once(*arguments: Any, **options: Any) -> Decision:
+        decision = decide(*arguments, **options)
         scene.refusal = OverloadedError("full", 1.0)
         return decision
 
