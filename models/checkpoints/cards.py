@@ -130,6 +130,12 @@ class _Card(_Strict):
     costs: _Costs | None = None
 
     @model_validator(mode="after")
+    def _ranks_accuracies(self) -> _Card:
+        if self.top1 is not None and self.top5 is not None and self.top1 > self.top5:
+            raise ValueError(f"top1 {self.top1:g} is above top5 {self.top5:g}")
+        return self
+
+    @model_validator(mode="after")
     def _takes_its_options(self) -> _Card:
         name = find_variant(self.variant).name
         for option in sorted(self.network.model_fields_set - OPTIONS.get(name, frozenset())):

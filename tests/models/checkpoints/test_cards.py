@@ -41,6 +41,7 @@ DAMAGED: dict[str, bytes] = {
     "text": b"this is no weight file, whatever its name says",
     "a length beyond the format's limit": struct.pack("<Q", 2**60) + b"{}",
     "nesting without end": struct.pack("<Q", 100_000) + b"[" * 100_000,
+    "a header that is too long": struct.pack("<Q", 10_000_001) + b"{}".ljust(10_000_001),
     "no object": header([1, 2]),
     "no card": header({}),
     "somebody else's card": header({"__metadata__": {"format": "pt"}}),
@@ -118,6 +119,7 @@ BAD: dict[str, tuple[str, str]] = {
     "a colour that is none": (changed(preprocess__colour="cmyk"), "colour"),
     "a fit that is none": (changed(preprocess__fit="cover"), "fit"),
     "ink that is a number": (changed(preprocess__ink_on_light=1), "ink_on_light"),
+    "fewer right in five than in one": (changed(top1=70.0, top5=69.9), "top1 70 is above top5 69.9"),
     "an option of another network": (changed(network={"pool_first": True}), "lenet5 takes no pool_first"),
     "an option of none": (changed(network={"layers": 5}), "layers"),
     "options that are a list": (changed(network=[]), "network"),
@@ -135,6 +137,8 @@ GOOD: dict[str, str] = {
     "as it is": CARD,
     "accuracies at the bounds": changed(top1=0, top5=100),
     "unknown accuracies": changed(top1=None, top5=None),
+    "one unknown accuracy": changed(top1=99.0, top5=None),
+    "equal accuracies": changed(top1=99.0, top5=99.0),
     "an alias": changed(variant="vgg"),
     "the largest picture": changed(preprocess__resize=2048),
     "a crop as large as the picture": changed(preprocess__crop=28),
@@ -194,6 +198,14 @@ def test_the_cards_of_the_manifest_and_of_every_preset_are_good(tmp_path: Path) 
         parse_card(card(row)["topfive"])
     for preset in PRESETS.values():
         assert parse_card(card(checkpoint("vgg16", "imagenet1k", preprocess=preset))["topfive"]).preprocess == preset
+
+
+def test_a_long_header_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    target = put(tmp_path, "lenet5", "mnist")
+    text = json.dumps({"__metadata__": {"topfive": CARD}}).encode()
+    for length in (9_999_999, 10_000_000):
+        target.write_bytes(struct.pack("<Q", length) + text.ljust(length))
+        assert read_card(target) is not None
 
 
 def test_an_undamaged_card_is_accepted(tmp_path: Path) -> None:
