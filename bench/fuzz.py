@@ -32,8 +32,8 @@ from processes import Tree
 from running import Service
 
 CONNECTIONS = 6
-#: Memory is looked at after each part of the requests, when nothing has been sent for a while: what decoding takes for a
-#: moment does not count.
+#: Memory is looked at after each part of the requests, when nothing has been sent for a while: what decoding takes for
+#: a moment does not count.
 SAMPLES, WARM_SAMPLES, QUIET_S = 9, 3, 2.0
 #: A bound on waiting, not a statement about speed.
 ANSWER_WITHIN_S = 60.0
