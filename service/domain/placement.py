@@ -17,13 +17,16 @@ from service.domain.snapshot import DeviceLoad, Snapshot
 class Predicts(Protocol):
     """One checkpoint, or one ensemble, that can be asked for predictions."""
 
-    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(
+        self, image: bytes | Picture, deadline: float, whole: bool = False, caller: str = ""
+    ) -> Prediction | Failure:
         """Classifies one picture.
 
         Args:
             image: the bytes of an encoded picture, or a picture whose bytes another process has.
             deadline: when the answer is due, on the service's monotonic clock.
             whole: whether the prediction has the probabilities of all classes (``distribution``).
+            caller: who asks.
         """
         ...
 
@@ -81,8 +84,10 @@ class Placement(Protocol):
         """
         ...
 
-    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
-        """Takes snapshots of checkpoints for a picture with this many encoded bytes and this deadline."""
+    def survey(
+        self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf, caller: str = ""
+    ) -> Survey:
+        """Takes snapshots of checkpoints for a caller's picture with this many encoded bytes and this deadline."""
         ...
 
     def memory(self) -> list[Memory]:

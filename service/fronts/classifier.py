@@ -35,6 +35,7 @@ from service.fronts.owner import Kind, Owner, Told
 from service.fronts.owners import Owners
 from service.inference.decoding import decode, decode_small
 from service.inference.ensemble import Average, Member
+from service.inference.few_at_once import FewAtOnce
 from service.link.crops import NoSlotError, Slots
 from service.link.messages import Answered, Failed, Times
 from service.telemetry.tracing import traceparent
@@ -65,6 +66,7 @@ class FrontClassifier:
         self.clock = clock
         self.deadlines = Deadlines(clock)
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self.decoding = FewAtOnce(threads)
         self.default_latency_ms = settings.default_latency_ms
         self.names: dict[_Name, str] = {}
         """The model that answered for a name, as answers call it."""
@@ -110,7 +112,7 @@ class FrontAsking:
         allowed_s = self._query.allowed_s(self._all.default_latency_ms)
         if self._all.owners.one() is None and not self._all.owners.seen:
             return failure_of(NotReadyError("the device owner is starting"))
-        asked = AskedPicture(self._all, picture)
+        asked = AskedPicture(self._all, picture, self._caller)
         try:
             with self._all.deadlines.until(self._arrived + allowed_s + _GRACE_S):
                 return await self._classified(asked)
@@ -175,12 +177,14 @@ class AskedPicture:
     Args:
         classifier: the front's.
         data: the encoded picture.
+        caller: who asks.
     """
 
-    __slots__ = ("_all", "_crops", "_tasks", "data")
+    __slots__ = ("_all", "_caller", "_crops", "_tasks", "data")
 
-    def __init__(self, classifier: FrontClassifier, data: bytes) -> None:
+    def __init__(self, classifier: FrontClassifier, data: bytes, caller: str = "") -> None:
         self._all = classifier
+        self._caller = caller
         self.data = data
         self._crops: dict[tuple[Slots, Preprocess | None], tuple[int, float]] = {}
         """The slots of its crops or file, and how many seconds decoding took. Owners may have different memories."""
@@ -237,7 +241,8 @@ class AskedPicture:
         crop = decode_small(self.data, preprocess, max_pixels)
         if crop is None:
             loop = asyncio.get_running_loop()
-            crop = await loop.run_in_executor(self._all.threads, decode, self.data, preprocess, max_pixels)
+            async with self._all.decoding.of(self._caller):
+                crop = await loop.run_in_executor(self._all.threads, decode, self.data, preprocess, max_pixels)
         # The next owner may have wanted the same meanwhile, and one slot alone would be freed.
         found = self._crops.get((memory, preprocess))
         if found is None:

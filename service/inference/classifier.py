@@ -76,7 +76,7 @@ class Classifier:
                     await asyncio.sleep(0)
             # Nothing is awaited between the decision and joining the queue, so that the next decision sees the picture.
             decision = self._router.decide(query, candidates, arrived, len(picture), caller)
-            done = await self._predict(picture, query, decision, arrived)
+            done = await self._predict(picture, query, decision, arrived, caller)
             if query.model is None and of_a_load(done):
                 done = await self._decide_again(picture, query, decision, arrived, done, caller)
             return done
@@ -110,18 +110,18 @@ class Classifier:
                 known_failure(error)
                 return first
             tried.add(decision.checkpoint.name)
-            done = await self._predict(picture, query, decision, arrived)
+            done = await self._predict(picture, query, decision, arrived, caller)
         return done
 
     async def _predict(
-        self, picture: bytes | Picture, query: Query, decision: Decision, arrived: float
+        self, picture: bytes | Picture, query: Query, decision: Decision, arrived: float, caller: str
     ) -> Classified | Failure:
         decided = self._clock()
         serving = predictor(self._placement, decision.checkpoint, self._clock)
         self._metrics.routed(decision)
         allowed_s = self._router.allowed_s(query)
-        with self._router.admit(decision, arrived + allowed_s):
-            outcome = await serving.predict(picture, arrived + allowed_s)
+        with self._router.admit(decision, arrived + allowed_s, caller):
+            outcome = await serving.predict(picture, arrived + allowed_s, False, caller)
         now = self._clock()
         reason = outcome.slug if isinstance(outcome, Failure) else OK
         model, predicted_s = decision.checkpoint.model, decision.predicted_s

@@ -54,6 +54,8 @@ class Front:
     """The path of the real HAProxy."""
     bind: Sequence[str]
     """The arguments of ``bind``, one for each address."""
+    metrics: str = ""
+    """The address that HAProxy's own metrics are served on; empty for all."""
 
     def write(self, *, stopping: str, starting: str, down: str) -> None:
         """Writes the files that HAProxy and ``main`` read into the service's folder.
@@ -108,6 +110,8 @@ def rewritten(config: str, front: Front) -> str:
         ),
         # While no replica is up, Serve has HAProxy answer with a page that says 500.
         r"^( +errorfile 50[234]) .*\n": rf"\1 {folder / _PAGE}" + "\n",
+        # Metrics are as public as the service: Serve would open them to everybody.
+        r"^(frontend prometheus\n +bind) :": rf"\1 {front.metrics}:",
         # Serve opens HAProxy's statistics to everybody; this limits them to this machine.
         r"^(listen stats\n +bind) \*:": r"\1 127.0.0.1:",
     }

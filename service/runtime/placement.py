@@ -18,6 +18,7 @@ from service.domain.placement import Memory, Survey
 from service.domain.prediction import Limits
 from service.domain.snapshot import DeviceLoad, Snapshot
 from service.engines import Engine
+from service.inference.few_at_once import FewAtOnce
 from service.profiling.profiles import Profile
 from service.runtime.gpu_decoding import GpuDecoding
 from service.runtime.parking import Parking
@@ -92,6 +93,7 @@ class LocalPlacement:
         self._parking = Parking(parked_limit_bytes, clock)
         self._slot = DeviceSlot(clock=clock)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._decoding = FewAtOnce(workers)
         # A thread of its own, so that pictures are decoded while a network is loaded.
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         # Another one, since the first start measures for minutes, in which other networks are loaded.
@@ -126,6 +128,7 @@ class LocalPlacement:
             self._slot,
             self._workers,
             self._limits,
+            decoding=self._decoding,
             loading=self._loading,
             residency=self._residency,
             gpu_decoding=self._gpu_decoding,
@@ -253,7 +256,9 @@ class LocalPlacement:
         found = [self._predictors[name] for name in self._to_serve if name in self._predictors]
         return found if all(predictor.failing for predictor in found) else []
 
-    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
+    def survey(
+        self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf, caller: str = ""
+    ) -> Survey:
         snapshots: list[tuple[Checkpoint, Snapshot | None]] = []
         asked = set()
         for checkpoint in checkpoints:
@@ -261,13 +266,13 @@ class LocalPlacement:
                 predictor = self.predictor(checkpoint)
                 asked.add(predictor)
                 # While a re-imported file is being loaded, the old one serves, and the answer must name it.
-                snapshots.append((predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline)))
+                snapshots.append((predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline, caller)))
             else:
                 snapshots.append((checkpoint, None))
         waiting = [snapshot for _, snapshot in snapshots if snapshot is not None and snapshot.queued]
         for predictor in self._predictors.values():
             if predictor.queued and predictor not in asked:
-                waiting.append(predictor.snapshot(encoded_bytes, deadline))
+                waiting.append(predictor.snapshot(encoded_bytes, deadline, caller))
         busy_s = self._slot.busy_s
         return Survey(snapshots, DeviceLoad({"": busy_s}, waiting))
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from models.checkpoints.catalogue import Checkpoint
 from service.batching.batcher import Batcher
 from service.batching.limit import BatchLimit
+from service.batching.places import Places
 from service.batching.slot import DeviceSlot
 from service.domain.deadlines import Deadlines
 from service.domain.errors import DeadlineMissedError, Failure, LoadFailedError, failure_of, known_failure
@@ -21,6 +22,7 @@ from service.domain.quiet import Quiet
 from service.domain.snapshot import Snapshot
 from service.engines import Engine
 from service.inference.decoding import Crop, decode, decode_small, is_small
+from service.inference.few_at_once import FewAtOnce
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
 from service.runtime.arriving import Arrival, Arriving
@@ -45,6 +47,7 @@ class Predictor:
         load_engine: makes the engine; blocks, and is called in ``loading``.
         slot: the device, shared with the other predictors of the process.
         workers: the small thread pool that decodes pictures.
+        decoding: how many pictures of a caller that pool has at once, shared as the pool is.
         limits: bounds on batch, queue and picture.
         loading: the thread in which weights are loaded; ``workers`` by default.
         residency: the device's ledger, shared as the slot is; without one there is no memory limit.
@@ -64,6 +67,7 @@ class Predictor:
         workers: Executor,
         limits: Limits,
         *,
+        decoding: FewAtOnce | None = None,
         loading: Executor | None = None,
         residency: Residency | None = None,
         gpu_decoding: GpuDecoding | None = None,
@@ -77,6 +81,7 @@ class Predictor:
         self._load_engine = load_engine
         self._slot = slot
         self._workers = workers
+        self._decoding = decoding or FewAtOnce(limits.max_queue)
         self._loading = loading or workers
         self._limits = limits
         self._gpu_decoding = gpu_decoding
@@ -112,6 +117,7 @@ class Predictor:
             max_queue_bytes=limits.max_queue_bytes,
             clock=clock,
         )
+        self._places = Places(limits.max_queue, limits.max_queue_bytes)
 
     def _forecast(self, profile: Profile | None) -> Forecast:
         return Forecast(self.checkpoint, profile, self._limits.max_batch_size, self._clock, self._quiet)
@@ -175,15 +181,15 @@ class Predictor:
         """Forecasts by another profile from now on."""
         self._passes.forecast = self._forecast(profile)
 
-    def snapshot(self, encoded_bytes: int, deadline: float) -> Snapshot:
-        """How long a picture of that size with that deadline would take, and what has to be done before it."""
+    def snapshot(self, encoded_bytes: int, deadline: float, caller: str = "") -> Snapshot:
+        """How long a caller's picture of that size with that deadline would take, and what has to be done before it."""
         forecast, resident = self.forecast, self._resident
         here = resident.loaded and not resident.leaving
         return Snapshot(
             forecast.forward_s[: self._batch_limit.size + 1],
             forecast.decode_s(encoded_bytes),
             forecast.footprint_bytes,
-            ahead=self._batcher.ahead_of(deadline) + self._arriving.ahead_of(deadline),
+            ahead=self._batcher.ahead_of(deadline, caller) + self._arriving.ahead_of(deadline),
             queued=self.queued,
             max_queue=self._limits.max_queue,
             load_s=0.0 if here else self._residency.load_wait_s(resident),
@@ -220,20 +226,23 @@ class Predictor:
         """Keeps the checkpoint in memory from now on, once it is loaded."""
         self._resident.pinned = True
 
-    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(
+        self, image: bytes | Picture, deadline: float, whole: bool = False, caller: str = ""
+    ) -> Prediction | Failure:
         """Classifies one encoded picture. Errors are returned, not raised, since the caller may be another process.
 
         Args:
             image: a file's bytes, as the client sent them; or a picture whose bytes another process has.
             deadline: on the predictor's clock.
             whole: whether the probabilities of all classes are wanted.
+            caller: who asks. Callers share the queue and the device.
         """
         phases = phases_here(self.checkpoint.variant.name)
         outcome: Prediction | Failure | None = None
         self._quiet.begin()
         try:
             with self._deadlines.until(deadline):
-                outcome = await self._predict(image, deadline, whole, phases)
+                outcome = await self._predict(image, deadline, whole, caller, phases)
         except TimeoutError:
             outcome = failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
         except Exception as error:
@@ -352,17 +361,26 @@ class Predictor:
         await self._place.close()
         await self._unload()
 
-    async def _predict(self, image: bytes | Picture, deadline: float, whole: bool, phases: Phases | None) -> Prediction:
+    async def _predict(
+        self, image: bytes | Picture, deadline: float, whole: bool, caller: str, phases: Phases | None
+    ) -> Prediction:
         if self._failures.last is not None:
             self._failures.check()
         # Pictures that wait for the load or are being decoded will soon need a place in the queue.
         self._batcher.check_room(1 + len(self._arriving), self._arriving.size + len(image))
-        await self._entered(image, deadline, phases)
+        size = len(image)
+        waiting_bytes = self._batcher.queue_bytes + self._arriving.size
+        self._places.check(caller, self.queued, waiting_bytes, size, self._batcher.seconds_per_item)
+        self._places.take(caller, size)
         try:
-            crop, decode_s = await self._decoded(image, deadline, phases)
-            batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases)
+            await self._entered(image, deadline, phases)
+            try:
+                crop, decode_s = await self._decoded(image, deadline, caller, phases)
+                batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases, caller)
+            finally:
+                self._residency.leave(self._resident)
         finally:
-            self._residency.leave(self._resident)
+            self._places.give_back(caller, size)
         probabilities, indices, distribution = batched.output
         return Prediction(
             probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s, distribution
@@ -382,7 +400,7 @@ class Predictor:
         finally:
             self._end(arrival)
 
-    async def _decoded(self, image: bytes | Picture, deadline: float, phases: Phases | None) -> Decoded:
+    async def _decoded(self, image: bytes | Picture, deadline: float, caller: str, phases: Phases | None) -> Decoded:
         """The network's input, and how many seconds it took to decode."""
         began = started = self._clock()
         if phases is not None:
@@ -393,7 +411,7 @@ class Predictor:
         if decoded is None:
             arrival = self._arriving.begin(deadline, started, len(image))
             try:
-                decoded = await self._decoded_soon(image, started)
+                decoded = await self._decoded_soon(image, started, caller)
             finally:
                 self._end(arrival)
         self._passes.forecast.learn_decode(len(image), decoded.decode_s)
@@ -409,14 +427,15 @@ class Predictor:
         crop = decode_small(image, preprocess, self._limits.max_pixels)
         return None if crop is None else Decoded(crop, self._clock() - started)
 
-    async def _decoded_soon(self, image: bytes | Picture, started: float) -> Decoded:
+    async def _decoded_soon(self, image: bytes | Picture, started: float, caller: str) -> Decoded:
         preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
         crop = await self._decoded_on_gpu(image)
         if crop is None:
             if not isinstance(image, bytes):
                 return await image.decoded(preprocess, max_pixels)
             loop = asyncio.get_running_loop()
-            crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
+            async with self._decoding.of(caller):
+                crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
         return Decoded(crop, self._clock() - started)
 
     async def _decoded_on_gpu(self, image: bytes | Picture) -> Crop | None:
