@@ -315,6 +315,7 @@ def fuzz(options: argparse.Namespace, folder: Path) -> list[str]:
                 print(f"schemathesis ends with status {schemathesis(service.url, options.seed)}")
             time.sleep(QUIET_S)
             samples.append(watched.memory())
+            print(f"{sender.found.sent:,} requests in {time.monotonic() - started:.0f} s", flush=True)
         watched.logs()
         wrong = [*sender.found.failed, *compared(samples, options.growth), *watched.tracebacks()]
     found, seconds = sender.found, time.monotonic() - started
