@@ -29,7 +29,9 @@ from service.domain.errors import (
     known_failure,
 )
 from service.http.callers import KEY, caller_of
+from service.http.others import without_body
 from service.http.reply import reply_to
+from service.http.requests import announces_body
 from service.lifecycle.processes import RUN_ID, own_key
 
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ class AccessControl:
 
 
 class Guard:
-    """ASGI middleware for the paths that do not classify pictures: asks for keys, and counts requests.
+    """Stands before the paths that do not classify pictures: asks for keys, and counts requests.
 
     Args:
         app: answers the requests that are let in.
@@ -171,7 +173,11 @@ class Guard:
                     self._access.enter(scope, role)
                     self._rates.admit(caller_of(scope))
             except Exception as error:
-                await reply_to(known_failure(error)).send(send)
+                # A body is not read.
+                closed = {"connection": "close"} if announces_body(scope["headers"]) else {}
+                await reply_to(known_failure(error), closed).send(
+                    without_body(send) if scope["method"] == "HEAD" else send
+                )
                 return
         await self._app(scope, receive, send)
 

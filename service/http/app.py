@@ -69,10 +69,10 @@ def create_app(
     request_metrics = RequestMetrics(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
     classifies: Classifies = Classifier(router, placement, request_metrics)
     access = AccessControl.of(settings)
+    others: ASGIApp = Others(app)
     if access is not None:
         rates = access.rates(settings, shares)
-        classifies = Rated(classifies, rates)
-        app.add_middleware(Guard, access=access, rates=rates)
+        classifies, others = Rated(classifies, rates), Guard(others, access, rates)
     app.add_api_route(
         "/classify",
         _answered_first,
@@ -110,7 +110,7 @@ def create_app(
     origins = settings.origins
     classify = ClassifyEndpoint(classifies, settings, request_metrics, access)
     return ClassifyFirst(
-        cross_origin(Others(app), origins), classifies, cross_origin(classify, origins), app.router.lifespan_context
+        cross_origin(others, origins), classifies, cross_origin(classify, origins), app.router.lifespan_context
     )
 
 
