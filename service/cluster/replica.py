@@ -45,7 +45,7 @@ class Replica:
     Args:
         settings: of the service.
         deployment: its ``[[deployment]]`` in the fleet.
-        expose: called with the service's host, in the replica's process, to serve its metrics.
+        expose: called with the settings, in the replica's process, to serve its metrics.
         clock: seconds, monotonic.
     """
 
@@ -53,7 +53,7 @@ class Replica:
         self,
         settings: Settings,
         deployment: Deployment,
-        expose: Callable[[str], object] = lambda _host: None,
+        expose: Callable[[Settings], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -63,7 +63,7 @@ class Replica:
         from service.assembly.local import local_placement, serve
 
         configure_logging(settings.log_format)
-        expose(settings.host)
+        expose(settings)
         self._catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
         self._placement = local_placement(settings, deployment)
         self._warming = asyncio.get_running_loop().create_task(

@@ -10,8 +10,12 @@ from urllib.parse import urlsplit
 from fastapi import Request
 from starlette.types import Scope
 
+from service.access.keys import Key
 from service.domain.errors import BadBodyError, ForbiddenError
+from service.http.requests import announces_body
 
+#: Where the key that let a request in is noted in its scope (``access.py``).
+KEY = "topfive.key"
 #: Headers in which proxies name the caller in forms that are not parsed here. Any of them means another caller.
 _OTHER_PROXIES = ("forwarded", "x-real-ip", "via")
 #: Longer ends of ``X-Forwarded-For`` are cut, which keeps the cache small whatever is sent. An IPv6 address with
@@ -22,10 +26,14 @@ _LONGEST_ADDRESS = 80
 def caller_of(scope: Scope) -> str:
     """Who sent a request: a short text that differs between callers.
 
-    It is the caller's IP address; of IPv6 the network of 64 bits, since one customer has all of them. A peer on this
-    machine may be a proxy, as HAProxy is: then the last element of ``X-Forwarded-For`` counts, which the proxy itself
-    adds. What strangers write into that header stands before the proxy's element, or is not read at all.
+    It is the name of the caller's key, if the service has keys. Otherwise it is the caller's IP address; of IPv6 the
+    network of 64 bits, since one customer has all of them. A peer on this machine may be a proxy, as HAProxy is: then
+    the last element of ``X-Forwarded-For`` counts, which the proxy itself adds. What strangers write into that header
+    stands before the proxy's element, or is not read at all.
     """
+    key: Key | None = scope.get(KEY)
+    if key is not None:
+        return key.caller
     client = scope.get("client")
     peer = "" if client is None else client[0]
     if _is_here(peer):
@@ -72,7 +80,8 @@ def _identity(text: str) -> str | None:
 
 
 async def only_from_this_machine(request: Request) -> None:
-    """A FastAPI dependency for paths that change what the service does for everybody.
+    """A FastAPI dependency for paths that change what the service does for everybody. Where the service has keys, the
+    caller's key has been checked, and may come from anywhere: web pages of other sites do not have it.
 
     Behind HAProxy every request comes from this machine, and HAProxy adds its caller's address to
     ``X-Forwarded-For``. So the peer must be local and every address in that header too; a remote caller gains nothing
@@ -85,6 +94,8 @@ async def only_from_this_machine(request: Request) -> None:
     Raises:
         ForbiddenError: the caller is on another machine, or is a web page of another site.
     """
+    if KEY in request.scope:
+        return
     headers = request.headers
     peer = None if request.client is None else request.client.host
     forwarded = [part.strip() for value in headers.getlist("x-forwarded-for") for part in value.split(",")]
@@ -113,13 +124,8 @@ async def no_body(request: Request) -> None:
     Raises:
         BadBodyError: the request announces a body.
     """
-    if announces_body(request):
+    if announces_body(request.scope["headers"]):
         raise BadBodyError(f"{request.method} {request.url.path} takes no body; send it without one")
-
-
-def announces_body(request: Request) -> bool:
-    """Whether a request's headers say that a body follows."""
-    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0").strip("0") != ""
 
 
 def is_loopback(address: str) -> bool:

@@ -15,6 +15,8 @@ class Arrival(NamedTuple):
     since: float
     size: int
     """Encoded bytes."""
+    far: bool = False
+    """Whether it will be long in coming: it takes long to decode."""
     caller: str = ""
 
 
@@ -26,22 +28,33 @@ class Arriving:
         self._callers: Counter[str] = Counter()
         self.size = 0
         """Encoded bytes of all of them."""
+        self.soon = 0
+        """How many of them will be queued soon. Batches wait for these, and these alone count as ahead of others."""
 
     def __len__(self) -> int:
         return len(self._arrivals)
 
-    def begin(self, deadline: float, since: float, size: int, caller: str = "") -> Arrival:
+    def begin(self, deadline: float, since: float, size: int, caller: str = "", *, far: bool = False) -> Arrival:
         """Adds a picture. Always call ``end`` afterwards."""
-        arrival = Arrival(deadline, since, size, caller)
+        arrival = Arrival(deadline, since, size, far, caller)
         self._arrivals.append(arrival)
         self._callers[caller] += 1
         self.size += size
+        self.soon += not far
         return arrival
+
+    def outran(self, arrival: Arrival) -> Arrival:
+        """Notes that a picture takes far longer than expected. Returns what stands for it from now on."""
+        late = arrival._replace(far=True)
+        self._arrivals[self._arrivals.index(arrival)] = late
+        self.soon -= not arrival.far
+        return late
 
     def end(self, arrival: Arrival) -> None:
         """Removes a picture: it is queued now, or never will be."""
         self._arrivals.remove(arrival)
         self.size -= arrival.size
+        self.soon -= not arrival.far
         self._callers[arrival.caller] -= 1
         if not self._callers[arrival.caller]:
             del self._callers[arrival.caller]
@@ -49,7 +62,7 @@ class Arriving:
     def ahead_of(self, deadline: float, caller: str = "") -> int:
         """How many of them will go before a caller's picture with that deadline. Of other callers with many, only a few
         do (``batching/turns.py``)."""
-        before = [arrival.caller for arrival in self._arrivals if arrival.deadline <= deadline]
+        before = [arrival.caller for arrival in self._arrivals if arrival.deadline <= deadline and not arrival.far]
         if len(before) <= FEW or self._callers[caller] > FEW:
             return len(before)
         return sum(count if other == caller else min(FEW, count) for other, count in Counter(before).items())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import httpx
 import pytest
 
 from service.http.callers import caller_of, is_loopback
+from tests.asking import asks_from, raw
 from tests.fakes import Fakes
 from tests.pictures import picture
 from tests.problems import problem
@@ -125,48 +123,6 @@ async def test_a_body_is_refused_without_reading_it(fakes: Fakes, path: str) -> 
             # The client stops sending.
             assert (b"connection", b"close") in sent[0]["headers"]
         assert (await client.post(path, content=b"")).status_code == 200
-
-
-async def test_route_does_not_read_a_body(fakes: Fakes) -> None:
-    """A client may send a picture to ``/route`` as it would to ``/classify``; it gets the decision at once."""
-    async with fakes.client() as client:
-        sent = await raw(client, "/route?model=lenet5", [(b"transfer-encoding", b"chunked")])
-    assert sent[0]["status"] == 200
-
-
-async def raw(
-    client: httpx.AsyncClient,
-    path: str,
-    headers: list[tuple[bytes, bytes]],
-    peer: tuple[str, int] | None = ("127.0.0.1", 1),
-) -> list[dict[str, Any]]:
-    """Sends a request whose body must not be read, and returns the messages of the response."""
-    app = client._transport.app  # type: ignore[attr-defined]
-    path, _, query = path.partition("?")
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        raise AssertionError("the body is read")
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "query_string": query.encode(),
-        "headers": headers,
-        "client": peer,
-    }
-    await app(scope, receive, send)
-    return sent
-
-
-def asks_from(client: httpx.AsyncClient, peer: str) -> httpx.AsyncClient:
-    """A client of the same app whose requests come from another address."""
-    transport = httpx.ASGITransport(client._transport.app, client=(peer, 1))  # type: ignore[attr-defined]
-    return httpx.AsyncClient(transport=transport, base_url=client.base_url)
 
 
 @pytest.mark.parametrize(

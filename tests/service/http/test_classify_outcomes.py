@@ -52,11 +52,11 @@ class Scene:
         self.cancelled: list[bytes] = []
         self.in_flight = 0
         self.counted: list[tuple[Any, ...]] = []
-        self.endpoint = ClassifyEndpoint(self, Settings(**settings), self, self.clock)  # type: ignore[arg-type]
+        self.endpoint = ClassifyEndpoint(self, Settings(**settings), self, clock=self.clock)  # type: ignore[arg-type]
         self.endpoint._uploads = self  # type: ignore[assignment]
 
     # The upload: the body takes ten seconds to arrive.
-    async def read(self, _receive: Any, _max_bytes: int) -> Upload:
+    async def read(self, *_arguments: Any) -> Upload:
         self.clock.now += 10
         return Upload([b"picture"], 7, self.clock.now)
 
@@ -230,8 +230,8 @@ async def test_the_reply_is_sent_whole(scene: Scene) -> None:
 async def test_the_clients_headers_are_found_by_their_names(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     types: list[str] = []
 
-    async def read_body(_upload: Any, content_type: str) -> Any:
-        types.append(content_type)
+    async def read_body(_upload: Any, head: Any, *_arguments: Any) -> Any:
+        types.append(head.content_type)
         return module.Body([b"picture"], False)
 
     monkeypatch.setattr(module, "read_body", read_body)
