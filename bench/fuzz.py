@@ -330,8 +330,8 @@ def fuzz(options: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def compared(samples: list[Memory], most_growth: float) -> list[str]:
-    """Prints what each process has had. Returns what is wrong between the first sample and the last: a process ended, is
-    new, or grew by more than a share."""
+    """Prints what each process has had. Returns what is wrong between the first sample and the last: a process ended,
+    is new, or grew by more than a share."""
     wrong = []
     before, after = samples[0], samples[-1]
     print("MB, from the end of the warm-up on")

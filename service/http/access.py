@@ -29,6 +29,7 @@ from service.domain.errors import (
     known_failure,
 )
 from service.http.callers import KEY, caller_of
+from service.http.others import without_body
 from service.http.reply import reply_to
 from service.http.requests import announces_body
 from service.lifecycle.processes import RUN_ID, own_key
@@ -151,7 +152,8 @@ class AccessControl:
 
 
 class Guard:
-    """Stands before the paths that do not classify pictures: asks for keys, and counts requests.
+    """ASGI middleware for the paths that do not classify pictures: asks for keys, and counts requests. It comes first:
+    callers without a key are not told which methods and paths there are.
 
     Args:
         app: answers the requests that are let in.
@@ -172,9 +174,9 @@ class Guard:
                     self._access.enter(scope, role)
                     self._rates.admit(caller_of(scope))
             except Exception as error:
-                # A body is not read.
-                closed = {"connection": "close"} if announces_body(scope["headers"]) else {}
-                await reply_to(known_failure(error), closed).send(send)
+                closed = {"connection": "close"} if announces_body(scope["headers"]) else None
+                answered = without_body(send) if scope["method"] == "HEAD" else send
+                await reply_to(known_failure(error), closed).send(answered)
                 return
         await self._app(scope, receive, send)
 

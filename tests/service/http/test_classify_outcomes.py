@@ -52,7 +52,7 @@ class Scene:
         self.cancelled: list[bytes] = []
         self.in_flight = 0
         self.counted: list[tuple[Any, ...]] = []
-        self.endpoint = ClassifyEndpoint(self, Settings(**settings), self, self.clock)  # type: ignore[arg-type]
+        self.endpoint = ClassifyEndpoint(self, Settings(**settings), self, clock=self.clock)  # type: ignore[arg-type]
         self.endpoint._uploads = self  # type: ignore[assignment]
 
     # The upload: the body takes ten seconds to arrive.
