@@ -152,8 +152,7 @@ class AccessControl:
 
 
 class Guard:
-    """ASGI middleware for the paths that do not classify pictures: asks for keys, and counts requests. It comes first:
-    callers without a key are not told which methods and paths there are.
+    """Stands before the paths that do not classify pictures: asks for keys, and counts requests.
 
     Args:
         app: answers the requests that are let in.
@@ -174,9 +173,11 @@ class Guard:
                     self._access.enter(scope, role)
                     self._rates.admit(caller_of(scope))
             except Exception as error:
-                closed = {"connection": "close"} if announces_body(scope["headers"]) else None
-                answered = without_body(send) if scope["method"] == "HEAD" else send
-                await reply_to(known_failure(error), closed).send(answered)
+                # A body is not read.
+                closed = {"connection": "close"} if announces_body(scope["headers"]) else {}
+                await reply_to(known_failure(error), closed).send(
+                    without_body(send) if scope["method"] == "HEAD" else send
+                )
                 return
         await self._app(scope, receive, send)
 

@@ -68,12 +68,11 @@ def create_app(
     router = Router(catalogue, placement, settings)
     request_metrics = RequestMetrics(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
     classifies: Classifies = Classifier(router, placement, request_metrics)
-    others: ASGIApp = Others(app)
     access = AccessControl.of(settings)
+    others: ASGIApp = Others(app)
     if access is not None:
         rates = access.rates(settings, shares)
-        classifies = Rated(classifies, rates)
-        others = Guard(others, access, rates)
+        classifies, others = Rated(classifies, rates), Guard(others, access, rates)
     app.add_api_route(
         "/classify",
         _answered_first,
