@@ -106,10 +106,9 @@ class ModelPaths:
             async with asyncio.timeout(self._settings.default_latency_ms / 1000):
                 failure = await self._placement.unload(checkpoint, wait=query.wait)
         except TimeoutError:
-            failure = Failure(
-                DEADLINE_MISSED,
-                f"{checkpoint.name} is still in use, and stays in memory",
-            )
+            failure = Failure(DEADLINE_MISSED, f"{checkpoint.name} is still in use, and stays in memory")
+            # Meanwhile it took no new requests.
+            self._cooldown.done(("unloaded", checkpoint.name))
         self._changed("unloaded", checkpoint, failure, changes=changes)
         return self._answer(checkpoint, failure)
 
