@@ -8,8 +8,9 @@ dozen layouts of bit fields. It decodes all other BMP files.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,10 @@ class BmpHeader:
     def has_runs(self) -> bool:
         return self.compression in (_RLE8, _RLE4)
 
+    @property
+    def has_fields(self) -> bool:
+        return self.compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS)
+
 
 def read_header(data: bytes) -> BmpHeader | None:
     """Reads the header of a BMP file. None if the file ends within it, or if it is the header of OS/2 1.x, which has
@@ -86,6 +91,14 @@ def with_known_header(data: bytes) -> bytes:
     return b"".join((data[:10], start, fields, memoryview(data)[14 + length :]))
 
 
+def read_old_header(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and bits a pixel by the header of OS/2 1.x; None if the file has another one."""
+    if len(data) < 26 or data[14:18] != b"\x0c\0\0\0":
+        return None
+    width, height, _, bits = struct.unpack_from("<4H", data, 18)
+    return width, height, bits
+
+
 def with_sound_palette(data: bytes, header: BmpHeader) -> bytes:
     """Limits the number of colours in the header to what ``bits`` can number: Pillow would read 65,536 of them."""
     if header.bits <= 8 and header.colours > 1 << header.bits:
@@ -93,8 +106,8 @@ def with_sound_palette(data: bytes, header: BmpHeader) -> bytes:
     return data
 
 
-def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | None:
-    """Decodes what Pillow does not, to RGB or RGBA; None for files that Pillow decodes.
+def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | Runs | None:
+    """Decodes what Pillow does not: run lengths, and others to RGB or RGBA; None for files that Pillow decodes.
 
     Raises:
         UndecodableError: the file is truncated or damaged.
@@ -102,7 +115,7 @@ def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | None:
     if header.width <= 0 or not header.height:
         return None
     if header.has_runs and header.bits <= 8:
-        return _decode_runs(data, header)
+        return Runs(data, header)
     if header.bits == 2 and not header.compression:
         return _decode_two_bits(data, header)
     if header.compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS) and header.bits in (16, 32):
@@ -160,31 +173,55 @@ def _decode_two_bits(data: bytes, header: BmpHeader) -> Image.Image:
     picture = Image.frombytes(
         "P", (header.width, header.height), rows, "raw", "P;2", stride, 1 if header.top_down else -1
     )
-    return _coloured(picture, data, header)
-
-
-def _coloured(picture: Image.Image, data: bytes, header: BmpHeader) -> Image.Image:
-    """Gives indices the file's palette, and makes colours of them; those beyond it are black."""
-    colours = min(header.colours or 1 << header.bits, 1 << header.bits)
-    palette = data[14 + header.length :][: 4 * colours]
-    picture.putpalette(palette.ljust(4 * 256, b"\0"), "BGRX")
+    picture.putpalette(_palette(data, header), "BGRX")
     return picture.convert("RGB")
 
 
-def _decode_runs(data: bytes, header: BmpHeader) -> Image.Image:
-    """Pixels that no run covers are white, since browsers show nothing there."""
-    bits = 4 if header.compression == _RLE4 else 8
-    size = header.width, header.height
-    indices, written = bytearray(size[0] * size[1]), bytearray(size[0] * size[1])
-    for at, run in _runs(data, header, bits):
-        indices[at : at + len(run)] = run
-        written[at : at + len(run)] = b"\1" * len(run)
-    picture = Image.frombytes("P", size, bytes(indices))
-    picture = _coloured(picture, data, header)
-    if 0 in written:
-        unwritten = Image.frombytes("L", size, bytes(written)).point([255] + [0] * 255)
-        picture.paste("white", (0, 0, *size), unwritten)
-    return picture if header.top_down else ImageOps.flip(picture)
+def _palette(data: bytes, header: BmpHeader) -> bytes:
+    """256 colours, four bytes each; those beyond the file's palette are black."""
+    colours = min(header.colours or 1 << header.bits, 1 << header.bits)
+    return data[14 + header.length :][: 4 * colours].ljust(4 * 256, b"\0")
+
+
+class Runs:
+    """A decoded file of run lengths. Its strips are made plain one at a time, since all pixels in colour would take
+    four times the memory.
+
+    Raises:
+        UndecodableError: the file is truncated.
+    """
+
+    def __init__(self, data: bytes, header: BmpHeader) -> None:
+        bits = 4 if header.compression == _RLE4 else 8
+        self.size = header.width, header.height
+        self._top_down = header.top_down
+        self._palette = _palette(data, header)
+        self._indices = bytearray(header.width * header.height)
+        self._written = bytearray(header.width * header.height)
+        for at, run in _runs(data, header, bits):
+            self._indices[at : at + len(run)] = run
+            self._written[at : at + len(run)] = b"\1" * len(run)
+
+    def strips(self, edges: Sequence[int]) -> Iterator[Image.Image]:
+        """Strips in RGB, from top to bottom, between the rows that ``edges`` names."""
+        for top, bottom in pairwise(edges):
+            yield self._strip(top, bottom)
+
+    def _strip(self, top: int, bottom: int) -> Image.Image:
+        """Pixels that no run covers are white, since browsers show nothing there."""
+        width, height = self.size
+        size = width, bottom - top
+        if not self._top_down:
+            top, bottom = height - bottom, height - top
+        stored = slice(width * top, width * bottom)
+        strip = Image.frombytes("P", size, bytes(self._indices[stored]))
+        strip.putpalette(self._palette, "BGRX")
+        strip = strip.convert("RGB")
+        written = self._written[stored]
+        if 0 in written:
+            unwritten = Image.frombytes("L", size, bytes(written)).point([255] + [0] * 255)
+            strip.paste("white", (0, 0, *size), unwritten)
+        return strip if self._top_down else ImageOps.flip(strip)
 
 
 def _runs(data: bytes, header: BmpHeader, bits: int) -> Iterator[tuple[int, bytes]]:

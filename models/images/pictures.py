@@ -21,7 +21,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from models.images.bmp import decode_unusual, read_header, with_known_header, with_sound_palette
+from models.images.bmp import Runs, decode_unusual, read_header, with_known_header, with_sound_palette
 from models.images.errors import (
     PictureError,
     TooManyPartsError,
@@ -32,13 +32,13 @@ from models.images.errors import (
 from models.images.file_kinds import known_kind, refusal
 from models.images.gif import without_comments
 from models.images.jpeg import MOST_SCANS, PADDING, check_scans, read_markers, with_two_ends, without_metadata
+from models.images.outline import Outline, of_bmp, of_gif, of_jpeg, of_png, of_webp
 from models.images.png import RGB, SIGNATURE, Png, with_right_checksum
 from models.images.png import read_chunks as read_png_chunks
 from models.images.png_strips import in_strips
 from models.images.png_strips import strips as png_strips
 from models.images.shrink import WHOLE_PIXELS, Box, Shrink, shrunk, strips_of
 from models.images.transparency import grey_of_16_bits, over_white, white_outside, white_where, without_empty_alpha
-from models.images.webp import canvas
 from models.images.webp import read_chunks as read_webp_chunks
 
 __all__ = [
@@ -76,8 +76,14 @@ _SIDEWAYS = frozenset({5, 6, 7, 8})
 _ROWS = 256
 
 Mode: TypeAlias = Literal["RGB", "L"]
+#: Raises a PictureError for a picture that is too much work.
+Check: TypeAlias = Callable[[Outline], None]
 #: How small a picture of an upright size may be made.
 Needed: TypeAlias = Callable[[tuple[int, int]], Shrink]
+
+
+def anything(_outline: Outline) -> None:
+    """Refuses no picture."""
 
 
 def _all_of(size: tuple[int, int]) -> Shrink:
@@ -101,6 +107,12 @@ class _Limits(NamedTuple):
     scans: int
     quick: bool
     """Whether to refuse a file that may take longer than its number of pixels suggests."""
+    further: Check
+
+    def check(self, outline: Outline) -> None:
+        """Refuses a picture that is too large, or too much work."""
+        self.check_pixels((outline.width, outline.height))
+        self.further(outline)
 
     def check_pixels(self, size: tuple[int, int]) -> None:
         width, height = size
@@ -124,6 +136,7 @@ def decode(
     at_least: int | None = None,
     needed: Needed = _all_of,
     quick: bool = False,
+    check: Check = anything,
 ) -> Image.Image:
     """Decodes a picture: EXIF orientation applied, 8 bits a channel, transparent pixels over white.
 
@@ -135,11 +148,12 @@ def decode(
             pixels; None: at its full size.
         needed: says for the upright size of a picture how small it may be made; asked only of large pictures.
         quick: whether to raise TooManyPartsError for a file that may take longer than its number of pixels suggests.
+        check: is called with the picture's outline before any pixel is decoded, and may raise a PictureError.
 
     Raises:
-        PictureError: one of its four subclasses, see ``errors.py``.
+        PictureError: one of its subclasses, see ``errors.py``.
     """
-    limits = _Limits(max_pixels, *((_FEW_PARTS, _FEW_SCANS) if quick else (_MOST_PARTS, MOST_SCANS)), quick)
+    limits = _Limits(max_pixels, *((_FEW_PARTS, _FEW_SCANS) if quick else (_MOST_PARTS, MOST_SCANS)), quick, check)
     wanted = _Wanted(mode, at_least, needed)
     try:
         if data.startswith(b"\xff\xd8"):
@@ -167,6 +181,7 @@ def decode(
 def _decode_jpeg(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
     markers = read_markers(data, most_parts=limits.parts, most_scans=limits.scans)
     check_scans(markers)
+    limits.check(of_jpeg(markers, data))
     data = without_metadata(data, markers)
     try:
         # Zeros behind a file that was cut would be decoded as pixels.
@@ -195,8 +210,8 @@ def _load_jpeg(data: bytes, limits: _Limits, at_least: int | None) -> Image.Imag
 
 def _decode_png(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
     png = read_png_chunks(data, most_parts=limits.parts)
+    limits.check(of_png(png.data))
     picture = PngImageFile(io.BytesIO(png.data))
-    limits.check_pixels(picture.size)
     try:
         return _load_png(png, picture, wanted)
     except (OSError, UndecodableError):
@@ -237,7 +252,7 @@ def _low_bytes(png: bytes) -> Image.Image:
 
 def _decode_webp(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
     webp = read_webp_chunks(data, most_parts=limits.parts)
-    limits.check_pixels(canvas(webp.data))
+    limits.check(of_webp(webp.data))
     # Not Pillow's plugin, which has a limit of its own, and holds on to the decoder.
     decoder = WebPAnimDecoder(webp.data)
     size, _loop, _background, _frames, raw = decoder.get_info()
@@ -260,7 +275,9 @@ def _raw_strips(
 
 
 def _decode_gif(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
-    picture = GifImageFile(io.BytesIO(without_comments(data, most_parts=limits.parts)))
+    data = without_comments(data, most_parts=limits.parts)
+    limits.check(of_gif(data))
+    picture = GifImageFile(io.BytesIO(data))
     limits.check_pixels(picture.size)
     frame = picture.tile[0].extents or (0, 0, *picture.size)
     picture.load()
@@ -280,11 +297,17 @@ def _gif_strips(picture: Image.Image, frame: Box, mode: Mode, edges: Sequence[in
 def _decode_bmp(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
     data = with_known_header(data)
     header = read_header(data) if data.startswith(b"BM") else None
+    outline = of_bmp(header, data) if data.startswith(b"BM") else None
+    if outline is not None:
+        limits.check(outline)
     if header is not None:
-        limits.check_pixels((header.width, header.height))
         if limits.quick and header.has_runs:
             raise TooManyPartsError("the BMP file consists of runs")
         unusual = decode_unusual(data, header)
+        if isinstance(unusual, Runs):
+            if _is_large(unusual.size):
+                return _small(unusual.size, unusual.strips, wanted, None)
+            return _finished(next(unusual.strips((0, unusual.size[1]))), wanted, None)
         if unusual is not None:
             return _finished(without_empty_alpha(unusual), wanted, None)
         data = with_sound_palette(data, header)

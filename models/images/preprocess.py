@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from models.images.pictures import decode
+from models.images.pictures import Check, anything, decode
 from models.images.shrink import Box, Shrink
 
 #: If the long side is more than this many times the short side, only the middle of the picture is scaled.
@@ -77,17 +77,19 @@ class Preprocess:
 
 
 def picture_to_crop(
-    data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False
+    data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False, check: Check = anything
 ) -> npt.NDArray[np.uint8]:
     """Encoded bytes -> crop, uint8 (side, side, channels), RGB or grey.
 
     Raises:
         PictureError: the bytes are refused, see ``pictures.decode``.
     """
-    return crop(decode_for(data, preprocess, max_pixels=max_pixels, quick=quick), preprocess)
+    return crop(decode_for(data, preprocess, max_pixels=max_pixels, quick=quick, check=check), preprocess)
 
 
-def decode_for(data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False) -> Image.Image:
+def decode_for(
+    data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False, check: Check = anything
+) -> Image.Image:
     """Encoded bytes -> a picture in grey or RGB, for ``crop``. Raises what ``pictures.decode`` raises."""
     # Twice the size that is needed: decoding at a smaller size averages whole blocks of 8 x 8 pixels, and the
     # antialiased resize after it hides the difference only if it still has pixels to average.
@@ -98,6 +100,7 @@ def decode_for(data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: b
         at_least=2 * preprocess.resize,
         needed=partial(shrink_for, preprocess=preprocess),
         quick=quick,
+        check=check,
     )
 
 

@@ -15,6 +15,7 @@ from service.fronts.owners import Owners
 from service.http.access import AccessControl
 from service.http.classify import ClassifyEndpoint
 from service.http.front import FrontApp
+from service.inference.decoders import Decoders
 from service.telemetry.recorder import RequestMetrics
 from service.telemetry.tracing import start_tracing
 
@@ -34,7 +35,7 @@ def front_app(settings: Settings, sockets: Path, fronts: int = 1) -> FrontApp:
     stop_tracing = start_tracing(settings)
     owners = Owners(sockets)
     decoders = min(_MOST_DECODERS, max(1, len(os.sched_getaffinity(0)) // fronts))
-    classifier = FrontClassifier(owners, settings, decoders)
+    classifier = FrontClassifier(owners, settings, Decoders(decoders, settings.most_work))
     metrics = RequestMetrics([])
 
     @asynccontextmanager

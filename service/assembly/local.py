@@ -25,6 +25,7 @@ from service.domain.prediction import Limits
 from service.engines.buckets import Buckets
 from service.engines.loader import device_name, engine_loader
 from service.http.app import ClassifyFirst, create_app
+from service.inference.decoders import Decoders
 from service.profiling.profiler import Profiler
 from service.runtime.gpu_decoding import gpu_decoding
 from service.runtime.owner import Duties, owning
@@ -66,7 +67,7 @@ def local_placement(
     return LocalPlacement(
         lambda checkpoint: profiler.loader_of(checkpoint)(checkpoint),
         Limits(loader.max_batch_size, deployment.max_queue, deployment.max_queue_bytes, settings.max_pixels),
-        workers=min(_MOST_DECODERS, max(_FEWEST_DECODERS, cores)),
+        decoders=Decoders(min(_MOST_DECODERS, max(_FEWEST_DECODERS, cores)), settings.most_work),
         stopping=stopping,
         profiles=profiler,
         gpu_decoding=decoding,

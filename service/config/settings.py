@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.checkpoints.catalogue import cache_dir
+from models.images.cost import Price
 from service.config.rate import checked_rate
 
 _PREFIX = "TOPFIVE_"
@@ -72,6 +73,15 @@ class Settings(BaseSettings):
         "ten times the largest body, and never less than four times.",
     )
     max_pixels: int = Field(80_000_000, ge=1, description="Largest picture, width times height.")
+    max_decode_ms: float = Field(
+        5_000, gt=0, description="The most that decoding a picture may take by its header, in ms."
+    )
+    max_decode_mb: float = Field(
+        340,
+        gt=0,
+        description="The most memory that decoding may take in a process, in MB (10^6 bytes), for one picture and for "
+        "all large ones together.",
+    )
     cors_origins: str = Field(
         "",
         description="Web pages that may call the service from a browser: origins such as https://example.com, with "
@@ -126,6 +136,11 @@ class Settings(BaseSettings):
     def _wherever_it_is_read(cls, value: Path | None) -> Path | None:
         """Makes the path absolute: the service's processes have other working folders."""
         return None if value is None else value.expanduser().absolute()
+
+    @property
+    def most_work(self) -> Price:
+        """What decoding a picture may take."""
+        return Price(self.max_decode_ms / 1000, int(self.max_decode_mb * 1_000_000))
 
     @property
     def max_body_bytes(self) -> int:

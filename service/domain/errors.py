@@ -14,7 +14,7 @@
     the router           NoModelFitsError                              422
     the decoder          UnsupportedFormatError                        415
                          UndecodableError, TooManyPixelsError,         422
-                         TooManyPartsError
+                         TooManyPartsError, TooMuchWorkError
     the queue            OverloadedError                               429
                          DeadlineMissedError                           504
     a load               LoadFailedError                               503
@@ -35,7 +35,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.checkpoints.catalogue import WeightsMissingError, WrongWeightsError
-from models.images.pictures import TooManyPartsError, TooManyPixelsError, UndecodableError, UnsupportedFormatError
+from models.images.errors import (
+    TooManyPartsError,
+    TooManyPixelsError,
+    TooMuchWorkError,
+    UndecodableError,
+    UnsupportedFormatError,
+)
 from models.networks.variants import UnknownModelError
 from service.domain.decision import Considered
 
@@ -259,6 +265,12 @@ TABLE: dict[type[Exception], Problem] = {
         422,
         "Too many parts in a picture's file",
         "Save the picture anew: a JPEG as baseline, not as progressive.",
+    ),
+    TooMuchWorkError: Problem(
+        "too-much-work",
+        422,
+        "Too much work to decode",
+        "Send the picture smaller or as a baseline JPEG, or raise TOPFIVE_MAX_DECODE_MS or TOPFIVE_MAX_DECODE_MB.",
     ),
     NoModelFitsError: Problem(
         "no-model-fits", 422, "No model fits the budget", "Widen the budget; the detail says what is nearest."

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from models.checkpoints.catalogue import Checkpoint
+from models.images.outline import Outline
 from service.domain.errors import Failure, LoadFailedError
 from service.domain.picture import Picture
 from service.domain.prediction import Prediction
@@ -85,9 +86,15 @@ class Placement(Protocol):
         ...
 
     def survey(
-        self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf, caller: str = ""
+        self,
+        checkpoints: Sequence[Checkpoint],
+        encoded_bytes: int,
+        deadline: float = math.inf,
+        caller: str = "",
+        outline: Outline | None = None,
     ) -> Survey:
-        """Takes snapshots of checkpoints for a caller's picture with this many encoded bytes and this deadline."""
+        """Takes snapshots of checkpoints for a caller's picture with this many encoded bytes, this deadline, and this
+        outline if it is known."""
         ...
 
     def memory(self) -> list[Memory]:

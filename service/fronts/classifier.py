@@ -10,10 +10,10 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from models.images.outline import glance
 from models.images.preprocess import Preprocess
 from service.config.settings import Settings
 from service.domain.classified import Classified
@@ -33,9 +33,9 @@ from service.domain.prediction import Prediction
 from service.domain.query import Query
 from service.fronts.owner import Kind, Owner, Told
 from service.fronts.owners import Owners
-from service.inference.decoding import decode, decode_small
+from service.inference.decoders import Decoders
+from service.inference.decoding import decode_small
 from service.inference.ensemble import Average, Member
-from service.inference.few_at_once import FewAtOnce
 from service.link.crops import NoSlotError, Slots
 from service.link.messages import Answered, Failed, Times
 from service.telemetry.tracing import traceparent
@@ -55,18 +55,21 @@ class FrontClassifier:
     Args:
         owners: who can be asked.
         settings: the default latency is read from them.
-        threads: how many pictures are decoded at once.
+        decoders: the threads that decode pictures.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, owners: Owners, settings: Settings, threads: int = 2, clock: Callable[[], float] = time.monotonic
+        self,
+        owners: Owners,
+        settings: Settings,
+        decoders: Decoders | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.owners = owners
         self.clock = clock
         self.deadlines = Deadlines(clock)
-        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self.decoding = FewAtOnce(threads)
+        self.decoders = decoders or Decoders(2, settings.most_work)
         self.default_latency_ms = settings.default_latency_ms
         self.names: dict[_Name, str] = {}
         """The model that answered for a name, as answers call it."""
@@ -88,7 +91,7 @@ class FrontClassifier:
 
     def close(self) -> None:
         """Ends the threads."""
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.decoders.close()
 
 
 class FrontAsking:
@@ -130,8 +133,16 @@ class FrontAsking:
                 crop = await self._ahead(asked, owner)
             except Exception as error:
                 return asked.failure(error, self.named)
+            outline = glance(asked.data) if crop is None else None
             answer = await owner.ask(
-                asked, _json(self._query), self._arrived, len(asked.data), traceparent(), crop, self._caller
+                asked,
+                _json(self._query),
+                self._arrived,
+                len(asked.data),
+                traceparent(),
+                crop,
+                self._caller,
+                outline,
             )
             if isinstance(answer, Told):
                 return self._classified_as(answer)
@@ -240,9 +251,7 @@ class AskedPicture:
             return file
         crop = decode_small(self.data, preprocess, max_pixels)
         if crop is None:
-            loop = asyncio.get_running_loop()
-            async with self._all.decoding.of(self._caller):
-                crop = await loop.run_in_executor(self._all.threads, decode, self.data, preprocess, max_pixels)
+            crop = await self._all.decoders.decode(self.data, preprocess, max_pixels, caller=self._caller)
         # The next owner may have wanted the same meanwhile, and one slot alone would be freed.
         found = self._crops.get((memory, preprocess))
         if found is None:

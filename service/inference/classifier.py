@@ -75,7 +75,7 @@ class Classifier:
                 async with self._one_at_a_time:
                     await asyncio.sleep(0)
             # Nothing is awaited between the decision and joining the queue, so that the next decision sees the picture.
-            decision = self._router.decide(query, candidates, arrived, len(picture), caller)
+            decision = self._router.decide(query, candidates, arrived, len(picture), caller, picture=picture)
             done = await self._predict(picture, query, decision, arrived, caller)
             if query.model is None and of_a_load(done):
                 done = await self._decide_again(picture, query, decision, arrived, done, caller)
@@ -105,7 +105,7 @@ class Classifier:
                 rest = [c for c in candidates if c.name not in tried]
                 if not any(c.state == "loadable" for c in rest):
                     return first
-                decision = self._router.decide(query, rest, arrived, len(picture), caller)
+                decision = self._router.decide(query, rest, arrived, len(picture), caller, picture=picture)
             except Exception as error:
                 known_failure(error)
                 return first

@@ -14,10 +14,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.images.outline import glance
 from service.config.settings import Settings
 from service.domain.decision import LEAST_SAFETY, Budget, Decision
 from service.domain.ensemble import Ensemble, members_of
 from service.domain.errors import DeadlineMissedError, NoModelFitsError, OverloadedError
+from service.domain.picture import Picture
 from service.domain.placement import Placement
 from service.domain.query import Query
 from service.domain.quiet import Quiet
@@ -78,6 +80,7 @@ class Router:
         encoded_bytes: int,
         caller: str = "",
         *,
+        picture: bytes | Picture | None = None,
         supposing: bool = False,
     ) -> Decision:
         """Decides which checkpoint answers a picture.
@@ -88,6 +91,7 @@ class Router:
             arrived: when the picture's last byte arrived, on the clock.
             encoded_bytes: the size of the picture's file.
             caller: who asks.
+            picture: the picture, whose header tells what decoding it takes; None: a photograph is assumed.
             supposing: whether there is no picture, so that nothing is booked, counted or loaded.
 
         Raises:
@@ -102,7 +106,7 @@ class Router:
             served = self._at_once(candidates, deadline - self._clock())
             if served is not None:
                 return Decision(served)
-        found, load = self._survey(candidates, encoded_bytes, deadline, caller)
+        found, load = self._survey(candidates, encoded_bytes, deadline, caller, picture)
         if query.model is not None and found[0].snapshot is None:
             # Nothing is known of the named model: its predictor will say why.
             return Decision(found[0].checkpoint)
@@ -200,12 +204,18 @@ class Router:
             raise min(failures, key=lambda e: math.inf if e.retry_after_s is None else e.retry_after_s)
 
     def _survey(
-        self, candidates: Sequence[Checkpoint] | Ensemble, encoded_bytes: int, deadline: float, caller: str
+        self,
+        candidates: Sequence[Checkpoint] | Ensemble,
+        encoded_bytes: int,
+        deadline: float,
+        caller: str,
+        picture: bytes | Picture | None,
     ) -> tuple[list[Candidate], DeviceLoad]:
         """Asks the placement for snapshots, and adds the router's own data: how far predictions can be trusted,
         and how long admitted pictures may be delayed."""
         checkpoints = members_of(candidates) if isinstance(candidates, Ensemble) else candidates
-        snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline, caller)
+        outline = None if picture is None else glance(picture) if isinstance(picture, bytes) else picture.outline
+        snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline, caller, outline)
         if self._admitted:
             load = load._replace(
                 slack_s={name: device.slack_s(deadline, caller) for name, device in self._admitted.items()}

@@ -20,6 +20,7 @@ from service.domain.query import Query
 from service.fronts import classifier as module
 from service.fronts.classifier import FrontClassifier
 from service.fronts.owners import Owners
+from service.inference import decoders
 from service.inference.ensemble import Average
 from service.link import crops
 from service.link.messages import (
@@ -331,7 +332,7 @@ class HeldDecoding:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.began, self.open = threading.Event(), threading.Event()
         self.count = 0
-        decode = module.decode
+        decode = decoders.decode
 
         def held(*arguments: Any) -> Any:
             self.count += 1
@@ -339,7 +340,7 @@ class HeldDecoding:
             assert self.open.wait(10)
             return decode(*arguments)
 
-        monkeypatch.setattr(module, "decode", held)
+        monkeypatch.setattr(decoders, "decode", held)
 
 
 async def test_a_caller_who_goes_while_the_picture_is_decoded_leaves_no_slot(

@@ -53,7 +53,14 @@ class Scene:
         return self.found
 
     def decide(
-        self, _query: Query, candidates: Sequence[Checkpoint] | Ensemble, _arrived: float, size: int, caller: str
+        self,
+        _query: Query,
+        candidates: Sequence[Checkpoint] | Ensemble,
+        _arrived: float,
+        size: int,
+        caller: str,
+        *,
+        picture: bytes,
     ) -> Decision:
         self.callers.append(caller)
         if self.refusal is not None:
@@ -248,8 +255,8 @@ async def test_the_first_failure_is_returned_if_the_second_decision_is_a_refusal
     scene.outcomes["googlenet"] = BROKEN
     decide = scene.classifier._router.decide
 
-    def once(*arguments: Any) -> Decision:
-        decision = decide(*arguments)
+    def once(*arguments: Any, **options: Any) -> Decision:
+        decision = decide(*arguments, **options)
         scene.refusal = OverloadedError("full", 1.0)
         return decision
 

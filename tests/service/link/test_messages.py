@@ -37,7 +37,7 @@ from service.link.messages import (
 #: Every message of version 2: its tag, and its fields in the order in which they are sent. A change of this table needs
 #: another version, or an old front and a new owner misunderstand each other while they are replaced.
 VERSION_2 = {
-    "Ask": (1, "id query arrived size traceparent crop caller"),
+    "Ask": (1, "id query arrived size traceparent crop caller outline"),
     "Cropped": (2, "id kind slot decode_s"),
     "Undecoded": (3, "id kind failure"),
     "Cancel": (4, "id"),
@@ -52,6 +52,7 @@ VERSION_2 = {
 FROM_FRONT = [
     Ask(1, b'{"k":3}', 12.5, 700, "00-1-2-01", Cropped(1, 0, 3, 0.001), "192.0.2.7"),
     Ask(2, b"{}", 0.0, 0),
+    Ask(3, b"{}", 0.0, 9, None, None, "", messages.Outline("png alpha", 30, 20, 9, 600.0, 4.0, 0.0)),
     Cropped(3, 1, 2, 0.5),
     Undecoded(4, 0, Failed(4, "undecodable", "a text", {"known": ["a", 1]}, "lenet5")),
     Cancel(5),
