@@ -163,6 +163,8 @@ async def test_an_unload_that_takes_too_long_is_504_and_the_network_serves_on(fa
             waits = asyncio.create_task(client.post("/classify?model=lenet5&latency_ms=20000", content=picture()))
             document = problem(await asyncio.wait_for(unload, 20), 504, "deadline-missed")
             assert "still in use" in document["detail"]
+            # Whoever asks again at once would keep new requests out again.
+            problem(await client.post("/models/lenet5/unload?wait=true"), 429, "rate-limited")
         assert (await asyncio.wait_for(waits, 20)).status_code == 200
         assert (await client.get("/models/lenet5")).json()["resident"]
 
