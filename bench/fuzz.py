@@ -32,10 +32,9 @@ from processes import Tree
 from running import Service
 
 CONNECTIONS = 6
-#: Memory is compared from here on: caches and allocators have filled up.
-WARM_SHARE = 0.2
-#: How often memory is looked at, from the end of the warm-up to the end.
-SAMPLES = 6
+#: Memory is looked at after each part of the requests, when nothing has been sent for a while: what decoding takes for
+#: a moment does not count.
+SAMPLES, WARM_SAMPLES, QUIET_S = 9, 3, 2.0
 #: A bound on waiting, not a statement about speed.
 ANSWER_WITHIN_S = 60.0
 #: For a request that is no HTTP, and may wait for more.
@@ -309,15 +308,14 @@ def fuzz(options: argparse.Namespace, folder: Path) -> list[str]:
         give_up = time.monotonic() + 60 * options.minutes
         started = time.monotonic()
         watched.logs()
-        warm = max(1, int(options.requests * WARM_SHARE))
-        asyncio.run(sender.send(warm, give_up))
-        if options.schema:
-            print(f"schemathesis ends with status {schemathesis(service.url, options.seed)}")
-        samples = [watched.memory()]
-        for part in range(1, SAMPLES):
-            asyncio.run(sender.send(warm + (options.requests - warm) * part // (SAMPLES - 1), give_up))
-            time.sleep(2)
+        samples = []
+        for part in range(1, SAMPLES + 1):
+            asyncio.run(sender.send(options.requests * part // SAMPLES, give_up))
+            if options.schema and part == 1:
+                print(f"schemathesis ends with status {schemathesis(service.url, options.seed)}")
+            time.sleep(QUIET_S)
             samples.append(watched.memory())
+            print(f"{sender.found.sent:,} requests in {time.monotonic() - started:.0f} s", flush=True)
         watched.logs()
         wrong = [*sender.found.failed, *compared(samples, options.growth), *watched.tracebacks()]
     found, seconds = sender.found, time.monotonic() - started
@@ -330,18 +328,20 @@ def fuzz(options: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def compared(samples: list[Memory], most_growth: float) -> list[str]:
-    """Prints what each process has had. Returns what is wrong between the first sample and the last: a process ended,
-    is new, or grew by more than a share."""
+    """Prints what each process has had. Returns what is wrong at the last sample, compared with the largest of the
+    warm-up: a process ended, is new, or grew by more than a share."""
     wrong = []
-    before, after = samples[0], samples[-1]
-    print("MB, from the end of the warm-up on")
+    warm, after = samples[:WARM_SAMPLES], samples[-1]
+    print("MB after each part; caches and allocators fill up in the first parts")
     for process in sorted(set().union(*samples)):
         pid, what = process
-        print("".join(f"{sample.get(process, 0):9.1f}" for sample in samples), f" {pid} {what}")
-        then, now = before.get(process), after.get(process)
-        if then is None or now is None:
-            wrong.append(f"process {pid} ({what}) {'is new' if then is None else 'ended'}")
-        elif now > then * (1 + most_growth) and now > then + 4:
+        print("".join(f"{sample.get(process, 0):8.1f}" for sample in samples), f" {pid} {what}")
+        now = after.get(process)
+        if not all(process in sample for sample in warm) or now is None:
+            wrong.append(f"process {pid} ({what}) {'is new' if now is not None else 'ended'}")
+            continue
+        then = max(sample[process] for sample in warm)
+        if now > then * (1 + most_growth) and now > then + 4:
             wrong.append(f"process {pid} ({what}) grew from {then:.1f} to {now:.1f} MB")
     return wrong
 

@@ -29,7 +29,20 @@ from service.config.capacity import Machine, most_connections, with_device
 from service.config.fleet import Fleet, load_fleet
 from service.config.listening import bind_arguments, is_here_alone
 from service.config.settings import Settings
-from service.domain.errors import NotReadyError, failure_of, problem_document
+from service.domain.errors import (
+    BAD_REQUEST,
+    METHOD_NOT_ALLOWED,
+    OVERLOADED,
+    SLOW_REQUEST,
+    BodyTooLargeError,
+    DeadlineMissedError,
+    Failure,
+    ForbiddenError,
+    NotReadyError,
+    OverloadedError,
+    failure_of,
+    problem_document,
+)
 from service.lifecycle import haproxy
 from service.lifecycle.draining import Draining
 from service.lifecycle.processes import REPLICA, RUN_ID, Run, end_run, kill, of_run, title_of
@@ -178,6 +191,7 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Otherwise a replica that reserves no GPU would see all of them.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(haproxy.BUFFER_BYTES),
         "RAY_SERVE_HAPROXY_MAXCONN": str(most_connections()),
         # HAProxy falls back to a proxy of Serve on a fixed port, which may belong to another service.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
@@ -256,7 +270,8 @@ def _prepare_haproxy(settings: Settings, folder: Path) -> None:
     ).write(
         stopping=_not_ready("the service is stopping"),
         starting=_not_ready("the service is starting"),
-        down=_not_ready("no replica is up; Ray Serve is starting one"),
+        full=_document(Failure(OVERLOADED, "too many connections", {"retry_after_ms": 1000.0})),
+        pages={status: _document(failure) for status, failure in PAGES.items()},
     )
     script = Path(haproxy.__file__).with_suffix(".sh")
     if not os.access(script, os.X_OK):  # some archives lose the permission
@@ -272,7 +287,25 @@ def _prepare_haproxy(settings: Settings, folder: Path) -> None:
 
 def _not_ready(detail: str) -> str:
     """The problem document of a service that is not ready, as JSON."""
-    return json.dumps(problem_document(failure_of(NotReadyError(detail))))
+    return _document(failure_of(NotReadyError(detail)))
+
+
+def _document(failure: Failure) -> str:
+    return json.dumps(problem_document(failure))
+
+
+#: What HAProxy's own answers say, by their status.
+PAGES = {
+    400: Failure(BAD_REQUEST.slug, "this is not HTTP/1.1, or its headers have more than 15 KB or 100 lines"),
+    403: failure_of(ForbiddenError("this is not for you")),
+    405: Failure(METHOD_NOT_ALLOWED.slug, "the service does not know this method"),
+    408: Failure(SLOW_REQUEST.slug, "the request did not arrive in time; send it without pauses"),
+    413: failure_of(BodyTooLargeError("the body has more bytes than the service takes")),
+    429: failure_of(OverloadedError("too many requests", 1.0)),
+    500: failure_of(RuntimeError()),
+    503: failure_of(NotReadyError("no replica is up; Ray Serve is starting one")),
+    504: failure_of(DeadlineMissedError("the replica has not answered in time")),
+}
 
 
 def _free_port() -> int:

@@ -31,12 +31,14 @@ class Others:
             await self._app(scope, receive, send)
             return
         method, body, allowed = scope["method"], announces_body(scope["headers"]), self._methods(scope)
-        closed = {"connection": "close"} if body else {}
         if method == "HEAD":
             send = without_body(send)
+        if body:
+            # Whatever answers: there is no such path, or it ends with a slash too many.
+            send = closing(send)
         if allowed and method not in allowed:
             failure = Failure(METHOD_NOT_ALLOWED.slug, f"{method} {scope['path']}")
-            await reply_to(failure, {"allow": ", ".join(allowed), **closed}).send(send)
+            await reply_to(failure, {"allow": ", ".join(allowed)}).send(send)
         elif allowed and body:
             await body_refused(method, scope["path"]).send(send)
         elif allowed and method == "OPTIONS":
@@ -60,6 +62,18 @@ def body_refused(method: str, path: str) -> Reply:
     """The reply to a request with a body on a path that takes none."""
     failure = failure_of(BadBodyError(f"{method} {path} takes no body; send it without one"))
     return reply_to(failure, {"connection": "close"})
+
+
+def closing(send: Send) -> Send:
+    """Sends an answer that ends its connection."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [pair for pair in message.get("headers", []) if bytes(pair[0]).lower() != b"connection"]
+            message = {**message, "headers": [*kept, (b"connection", b"close")]}
+        await send(message)
+
+    return sending
 
 
 def without_body(send: Send) -> Send:

@@ -203,6 +203,9 @@ class Bounded(HttpToolsProtocol):
         if self._refused:
             self.flow.resume_reading()
             self.pipeline.clear()
+        elif self.cycle.more_body and self.cycle.response_complete:
+            # The application did not want the body, and did not say so.
+            self._linger()
         else:
             super().on_response_complete()
 

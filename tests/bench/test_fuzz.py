@@ -90,9 +90,9 @@ def test_what_is_wrong_with_an_answer(asked: Request, answer: Answer, why: str) 
     ],
 )
 def test_processes_that_grew_ended_or_are_new(after: dict[tuple[int, str], float], wrong: list[str]) -> None:
-    before = {(1, "a"): 100.0, (2, "b"): 50.0}
-    # What was there in between is printed alone.
-    assert compared([before, {(1, "a"): 900.0}, after], 0.05) == wrong
+    small, warm = {(1, "a"): 60.0, (2, "b"): 50.0}, {(1, "a"): 100.0, (2, "b"): 50.0}
+    # What was there after the warm-up and before the end is printed alone.
+    assert compared([small, warm, small, {(1, "a"): 900.0}, after], 0.05) == wrong
 
 
 @asynccontextmanager

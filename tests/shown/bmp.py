@@ -175,6 +175,8 @@ def _bmp_fields(red: Any, green: Any, blue: Any) -> Iterator[Case]:
         "BGRA": (32, (0xFF0000, 0xFF00, 0xFF, 0xFF000000), (8, 8, 8, 8)),
         "RGBA": (32, (0xFF, 0xFF00, 0xFF0000, 0xFF000000), (8, 8, 8, 8)),
         "ABGR": (32, (0xFF000000, 0xFF0000, 0xFF00, 0xFF), (8, 8, 8, 8)),
+        "1555": (16, (0x7C00, 0x3E0, 0x1F, 0x8000), (5, 5, 5, 1)),
+        "10 bits and 2": (32, (0x3FF00000, 0xFFC00, 0x3FF, 0xC0000000), (10, 10, 10, 2)),
         "4444": (16, (0xF00, 0xF0, 0xF, 0xF000), (4, 4, 4, 4)),
     }
     for name, (bits, masks, sizes) in layouts.items():

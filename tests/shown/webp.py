@@ -69,6 +69,7 @@ def cases() -> Iterator[Case]:
             "XMP": _riff(_vp8x(XMP), stream, _webp_chunk(b"XMP ", b"<x tiff:Orientation='6'/>")),
             "unknown chunks": _riff(_vp8x(0), _webp_chunk(b"abcd", b"1"), stream, _webp_chunk(b"efgh", bytes(99))),
             "metadata of a wrong length": _riff(_vp8x(EXIF), stream, b"EXIF" + struct.pack("<I", 10**6) + b"cut"),
+            "metadata before the stream": _riff(_vp8x(EXIF), exif_chunk, _webp_chunk(b"XMP ", b"x"), stream),
             "metadata behind a simple stream": _riff(stream, exif_chunk),
             "bytes behind the end": _riff(stream) + b"\r\n--boundary--",
             "bytes behind the end of an extended file": _riff(_vp8x(0), stream) + bytes(99),

@@ -10,8 +10,9 @@ import pytest
 
 from models import get_model
 from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.images import pictures, shrink
 from models.images.pictures import decode
-from models.images.preprocess import picture_to_crop
+from models.images.preprocess import Preprocess, picture_to_crop
 from tests.picture_files import png
 from tests.shown.scene import Case
 from tests.shown.table import cases
@@ -71,3 +72,26 @@ def probabilities(checkpoint: Checkpoint, files: list[bytes]) -> npt.NDArray[np.
         outputs = network(torch.from_numpy(inputs.astype(np.float32)).permute(0, 3, 1, 2)).softmax(1).numpy()
     known = dict(zip(unique, outputs, strict=True))
     return np.stack([known[crops[file].tobytes()] for file in files])
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        Preprocess("short side", 12, 10),
+        Preprocess("warp", 20, 20),
+        Preprocess("contain", 14, 14, colour="grey", ink_on_light=True),
+    ],
+    ids=lambda preprocess: preprocess.fit,
+)
+def test_large_pictures_are_read_alike(preprocess: Preprocess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the pictures of the table were large: they are taken in strips, and made small on the way."""
+    wrong = []
+    monkeypatch.setattr(shrink, "_STRIP_PIXELS", 300)
+    for case in CASES.values():
+        monkeypatch.setattr(pictures, "WHOLE_PIXELS", 0)
+        found = picture_to_crop(case.data, preprocess, max_pixels=MOST_PIXELS).astype(int)
+        monkeypatch.setattr(pictures, "WHOLE_PIXELS", 10**9)
+        off = np.abs(found - picture_to_crop(plain(case), preprocess, max_pixels=MOST_PIXELS))
+        if off.mean() > 4 if case.lossy else off.max() > 4:
+            wrong.append(case.name)
+    assert wrong == []
