@@ -51,6 +51,8 @@ def serve(
     try:
         if settings.api_keys is None:
             _warn_of_client_key()
+            if settings.metrics_key:
+                fail("TOPFIVE_METRICS_KEY asks for keys, and TOPFIVE_API_KEYS names no file of them")
         elif not read_keys(settings.api_keys):
             errors.print(f"[yellow]nobody may come in yet[/]: {escape(str(settings.api_keys))} has no keys")
         if settings.tracing:
