@@ -29,6 +29,8 @@ def serve(
     max_body_mb: Annotated[float | None, setting("max_body_mb")] = None,
     max_pixels: Annotated[int | None, setting("max_pixels")] = None,
     cache_dir: Annotated[Path | None, setting("cache_dir")] = None,
+    max_bodies_mb: Annotated[float | None, setting("max_bodies_mb")] = None,
+    cors_origins: Annotated[str | None, setting("cors_origins")] = None,
     api_keys: Annotated[Path | None, setting("api_keys")] = None,
     metrics_key: Annotated[bool | None, setting("metrics_key", "--metrics-key/--no-metrics-key")] = None,
     rate_requests: Annotated[str | None, setting("rate_requests")] = None,
