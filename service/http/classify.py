@@ -113,6 +113,9 @@ class ClassifyEndpoint:
         if not body.bulk:
             # A task for a single picture would cost one more turn of the event loop.
             return [await _one(body.pictures[0], asking)]
+        if not any(isinstance(picture, bytes) and picture for picture in body.pictures):
+            # An error of the query comes before those of pictures, and where another process knows, no picture finds it.
+            await asking.check()
         ones: list[Callable[[], Coroutine[Any, Any, Classified | Failure]]]
         ones = [partial(_one, picture, asking) for picture in body.pictures]
         if span is not None:

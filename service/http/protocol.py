@@ -91,7 +91,7 @@ class Connections:
             found = [other for other in newest.connections if isinstance(other, Bounded) and other.idle]
         for other in found[:_CLOSED_AT_ONCE]:
             self.forget(other)
-            other.transport.abort()
+            other.abort()
         return bool(found)
 
 
@@ -101,9 +101,18 @@ class _Gentle:
     __slots__ = ("close", "is_closing", "write")
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
+        self.write: Callable[[Any], None] = transport.write
         self.is_closing = transport.is_closing
         self.close = close
+
+    def over(self) -> None:
+        """Ignores what is written from now on: uvicorn does not tell a request that another one follows (pipelining)
+        that its client has gone, and uvloop raises where a closed transport is written to."""
+        self.write = _ignore
+
+
+def _ignore(_data: Any) -> None:
+    pass
 
 
 class Bounded(HttpToolsProtocol):
@@ -144,6 +153,7 @@ class Bounded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._all.forget(self)
+        self._gentle.over()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -224,7 +234,12 @@ class Bounded(HttpToolsProtocol):
             self._refuse(Failure(SLOW_REQUEST.slug, f"the request's headers had not arrived after {HEADERS_S:g} s"))
         else:
             # What is left is an empty connection, the rest of a refused body, or an answer that nobody reads.
-            self.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+        self._gentle.over()
+        self.transport.abort()
 
     def _without_offer(self, rest: bytes) -> None:
         """Reads a request that offers another protocol as if it did not: RFC 9110 lets servers ignore the offer."""
@@ -280,6 +295,7 @@ class Bounded(HttpToolsProtocol):
         if self.cycle.more_body and not self.transport.is_closing():
             self._linger()
         else:
+            self._gentle.over()
             self.transport.close()
 
     def _linger(self) -> None:
@@ -298,6 +314,6 @@ class Bounded(HttpToolsProtocol):
         self._left -= size
         now = self._all.clock()
         if self._left < 0 or now > self._linger_until:
-            self.transport.abort()
+            self.abort()
         elif self in self._all.slow:
             self._all.slow[self] = now + _PAUSE_S
