@@ -126,6 +126,10 @@ class FrontAsking:
         finally:
             asked.over()
 
+    async def check(self) -> None:
+        # The owner finds an error of the query before it wants the picture. What else is wrong is not the question.
+        await self.classify(b"")
+
     async def _classified(self, asked: AskedPicture) -> Classified | Failure:
         for _ in range(_MOST_OWNERS):
             owner = await self._all.owners.wait()

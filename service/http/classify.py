@@ -80,8 +80,8 @@ class ClassifyEndpoint:
             if self._access is not None:
                 self._access.enter(scope, "classify")
             query = read_query(Query, scope["query_string"])
-            head = read_head(scope["headers"])
-            upload = await self._uploads.read(receive, room, self._max_body_bytes, head)
+            head, length = read_head(scope["headers"])
+            upload = await self._uploads.read(receive, room, self._max_body_bytes, length, head.copies)
             # Budgets and timings begin here: the time that a client takes to send its body is not the service's.
             arrived, unread = upload.ended, False
             body = await read_body(upload, head, room, self._max_body_bytes)
@@ -122,6 +122,9 @@ class ClassifyEndpoint:
         if not body.bulk:
             # A task for a single picture would cost one more turn of the event loop.
             return [await _one(body.pictures[0], asking)]
+        if not any(isinstance(picture, bytes) and picture for picture in body.pictures):
+            # An error of the query comes first. Where another process finds it, it would not without a picture.
+            await asking.check()
         ones: list[Callable[[], Coroutine[Any, Any, Classified | Failure]]]
         ones = [partial(_one, picture, asking) for picture in body.pictures]
         if span is not None:
