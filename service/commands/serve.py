@@ -24,6 +24,8 @@ def serve(
     labels: Annotated[str | None, setting("labels")] = None,
     max_body_mb: Annotated[float | None, setting("max_body_mb")] = None,
     max_pixels: Annotated[int | None, setting("max_pixels")] = None,
+    max_decode_ms: Annotated[float | None, setting("max_decode_ms")] = None,
+    max_decode_mb: Annotated[float | None, setting("max_decode_mb")] = None,
     cache_dir: Annotated[Path | None, setting("cache_dir")] = None,
     mirror: Annotated[str | None, setting("mirror")] = None,
     access_log: Annotated[bool | None, setting("access_log", "--access-log/--no-access-log")] = None,
