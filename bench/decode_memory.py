@@ -38,6 +38,7 @@ Image.MAX_IMAGE_PIXELS = None
 _SIDE = 8_944
 _AT_ONCE = 8
 _READY_WITHIN_S = 240
+_LINE = "{:18} {:>10} {:>6} {:>14} {:>10} {:>10} {:>8}"
 _FLEET = 'ray = false\nfronts = {fronts}\n[[deployment]]\nvariants = ["lenet5", "googlenet"]\n'
 
 
@@ -51,9 +52,7 @@ def main() -> int:
     failed = False
     for fronts in (0, 1) if options.fronts is None else (options.fronts,):
         print(f"\n{'a front and an owner' if fronts else 'one process'}:")
-        print(
-            f"{'picture':18} {'bytes':>10} {'MB above rest':>14} {'statuses':>14} {'slowest s':>10} {'digit p99 ms':>13} {'most ms':>8}"
-        )
+        print(_LINE.format("picture", "bytes", "MB", "statuses", "slowest s", "digit p99", "most ms"))
         for name, make in kinds.items():
             failed |= _round(name, make(), fronts)
     return int(failed)
@@ -92,10 +91,8 @@ def _round(name: str, data: bytes, fronts: int) -> bool:
             tree.end()
     p99 = statistics.quantiles(digits, n=100)[98] if len(digits) > 1 else float("nan")
     found = " ".join(f"{count}x{status}" for status, count in sorted(statuses.items()))
-    print(
-        f"{name:18} {len(data):10,} {above:14.0f} {found:>14} {slowest_s:10.1f} {1000 * p99:13.1f} {1000 * max(digits):8.1f}",
-        flush=True,
-    )
+    times = f"{slowest_s:.1f}", f"{1000 * p99:.1f}", f"{1000 * max(digits):.1f}"
+    print(_LINE.format(name, f"{len(data):,}", f"{above:.0f}", found, *times), flush=True)
     return above > 400 or 500 in statuses
 
 
