@@ -13,9 +13,9 @@ _SWITCH_S = 0.0005
 #: How many objects more than before let the collector look for cycles: about as many as a thousand requests in flight
 #: have. Python's own 700 makes it look every few requests, in vain: the path of a request makes no cycles.
 _COLLECT_AFTER = 20_000
-#: Memory of this many bytes or more goes back to the system when it is freed. By default glibc raises that size with each
-#: such piece, up to 32 MiB, and keeps later ones: each thread that ever decoded a large picture would keep its pixels,
-#: which Pillow holds in pieces of 16 MiB.
+#: Memory of this many bytes or more goes back to the system when it is freed. By default glibc raises that size with
+#: each such piece, up to 32 MiB, and keeps later ones: each thread that ever decoded a large picture would keep its
+#: pixels, which Pillow holds in pieces of 16 MiB.
 _GIVEN_BACK = 8 << 20
 _M_MMAP_THRESHOLD = -3
 
