@@ -1,4 +1,5 @@
-"""The two kinds of BMP files that are decoded here rather than by Pillow: run lengths, and unusual bit fields.
+"""The kinds of BMP files that are decoded here rather than by Pillow: run lengths, unusual bit fields, and 2 bits a
+pixel.
 
 Pillow decodes run lengths pixel by pixel in Python, which takes seconds for a few kilobytes, and it accepts only a
 dozen layouts of bit fields. It decodes all other BMP files.
@@ -7,8 +8,9 @@ dozen layouts of bit fields. It decodes all other BMP files.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,8 @@ from PIL import Image, ImageOps
 from models.images.errors import UndecodableError
 
 _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 1, 2, 3, 6
+#: The lengths of the headers that Pillow knows, of OS/2 2.x and Windows; OS/2's may be as short as the first number.
+_LENGTHS, _SHORTEST, _OS2_LENGTH = (40, 52, 56), 16, 64
 #: How many rows are decoded at once: the 64-bit numbers in between take eight times the memory of the pixels.
 _ROWS = 256
 _TRUNCATED = "the BMP file is truncated or damaged"
@@ -56,6 +60,10 @@ class BmpHeader:
     def has_runs(self) -> bool:
         return self.compression in (_RLE8, _RLE4)
 
+    @property
+    def has_fields(self) -> bool:
+        return self.compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS)
+
 
 def read_header(data: bytes) -> BmpHeader | None:
     """Reads the header of a BMP file. None if the file ends within it, or if it is the header of OS/2 1.x, which has
@@ -70,6 +78,27 @@ def read_header(data: bytes) -> BmpHeader | None:
     return BmpHeader(pixels_at, length, width, abs(height), height < 0, bits, compression, colours)
 
 
+def with_known_header(data: bytes) -> bytes:
+    """Gives a file with a header of OS/2 2.x its usual length: that header may end after any of its fields, and the
+    missing ones count as 0."""
+    length = int.from_bytes(data[14:18], "little")
+    is_unusual = _SHORTEST <= length < _OS2_LENGTH and length not in _LENGTHS
+    if not data.startswith(b"BM") or not is_unusual or len(data) < 14 + length:
+        return data
+    pixels_at = int.from_bytes(data[10:14], "little")
+    fields = data[18 : 14 + min(length, 40)].ljust(36, b"\0")
+    start = struct.pack("<II", pixels_at + 40 - length if pixels_at else 0, 40)
+    return b"".join((data[:10], start, fields, memoryview(data)[14 + length :]))
+
+
+def read_old_header(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and bits a pixel by the header of OS/2 1.x; None if the file has another one."""
+    if len(data) < 26 or data[14:18] != b"\x0c\0\0\0":
+        return None
+    width, height, _, bits = struct.unpack_from("<4H", data, 18)
+    return width, height, bits
+
+
 def with_sound_palette(data: bytes, header: BmpHeader) -> bytes:
     """Limits the number of colours in the header to what ``bits`` can number: Pillow would read 65,536 of them."""
     if header.bits <= 8 and header.colours > 1 << header.bits:
@@ -77,8 +106,8 @@ def with_sound_palette(data: bytes, header: BmpHeader) -> bytes:
     return data
 
 
-def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | None:
-    """Decodes run lengths and unusual bit fields, to RGB or RGBA; None for files that Pillow decodes.
+def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | Runs | None:
+    """Decodes what Pillow does not: run lengths, and others to RGB or RGBA; None for files that Pillow decodes.
 
     Raises:
         UndecodableError: the file is truncated or damaged.
@@ -86,7 +115,9 @@ def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | None:
     if header.width <= 0 or not header.height:
         return None
     if header.has_runs and header.bits <= 8:
-        return _decode_runs(data, header)
+        return Runs(data, header)
+    if header.bits == 2 and not header.compression:
+        return _decode_two_bits(data, header)
     if header.compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS) and header.bits in (16, 32):
         masks = _masks(data, header)
         if any(masks[:3]) and (header.compression != _BIT_FIELDS or masks not in _DECODED_BY_PILLOW[header.bits]):
@@ -130,22 +161,67 @@ def _field(pixels: npt.NDArray[np.unsignedinteger], mask: int) -> npt.NDArray[np
     return scaled.astype(np.uint8)
 
 
-def _decode_runs(data: bytes, header: BmpHeader) -> Image.Image:
-    """Pixels that no run covers are white, since browsers show nothing there."""
-    bits = 4 if header.compression == _RLE4 else 8
-    size = header.width, header.height
-    indices, written = bytearray(size[0] * size[1]), bytearray(size[0] * size[1])
-    for at, run in _runs(data, header, bits):
-        indices[at : at + len(run)] = run
-        written[at : at + len(run)] = b"\1" * len(run)
-    picture = Image.frombytes("P", size, bytes(indices))
-    palette = data[14 + header.length :][: 4 * min(header.colours or 256, 256)]
-    picture.putpalette(palette.ljust(4 * 256, b"\0"), "BGRX")
-    picture = picture.convert("RGB")
-    if 0 in written:
-        unwritten = Image.frombytes("L", size, bytes(written)).point([255] + [0] * 255)
-        picture.paste("white", (0, 0, *size), unwritten)
-    return picture if header.top_down else ImageOps.flip(picture)
+def _decode_two_bits(data: bytes, header: BmpHeader) -> Image.Image:
+    """Decodes four pixels a byte, which Windows CE writes."""
+    stride = (header.width * 2 + 31) // 32 * 4
+    last = -(-header.width * 2 // 8)
+    start = header.pixels_at
+    # The last row may lack its padding.
+    if len(data) < start + stride * (header.height - 1) + last:
+        raise UndecodableError(_TRUNCATED)
+    rows = data[start : start + stride * header.height].ljust(stride * header.height, b"\0")
+    picture = Image.frombytes(
+        "P", (header.width, header.height), rows, "raw", "P;2", stride, 1 if header.top_down else -1
+    )
+    picture.putpalette(_palette(data, header), "BGRX")
+    return picture.convert("RGB")
+
+
+def _palette(data: bytes, header: BmpHeader) -> bytes:
+    """256 colours, four bytes each; those beyond the file's palette are black."""
+    colours = min(header.colours or 1 << header.bits, 1 << header.bits)
+    return data[14 + header.length :][: 4 * colours].ljust(4 * 256, b"\0")
+
+
+class Runs:
+    """A decoded file of run lengths. Its strips are made plain one at a time, since all pixels in colour would take
+    four times the memory.
+
+    Raises:
+        UndecodableError: the file is truncated.
+    """
+
+    def __init__(self, data: bytes, header: BmpHeader) -> None:
+        bits = 4 if header.compression == _RLE4 else 8
+        self.size = header.width, header.height
+        self._top_down = header.top_down
+        self._palette = _palette(data, header)
+        self._indices = bytearray(header.width * header.height)
+        self._written = bytearray(header.width * header.height)
+        for at, run in _runs(data, header, bits):
+            self._indices[at : at + len(run)] = run
+            self._written[at : at + len(run)] = b"\1" * len(run)
+
+    def strips(self, edges: Sequence[int]) -> Iterator[Image.Image]:
+        """Strips in RGB, from top to bottom, between the rows that ``edges`` names."""
+        for top, bottom in pairwise(edges):
+            yield self._strip(top, bottom)
+
+    def _strip(self, top: int, bottom: int) -> Image.Image:
+        """Pixels that no run covers are white, since browsers show nothing there."""
+        width, height = self.size
+        size = width, bottom - top
+        if not self._top_down:
+            top, bottom = height - bottom, height - top
+        stored = slice(width * top, width * bottom)
+        strip = Image.frombytes("P", size, bytes(self._indices[stored]))
+        strip.putpalette(self._palette, "BGRX")
+        strip = strip.convert("RGB")
+        written = self._written[stored]
+        if 0 in written:
+            unwritten = Image.frombytes("L", size, bytes(written)).point([255] + [0] * 255)
+            strip.paste("white", (0, 0, *size), unwritten)
+        return strip if self._top_down else ImageOps.flip(strip)
 
 
 def _runs(data: bytes, header: BmpHeader, bits: int) -> Iterator[tuple[int, bytes]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+
 from models.images.errors import TooManyPartsError
 
-_EXTENSION, _GRAPHIC_CONTROL = 0x21, 0xF9
+_EXTENSION, _GRAPHIC_CONTROL, _IMAGE = 0x21, 0xF9, 0x2C
+_FEW_BLOCKS = 256
 _DISPOSAL = 0b11100
 
 
@@ -42,6 +45,30 @@ def without_comments(data: bytes, *, most_parts: int) -> bytes:
     if control != data[start:at]:
         return b"".join([data[:start], control, memoryview(data)[at:]])
     return data
+
+
+def frame_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the screen and the first picture together, by the headers; those of the screen alone if more
+    blocks are before the picture than a real file has."""
+    if len(data) < 13:
+        return 0, 0
+    width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    at, size = 13 + _colours(data[10]), len(data)
+    within = False
+    for _ in range(_FEW_BLOCKS):
+        if at + 10 > size:
+            break
+        if within:
+            # A block of an extension; an empty one ends it.
+            within, at = data[at] > 0, at + 1 + data[at]
+        elif data[at] == _EXTENSION:
+            within, at = True, at + 2
+        elif data[at] == _IMAGE:
+            left, top, across, down = struct.unpack_from("<4H", data, at + 1)
+            return max(width, left + across), max(height, top + down)
+        else:
+            break
+    return width, height
 
 
 def _colours(flags: int) -> int:

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 
-from PIL import Image, ImageFile
+from PIL import Image
+from PIL._webp import WebPAnimDecoder
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from models.images.bmp import decode_unusual, read_header, with_sound_palette
+from models.images.bmp import Runs, decode_unusual, read_header, with_known_header, with_sound_palette
 from models.images.errors import (
     PictureError,
     TooManyPartsError,
@@ -23,11 +29,15 @@ from models.images.errors import (
     UndecodableError,
     UnsupportedFormatError,
 )
-from models.images.file_kinds import known_kind
+from models.images.file_kinds import known_kind, refusal
 from models.images.gif import without_comments
 from models.images.jpeg import MOST_SCANS, PADDING, check_scans, read_markers, with_two_ends, without_metadata
-from models.images.png import RGB, SIGNATURE
+from models.images.outline import Outline, of_bmp, of_gif, of_jpeg, of_png, of_webp
+from models.images.png import RGB, SIGNATURE, Png, with_right_checksum
 from models.images.png import read_chunks as read_png_chunks
+from models.images.png_strips import in_strips
+from models.images.png_strips import strips as png_strips
+from models.images.shrink import WHOLE_PIXELS, Box, Shrink, shrunk, strips_of
 from models.images.transparency import grey_of_16_bits, over_white, white_outside, white_where, without_empty_alpha
 from models.images.webp import read_chunks as read_webp_chunks
 
@@ -46,8 +56,9 @@ __all__ = [
 #: and whose decoders are less tested.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
-# Pillow warns above 89 million pixels and refuses twice as many. decode() checks its own limit before any pixel is
-# read, so the warning says nothing new. Pillow's refusal is left on.
+# Pillow warns above 89 million pixels. decode() checks its own limit before any pixel is read, so the warning says
+# nothing new. Pillow's refusal of twice as many is left on for whoever uses Image.open(); decode() uses the plugins of
+# the formats themselves, which do not look at that limit, nor for the plugin of a format that is known already.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _UPRIGHT = {
@@ -59,10 +70,32 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: Orientations whose stored rows are upright columns.
+_SIDEWAYS = frozenset({5, 6, 7, 8})
 #: How many rows are compared at once.
 _ROWS = 256
 
 Mode: TypeAlias = Literal["RGB", "L"]
+#: Raises a PictureError for a picture that is too much work.
+Check: TypeAlias = Callable[[Outline], None]
+#: How small a picture of an upright size may be made.
+Needed: TypeAlias = Callable[[tuple[int, int]], Shrink]
+
+
+def anything(_outline: Outline) -> None:
+    """Refuses no picture."""
+
+
+def _all_of(size: tuple[int, int]) -> Shrink:
+    return Shrink((0, 0, *size))
+
+
+class _Wanted(NamedTuple):
+    """What a picture is to become."""
+
+    mode: Mode
+    at_least: int | None
+    needed: Needed
 
 
 class _Limits(NamedTuple):
@@ -74,6 +107,12 @@ class _Limits(NamedTuple):
     scans: int
     quick: bool
     """Whether to refuse a file that may take longer than its number of pixels suggests."""
+    further: Check
+
+    def check(self, outline: Outline) -> None:
+        """Refuses a picture that is too large, or too much work."""
+        self.check_pixels((outline.width, outline.height))
+        self.further(outline)
 
     def check_pixels(self, size: tuple[int, int]) -> None:
         width, height = size
@@ -90,7 +129,14 @@ _FEW_PARTS, _FEW_SCANS = 64, 12
 
 
 def decode(
-    data: bytes, mode: Mode, *, max_pixels: int, at_least: int | None = None, quick: bool = False
+    data: bytes,
+    mode: Mode,
+    *,
+    max_pixels: int,
+    at_least: int | None = None,
+    needed: Needed = _all_of,
+    quick: bool = False,
+    check: Check = anything,
 ) -> Image.Image:
     """Decodes a picture: EXIF orientation applied, 8 bits a channel, transparent pixels over white.
 
@@ -100,27 +146,27 @@ def decode(
         max_pixels: the limit of width times height, checked before any pixel is decoded.
         at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep at least this many
             pixels; None: at its full size.
+        needed: says for the upright size of a picture how small it may be made; asked only of large pictures.
         quick: whether to raise TooManyPartsError for a file that may take longer than its number of pixels suggests.
+        check: is called with the picture's outline before any pixel is decoded, and may raise a PictureError.
 
     Raises:
-        PictureError: one of its four subclasses, see ``errors.py``.
+        PictureError: one of its subclasses, see ``errors.py``.
     """
-    limits = _Limits(max_pixels, *((_FEW_PARTS, _FEW_SCANS) if quick else (_MOST_PARTS, MOST_SCANS)), quick)
+    limits = _Limits(max_pixels, *((_FEW_PARTS, _FEW_SCANS) if quick else (_MOST_PARTS, MOST_SCANS)), quick, check)
+    wanted = _Wanted(mode, at_least, needed)
     try:
         if data.startswith(b"\xff\xd8"):
-            return _decode_jpeg(data, mode, limits, at_least)
+            return _decode_jpeg(data, wanted, limits)
         if data.startswith(SIGNATURE):
-            return _decode_png(data, mode, limits)
+            return _decode_png(data, wanted, limits)
         if data.startswith(b"RIFF"):
-            return _decode_webp(data, mode, limits)
+            return _decode_webp(data, wanted, limits)
         if data.startswith(b"GIF8"):
-            return _decode_gif(data, mode, limits)
-        return _decode_bmp(data, mode, limits)
+            return _decode_gif(data, wanted, limits)
+        return _decode_bmp(data, wanted, limits)
     except PictureError:
         raise
-    except Image.DecompressionBombError as error:
-        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
-        raise TooManyPixelsError(f"the picture has more pixels than the limit of {limit:,}") from error
     except MemoryError:
         raise
     except Exception as error:
@@ -128,35 +174,32 @@ def decode(
         # IndexError, KeyError and others. Every one of them means that the bytes cannot be decoded.
         kind = known_kind(data)
         if kind is not None:
-            article = "an" if kind.startswith(("A", "a", "SVG")) else "a"
-            raise UnsupportedFormatError(
-                f"this is {article} {kind} file; JPEG, PNG, WebP, GIF and BMP are decoded"
-            ) from error
+            raise UnsupportedFormatError(refusal(kind)) from error
         raise UndecodableError(_why_not(data)) from error
 
 
-def _decode_jpeg(data: bytes, mode: Mode, limits: _Limits, at_least: int | None) -> Image.Image:
+def _decode_jpeg(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
     markers = read_markers(data, most_parts=limits.parts, most_scans=limits.scans)
     check_scans(markers)
+    limits.check(of_jpeg(markers, data))
     data = without_metadata(data, markers)
     try:
         # Zeros behind a file that was cut would be decoded as pixels.
         whole = data.rstrip(b"\0") if data.endswith(PADDING) else data
-        picture = _load_jpeg(whole, limits, at_least)
+        picture = _load_jpeg(whole, limits, wanted.at_least)
     except OSError:
         if limits.quick:
             raise TooManyPartsError("the JPEG file has no end, and takes three times as long") from None
         ends = with_two_ends(data, most_parts=limits.parts)
         if ends is None:
             raise
-        picture, other = (_load_jpeg(end, limits, at_least) for end in ends)
+        picture, other = (_load_jpeg(end, limits, wanted.at_least) for end in ends)
         if not _same_pixels(picture, other):
             raise
-    return _finished(picture, mode, markers.orientation)
+    return _finished(picture, wanted, markers.orientation)
 
 
 def _load_jpeg(data: bytes, limits: _Limits, at_least: int | None) -> Image.Image:
-    # Not Image.open(), which also looks for further pictures in the file.
     picture = JpegImageFile(io.BytesIO(data))
     limits.check_pixels(picture.size)
     if at_least is not None:
@@ -165,16 +208,30 @@ def _load_jpeg(data: bytes, limits: _Limits, at_least: int | None) -> Image.Imag
     return picture
 
 
-def _decode_png(data: bytes, mode: Mode, limits: _Limits) -> Image.Image:
+def _decode_png(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
     png = read_png_chunks(data, most_parts=limits.parts)
-    # Not Image.open(), which looks for the plugin of the one format that the signature leaves, and for a file's name.
-    picture: Image.Image = PngImageFile(io.BytesIO(png.data))
-    _check_pillows_limit(picture.size)
-    limits.check_pixels(picture.size)
+    limits.check(of_png(png.data))
+    picture = PngImageFile(io.BytesIO(png.data))
+    try:
+        return _load_png(png, picture, wanted)
+    except (OSError, UndecodableError):
+        if limits.quick:
+            raise TooManyPartsError("the data of the PNG file are damaged, and take twice as long") from None
+        # 16 bits of four samples at most, and a byte a row, in each of seven passes.
+        mended = with_right_checksum(png.data, most_bytes=8 * picture.width * picture.height + 14 * picture.height)
+        if mended is None:
+            raise
+    return _load_png(png._replace(data=mended), PngImageFile(io.BytesIO(mended)), wanted)
+
+
+def _load_png(png: Png, picture: Image.Image, wanted: _Wanted) -> Image.Image:
+    if _is_large(picture.size) and in_strips(png):
+        return _small(picture.size, partial(png_strips, png), wanted, png.orientation)
     picture.load()
     key = png.transparent
+    plain = _no_step
     if picture.mode.startswith("I"):
-        picture = grey_of_16_bits(picture, key[0] if key else None)
+        plain = partial(grey_of_16_bits, transparent=key[0] if key else None)
     elif key and png.depth == 16:
         picture = white_where(picture, _low_bytes(png.data), key)
     elif key and png.colour == RGB:
@@ -182,64 +239,132 @@ def _decode_png(data: bytes, mode: Mode, limits: _Limits) -> Image.Image:
     elif key:
         # Pillow scales the pixels to 8 bits, but not the transparent grey.
         picture.info["transparency"] = key[0] * 255 // ((1 << png.depth) - 1)
-    return _finished(picture, mode, png.orientation)
+    return _finished(picture, wanted, png.orientation, plain)
 
 
 def _low_bytes(png: bytes) -> Image.Image:
     """Decodes the low bytes of the samples of a 16-bit RGB PNG; by default Pillow decodes the high ones."""
-    picture = Image.open(io.BytesIO(png), formats=("PNG",))
+    picture = PngImageFile(io.BytesIO(png))
     picture.tile = [tile._replace(args="RGB;16L") for tile in picture.tile]
     picture.load()
     return picture
 
 
-def _decode_webp(data: bytes, mode: Mode, limits: _Limits) -> Image.Image:
+def _decode_webp(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
     webp = read_webp_chunks(data, most_parts=limits.parts)
-    picture = _opened(webp.data, limits)
+    limits.check(of_webp(webp.data))
+    # Not Pillow's plugin, which has a limit of its own, and holds on to the decoder.
+    decoder = WebPAnimDecoder(webp.data)
+    size, _loop, _background, _frames, raw = decoder.get_info()
+    pixels, _timestamp = decoder.get_next()
+    # The decoder has two more copies of all pixels.
+    del decoder
+    mode = "RGB" if raw == "RGBX" else raw
+    if _is_large(size):
+        return _small(size, partial(_raw_strips, pixels, size, mode, raw), wanted, webp.orientation)
+    return _finished(Image.frombytes(mode, size, pixels, "raw", raw), wanted, webp.orientation)
+
+
+def _raw_strips(
+    pixels: bytes, size: tuple[int, int], mode: str, raw: str, edges: Sequence[int]
+) -> Iterator[Image.Image]:
+    """The strips of a picture whose pixels lie in memory, four bytes each."""
+    view, row = memoryview(pixels), 4 * size[0]
+    for top, bottom in pairwise(edges):
+        yield Image.frombytes(mode, (size[0], bottom - top), view[row * top : row * bottom], "raw", raw)
+
+
+def _decode_gif(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
+    data = without_comments(data, most_parts=limits.parts)
+    limits.check(of_gif(data))
+    picture = GifImageFile(io.BytesIO(data))
+    limits.check_pixels(picture.size)
+    frame = picture.tile[0].extents or (0, 0, *picture.size)
     picture.load()
-    return _finished(picture, mode, webp.orientation)
+    if _is_large(picture.size):
+        return _small(picture.size, partial(_gif_strips, picture, frame, wanted.mode), wanted, None)
+    return white_outside(_finished(picture, wanted, None), frame)
 
 
-def _decode_gif(data: bytes, mode: Mode, limits: _Limits) -> Image.Image:
-    picture = _opened(without_comments(data, most_parts=limits.parts), limits)
-    frame = picture.tile[0].extents
-    picture.load()
-    finished = _finished(picture, mode, None)
-    return finished if frame is None else white_outside(finished, frame)
+def _gif_strips(picture: Image.Image, frame: Box, mode: Mode, edges: Sequence[int]) -> Iterator[Image.Image]:
+    """Plain strips of a GIF, white outside its frame."""
+    left, first, right, last = frame
+    for top, strip in zip(edges, strips_of(picture, edges), strict=False):
+        inside = (left, max(0, first - top), right, max(0, min(last - top, strip.height)))
+        yield white_outside(_plain(strip, mode), inside)
 
 
-def _decode_bmp(data: bytes, mode: Mode, limits: _Limits) -> Image.Image:
+def _decode_bmp(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
+    data = with_known_header(data)
     header = read_header(data) if data.startswith(b"BM") else None
+    outline = of_bmp(header, data) if data.startswith(b"BM") else None
+    if outline is not None:
+        limits.check(outline)
     if header is not None:
-        limits.check_pixels((header.width, header.height))
         if limits.quick and header.has_runs:
             raise TooManyPartsError("the BMP file consists of runs")
         unusual = decode_unusual(data, header)
+        if isinstance(unusual, Runs):
+            if _is_large(unusual.size):
+                return _small(unusual.size, unusual.strips, wanted, None)
+            return _finished(next(unusual.strips((0, unusual.size[1]))), wanted, None)
         if unusual is not None:
-            return _finished(without_empty_alpha(unusual), mode, None)
+            return _finished(without_empty_alpha(unusual), wanted, None)
         data = with_sound_palette(data, header)
-    picture = _opened(data, limits)
-    picture.load()
-    return _finished(without_empty_alpha(picture), mode, None)
-
-
-def _opened(data: bytes, limits: _Limits) -> ImageFile.ImageFile:
-    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    picture = BmpImageFile(io.BytesIO(data))
     limits.check_pixels(picture.size)
-    return picture
+    picture.load()
+    return _finished(without_empty_alpha(picture), wanted, None)
 
 
-def _check_pillows_limit(size: tuple[int, int]) -> None:
-    """Refuses what Image.open() refuses."""
-    most, (width, height) = Image.MAX_IMAGE_PIXELS, size
-    if most is not None and width * height > 2 * most:
-        raise Image.DecompressionBombError
+def _is_large(size: tuple[int, int]) -> bool:
+    return size[0] * size[1] > WHOLE_PIXELS
 
 
-def _finished(picture: Image.Image, mode: Mode, orientation: int | None) -> Image.Image:
+def _no_step(strip: Image.Image) -> Image.Image:
+    return strip
+
+
+def _finished(
+    picture: Image.Image,
+    wanted: _Wanted,
+    orientation: int | None,
+    step: Callable[[Image.Image], Image.Image] = _no_step,
+) -> Image.Image:
+    """Makes a decoded picture plain and upright, and a large one small.
+
+    Args:
+        picture: in any mode.
+        wanted: what it is to become.
+        orientation: EXIF's.
+        step: what is done to its pixels first.
+    """
+    if _is_large(picture.size):
+        return _small(picture.size, partial(strips_of, picture), wanted, orientation, step)
+    return _upright(_plain(step(picture), wanted.mode), orientation)
+
+
+def _small(
+    size: tuple[int, int],
+    strips: Callable[[Sequence[int]], Iterable[Image.Image]],
+    wanted: _Wanted,
+    orientation: int | None,
+    step: Callable[[Image.Image], Image.Image] = _no_step,
+) -> Image.Image:
+    """The same for a large picture that another function cuts into strips."""
+    width, height = size
+    shrink = wanted.needed((height, width)).turned() if orientation in _SIDEWAYS else wanted.needed(size)
+    shrink = shrink.in_strips(width)
+    cut = strips(shrink.edges(width, height))
+    return _upright(shrunk(cut, lambda strip: _plain(step(strip), wanted.mode), shrink), orientation)
+
+
+def _plain(picture: Image.Image, mode: Mode) -> Image.Image:
     picture = over_white(picture)
-    if picture.mode != mode:
-        picture = picture.convert(mode)
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _upright(picture: Image.Image, orientation: int | None) -> Image.Image:
     turn = _UPRIGHT.get(orientation) if orientation is not None else None
     return picture if turn is None else picture.transpose(turn)
 

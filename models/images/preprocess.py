@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -16,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from models.images.pictures import decode
+from models.images.pictures import Check, anything, decode
+from models.images.shrink import Box, Shrink
 
-#: Left, top, right and bottom, in pixels.
-Box = tuple[int, int, int, int]
 #: If the long side is more than this many times the short side, only the middle of the picture is scaled.
 _LONGEST = 16
+#: How many times as large as the scaled picture a large one stays when it is made smaller first.
+_GAP = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +77,52 @@ class Preprocess:
 
 
 def picture_to_crop(
-    data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False
+    data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False, check: Check = anything
 ) -> npt.NDArray[np.uint8]:
     """Encoded bytes -> crop, uint8 (side, side, channels), RGB or grey.
 
     Raises:
         PictureError: the bytes are refused, see ``pictures.decode``.
     """
-    return crop(decode_for(data, preprocess, max_pixels=max_pixels, quick=quick), preprocess)
+    return crop(decode_for(data, preprocess, max_pixels=max_pixels, quick=quick, check=check), preprocess)
 
 
-def decode_for(data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False) -> Image.Image:
+def decode_for(
+    data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False, check: Check = anything
+) -> Image.Image:
     """Encoded bytes -> a picture in grey or RGB, for ``crop``. Raises what ``pictures.decode`` raises."""
     # Twice the size that is needed: decoding at a smaller size averages whole blocks of 8 x 8 pixels, and the
     # antialiased resize after it hides the difference only if it still has pixels to average.
-    grey = preprocess.colour == "grey"
-    return decode(data, "L" if grey else "RGB", max_pixels=max_pixels, at_least=2 * preprocess.resize, quick=quick)
+    return decode(
+        data,
+        "L" if preprocess.colour == "grey" else "RGB",
+        max_pixels=max_pixels,
+        at_least=2 * preprocess.resize,
+        needed=partial(shrink_for, preprocess=preprocess),
+        quick=quick,
+        check=check,
+    )
+
+
+def shrink_for(size: tuple[int, int], preprocess: Preprocess) -> Shrink:
+    """How small a picture of that size may be made before ``crop`` scales it: to no less than three times the size that
+    it is scaled to, where the difference is not seen (as Pillow's documentation of ``reducing_gap`` says)."""
+    width, height = size
+    short, long = sorted(size)
+    box = (0, 0, width, height)
+    least = _GAP * preprocess.resize
+    if preprocess.fit == "warp":
+        return Shrink(box, max(1, width // least), max(1, height // least))
+    if preprocess.fit == "contain":
+        times = max(1, long // least)
+        return Shrink(box, times, times)
+    if long > _GAP * short:
+        # The ends of a long picture are cut off in any case.
+        kept = min(width, _GAP * short), min(height, _GAP * short)
+        left, top = (width - kept[0]) // 2, (height - kept[1]) // 2
+        box = (left, top, left + kept[0], top + kept[1])
+    times = max(1, short // least)
+    return Shrink(box, times, times)
 
 
 def crop(picture: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:

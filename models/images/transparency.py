@@ -30,11 +30,11 @@ def grey_of_16_bits(picture: Image.Image, transparent: int | None) -> Image.Imag
 
 
 def white_where(high: Image.Image, low: Image.Image, transparent: tuple[int, ...]) -> Image.Image:
-    """Returns the high bytes of a 16-bit RGB picture, with white where high and low bytes form the transparent
+    """Returns the high bytes of a 16-bit grey or RGB picture, with white where high and low bytes form the transparent
     colour."""
     pixels = np.array(high)
     keyed = np.ones(pixels.shape[:2], bool)
-    for part, shift in ((pixels, 8), (np.asarray(low), 0)):
+    for part, shift in ((np.atleast_3d(pixels), 8), (np.atleast_3d(np.asarray(low)), 0)):
         for channel, value in enumerate(transparent):
             keyed &= part[..., channel] == value >> shift & 0xFF
     pixels[keyed] = 255
@@ -54,5 +54,6 @@ def white_outside(picture: Image.Image, frame: Box) -> Image.Image:
     if frame == (0, 0, *picture.size):
         return picture
     screen = Image.new(picture.mode, picture.size, "white")
-    screen.paste(picture.crop(frame), frame)
+    if frame[1] < frame[3]:
+        screen.paste(picture.crop(frame), frame)
     return screen

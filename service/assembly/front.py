@@ -12,8 +12,10 @@ from service.assembly.interpreter import tune
 from service.config.settings import Settings
 from service.fronts.classifier import FrontClassifier
 from service.fronts.owners import Owners
+from service.http.access import AccessControl
 from service.http.classify import ClassifyEndpoint
 from service.http.front import FrontApp
+from service.inference.decoders import Decoders
 from service.telemetry.recorder import RequestMetrics
 from service.telemetry.tracing import start_tracing
 
@@ -33,7 +35,7 @@ def front_app(settings: Settings, sockets: Path, fronts: int = 1) -> FrontApp:
     stop_tracing = start_tracing(settings)
     owners = Owners(sockets)
     decoders = min(_MOST_DECODERS, max(1, len(os.sched_getaffinity(0)) // fronts))
-    classifier = FrontClassifier(owners, settings, decoders)
+    classifier = FrontClassifier(owners, settings, Decoders(decoders, settings.most_work))
     metrics = RequestMetrics([])
 
     @asynccontextmanager
@@ -46,4 +48,6 @@ def front_app(settings: Settings, sockets: Path, fronts: int = 1) -> FrontApp:
             classifier.close()
             await asyncio.to_thread(stop_tracing)
 
-    return FrontApp(ClassifyEndpoint(classifier, settings, metrics), owners, lifespan, settings.origins)
+    # An owner counts what callers send, and asks for keys on all other paths.
+    classify = ClassifyEndpoint(classifier, settings, metrics, AccessControl.of(settings))
+    return FrontApp(classify, owners, lifespan, settings.origins)

@@ -25,6 +25,7 @@ from service.domain.prediction import Limits
 from service.engines.buckets import Buckets
 from service.engines.loader import device_name, engine_loader
 from service.http.app import ClassifyFirst, create_app
+from service.inference.decoders import Decoders
 from service.profiling.profiler import Profiler
 from service.runtime.gpu_decoding import gpu_decoding
 from service.runtime.owner import Duties, owning
@@ -66,7 +67,7 @@ def local_placement(
     return LocalPlacement(
         lambda checkpoint: profiler.loader_of(checkpoint)(checkpoint),
         Limits(loader.max_batch_size, deployment.max_queue, deployment.max_queue_bytes, settings.max_pixels),
-        workers=min(_MOST_DECODERS, max(_FEWEST_DECODERS, cores)),
+        decoders=Decoders(min(_MOST_DECODERS, max(_FEWEST_DECODERS, cores)), settings.most_work),
         stopping=stopping,
         profiles=profiler,
         gpu_decoding=decoding,
@@ -112,7 +113,7 @@ def local_app(
         async with _serving(catalogue, placement, stop_tracing):
             yield
 
-    return create_app(catalogue, placement, settings, lifespan, targets)
+    return create_app(catalogue, placement, settings, lifespan, targets, deployment.replicas)
 
 
 @asynccontextmanager
@@ -135,7 +136,7 @@ async def owner(
     stop_tracing = start_tracing(settings)
     catalogue = _catalogue(settings, deployment)
     placement = local_placement(settings, deployment, stopping)
-    app = create_app(catalogue, placement, settings, targets=targets)
+    app = create_app(catalogue, placement, settings, targets=targets, shares=deployment.replicas)
     crops = [*PRESETS.values(), *(checkpoint.preprocess for checkpoint in catalogue.checkpoints())]
     largest_crop = max(crop.side * crop.side * crop.channels for crop in crops)
     duties = Duties(app.classifies, app.others, settings.max_pixels, largest_crop)

@@ -11,15 +11,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from service.batching.turns import Turns, Urgency
+
 T = TypeVar("T")
 
 #: A batch that runs longer than expected is assumed to need this many seconds more.
 _OVERDUE_S = 0.001
+#: Before all pictures.
+_FIRST: Urgency = (-math.inf, -math.inf)
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    deadline: Callable[[], float]
+    urgency: Callable[[], Urgency]
     expected_s: Callable[[], float]
     turn: asyncio.Future[None]
 
@@ -27,8 +31,8 @@ class _Waiter:
 class DeviceSlot:
     """A lock around a device, and the one thread that drives the device.
 
-    The waiter with the earliest deadline is next, and among equals the one who asked first: an urgent picture does not
-    wait behind all of another checkpoint's that are not. The thread belongs to the slot, so that a forward pass never
+    The most urgent waiter is next, and among equals the one who asked first: an urgent picture does not wait behind all
+    of another checkpoint's that are not. The thread belongs to the slot, so that a forward pass never
     waits behind decoding, and thread-local state of an engine (OpenMP's pool, CUDA's current stream) stays in one
     place.
 
@@ -44,22 +48,24 @@ class DeviceSlot:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self.busy_until = 0.0
         """When the running batch should end; 0 if none is running."""
+        self.turns = Turns(clock)
+        """Of the callers who wait for the device."""
         self.freed_at = -math.inf
         """When the slot was last released."""
 
     @asynccontextmanager
     async def taken(
-        self, deadline: Callable[[], float] = lambda: -math.inf, expected_s: Callable[[], float] = lambda: 0.0
+        self, urgency: Callable[[], Urgency] = lambda: _FIRST, expected_s: Callable[[], float] = lambda: 0.0
     ) -> AsyncIterator[None]:
         """Holds the slot. ``run`` may be called while it is held.
 
         Args:
-            deadline: the earliest deadline of those who wait for the slot here. It is asked when the slot is released.
-                By default this waiter goes first.
+            urgency: of the most urgent of those who wait for the slot here. It is asked when the slot is released. By
+                default this waiter goes first.
             expected_s: how long the slot will be held, for ``busy_until``.
         """
         if self._taken:
-            waiter = _Waiter(deadline, expected_s, asyncio.get_running_loop().create_future())
+            waiter = _Waiter(urgency, expected_s, asyncio.get_running_loop().create_future())
             self._waiters.append(waiter)
             try:
                 await waiter.turn
@@ -84,7 +90,7 @@ class DeviceSlot:
         # The slot stays taken while it passes to the next waiter, so that no newcomer gets in between.
         self._taken, self.busy_until = bool(waiting), 0.0
         if waiting:
-            following = min(waiting, key=lambda waiter: waiter.deadline())
+            following = min(waiting, key=lambda waiter: waiter.urgency())
             self.busy_until = self.freed_at + following.expected_s()
             self._waiters.remove(following)
             following.turn.set_result(None)

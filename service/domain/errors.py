@@ -6,13 +6,15 @@
                          BodyTooSlowError                              408
                          BodyTooLargeError                             413
                          UnsupportedEncodingError                      415
-    who sends it         ForbiddenError                                403
+    who sends it         UnauthorizedError                             401
+                         ForbiddenError, RoleError                     403
+                         RateLimitedError                              429
     the model it names   UnknownModelError                             404
                          WeightsMissingError, WrongWeightsError        503
     the router           NoModelFitsError                              422
     the decoder          UnsupportedFormatError                        415
                          UndecodableError, TooManyPixelsError,         422
-                         TooManyPartsError
+                         TooManyPartsError, TooMuchWorkError
     the queue            OverloadedError                               429
                          DeadlineMissedError                           504
     a load               LoadFailedError                               503
@@ -33,7 +35,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.checkpoints.catalogue import WeightsMissingError, WrongWeightsError
-from models.images.pictures import TooManyPartsError, TooManyPixelsError, UndecodableError, UnsupportedFormatError
+from models.images.errors import (
+    TooManyPartsError,
+    TooManyPixelsError,
+    TooMuchWorkError,
+    UndecodableError,
+    UnsupportedFormatError,
+)
 from models.networks.variants import UnknownModelError
 from service.domain.decision import Considered
 
@@ -66,6 +74,38 @@ class UnsupportedEncodingError(ValueError):
 
 class ForbiddenError(PermissionError):
     """The request is only for callers on the service's own machine."""
+
+
+class UnauthorizedError(PermissionError):
+    """The service has keys, and the request has none, or none that is in use.
+
+    Args:
+        text: for the caller; never holds the key.
+        wrong: whether there was a key.
+    """
+
+    def __init__(self, text: str, wrong: bool = False) -> None:
+        super().__init__(text)
+        self.wrong = wrong
+
+
+class RoleError(PermissionError):
+    """The caller's key is in use, but its role does not allow the request."""
+
+
+class RateLimitedError(RuntimeError):
+    """The caller has used up what it may ask for in a while.
+
+    Args:
+        text: for the caller.
+        retry_after_s: seconds until all of it is free again.
+        quota: how many pictures the caller may send in how many seconds, if they are what was used up.
+    """
+
+    def __init__(self, text: str, retry_after_s: float, quota: tuple[int, int] | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+        self.quota = quota
 
 
 class NoModelFitsError(ValueError):
@@ -180,6 +220,18 @@ TABLE: dict[type[Exception], Problem] = {
         "Only for callers on this machine",
         "Send it to localhost from a shell on the service's machine; the detail says what was in the way.",
     ),
+    UnauthorizedError: Problem(
+        "unauthorized",
+        401,
+        "A key is needed",
+        "Send a key, as Authorization: Bearer KEY or X-API-Key: KEY; the operator makes it with topfive keys add.",
+    ),
+    RoleError: Problem(
+        "role-too-small",
+        403,
+        "The key's role does not allow this",
+        "Ask the operator for a key with the role that the detail names.",
+    ),
     UnknownModelError: Problem(
         "unknown-model",
         404,
@@ -214,10 +266,22 @@ TABLE: dict[type[Exception], Problem] = {
         "Too many parts in a picture's file",
         "Save the picture anew: a JPEG as baseline, not as progressive.",
     ),
+    TooMuchWorkError: Problem(
+        "too-much-work",
+        422,
+        "Too much work to decode",
+        "Send the picture smaller or as a baseline JPEG, or raise TOPFIVE_MAX_DECODE_MS or TOPFIVE_MAX_DECODE_MB.",
+    ),
     NoModelFitsError: Problem(
         "no-model-fits", 422, "No model fits the budget", "Widen the budget; the detail says what is nearest."
     ),
     OverloadedError: Problem("overloaded", 429, "Overloaded", "Send the request again after Retry-After seconds."),
+    RateLimitedError: Problem(
+        "rate-limited",
+        429,
+        "Over the caller's rate",
+        "Send the request again after Retry-After seconds; the operator sets the rates.",
+    ),
     WeightsMissingError: Problem(
         "weights-missing", 503, "Weights missing", "Run the command in the detail; no restart is needed."
     ),
@@ -251,6 +315,8 @@ INTERNAL = Problem(
 SLOW_BODY = TABLE[BodyTooSlowError].slug
 UNSUPPORTED_ENCODING = TABLE[UnsupportedEncodingError].slug
 OVERLOADED = TABLE[OverloadedError].slug
+UNAUTHORIZED, ROLE_TOO_SMALL = TABLE[UnauthorizedError].slug, TABLE[RoleError].slug
+RATE_LIMITED = TABLE[RateLimitedError].slug
 DEADLINE_MISSED = TABLE[DeadlineMissedError].slug
 LOAD_FAILED = TABLE[LoadFailedError].slug
 _BESIDE = (NOT_FOUND, METHOD_NOT_ALLOWED, BAD_REQUEST, SLOW_REQUEST, HEADERS_TOO_LARGE, INTERNAL)
@@ -339,6 +405,11 @@ def _extras(error: Exception) -> dict[str, Any]:
     match error:
         case LoadFailedError():
             return {} if error.retry_after_s is None else {"retry_after_ms": _retry_ms(error.retry_after_s)}
+        case RateLimitedError():
+            quota = {} if error.quota is None else {"quota": {"pictures": error.quota[0], "seconds": error.quota[1]}}
+            return {"retry_after_ms": _retry_ms(error.retry_after_s), **quota}
+        case UnauthorizedError():
+            return {"wrong": True} if error.wrong else {}
         case OverloadedError():
             return {"retry_after_ms": round(error.retry_after_s * 1000, 1), **_considered(error.considered)}
         case NoModelFitsError():

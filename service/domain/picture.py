@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from models.images.outline import Outline
 from models.images.preprocess import Preprocess
 
 
@@ -20,6 +21,11 @@ class Decoded(NamedTuple):
 
 class Picture(Protocol):
     """A picture of another process, which decodes it when it is asked to."""
+
+    @property
+    def outline(self) -> Outline | None:
+        """What the other process has said of the work of decoding it."""
+        ...
 
     def __len__(self) -> int:
         """Encoded bytes."""

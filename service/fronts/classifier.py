@@ -10,10 +10,10 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from models.images.outline import glance
 from models.images.preprocess import Preprocess
 from service.config.settings import Settings
 from service.domain.classified import Classified
@@ -33,7 +33,8 @@ from service.domain.prediction import Prediction
 from service.domain.query import Query
 from service.fronts.owner import Kind, Owner, Told
 from service.fronts.owners import Owners
-from service.inference.decoding import decode, decode_small
+from service.inference.decoders import Decoders
+from service.inference.decoding import decode_small
 from service.inference.ensemble import Average, Member
 from service.link.crops import NoSlotError, Slots
 from service.link.messages import Answered, Failed, Times
@@ -54,25 +55,29 @@ class FrontClassifier:
     Args:
         owners: who can be asked.
         settings: the default latency is read from them.
-        threads: how many pictures are decoded at once.
+        decoders: the threads that decode pictures.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, owners: Owners, settings: Settings, threads: int = 2, clock: Callable[[], float] = time.monotonic
+        self,
+        owners: Owners,
+        settings: Settings,
+        decoders: Decoders | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.owners = owners
         self.clock = clock
         self.deadlines = Deadlines(clock)
-        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self.decoders = decoders or Decoders(2, settings.most_work)
         self.default_latency_ms = settings.default_latency_ms
         self.names: dict[_Name, str] = {}
         """The model that answered for a name, as answers call it."""
         self.hints: dict[_Name, Kind] = {}
         """How the last picture for a name was wanted."""
 
-    def begin(self, query: Query, arrived: float) -> FrontAsking:
-        return FrontAsking(self, query, arrived)
+    def begin(self, query: Query, arrived: float, caller: str = "") -> FrontAsking:
+        return FrontAsking(self, query, arrived, caller)
 
     def remember(self, name: _Name, model: str, kind: Kind | None) -> None:
         """Remembers what a name stood for, and how its pictures were wanted."""
@@ -86,18 +91,19 @@ class FrontClassifier:
 
     def close(self) -> None:
         """Ends the threads."""
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.decoders.close()
 
 
 class FrontAsking:
     """One request: a ``domain.classified.Asking``."""
 
-    __slots__ = ("_all", "_arrived", "_name", "_query")
+    __slots__ = ("_all", "_arrived", "_caller", "_name", "_query")
 
-    def __init__(self, classifier: FrontClassifier, query: Query, arrived: float) -> None:
+    def __init__(self, classifier: FrontClassifier, query: Query, arrived: float, caller: str = "") -> None:
         self._all = classifier
         self._query = query
         self._arrived = arrived
+        self._caller = caller
         self._name: _Name | None = None if query.model is None else (query.model, query.labels)
 
     @property
@@ -109,7 +115,7 @@ class FrontAsking:
         allowed_s = self._query.allowed_s(self._all.default_latency_ms)
         if self._all.owners.one() is None and not self._all.owners.seen:
             return failure_of(NotReadyError("the device owner is starting"))
-        asked = AskedPicture(self._all, picture)
+        asked = AskedPicture(self._all, picture, self._caller)
         try:
             with self._all.deadlines.until(self._arrived + allowed_s + _GRACE_S):
                 return await self._classified(asked)
@@ -131,7 +137,17 @@ class FrontAsking:
                 crop = await self._ahead(asked, owner)
             except Exception as error:
                 return asked.failure(error, self.named)
-            answer = await owner.ask(asked, _json(self._query), self._arrived, len(asked.data), traceparent(), crop)
+            outline = glance(asked.data) if crop is None else None
+            answer = await owner.ask(
+                asked,
+                _json(self._query),
+                self._arrived,
+                len(asked.data),
+                traceparent(),
+                crop,
+                self._caller,
+                outline,
+            )
             if isinstance(answer, Told):
                 return self._classified_as(answer)
             if isinstance(answer, Failed):
@@ -176,12 +192,14 @@ class AskedPicture:
     Args:
         classifier: the front's.
         data: the encoded picture.
+        caller: who asks.
     """
 
-    __slots__ = ("_all", "_crops", "_tasks", "data")
+    __slots__ = ("_all", "_caller", "_crops", "_tasks", "data")
 
-    def __init__(self, classifier: FrontClassifier, data: bytes) -> None:
+    def __init__(self, classifier: FrontClassifier, data: bytes, caller: str = "") -> None:
         self._all = classifier
+        self._caller = caller
         self.data = data
         self._crops: dict[tuple[Slots, Preprocess | None], tuple[int, float]] = {}
         """The slots of its crops or file, and how many seconds decoding took. Owners may have different memories."""
@@ -237,8 +255,7 @@ class AskedPicture:
             return file
         crop = decode_small(self.data, preprocess, max_pixels)
         if crop is None:
-            loop = asyncio.get_running_loop()
-            crop = await loop.run_in_executor(self._all.threads, decode, self.data, preprocess, max_pixels)
+            crop = await self._all.decoders.decode(self.data, preprocess, max_pixels, caller=self._caller)
         # The next owner may have wanted the same meanwhile, and one slot alone would be freed.
         found = self._crops.get((memory, preprocess))
         if found is None:

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from models.images.outline import Outline
 from models.images.preprocess import Preprocess
 from service.domain.errors import PROBLEMS
 from service.link import messages
@@ -117,6 +118,8 @@ class Owner:
         size: int,
         traceparent: str | None,
         crop: tuple[int, int, float] | None = None,
+        caller: str = "",
+        outline: Outline | None = None,
     ) -> Told | Failed | Lost:
         """Has a picture classified. Cancelling the caller takes it out of the owner's queues.
 
@@ -127,6 +130,8 @@ class Owner:
             size: encoded bytes.
             traceparent: the span that this belongs to, if it is traced.
             crop: the number of a kind, the slot that has the crop, and the seconds that decoding took.
+            caller: who asks.
+            outline: the picture's, if it is known and there is no crop.
         """
         if not self.open:
             return Lost()
@@ -135,9 +140,11 @@ class Owner:
         answer: asyncio.Future[Told | Failed | Lost] = asyncio.get_running_loop().create_future()
         self._asked[number] = asked, answer
         cropped = None if crop is None else Cropped(number, *crop)
+        told = None if outline is None else messages.Outline(*outline)
         # While the owner has enough to do, it need not be told of each picture by itself.
         patient = len(self._asked) > _ENOUGH
-        self._connection.send(Ask(number, query, arrived, size, traceparent, cropped), patient=patient)
+        asking = Ask(number, query, arrived, size, traceparent, cropped, caller, told)
+        self._connection.send(asking, patient=patient)
         try:
             return await answer
         finally:

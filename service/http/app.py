@@ -18,6 +18,7 @@ from service.domain.classified import Classifies
 from service.domain.errors import TABLE
 from service.domain.placement import Placement
 from service.domain.query import Query
+from service.http.access import AccessControl, Guard
 from service.http.classify import ClassifyEndpoint
 from service.http.cors import cross_origin
 from service.http.docs_pages import add_docs_pages
@@ -28,6 +29,7 @@ from service.http.problems import add_problems_paths, answer_errors_with_problem
 from service.http.reply import PROBLEM_MEDIA_TYPE
 from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
 from service.inference.classifier import Classifier
+from service.inference.rated import Rated
 from service.routing.router import Router
 from service.telemetry.exposition import OwnProcess, Targets
 from service.telemetry.recorder import RequestMetrics
@@ -41,6 +43,7 @@ def create_app(
     settings: Settings,
     lifespan: Lifespan | None = None,
     targets: Targets | None = None,
+    shares: int = 1,
 ) -> ClassifyFirst:
     """The whole HTTP contract.
 
@@ -50,6 +53,7 @@ def create_app(
         settings: limits, defaults, and whether accesses are logged.
         lifespan: runs while the application does; nothing by default.
         targets: the processes whose metrics ``/metrics`` joins; this process alone by default.
+        shares: how many processes like this one divide the requests, and so what a caller may send.
     """
     app = FastAPI(
         title="TopFive",
@@ -63,7 +67,12 @@ def create_app(
     add_docs_pages(app)
     router = Router(catalogue, placement, settings)
     request_metrics = RequestMetrics(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
-    classifier = Classifier(router, placement, request_metrics)
+    classifies: Classifies = Classifier(router, placement, request_metrics)
+    access = AccessControl.of(settings)
+    others: ASGIApp = Others(app)
+    if access is not None:
+        rates = access.rates(settings, shares)
+        classifies, others = Rated(classifies, rates), Guard(others, access, rates)
     app.add_api_route(
         "/classify",
         _answered_first,
@@ -85,7 +94,7 @@ def create_app(
         openapi_extra={"parameters": _parameters()},
     )
 
-    add_metrics_paths(app, targets or OwnProcess())
+    add_metrics_paths(app, targets or OwnProcess(), keyed=settings.metrics_key)
 
     @app.get("/healthz", summary="200 while the process runs")
     async def healthz() -> dict[str, str]:
@@ -99,9 +108,9 @@ def create_app(
     add_problems_paths(app)
     answer_errors_with_problems(app)
     origins = settings.origins
-    classify = ClassifyEndpoint(classifier, settings, request_metrics)
+    classify = ClassifyEndpoint(classifies, settings, request_metrics, access)
     return ClassifyFirst(
-        cross_origin(Others(app), origins), classifier, cross_origin(classify, origins), app.router.lifespan_context
+        cross_origin(others, origins), classifies, cross_origin(classify, origins), app.router.lifespan_context
     )
 
 

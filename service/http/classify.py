@@ -16,7 +16,9 @@ from service.domain.classified import Asking, Classified, Classifies
 from service.domain.errors import Failure, NoPictureError, failure_of, known_failure
 from service.domain.outcome import GONE, GONE_STATUS, NO_MODEL, OK, Outcome, summary
 from service.domain.query import Query
+from service.http.access import AccessControl
 from service.http.body_memory import BodyMemory, Room
+from service.http.callers import KEY, caller_of
 from service.http.disconnects import Watches
 from service.http.reply import Reply, reply_to
 from service.http.requests import Body, announces_body, read_body, read_head, read_query
@@ -39,6 +41,7 @@ class ClassifyEndpoint:
         classifies: classifies the pictures.
         settings: the limit on the body, and whether accesses are logged.
         metrics: count the outcome of each request.
+        access: lets requests in; None for all of them.
         clock: seconds, monotonic, as deadlines are.
     """
 
@@ -47,12 +50,14 @@ class ClassifyEndpoint:
         classifies: Classifies,
         settings: Settings,
         metrics: RequestMetrics,
+        access: AccessControl | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._classifies = classifies
         self._max_body_bytes = settings.max_body_bytes
         self._access_log = settings.access_log
         self._metrics = metrics
+        self._access = access
         self._clock = clock
         self._tracing = tracing()
         self._memory = BodyMemory(settings.max_bodies_bytes)
@@ -72,6 +77,8 @@ class ClassifyEndpoint:
         outcome, pictures, reply = Outcome(NO_MODEL, GONE), list[Outcome](), _GONE
         room, unread = Room(self._memory), True
         try:
+            if self._access is not None:
+                self._access.enter(scope, "classify")
             query = read_query(Query, scope["query_string"])
             head, length = read_head(scope["headers"])
             upload = await self._uploads.read(receive, room, self._max_body_bytes, length, head.copies)
@@ -81,11 +88,13 @@ class ClassifyEndpoint:
             # Otherwise the pictures' bytes would be kept a second time.
             del upload
             # An error in the query fails the request, not each of its pictures.
-            asking = self._classifies.begin(query, arrived)
+            asking = self._classifies.begin(query, arrived, caller_of(scope))
             outcome = Outcome(asking.named or NO_MODEL, GONE)
             pictures = [outcome] * len(body.pictures)
             with self._watches.watch(receive):
                 results = await self._results(body, asking, span)
+                if self._access is not None:
+                    self._access.answered(scope, results)
                 named = asking.named or NO_MODEL
                 pictures = [outcome_of(result, named) for result in results]
                 outcome = summary(pictures) if body.bulk else pictures[0]
@@ -167,5 +176,6 @@ def _log(scope: Scope, reply: Reply, outcome: Outcome, pictures: int, took_s: fl
             pictures=pictures,
             took_s=took_s,
             trace_id=trace_id,
+            key=None if (key := scope.get(KEY)) is None else key.name,
         )
     )

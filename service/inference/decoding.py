@@ -1,19 +1,21 @@
-"""Encoded bytes -> the network's input: small pictures on the event loop, all others in threads."""
+"""Encoded bytes -> the network's input: small pictures on the event loop, all others in threads (``decoders.py``)."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from models.images.pictures import TooManyPartsError, TooManyPixelsError
+from models.images.cost import UNBOUNDED, Price, check
+from models.images.errors import TooManyPartsError, TooManyPixelsError, TooMuchWorkError
 from models.images.preprocess import Preprocess, picture_to_crop
 
-#: A picture within both limits is decoded on the event loop, in a third of a millisecond, unless it has more parts
-#: (scans, segments, chunks, runs) than an ordinary file.
+#: Only a file of so few bytes is decoded on the event loop.
 _SMALL_BYTES = 4_096
-_SMALL_PIXELS = 128 * 128
+#: And only if it takes no longer than this, from its bytes to the crop: handing it to a thread takes as long.
+_AT_ONCE = Price(0.00033, 4_000_000)
 
 Crop: TypeAlias = npt.NDArray[np.uint8]
 
@@ -25,15 +27,33 @@ def is_small(encoded_bytes: int) -> bool:
 
 def decode_small(image: bytes, preprocess: Preprocess, max_pixels: int) -> Crop | None:
     """Decodes a small picture at once, which is faster than handing it to a thread: a digit or a thumbnail. Returns
-    None for every other picture, also for a small file of many pixels or scans."""
+    None for every other picture, also for a small file whose price is high, or that has many parts."""
     if not is_small(len(image)):
         return None
     try:
-        return picture_to_crop(image, preprocess, max_pixels=min(_SMALL_PIXELS, max_pixels), quick=True)
-    except (TooManyPixelsError, TooManyPartsError):
+        return picture_to_crop(
+            image,
+            preprocess,
+            max_pixels=max_pixels,
+            quick=True,
+            check=partial(check, preprocess=preprocess, most=_AT_ONCE),
+        )
+    except (TooManyPixelsError, TooManyPartsError, TooMuchWorkError):
         return None
 
 
-def decode(image: bytes, preprocess: Preprocess, max_pixels: int) -> Crop:
-    """Decodes any picture. Raises what ``preprocess.picture_to_crop`` raises."""
-    return picture_to_crop(image, preprocess, max_pixels=max_pixels)
+def decode(image: bytes, preprocess: Preprocess, max_pixels: int, most: Price = UNBOUNDED) -> Crop:
+    """Decodes any picture.
+
+    Args:
+        image: the encoded picture.
+        preprocess: what it is decoded for.
+        max_pixels: the limit of width times height.
+        most: what decoding may take.
+
+    Raises:
+        PictureError: it is refused.
+    """
+    return picture_to_crop(
+        image, preprocess, max_pixels=max_pixels, check=partial(check, preprocess=preprocess, most=most)
+    )

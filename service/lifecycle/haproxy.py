@@ -91,6 +91,8 @@ class Front:
     """The path of the real HAProxy."""
     bind: Sequence[str]
     """The arguments of ``bind``, one for each address."""
+    metrics: str = ""
+    """The address that HAProxy's own metrics are served on; empty for all."""
 
     def write(self, *, stopping: str, starting: str, full: str, pages: Mapping[int, str]) -> None:
         """Writes the files that HAProxy and ``main`` read into the service's folder.
@@ -150,8 +152,9 @@ def rewritten(config: str, front: Front) -> str:
         *(f"bind {address}" for address in front.bind),
         # A replica sees only HAProxy; this header tells it who the caller is (``service/http/callers.py``).
         "option forwardfor",
-        # The application watches for callers who leave; for a replica without a socket of its own, Serve need not.
+        # Strangers do not steer Serve.
         *(f"http-request del-header {name} -m reg" for name in _OF_SERVE),
+        # The application watches for callers who leave; for a replica without a socket of its own, Serve need not.
         "http-request set-header x-request-disconnect-disabled ?1",
         # From a file, so that a reload sees it too. The driver tells the running HAProxy over its admin socket.
         f"acl topfive_stopping str({STOPPING_LINE}) -f {folder / STOPPING}",
@@ -167,8 +170,10 @@ def rewritten(config: str, front: Front) -> str:
         ),
         # While no replica is up, Serve has HAProxy answer with a page that says 500. A replica that breaks off is down.
         r"^( +errorfile 50[234]) .*\n": rf"\1 {_page(folder, 503)}" + "\n",
-        # The end of the defaults, where our lines win over those before.
-        r"^frontend prometheus\n": "".join((*pages, *timeouts, "frontend prometheus\n")),
+        # The end of the defaults, where our lines win over those before. Metrics are as public as the service: Serve
+        # would open them to everybody.
+        r"^frontend prometheus\n( +bind) :": "".join((*pages, *timeouts, "frontend prometheus\n"))
+        + rf"\1 {front.metrics}:",
         # Serve opens HAProxy's statistics to everybody; this limits them to this machine.
         r"^(listen stats\n +bind) \*:": r"\1 127.0.0.1:",
     }

@@ -27,14 +27,31 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-VERSION = 1
+from models.images import outline as outlines
+
+VERSION = 2
 #: The kind of a picture's file as it came, for an owner whose device decodes. It needs no ``Kind``; its ``Cropped`` has
 #: the file in the slot. An owner asks for no file that is larger than a slot.
 FILE = -1
 
 #: What a front says goes into queues and forecasts, which not-a-number and infinity would spoil for all others.
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
+Amount: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1e15)]
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+#: An owner keeps the names of callers for a while.
+Caller: TypeAlias = Annotated[str, msgspec.Meta(max_length=100)]
+
+
+class Outline(msgspec.Struct, array_like=True, frozen=True):
+    """What the picture's header says of the work of decoding it: a ``models.images.outline.Outline``."""
+
+    kind: outlines.Kind
+    width: Size
+    height: Size
+    size: Size
+    units: Amount
+    held: Amount
+    extra: Amount
 
 
 class Ask(msgspec.Struct, array_like=True, tag=1, frozen=True):
@@ -50,6 +67,10 @@ class Ask(msgspec.Struct, array_like=True, tag=1, frozen=True):
     traceparent: str | None = None
     crop: Cropped | None = None
     """The crop, if the front expects to know what is wanted."""
+    caller: Caller = ""
+    """Who asks."""
+    outline: Outline | None = None
+    """The picture's, if it is not decoded yet and its first bytes say something of it."""
 
 
 class Cropped(msgspec.Struct, array_like=True, tag=2, frozen=True):

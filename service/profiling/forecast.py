@@ -3,7 +3,8 @@
 A profile is measured alone on a quiet machine. While serving, other work shares the device, so each forward pass is
 compared with the profile: a line is fitted through the ratios of measured to profiled latency over the batch size,
 recent batches weighing more, and the profile's curve is multiplied by that line. Ratios keep the steps of the profile
-(a GPU's buckets) and make small batches count as much as large ones. Decoding is compared likewise, by size class.
+(a GPU's buckets) and make small batches count as much as large ones. Decoding is compared likewise, by size class, or
+by the kind of work where a picture's outline is known.
 
 The corrections fade while nobody uses the checkpoint (``quiet.py``): on an idle service the forecast is the profile.
 """
@@ -16,6 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from models.checkpoints.catalogue import Checkpoint
+from models.images.cost import RATES, price
+from models.images.outline import Outline
 from service.domain.quiet import Quiet
 from service.profiling.profiles import Profile, size_class
 
@@ -34,6 +37,8 @@ _MOST_DECODE_RATIO = 10.0
 _DRAW_EVERY_S = 0.05
 #: A batch size with this share of the best throughput is large enough: larger batches do not pay.
 _NEARLY = 0.95
+#: A picture whose price is more than this many times what a photograph of its size takes is unlike a photograph.
+_LIKE_A_PHOTOGRAPH = 2.0
 #: Guesses for what was never measured, pessimistic: multiply-adds per second of a CPU, and seconds of a decode.
 _GUESSED_RATE, _GUESSED_DECODE_S = 2e10, 0.02
 
@@ -58,6 +63,8 @@ class Forecast:
         quiet: Quiet | None = None,
     ) -> None:
         self.profile = profile
+        self._preprocess = checkpoint.preprocess
+        self._rates = RATES if profile is None or profile.decode_rates is None else profile.decode_rates
         self._clock = clock
         self._own_quiet = quiet is None
         self._quiet = quiet or Quiet(clock)
@@ -115,15 +122,35 @@ class Forecast:
         """The mean of a forward pass, by the profile alone; None without a profile."""
         return None if self.profile is None else self._curve[batch_size]
 
-    def decode_s(self, encoded_bytes: int) -> float:
-        """The median of decoding a picture of that size."""
-        kind = size_class(encoded_bytes)
-        profiled_s, ratio = self._decode.get(kind, _GUESSED_DECODE_S), self._decode_ratios.get(kind)
+    def decode_s(self, encoded_bytes: int, outline: Outline | None = None) -> float:
+        """The median of decoding a picture of that size, and of that outline if it is known."""
+        kind, profiled_s = self._profiled_decode(encoded_bytes, outline)
+        ratio = self._decode_ratios.get(kind)
         return profiled_s if ratio is None else profiled_s * self._faded(ratio)
 
-    def profiled_decode_s(self, encoded_bytes: int) -> float:
-        """The median of decoding a picture of that size, by the profile alone; 0 if the profile does not say."""
-        return self._decode.get(size_class(encoded_bytes), 0.0)
+    def profiled_decode_s(self, encoded_bytes: int, outline: Outline | None = None) -> float:
+        """The same by the profile alone; 0 if the profile does not say."""
+        if self.profile is None or (outline is None and size_class(encoded_bytes) not in self._decode):
+            return 0.0
+        return self._profiled_decode(encoded_bytes, outline)[1]
+
+    def _profiled_decode(self, encoded_bytes: int, outline: Outline | None) -> tuple[str, float]:
+        """What kind of decoding it is, and the seconds that it takes by the profile.
+
+        The size classes were measured with photographs, so that they say nothing of a PNG of many pixels in few bytes.
+        Its price does, and the price of a photograph does too where nothing was measured."""
+        kind = size_class(encoded_bytes)
+        measured_s = self._decode.get(kind)
+        if outline is None:
+            return kind, _GUESSED_DECODE_S if measured_s is None else measured_s
+        if self.profile is None:
+            # Guesses are pessimistic, whatever the picture.
+            measured_s = _GUESSED_DECODE_S
+        priced_s = price(outline, self._preprocess, self._rates).seconds
+        as_measured = self.profile is None or outline.kind == "jpeg" or kind == "thumbnail"
+        if measured_s is not None and as_measured and priced_s <= _LIKE_A_PHOTOGRAPH * measured_s:
+            return kind, measured_s
+        return outline.kind, priced_s
 
     def learn(self, batch_size: int, forward_s: float) -> None:
         """Corrects the forecast by a measured forward pass."""
@@ -133,11 +160,11 @@ class Forecast:
         if self._clock() - self._drawn_at > _DRAW_EVERY_S:
             self._draw()
 
-    def learn_decode(self, encoded_bytes: int, decode_s: float) -> None:
+    def learn_decode(self, encoded_bytes: int, decode_s: float, outline: Outline | None = None) -> None:
         """Corrects the forecast by a measured decode, which includes the wait for a thread."""
         self._settle()
-        kind = size_class(encoded_bytes)
-        ratio = min(_MOST_DECODE_RATIO, decode_s / self._decode.get(kind, _GUESSED_DECODE_S))
+        kind, profiled_s = self._profiled_decode(encoded_bytes, outline)
+        ratio = min(_MOST_DECODE_RATIO, decode_s / profiled_s)
         before = self._decode_ratios.get(kind, 1.0)
         self._decode_ratios[kind] = before + 0.05 * (ratio - before)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import statistics
 import sys
 import tempfile
@@ -20,13 +19,13 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 import psutil
-from PIL import Image
 
 from models.checkpoints.catalogue import Checkpoint
 from models.images.preprocess import picture_to_crop
 from service.engines import Engine, Parked, ParkingEngine, blank
 from service.engines.loader import Loader
 from service.profiling.child import parsed, parser
+from service.profiling.decoding import measure_rates, photograph
 from service.profiling.profiles import Latency, Profile
 
 #: Seconds of forward passes, by batch size.
@@ -34,7 +33,6 @@ Times: TypeAlias = dict[int, list[float]]
 
 #: Sides in pixels of the pictures that represent the size classes of ``profiles.py``.
 _SIDES = {"thumbnail": 48, "small": 256, "medium": 900, "large": 2600, "huge": 6400}
-_TILE = 800
 #: Seconds of forward passes in one round of a quick measurement.
 _ROUND_S = 1.0
 #: A quick measurement repeats rounds until two of them agree within this share at each batch size, at most this many
@@ -79,6 +77,7 @@ def measure(checkpoint: Checkpoint, loader: Loader, *, seconds: float, quick: bo
         quick=quick,
         forward={size: Latency.of(took) for size, took in times.items()},
         decode=_decode(checkpoint, _QUICK_DECODES if quick else _DECODES),
+        decode_rates=None if quick else measure_rates(),
         load_cold_ms=None if cold_s is None else round(1000 * (cold_s + loaded_s), 1),
         load_cached_ms=round(1000 * loaded_s, 1),
         footprint_bytes=max(1, footprint),
@@ -179,23 +178,6 @@ def _decode(checkpoint: Checkpoint, runs: int) -> dict[str, Latency]:
             decode()  # Pillow and numpy do some work only once
         decoded[name] = Latency.of([_timed(decode) for _ in range(runs)])
     return decoded
-
-
-def photograph(side: int) -> bytes:
-    """A square JPEG about as rich in detail as a photograph: blurred shapes of all sizes, and a little noise."""
-    random = np.random.default_rng(side)
-    tile = min(side, _TILE)
-    picture = np.zeros((tile, tile, 3), np.float32)
-    for cells, strength in ((4, 60.0), (16, 40.0), (64, 20.0)):
-        shapes = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8))
-        picture += np.asarray(shapes.resize((tile, tile), Image.Resampling.BICUBIC), np.float32) * (strength / 128)
-    picture += random.normal(0, 3, picture.shape)
-    # Large pictures are tiled: they take as long to decode, and are made quickly.
-    times = -(-side // tile)
-    pixels = np.tile(np.clip(picture, 0, 255).astype(np.uint8), (times, times, 1))[:side, :side]
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "JPEG", quality=85)
-    return encoded.getvalue()
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from models.checkpoints.catalogue import Checkpoint
 from models.files import atomic_write
+from models.images.cost import Rate
 from models.validation import first_error
 from service.domain.quantile import quantile
 from service.engines.fingerprint import AUTO, Fingerprint
@@ -82,6 +83,8 @@ class Profile(BaseModel):
     """A forward pass, by batch size."""
     decode: dict[str, Latency]
     """Decoding a picture and cutting it to the network's input, by the picture's size class."""
+    decode_rates: dict[str, Rate] | None = None
+    """The rates of decoding, by kind of work; None if they were not measured, in a quick measurement."""
     load_cold_ms: float | None = Field(gt=0, allow_inf_nan=False)
     """Loading until warm with an empty cache, as after an import; None if that was not measured."""
     load_cached_ms: float = Field(gt=0, allow_inf_nan=False)

@@ -14,10 +14,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.images.outline import glance
 from service.config.settings import Settings
 from service.domain.decision import LEAST_SAFETY, Budget, Decision
 from service.domain.ensemble import Ensemble, members_of
 from service.domain.errors import DeadlineMissedError, NoModelFitsError, OverloadedError
+from service.domain.picture import Picture
 from service.domain.placement import Placement
 from service.domain.query import Query
 from service.domain.quiet import Quiet
@@ -76,7 +78,9 @@ class Router:
         candidates: Sequence[Checkpoint] | Ensemble,
         arrived: float,
         encoded_bytes: int,
+        caller: str = "",
         *,
+        picture: bytes | Picture | None = None,
         supposing: bool = False,
     ) -> Decision:
         """Decides which checkpoint answers a picture.
@@ -86,6 +90,8 @@ class Router:
             candidates: the result of ``self.candidates``.
             arrived: when the picture's last byte arrived, on the clock.
             encoded_bytes: the size of the picture's file.
+            caller: who asks.
+            picture: the picture, whose header tells what decoding it takes; None: a photograph is assumed.
             supposing: whether there is no picture, so that nothing is booked, counted or loaded.
 
         Raises:
@@ -100,7 +106,7 @@ class Router:
             served = self._at_once(candidates, deadline - self._clock())
             if served is not None:
                 return Decision(served)
-        found, load = self._survey(candidates, encoded_bytes, deadline)
+        found, load = self._survey(candidates, encoded_bytes, deadline, caller, picture)
         if query.model is not None and found[0].snapshot is None:
             # Nothing is known of the named model: its predictor will say why.
             return Decision(found[0].checkpoint)
@@ -134,7 +140,7 @@ class Router:
             return None
         return self._placement.at_once(candidates[0], within_s)
 
-    def admit(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
+    def admit(self, decision: Decision, deadline: float, caller: str = "") -> AbstractContextManager[object]:
         """Admits a picture until the block ends: later pictures may not use up its slack, and its checkpoints are in
         use."""
         snapshot, predicted_s = decision.snapshot, decision.predicted_s
@@ -148,6 +154,7 @@ class Router:
             ],
             deadline,
             slack_s,
+            caller,
         )
 
     def learn(self, decision: Decision, took_s: float) -> None:
@@ -197,14 +204,22 @@ class Router:
             raise min(failures, key=lambda e: math.inf if e.retry_after_s is None else e.retry_after_s)
 
     def _survey(
-        self, candidates: Sequence[Checkpoint] | Ensemble, encoded_bytes: int, deadline: float
+        self,
+        candidates: Sequence[Checkpoint] | Ensemble,
+        encoded_bytes: int,
+        deadline: float,
+        caller: str,
+        picture: bytes | Picture | None,
     ) -> tuple[list[Candidate], DeviceLoad]:
         """Asks the placement for snapshots, and adds the router's own data: how far predictions can be trusted,
         and how long admitted pictures may be delayed."""
         checkpoints = members_of(candidates) if isinstance(candidates, Ensemble) else candidates
-        snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline)
+        outline = None if picture is None else glance(picture) if isinstance(picture, bytes) else picture.outline
+        snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline, caller, outline)
         if self._admitted:
-            load = load._replace(slack_s={name: device.slack_s(deadline) for name, device in self._admitted.items()})
+            load = load._replace(
+                slack_s={name: device.slack_s(deadline, caller) for name, device in self._admitted.items()}
+            )
         if isinstance(candidates, Ensemble):
             return [self._ensemble(candidates, snapshots)], load
         return [self._candidate(checkpoint, snapshot) for checkpoint, snapshot in snapshots], load
@@ -302,20 +317,21 @@ class _Admission:
             many seconds the picture delays those behind it.
         deadline: when the picture must be answered.
         slack_s: how much earlier it is expected to be answered.
+        caller: who asked.
     """
 
-    __slots__ = ("_deadline", "_parts", "_pictures", "_slack_s")
+    __slots__ = ("_caller", "_deadline", "_parts", "_pictures", "_slack_s")
 
     def __init__(
-        self, parts: Sequence[tuple[AdmittedPictures, Safety, float]], deadline: float, slack_s: float
+        self, parts: Sequence[tuple[AdmittedPictures, Safety, float]], deadline: float, slack_s: float, caller: str
     ) -> None:
-        self._parts, self._deadline, self._slack_s = parts, deadline, slack_s
+        self._parts, self._deadline, self._slack_s, self._caller = parts, deadline, slack_s, caller
 
     def __enter__(self) -> None:
         self._pictures = []
         for admitted, safety, takes_s in self._parts:
             safety.quiet.begin()
-            self._pictures.append(admitted.add(self._deadline, self._slack_s, takes_s))
+            self._pictures.append(admitted.add(self._deadline, self._slack_s, takes_s, self._caller))
 
     def __exit__(self, *_error: object) -> None:
         for (admitted, safety, _), picture in zip(self._parts, self._pictures, strict=True):

@@ -12,6 +12,8 @@ class Arrival(NamedTuple):
     since: float
     size: int
     """Encoded bytes."""
+    far: bool = False
+    """Whether it will be long in coming: it takes long to decode."""
 
 
 class Arriving:
@@ -21,25 +23,36 @@ class Arriving:
         self._arrivals: list[Arrival] = []
         self.size = 0
         """Encoded bytes of all of them."""
+        self.soon = 0
+        """How many of them will be queued soon. Batches wait for these, and these alone count as ahead of others."""
 
     def __len__(self) -> int:
         return len(self._arrivals)
 
-    def begin(self, deadline: float, since: float, size: int) -> Arrival:
+    def begin(self, deadline: float, since: float, size: int, *, far: bool = False) -> Arrival:
         """Adds a picture. Always call ``end`` afterwards."""
-        arrival = Arrival(deadline, since, size)
+        arrival = Arrival(deadline, since, size, far)
         self._arrivals.append(arrival)
         self.size += size
+        self.soon += not far
         return arrival
+
+    def outran(self, arrival: Arrival) -> Arrival:
+        """Notes that a picture takes far longer than expected. Returns what stands for it from now on."""
+        late = arrival._replace(far=True)
+        self._arrivals[self._arrivals.index(arrival)] = late
+        self.soon -= not arrival.far
+        return late
 
     def end(self, arrival: Arrival) -> None:
         """Removes a picture: it is queued now, or never will be."""
         self._arrivals.remove(arrival)
         self.size -= arrival.size
+        self.soon -= not arrival.far
 
     def ahead_of(self, deadline: float) -> int:
         """How many of them will go before a picture with that deadline."""
-        return sum(arrival.deadline <= deadline for arrival in self._arrivals)
+        return sum(arrival.deadline <= deadline and not arrival.far for arrival in self._arrivals)
 
     def oldest_s(self, now: float) -> float:
         """Seconds since the first of them arrived; 0 if there are none. May be read from another thread."""

@@ -64,8 +64,8 @@ class ForwardPasses:
 
     @property
     def arriving(self) -> int:
-        """How many pictures are not queued yet."""
-        return len(self._arriving)
+        """How many pictures will be queued soon."""
+        return self._arriving.soon
 
     @property
     def forward_s(self) -> Sequence[float]:

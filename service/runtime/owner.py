@@ -15,8 +15,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from starlette.types import ASGIApp
 
+from models.images.outline import Outline
 from models.images.preprocess import Preprocess
 from service.domain.classified import Classified, Classifies, Served
 from service.domain.errors import PROBLEMS, FailedElsewhereError, Failure, known_failure
@@ -170,7 +172,7 @@ class Front:
 
     async def _classify(self, ask: Ask, picture: FrontPicture) -> None:
         try:
-            asking = self._duties.classifies.begin(_query(ask.query), ask.arrived)
+            asking = self._duties.classifies.begin(_query(ask.query), ask.arrived, ask.caller)
         except Exception as error:
             self.connection.send(_failed(ask.id, known_failure(error), whole=True))
             return
@@ -231,7 +233,7 @@ class Front:
 class FrontPicture:
     """A front's picture: a ``domain.picture.Picture``."""
 
-    __slots__ = ("_came", "_front", "_id", "_size", "_waiting", "kind")
+    __slots__ = ("_came", "_front", "_id", "_size", "_waiting", "kind", "outline")
 
     def __init__(self, front: Front, ask: Ask) -> None:
         self._front = front
@@ -241,6 +243,8 @@ class FrontPicture:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self.kind: int | None = None
         """The kind that was wanted last."""
+        told = ask.outline
+        self.outline = None if told is None else Outline(*msgspec.structs.astuple(told))
         if ask.crop is not None:
             self._came[ask.crop.kind] = ask.crop
 

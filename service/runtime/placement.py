@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from models.checkpoints.catalogue import Checkpoint
+from models.images.outline import Outline
 from service.batching.slot import DeviceSlot
 from service.domain.errors import Failure, LoadFailedError, NotReadyError
 from service.domain.placement import Memory, Survey
 from service.domain.prediction import Limits
 from service.domain.snapshot import DeviceLoad, Snapshot
 from service.engines import Engine
+from service.inference.decoders import Decoders
 from service.profiling.profiles import Profile
 from service.runtime.gpu_decoding import GpuDecoding
 from service.runtime.parking import Parking
@@ -51,7 +53,7 @@ class LocalPlacement:
     Args:
         load_engine: loads a checkpoint; blocking.
         limits: the limits of each predictor.
-        workers: the number of threads that decode pictures.
+        decoders: the threads that decode pictures; the placement closes them.
         stopping: whether the service is stopping.
         profiles: the source of profiles; without one, times are guessed.
         gpu_decoding: decodes pictures on the device; the placement closes it.
@@ -68,7 +70,7 @@ class LocalPlacement:
         load_engine: Callable[[Checkpoint], Engine],
         limits: Limits,
         *,
-        workers: int = 2,
+        decoders: Decoders | None = None,
         stopping: Callable[[], bool] = lambda: False,
         profiles: Profiles | None = None,
         gpu_decoding: GpuDecoding | None = None,
@@ -91,7 +93,7 @@ class LocalPlacement:
         self._residency = Residency(memory_limit_bytes, clock)
         self._parking = Parking(parked_limit_bytes, clock)
         self._slot = DeviceSlot(clock=clock)
-        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._decoders = decoders or Decoders(2)
         # A thread of its own, so that pictures are decoded while a network is loaded.
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         # Another one, since the first start measures for minutes, in which other networks are loaded.
@@ -124,7 +126,7 @@ class LocalPlacement:
             checkpoint,
             self._load_engine,
             self._slot,
-            self._workers,
+            self._decoders,
             self._limits,
             loading=self._loading,
             residency=self._residency,
@@ -228,7 +230,7 @@ class LocalPlacement:
         found = self._predictors.get(checkpoint.name)
         if found is None or not found.at_hand or not found.has_place or not _same(found.checkpoint, checkpoint):
             return None
-        waiting_s = sum([predictor.waiting_s for predictor in self._predictors.values() if predictor.queued])
+        waiting_s = sum([predictor.waiting_s for predictor in self._predictors.values() if predictor.soon])
         soon = found.one_s + waiting_s + self._slot.busy_s <= _LONG_BEFORE * within_s
         return found.checkpoint if soon else None
 
@@ -253,7 +255,14 @@ class LocalPlacement:
         found = [self._predictors[name] for name in self._to_serve if name in self._predictors]
         return found if all(predictor.failing for predictor in found) else []
 
-    def survey(self, checkpoints: Sequence[Checkpoint], encoded_bytes: int, deadline: float = math.inf) -> Survey:
+    def survey(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        encoded_bytes: int,
+        deadline: float = math.inf,
+        caller: str = "",
+        outline: Outline | None = None,
+    ) -> Survey:
         snapshots: list[tuple[Checkpoint, Snapshot | None]] = []
         asked = set()
         for checkpoint in checkpoints:
@@ -261,13 +270,13 @@ class LocalPlacement:
                 predictor = self.predictor(checkpoint)
                 asked.add(predictor)
                 # While a re-imported file is being loaded, the old one serves, and the answer must name it.
-                snapshots.append((predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline)))
+                snapshots.append((predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline, caller, outline)))
             else:
                 snapshots.append((checkpoint, None))
         waiting = [snapshot for _, snapshot in snapshots if snapshot is not None and snapshot.queued]
         for predictor in self._predictors.values():
             if predictor.queued and predictor not in asked:
-                waiting.append(predictor.snapshot(encoded_bytes, deadline))
+                waiting.append(predictor.snapshot(encoded_bytes, deadline, caller, outline))
         busy_s = self._slot.busy_s
         return Survey(snapshots, DeviceLoad({"": busy_s}, waiting))
 
@@ -340,7 +349,8 @@ class LocalPlacement:
             await self._gpu_decoding.close()
         await self._residency.close()
         self._slot.close()
-        for pool in (self._workers, self._loading, self._measuring):
+        self._decoders.close()
+        for pool in (self._loading, self._measuring):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

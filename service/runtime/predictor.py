@@ -10,8 +10,11 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from models.checkpoints.catalogue import Checkpoint
+from models.images.cost import Work, work_of
+from models.images.outline import Outline, glance
 from service.batching.batcher import Batcher
 from service.batching.limit import BatchLimit
+from service.batching.places import Places
 from service.batching.slot import DeviceSlot
 from service.domain.deadlines import Deadlines
 from service.domain.errors import DeadlineMissedError, Failure, LoadFailedError, failure_of, known_failure
@@ -20,7 +23,8 @@ from service.domain.prediction import Limits, Prediction
 from service.domain.quiet import Quiet
 from service.domain.snapshot import Snapshot
 from service.engines import Engine
-from service.inference.decoding import Crop, decode, decode_small, is_small
+from service.inference.decoders import Decoders, outrun_s
+from service.inference.decoding import Crop, decode_small, is_small
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
 from service.runtime.arriving import Arrival, Arriving
@@ -36,6 +40,9 @@ from service.telemetry.recorder import PredictorMetrics
 
 T = TypeVar("T")
 
+#: How long a picture of which nothing is known counts as arriving.
+_UNKNOWN_S = 1.0
+
 
 class Predictor:
     """Serves one checkpoint. Loads it on first use. Not thread-safe: use it from one event loop.
@@ -44,11 +51,11 @@ class Predictor:
         checkpoint: the checkpoint to serve.
         load_engine: makes the engine; blocks, and is called in ``loading``.
         slot: the device, shared with the other predictors of the process.
-        workers: the small thread pool that decodes pictures.
+        decoders: the threads that decode pictures.
         limits: bounds on batch, queue and picture.
-        loading: the thread in which weights are loaded; ``workers`` by default.
+        loading: the thread in which weights are loaded; a decoding one by default.
         residency: the device's ledger, shared as the slot is; without one there is no memory limit.
-        gpu_decoding: decodes pictures on the device; without it, or where it does not, ``workers`` do.
+        gpu_decoding: decodes pictures on the device; without it, or where it does not, ``decoders`` do.
         parking: the host memory for weights that leave the device, shared too; without one they are not kept.
         profile: measurements of the checkpoint on this device.
         pinned: whether the checkpoint stays in memory once it is loaded.
@@ -61,7 +68,7 @@ class Predictor:
         checkpoint: Checkpoint,
         load_engine: Callable[[Checkpoint], Engine],
         slot: DeviceSlot,
-        workers: Executor,
+        decoders: Decoders,
         limits: Limits,
         *,
         loading: Executor | None = None,
@@ -76,8 +83,8 @@ class Predictor:
         self.checkpoint = checkpoint
         self._load_engine = load_engine
         self._slot = slot
-        self._workers = workers
-        self._loading = loading or workers
+        self._decoders = decoders
+        self._loading = loading or decoders.threads
         self._limits = limits
         self._gpu_decoding = gpu_decoding
         self._prepare_load = prepare
@@ -112,6 +119,7 @@ class Predictor:
             max_queue_bytes=limits.max_queue_bytes,
             clock=clock,
         )
+        self._places = Places(limits.max_queue, limits.max_queue_bytes)
 
     def _forecast(self, profile: Profile | None) -> Forecast:
         return Forecast(self.checkpoint, profile, self._limits.max_batch_size, self._clock, self._quiet)
@@ -168,30 +176,38 @@ class Predictor:
 
     @property
     def waiting_s(self) -> float:
-        """At most how long the pictures that wait or are being decoded take the device: as long as one by one."""
-        return self.queued * self.one_s
+        """At most how long the pictures that wait or will soon wait take the device: as long as one by one."""
+        return self.soon * self.one_s
 
     def expect(self, profile: Profile | None) -> None:
         """Forecasts by another profile from now on."""
         self._passes.forecast = self._forecast(profile)
 
-    def snapshot(self, encoded_bytes: int, deadline: float) -> Snapshot:
-        """How long a picture of that size with that deadline would take, and what has to be done before it."""
+    def snapshot(
+        self, encoded_bytes: int, deadline: float, caller: str = "", outline: Outline | None = None
+    ) -> Snapshot:
+        """How long a caller's picture of that size, with that outline and deadline would take, and what has to be done
+        before it."""
         forecast, resident = self.forecast, self._resident
         here = resident.loaded and not resident.leaving
         return Snapshot(
             forecast.forward_s[: self._batch_limit.size + 1],
-            forecast.decode_s(encoded_bytes),
+            forecast.decode_s(encoded_bytes, outline),
             forecast.footprint_bytes,
-            ahead=self._batcher.ahead_of(deadline) + self._arriving.ahead_of(deadline),
-            queued=self.queued,
+            ahead=self._batcher.ahead_of(deadline, caller) + self._arriving.ahead_of(deadline),
+            queued=self.soon,
             max_queue=self._limits.max_queue,
             load_s=0.0 if here else self._residency.load_wait_s(resident),
             spread=forecast.spread,
-            profiled_decode_s=forecast.profiled_decode_s(encoded_bytes),
+            profiled_decode_s=forecast.profiled_decode_s(encoded_bytes, outline),
             profiled_forward_s=forecast.profiled_forward_s,
             fits=here or self._residency.fits(resident),
         )
+
+    @property
+    def soon(self) -> int:
+        """How many pictures wait, or will soon have been decoded."""
+        return self._arriving.soon + self._batcher.queue_length
 
     @property
     def queued(self) -> int:
@@ -220,20 +236,23 @@ class Predictor:
         """Keeps the checkpoint in memory from now on, once it is loaded."""
         self._resident.pinned = True
 
-    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(
+        self, image: bytes | Picture, deadline: float, whole: bool = False, caller: str = ""
+    ) -> Prediction | Failure:
         """Classifies one encoded picture. Errors are returned, not raised, since the caller may be another process.
 
         Args:
             image: a file's bytes, as the client sent them; or a picture whose bytes another process has.
             deadline: on the predictor's clock.
             whole: whether the probabilities of all classes are wanted.
+            caller: who asks. Callers share the queue and the device.
         """
         phases = phases_here(self.checkpoint.variant.name)
         outcome: Prediction | Failure | None = None
         self._quiet.begin()
         try:
             with self._deadlines.until(deadline):
-                outcome = await self._predict(image, deadline, whole, phases)
+                outcome = await self._predict(image, deadline, whole, caller, phases)
         except TimeoutError:
             outcome = failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
         except Exception as error:
@@ -352,17 +371,26 @@ class Predictor:
         await self._place.close()
         await self._unload()
 
-    async def _predict(self, image: bytes | Picture, deadline: float, whole: bool, phases: Phases | None) -> Prediction:
+    async def _predict(
+        self, image: bytes | Picture, deadline: float, whole: bool, caller: str, phases: Phases | None
+    ) -> Prediction:
         if self._failures.last is not None:
             self._failures.check()
         # Pictures that wait for the load or are being decoded will soon need a place in the queue.
         self._batcher.check_room(1 + len(self._arriving), self._arriving.size + len(image))
-        await self._entered(image, deadline, phases)
+        size = len(image)
+        waiting_bytes = self._batcher.queue_bytes + self._arriving.size
+        self._places.check(caller, self.queued, waiting_bytes, size, self._batcher.seconds_per_item)
+        self._places.take(caller, size)
         try:
-            crop, decode_s = await self._decoded(image, deadline, phases)
-            batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases)
+            await self._entered(image, deadline, phases)
+            try:
+                crop, decode_s = await self._decoded(image, deadline, caller, phases)
+                batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases, caller)
+            finally:
+                self._residency.leave(self._resident)
         finally:
-            self._residency.leave(self._resident)
+            self._places.give_back(caller, size)
         probabilities, indices, distribution = batched.output
         return Prediction(
             probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s, distribution
@@ -382,7 +410,7 @@ class Predictor:
         finally:
             self._end(arrival)
 
-    async def _decoded(self, image: bytes | Picture, deadline: float, phases: Phases | None) -> Decoded:
+    async def _decoded(self, image: bytes | Picture, deadline: float, caller: str, phases: Phases | None) -> Decoded:
         """The network's input, and how many seconds it took to decode."""
         began = started = self._clock()
         if phases is not None:
@@ -390,13 +418,11 @@ class Predictor:
             began = started if ahead is None else started - ahead.decode_s
             phases.begin("decode", began)
         decoded = self._decoded_at_once(image, started)
+        outline = None
         if decoded is None:
-            arrival = self._arriving.begin(deadline, started, len(image))
-            try:
-                decoded = await self._decoded_soon(image, started)
-            finally:
-                self._end(arrival)
-        self._passes.forecast.learn_decode(len(image), decoded.decode_s)
+            outline = glance(image) if isinstance(image, bytes) else image.outline
+            decoded = await self._decoded_soon(image, outline, deadline, started, caller)
+        self._passes.forecast.learn_decode(len(image), decoded.decode_s, outline)
         if phases is not None:
             phases.over(began + decoded.decode_s)
         return decoded
@@ -409,14 +435,38 @@ class Predictor:
         crop = decode_small(image, preprocess, self._limits.max_pixels)
         return None if crop is None else Decoded(crop, self._clock() - started)
 
-    async def _decoded_soon(self, image: bytes | Picture, started: float) -> Decoded:
+    async def _decoded_soon(
+        self, image: bytes | Picture, outline: Outline | None, deadline: float, started: float, caller: str
+    ) -> Decoded:
+        """The picture, once a thread, the GPU or another process has decoded it. It counts as arriving meanwhile,
+        unless it is long in coming."""
+        # Of a picture that another process has, nothing may be known, which says nothing against it.
+        unknown = outline is None and not isinstance(image, bytes)
+        work = None if unknown else work_of(outline, self.checkpoint.preprocess)
+        far = work is not None and work.dear
+        arrival = self._arriving.begin(deadline, started, len(image), far=far)
+
+        def outran() -> None:
+            nonlocal arrival
+            arrival = self._arriving.outran(arrival)
+            self._batcher.arriving_changed()
+
+        timer = asyncio.get_running_loop().call_later(_UNKNOWN_S if work is None else outrun_s(work), outran)
+        try:
+            return await self._decoded_elsewhere(image, work, started, caller)
+        finally:
+            timer.cancel()
+            self._end(arrival)
+
+    async def _decoded_elsewhere(
+        self, image: bytes | Picture, work: Work | None, started: float, caller: str
+    ) -> Decoded:
         preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
         crop = await self._decoded_on_gpu(image)
         if crop is None:
             if not isinstance(image, bytes):
                 return await image.decoded(preprocess, max_pixels)
-            loop = asyncio.get_running_loop()
-            crop = await loop.run_in_executor(self._workers, decode, image, preprocess, max_pixels)
+            crop = await self._decoders.decode(image, preprocess, max_pixels, work, caller)
         return Decoded(crop, self._clock() - started)
 
     async def _decoded_on_gpu(self, image: bytes | Picture) -> Crop | None:

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from models.images import pictures
 from models.images.pictures import (
     FORMATS,
     PictureError,
@@ -20,6 +21,7 @@ from models.images.pictures import (
     decode,
 )
 from models.images.preprocess import PRESETS, picture_to_crop
+from models.images.shrink import Shrink
 from tests.pictures import photo
 
 
@@ -51,7 +53,7 @@ def test_a_truncated_file_is_called_truncated(format: str, share: float) -> None
     assert "truncated" in str(error)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00", b"hello, world", b'{"image": "x"}', bytes(5000), b"\xff" * 5000])
+@pytest.mark.parametrize("data", [b"", b"\x00", b"hello, world", b"{image}", bytes(5000), b"\xff" * 5000])
 def test_bytes_of_no_picture_format_are_called_so(data: bytes) -> None:
     error = refuse(data)
     assert isinstance(error, UndecodableError)
@@ -117,6 +119,25 @@ def test_noise_is_answered_or_refused(start: bytes, rest: bytes) -> None:
     accept_or_refuse(start + rest)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+    keep=st.floats(0, 1),
+    rows=st.integers(1, 40),
+)
+def test_a_damaged_picture_is_answered_or_refused_in_strips(
+    edits: list[tuple[float, int]], keep: float, rows: int
+) -> None:
+    data = bytearray(photo(30, "PNG"))
+    for place, value in edits:
+        data[int(place * place * len(data))] = value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "WHOLE_PIXELS", 0)
+        patch.setattr(Shrink, "edges", lambda _self, _width, height: sorted({*range(0, height, rows), height}))
+        accept_or_refuse(bytes(data))
+        accept_or_refuse(bytes(data[: int(keep * len(data))]))
+
+
 def test_a_picture_without_pixels_is_refused() -> None:
     for width, height in ((0, 0), (0, 5), (5, 0)):
         assert isinstance(refuse(png(width, height)), UndecodableError)
@@ -126,11 +147,13 @@ def test_pillows_own_limit_is_left_on() -> None:
     assert Image.MAX_IMAGE_PIXELS is not None
 
 
-def test_the_error_names_pillows_limit_if_it_is_the_smaller_one() -> None:
-    """Twice Pillow's 89,478,485 (a quarter of a gibibyte over three), if the caller allows more than that."""
-    error = refuse(png(15_000, 15_000), max_pixels=10**9)
-    assert isinstance(error, TooManyPixelsError)
-    assert "178,956,970" in str(error)
+@pytest.mark.parametrize("format", FORMATS)
+def test_pillows_limit_is_not_ours(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TOPFIVE_MAX_PIXELS may be larger than what Pillow opens, twice its own limit, and then that many are decoded."""
+    data = photo(20, format)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decode(data, "RGB", max_pixels=400).size == (20, 20)
+    assert "20 x 20 = 400 pixels; the limit is 399" in str(refuse(data, max_pixels=399))
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -140,5 +163,6 @@ def test_a_memory_error_is_not_turned_into_a_refusal(format: str, monkeypatch: p
 
     data = photo(20, format)
     monkeypatch.setattr(ImageFile.ImageFile, "__init__", full)
+    monkeypatch.setattr(pictures, "WebPAnimDecoder", full)
     with pytest.raises(MemoryError):
         decode(data, "RGB", max_pixels=400)

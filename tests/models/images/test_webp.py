@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from models.images.pictures import UndecodableError, decode
+from models.images.webp import canvas
 from tests.picture_files import (
     SCENE,
     Samples,
@@ -75,3 +76,13 @@ def test_of_two_orientations_in_a_webp_the_first_counts() -> None:
     assert len(second) % 2 == 0
     data = whole + b"EXIF" + struct.pack("<I", len(second)) + second
     assert np.array_equal(pixels(data), np.rot90(SCENE, -1))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 7), (7, 300), (16_383, 2)])
+@pytest.mark.parametrize(
+    "options", [{}, {"lossless": True}, {"exif": b"Exif\0\0" + exif(6)}], ids=["VP8", "VP8L", "VP8X"]
+)
+def test_the_size_is_known_before_the_decoder_is_made(size: tuple[int, int], options: dict[str, Any]) -> None:
+    data = encode(Image.new("RGB", size), "WEBP", **options)
+    assert canvas(data) == size
+    assert canvas(data[:24]) == (0, 0)

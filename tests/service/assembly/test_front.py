@@ -59,8 +59,8 @@ def test_fronts_share_the_cores_for_decoding(parts: Parts, cores: int, fronts: i
     settings = Settings(default_latency_ms=7)
     front_app(settings, Path("/service/o"), fronts)
     assert parts.made["owners"] == (Path("/service/o"),)
-    _, given, threads = parts.made["classifier"]
-    assert (given, threads) == (settings, decoders)
+    _, given, made = parts.made["classifier"]
+    assert (given, made.width, made.most) == (settings, decoders, settings.most_work)
 
 
 async def test_a_front_looks_for_owners_while_it_serves(parts: Parts) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from models.checkpoints.catalogue import Checkpoint
+from models.images.cost import Price
 from service.assembly import local
 from service.config.fleet import Deployment
 from service.config.settings import Settings
@@ -68,7 +69,15 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
 
 
 def test_settings_and_deployment_reach_the_engines_and_the_placement(parts: Parts, tmp_path: Path) -> None:
-    settings = Settings(cache_dir=tmp_path, memory_limit_mb=123, max_batch_size=8, max_pixels=1000, device="cpu")
+    settings = Settings(
+        cache_dir=tmp_path,
+        memory_limit_mb=123,
+        max_batch_size=8,
+        max_pixels=1000,
+        device="cpu",
+        max_decode_ms=2500,
+        max_decode_mb=77,
+    )
     deployment = Deployment(
         variants=["googlenet", "bn_inception"], max_queue=7, max_queue_mb=2, pinned=["bn_inception"]
     )
@@ -86,8 +95,9 @@ def test_settings_and_deployment_reach_the_engines_and_the_placement(parts: Part
     # Each checkpoint in its own precision.
     assert parts.loads is not None
     assert parts.loads("googlenet") == "googlenet by the loader of googlenet"
+    decoders = parts.placement.pop("decoders")
+    assert (decoders.width, decoders.most) == (4, Price(2.5, 77_000_000))
     assert parts.placement == {
-        "workers": 4,
         "stopping": stopping,
         "gpu_decoding": None,
         "profiles": Profiles(parts.made),
@@ -131,7 +141,7 @@ def test_a_deployments_own_values_win(parts: Parts, tmp_path: Path) -> None:
 def test_two_to_eight_threads_decode(parts: Parts, tmp_path: Path, cores: int, workers: int) -> None:
     parts.cores = cores
     local.local_placement(Settings(cache_dir=tmp_path, memory_limit_mb=1), Deployment(variants=["*"]))
-    assert parts.placement["workers"] == workers
+    assert parts.placement["decoders"].width == workers
 
 
 def test_the_interpreter_is_tuned_for_serving(parts: Parts, tmp_path: Path) -> None:

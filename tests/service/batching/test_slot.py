@@ -21,7 +21,7 @@ class Hall:
         self.order: list[str] = []
 
     async def take(self, name: str, deadline: float, expected_s: float = 0.0) -> None:
-        async with self.slot.taken(lambda: deadline, lambda: expected_s):
+        async with self.slot.taken(lambda: (0.0, deadline), lambda: expected_s):
             self.order.append(name)
             await asyncio.sleep(0)
 
@@ -48,7 +48,7 @@ async def test_deadlines_count_as_they_are_when_the_slot_is_released() -> None:
     deadlines = {"first": 1.0, "second": 2.0}
 
     async def take(name: str) -> None:
-        async with hall.slot.taken(lambda: deadlines[name]):
+        async with hall.slot.taken(lambda: (0.0, deadlines[name])):
             hall.order.append(name)
 
     async with hall.slot.taken():

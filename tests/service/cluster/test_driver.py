@@ -237,6 +237,59 @@ except ImportError:
     assert done.stdout == "TOPFIVE_RUN_ID 1\n"
 
 
+@pytest.mark.parametrize(("host", "metrics"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "")])
+def test_haproxys_metrics_are_as_public_as_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, metrics: str
+) -> None:
+    for name in ("TOPFIVE_PYTHON", "TOPFIVE_HAPROXY", "TOPFIVE_FRONT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/true")
+    _prepare_haproxy(Settings(host=host), tmp_path)
+    assert haproxy.Front.read(tmp_path).metrics == metrics
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+def test_ray_listens_on_this_machine_alone_where_the_service_does(tmp_path: Path, host: str) -> None:
+    assert environment(tmp_path, Settings(host=host))["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in environment(tmp_path, Settings(host="0.0.0.0"))
+
+
+def test_ray_asks_for_its_token_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert environment(tmp_path, Settings())["RAY_AUTH_MODE"] == "token"
+
+
+PROTECT = """
+import os, sys
+from pathlib import Path
+from service.cluster import driver
+os.umask(0o022)
+driver._protect()
+print(oct((Path.home() / ".ray" / "auth_token").stat().st_mode & 0o777), oct(os.umask(0)))
+"""
+
+
+@pytest.mark.parametrize("before", [None, 0o644, 0o600])
+def test_nobody_else_can_read_rays_token(tmp_path: Path, before: int | None) -> None:
+    """Whoever can read it can run programs as this user."""
+    if before is not None:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("a" * 64)
+        (tmp_path / ".ray" / "auth_token").chmod(before)
+    variables = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        variables.pop(name, None)
+    done = subprocess.run([sys.executable, "-c", PROTECT], env=variables, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "0o600 0o22\n", done.stderr
+
+
+def test_a_ray_that_asks_for_no_token_is_not_started(tmp_path: Path) -> None:
+    variables = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run([sys.executable, "-c", PROTECT], env=variables, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "Ray does not ask for a token" in done.stderr
+
+
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The steps of a stop, of which none does anything."""

@@ -20,6 +20,7 @@ from service.domain.query import Query
 from service.fronts import classifier as module
 from service.fronts.classifier import FrontClassifier
 from service.fronts.owners import Owners
+from service.inference import decoders
 from service.inference.ensemble import Average
 from service.link import crops
 from service.link.messages import (
@@ -57,9 +58,9 @@ class Side:
         self.classifier = FrontClassifier(self.owners, Settings(**settings))
 
     def classify(
-        self, data: bytes = SMALL, query: Query = BY_NAME, arrived: float | None = None
+        self, data: bytes = SMALL, query: Query = BY_NAME, arrived: float | None = None, caller: str = ""
     ) -> asyncio.Task[Classified | Failure]:
-        asking = self.classifier.begin(query, self.classifier.clock() if arrived is None else arrived)
+        asking = self.classifier.begin(query, self.classifier.clock() if arrived is None else arrived, caller)
         return asyncio.create_task(asking.classify(data))
 
     @property
@@ -98,6 +99,17 @@ async def first_time(owner: RawOwner) -> None:
     (cropped,) = await owner.tells(1)
     assert isinstance(cropped, Cropped)
     owner.send(LENET, answered(ask.id, kind=0))
+
+
+async def test_the_owner_is_told_who_asks(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (front, owner):
+        classifying = [front.classify(caller=caller) for caller in ("192.0.2.7", "key:x")]
+        asks = await owner.tells(2)
+        assert [ask.caller for ask in asks if isinstance(ask, Ask)] == ["192.0.2.7", "key:x"]
+        for ask in asks:
+            assert isinstance(ask, Ask)
+            owner.send(LENET, answered(ask.id))
+        await asyncio.gather(*classifying)
 
 
 async def test_a_picture_is_decoded_when_the_owner_wants_it_and_as_it_wants_it(tmp_path: Path) -> None:
@@ -320,7 +332,7 @@ class HeldDecoding:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.began, self.open = threading.Event(), threading.Event()
         self.count = 0
-        decode = module.decode
+        decode = decoders.decode
 
         def held(*arguments: Any) -> Any:
             self.count += 1
@@ -328,7 +340,7 @@ class HeldDecoding:
             assert self.open.wait(10)
             return decode(*arguments)
 
-        monkeypatch.setattr(module, "decode", held)
+        monkeypatch.setattr(decoders, "decode", held)
 
 
 async def test_a_caller_who_goes_while_the_picture_is_decoded_leaves_no_slot(

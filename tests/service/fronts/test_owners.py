@@ -16,7 +16,7 @@ from service.fronts import owners as module
 from service.fronts.owners import Owners
 from service.link import sockets
 from service.link.crops import slot_bytes
-from service.link.messages import Ask, Call, Reply
+from service.link.messages import VERSION, Ask, Call, Reply
 from tests.fronting import LARGEST_CROP, raw_owner
 from tests.left_over import mappings
 from tests.waiting import soon
@@ -146,7 +146,7 @@ async def test_an_owner_that_wants_impossible_slots_does_not_end_the_search(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def wrong(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"top5\x01\x00\x00\x00\x00\x00")
+        writer.write(b"top5" + VERSION.to_bytes(2, "little") + bytes(4))
         writer.close()
 
     async with await asyncio.start_unix_server(wrong, tmp_path / "0.sock"), looking(tmp_path) as owners:

@@ -48,10 +48,11 @@ class Scene:
         """Whether the named model is known before the pictures."""
         self.results: dict[bytes, Classified | Failure | Exception | asyncio.Event] = {}
         self.asked: list[tuple[Any, ...]] = []
+        self.caller: str | None = None
         self.cancelled: list[bytes] = []
         self.in_flight = 0
         self.counted: list[tuple[Any, ...]] = []
-        self.endpoint = ClassifyEndpoint(self, Settings(**settings), self, self.clock)  # type: ignore[arg-type]
+        self.endpoint = ClassifyEndpoint(self, Settings(**settings), self, clock=self.clock)  # type: ignore[arg-type]
         self.endpoint._uploads = self  # type: ignore[assignment]
 
     # The upload: the body takes ten seconds to arrive.
@@ -60,8 +61,9 @@ class Scene:
         return Upload([b"picture"], 7, self.clock.now)
 
     # What classifies.
-    def begin(self, query: Query, arrived: float) -> Scene:
+    def begin(self, query: Query, arrived: float, caller: str = "") -> Scene:
         self.asked.append(("begin", query.model, arrived))
+        self.caller = caller
         if self.error is not None:
             raise self.error
         self.named = query.model if self.at_first else None
@@ -260,3 +262,12 @@ async def test_an_error_of_the_query_that_shows_with_a_picture_fails_the_request
     assert scene.cancelled == [b"first"]
     # As if the error had come before any picture; and no label's value comes from a client.
     assert scene.counted[0][:2] == (("none", "unknown-model"), [])
+
+
+async def test_who_asks_is_told_to_whatever_classifies() -> None:
+    scene = Scene()
+    forwarded = {**SCOPE, "client": None, "headers": [(b"x-forwarded-for", b"192.0.2.7")], "query_string": b""}
+    await scene.endpoint.reply(forwarded, connected)
+    assert scene.caller == "192.0.2.7"
+    await scene.endpoint.reply({**forwarded, "client": ("192.0.2.8", 5000)}, connected)
+    assert scene.caller == "192.0.2.8"

@@ -181,3 +181,30 @@ async def test_route_loads_and_books_nothing(two: Fakes) -> None:
         assert not (await client.get("/models/googlenet")).json()["resident"]
         problem(await client.post(f"/classify?{query}", content=picture()), 429, "overloaded")
         await until_resident(client, "googlenet")
+
+
+async def test_a_network_is_not_unloaded_again_and_again(two: Fakes) -> None:
+    """Each unload costs the next requests a load."""
+    async with two.client() as client:
+        statuses = []
+        for _ in range(5):
+            assert (await client.post("/classify?model=googlenet", content=picture())).status_code == 200
+            statuses.append((await client.post("/models/googlenet/unload?wait=true")).status_code)
+        assert statuses == [200, 200, 200, 429, 429]
+        answer = await client.post("/models/googlenet/unload?wait=true")
+        assert 0 < problem(answer, 429, "rate-limited")["retry_after_ms"] <= 30_000
+        assert (await client.get("/models/googlenet")).json()["resident"]
+        # A load of what is loaded changes nothing, and other networks are not concerned.
+        assert [(await client.post("/models/googlenet/load")).status_code for _ in range(9)] == [200] * 9
+        assert (await client.post("/models/vgg16/load")).status_code == 200
+        assert (await client.post("/models/vgg16/unload")).status_code == 200
+
+
+async def test_loads_by_hand_that_push_out_others_are_bounded_too(two: Fakes) -> None:
+    async with two.client() as client:
+        statuses = []
+        for _ in range(4):
+            statuses.append((await client.post("/models/googlenet/load")).status_code)
+            # There is room for one of them.
+            assert (await client.post("/classify?model=vgg16", content=picture())).status_code == 200
+        assert statuses == [200, 200, 200, 429]

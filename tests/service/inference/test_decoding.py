@@ -37,9 +37,10 @@ def test_a_file_of_up_to_four_kibibytes_is_small(size: int, small: bool) -> None
     assert decode(file, LENET, LIMIT).shape == (32, 32, 1)
 
 
-@pytest.mark.parametrize(("side", "small"), [(128, True), (129, False)])
-def test_a_picture_of_up_to_128_by_128_pixels_is_small(side: int, small: bool) -> None:
+@pytest.mark.parametrize(("side", "small"), [(28, True), (128, True), (500, False), (1500, False)])
+def test_a_picture_that_takes_a_third_of_a_millisecond_is_not_small(side: int, small: bool) -> None:
     file = picture(side=side)
+    assert len(file) <= 4096
     found = decode_small(file, LENET, LIMIT)
     assert (found is not None) is small
     if found is not None:

@@ -67,7 +67,7 @@ LATER = {
     "chunks": a_square(before=chunk(b"teXt") * 200),
     "blocks": a_frame(before=b"\x21\xfe" + b"\1x" * 1000 + b"\0"),
     "runs": bmp(bmp_header(128, 128, 8, 1), b"\1\1\0\0" * 128 + b"\0\1", bytes(1024)),
-    "pixels": encode(flat(129)),
+    "pixels": encode(flat(500)),
     "no end": encode(flat(28, "RGB"), "JPEG")[:-2],
 }
 

@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -92,7 +93,16 @@ def test_an_unknown_configuration_is_refused(tmp_path: Path) -> None:
     assert "bind *:" not in rewritten(config, front)
     statistics = rewritten(config, front).partition("listen stats\n")[2]
     assert statistics.startswith("  bind 127.0.0.1:"), "they are for this machine alone"
-    for line in ("frontend http_frontend\n", "global\n", "listen stats\n", "backend default_backend\n"):
+    for address in ("", "127.0.0.1"):
+        metrics = rewritten(config, replace(front, metrics=address)).partition("frontend prometheus\n")[2]
+        assert metrics.startswith(f"    bind {address}:")
+    for line in (
+        "frontend http_frontend\n",
+        "frontend prometheus\n",
+        "global\n",
+        "listen stats\n",
+        "backend default_backend\n",
+    ):
         with pytest.raises(ValueError, match="version of Ray"):
             rewritten(config.replace(line, "\n"), front)
 

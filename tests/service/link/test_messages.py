@@ -34,10 +34,10 @@ from service.link.messages import (
     from_owner,
 )
 
-#: Every message of version 1: its tag, and its fields in the order in which they are sent. A change of this table needs
+#: Every message of version 2: its tag, and its fields in the order in which they are sent. A change of this table needs
 #: another version, or an old front and a new owner misunderstand each other while they are replaced.
-VERSION_1 = {
-    "Ask": (1, "id query arrived size traceparent crop"),
+VERSION_2 = {
+    "Ask": (1, "id query arrived size traceparent crop caller outline"),
     "Cropped": (2, "id kind slot decode_s"),
     "Undecoded": (3, "id kind failure"),
     "Cancel": (4, "id"),
@@ -50,8 +50,9 @@ VERSION_1 = {
     "Reply": (11, "id status headers body"),
 }
 FROM_FRONT = [
-    Ask(1, b'{"k":3}', 12.5, 700, "00-1-2-01", Cropped(1, 0, 3, 0.001)),
+    Ask(1, b'{"k":3}', 12.5, 700, "00-1-2-01", Cropped(1, 0, 3, 0.001), "192.0.2.7"),
     Ask(2, b"{}", 0.0, 0),
+    Ask(3, b"{}", 0.0, 9, None, None, "", messages.Outline("png alpha", 30, 20, 9, 600.0, 4.0, 0.0)),
     Cropped(3, 1, 2, 0.5),
     Undecoded(4, 0, Failed(4, "undecodable", "a text", {"known": ["a", 1]}, "lenet5")),
     Cancel(5),
@@ -79,12 +80,12 @@ READERS: list[tuple[Callable[[bytes], Message], list[Any], list[Any]]] = [
 def test_every_message_is_as_its_version_says() -> None:
     kinds = (*typing.get_args(messages.FromFront), *typing.get_args(messages.FromOwner))
     found = {kind.__name__: (kind.__struct_config__.tag, " ".join(kind.__struct_fields__)) for kind in kinds}
-    assert messages.VERSION == 1
-    assert found == VERSION_1
+    assert messages.VERSION == 2
+    assert found == VERSION_2
 
 
 def test_the_table_has_an_example_of_each_message() -> None:
-    assert {type(example).__name__ for example in FROM_FRONT + FROM_OWNER} == set(VERSION_1)
+    assert {type(example).__name__ for example in FROM_FRONT + FROM_OWNER} == set(VERSION_2)
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["from a front", "from an owner"])
@@ -112,6 +113,14 @@ def test_sizes_that_no_picture_has_are_refused(size: float) -> None:
         from_front(msgspec.msgpack.encode([1, 1, b"{}", 0.0, size]))
 
 
+@pytest.mark.parametrize("caller", ["x" * 101, 5, None, b"192.0.2.7"])
+def test_callers_whose_names_are_long_or_no_text_are_refused(caller: Any) -> None:
+    fields = [1, 1, b"{}", 0.0, 700, None, None]
+    with pytest.raises(msgspec.ValidationError):
+        from_front(msgspec.msgpack.encode([*fields, caller]))
+    assert from_front(msgspec.msgpack.encode([*fields, "x" * 100]))
+
+
 @given(st.binary(max_size=200))
 def test_random_bytes_are_a_message_or_refused(data: bytes) -> None:
     for read, _, _ in READERS:
@@ -119,7 +128,7 @@ def test_random_bytes_are_a_message_or_refused(data: bytes) -> None:
             found = read(data)
         except msgspec.DecodeError:
             continue
-        assert type(found).__name__ in VERSION_1
+        assert type(found).__name__ in VERSION_2
 
 
 @given(st.sampled_from(FROM_FRONT + FROM_OWNER), st.data())

@@ -43,7 +43,7 @@ class Placed:
         """Single networks are decided on here, so that what was learned of them shows; ensembles always are."""
         return None
 
-    def survey(self, checkpoints: Sequence[Checkpoint], _encoded_bytes: int, _deadline: float) -> Survey:
+    def survey(self, checkpoints: Sequence[Checkpoint], *_picture: object) -> Survey:
         return Survey([(c, self.snapshots[c.variant.name]) for c in checkpoints], DeviceLoad())
 
     def serves(self, _checkpoint: Checkpoint) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from service.domain.errors import Failure, LoadFailedError
 from service.domain.prediction import Limits, Prediction
 from service.engines import Engine
 from service.engines.fake import FakeEngine
+from service.inference.decoders import Decoders
 from service.inference.decoding import decode_small
 from service.profiling.profiles import Latency
 from service.runtime.parking import Parking
@@ -37,7 +38,7 @@ def soon() -> float:
 
 
 def predictor(load: object = FakeEngine, limits: Limits | None = None, **options: Any) -> Predictor:
-    return Predictor(LENET, load, DeviceSlot(), ThreadPoolExecutor(2), limits or Limits(), **options)  # type: ignore[arg-type]
+    return Predictor(LENET, load, DeviceSlot(), Decoders(2), limits or Limits(), **options)  # type: ignore[arg-type]
 
 
 async def test_a_picture_becomes_a_prediction() -> None:
@@ -168,7 +169,7 @@ async def test_a_defect_is_logged_with_its_traceback(caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize(
     ("image", "on_the_loop"),
-    [(picture(5), True), (picture(5, side=128), True), (picture(5, side=129), False), (picture(5, side=4000), False)],
+    [(picture(5), True), (picture(5, side=128), True), (picture(5, side=500), False), (picture(5, side=4000), False)],
     ids=["digit", "thumbnail", "larger", "few bytes, many pixels"],
 )
 async def test_only_what_is_small_is_decoded_on_the_event_loop(
@@ -178,8 +179,8 @@ async def test_only_what_is_small_is_decoded_on_the_event_loop(
 
     decoded_in = []
 
-    def watched(data: bytes, preprocess: Preprocess, *, max_pixels: int, quick: bool = False) -> object:
-        crop = picture_to_crop(data, preprocess, max_pixels=max_pixels, quick=quick)
+    def watched(data: bytes, preprocess: Preprocess, **options: Any) -> object:
+        crop = picture_to_crop(data, preprocess, **options)
         decoded_in.append(threading.current_thread())
         return crop
 
@@ -217,7 +218,7 @@ async def test_an_engine_whose_warm_up_fails_is_closed_and_the_device_is_free(
 ) -> None:
     monkeypatch.setattr(Broken, "closed", 0)
     slot = DeviceSlot()
-    served = Predictor(LENET, Broken, slot, ThreadPoolExecutor(2), Limits())
+    served = Predictor(LENET, Broken, slot, Decoders(2), Limits())
     outcome = await served.predict(picture(), soon())
     assert isinstance(outcome, Failure)
     assert (outcome.slug, Broken.closed, served.ready) == ("load-failed", 1, False)
@@ -344,7 +345,7 @@ async def test_a_snapshot_tells_the_bounds_of_queue_and_batch() -> None:
 
 @pytest.mark.parametrize(("top1", "worth"), [(90.0, 0.9), (None, 0.5)])
 async def test_a_use_counts_as_much_as_the_checkpoint_is_accurate(top1: float | None, worth: float) -> None:
-    served = Predictor(replace(LENET, top1=top1), FakeEngine, DeviceSlot(), ThreadPoolExecutor(1), Limits())
+    served = Predictor(replace(LENET, top1=top1), FakeEngine, DeviceSlot(), Decoders(1), Limits())
     assert served._resident.worth == pytest.approx(worth)
     await served.close()
 
@@ -434,7 +435,7 @@ async def test_an_engine_warms_up_on_the_slots_thread_when_the_device_is_free() 
         made.set()
         return Warming(checkpoint)
 
-    served = Predictor(LENET, load, slot, ThreadPoolExecutor(1), Limits())
+    served = Predictor(LENET, load, slot, Decoders(1), Limits())
     async with slot.taken():
         loading = asyncio.create_task(served.load())
         assert await asyncio.to_thread(made.wait, 5)
@@ -583,7 +584,7 @@ async def test_gauges_tell_how_long_the_oldest_picture_has_waited() -> None:
 
 async def test_a_picture_that_is_broken_keeps_no_batch_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch waits for it while a thread decodes it, and goes when it turns out to be broken."""
-    from service.runtime import predictor as module
+    from service.inference import decoders as module
 
     release, decoding = threading.Event(), threading.Event()
 
@@ -636,7 +637,7 @@ async def test_a_prediction_tells_the_times_of_its_phases_by_the_clock(monkeypat
         return Slow(checkpoint)
 
     monkeypatch.setattr(module, "decode_small", slow)
-    served = Predictor(LENET, load, DeviceSlot(clock=lambda: now), ThreadPoolExecutor(1), Limits(), clock=lambda: now)
+    served = Predictor(LENET, load, DeviceSlot(clock=lambda: now), Decoders(1), Limits(), clock=lambda: now)
     outcome = await served.predict(picture(), 1e9)
     assert isinstance(outcome, Prediction)
     assert (outcome.decode_s, outcome.queue_s, outcome.forward_s) == (2.0, 0.0, 5.0)
@@ -667,7 +668,7 @@ async def test_an_unloaded_engine_is_closed_on_the_slots_thread_and_none_is_clos
             closed_in.append(threading.current_thread())
 
     slot = DeviceSlot()
-    served = Predictor(LENET, Closing, slot, ThreadPoolExecutor(1), Limits())
+    served = Predictor(LENET, Closing, slot, Decoders(1), Limits())
     await served.load()
     await served.try_unload(wait=True)
     await served.close()
@@ -812,3 +813,38 @@ async def test_weights_of_a_file_that_was_replaced_are_given_up() -> None:
     host.events.clear()
     await loaded.retire()
     assert host.events == ["close lenet5@mnist"]
+
+
+async def test_a_bulk_leaves_room_for_another_caller_who_is_answered_before_its_end() -> None:
+    running, release = threading.Event(), threading.Event()
+
+    class Blocked(FakeEngine):
+        def run(self, *batch: Any) -> Any:
+            running.set()
+            assert release.wait(5)
+            return super().run(*batch)
+
+    served = predictor(Blocked, Limits(max_batch_size=1, max_queue=36))
+    await served.load()
+    over: list[str] = []
+
+    async def asks(caller: str) -> Prediction | Failure:
+        outcome = await served.predict(picture(), soon(), False, caller)
+        over.append(caller if isinstance(outcome, Prediction) else "refused")
+        return outcome
+
+    bulk = [asyncio.create_task(asks("bulk"))]
+    assert await asyncio.to_thread(running.wait, 5)
+    bulk += [asyncio.create_task(asks("bulk")) for _ in range(60)]
+    await asyncio.sleep(0)
+    assert Counter(over) == {"refused": 60 - 32}
+    polite = asyncio.create_task(asks("polite"))
+    await asyncio.sleep(0)
+    assert served.snapshot(1000, soon(), "other").ahead == 2  # the polite one's, and one of the bulk
+    release.set()
+    assert isinstance(await polite, Prediction)
+    # The picture that was being computed, and one whose turn it was, went before.
+    assert Counter(over)["bulk"] <= 3
+    await asyncio.gather(*bulk)
+    assert served._places._held == {}
+    await served.close()

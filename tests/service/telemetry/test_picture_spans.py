@@ -7,7 +7,6 @@ import base64
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from service.batching.slot import DeviceSlot
 from service.domain.errors import Failure
 from service.domain.prediction import Limits
 from service.engines.fake import FakeEngine
+from service.inference.decoders import Decoders
 from service.runtime.predictor import Predictor
 from service.telemetry.picture_spans import Phases, forward_over, phases_here
 from service.telemetry.tracing import continued, epoch_ns, tracing
@@ -319,7 +319,7 @@ async def test_the_phase_in_which_a_picture_is_late_or_given_up_says_so(spans: S
             assert release.wait(30)
             return super().run(*batch)
 
-    served = Predictor(Catalogue().find("lenet5"), Held, DeviceSlot(), ThreadPoolExecutor(2), Limits(max_batch_size=1))
+    served = Predictor(Catalogue().find("lenet5"), Held, DeviceSlot(), Decoders(2), Limits(max_batch_size=1))
 
     def predict(allowed_s: float) -> Any:
         return asyncio.create_task(served.predict(picture(), time.monotonic() + allowed_s))

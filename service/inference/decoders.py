@@ -1,0 +1,118 @@
+"""The decoding threads of a process: which pictures they take, and when.
+
+    picture ─priced─▶ cheap ─────────────────────────────▶ a thread of the ordinary lane
+                  └─▶ dear ─waits for memory, in order──▶ a thread of the narrow lane
+
+A picture's price is known before it is decoded (``models.images.cost``). Dear pictures have a lane of their own, so
+that ordinary ones never wait for them, and together they never hold more memory than ``most.held``. A decode that
+outruns its price by far gives its place in the lane to the next picture: whoever sent it waits, its neighbours do not.
+The next picture is one of the caller with the fewest in the lane, so that nobody's many pictures make others wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+from models.images.cost import UNBOUNDED, Price, Work, work_of
+from models.images.outline import glance
+from models.images.preprocess import Preprocess
+from service.inference.decoding import Crop, decode
+from service.inference.lane import Lane
+
+#: A decode has outrun its price after so many times the price, and not before this many seconds.
+_FAR, _FAR_S = 5.0, 0.25
+#: How many decodes that outran their price may go on beside the others, for each thread.
+_OUTRUN = 3
+
+
+def outrun_s(work: Work) -> float:
+    """After how many seconds a decode has outrun its price by far."""
+    return max(_FAR_S, _FAR * work.price.seconds)
+
+
+class Decoders:
+    """Decodes pictures in threads. Not thread-safe: use it from one event loop.
+
+    Args:
+        threads: how many ordinary pictures are decoded at once; of dear ones, half as many.
+        most: what a picture may take; and the bytes that all dear ones together may hold.
+    """
+
+    def __init__(self, threads: int, most: Price = UNBOUNDED) -> None:
+        self.width = threads
+        self.most = most
+        # Threads are started as they are needed.
+        self.threads = ThreadPoolExecutor((1 + _OUTRUN) * 2 * threads, thread_name_prefix="decode")
+        self._ordinary = Lane(threads, UNBOUNDED.held, _OUTRUN * threads)
+        narrow = max(1, threads // 2)
+        self._narrow = Lane(narrow, most.held, _OUTRUN * narrow)
+
+    async def decode(
+        self,
+        image: bytes,
+        preprocess: Preprocess,
+        max_pixels: int,
+        work: Work | None = None,
+        caller: str = "",
+    ) -> Crop:
+        """Decodes a picture. Cancelling the caller frees its place in line; a thread that has begun goes on.
+
+        Args:
+            image: the encoded picture.
+            preprocess: what it is decoded for.
+            max_pixels: the limit of width times height.
+            work: its work, if that is known.
+            caller: who sent it.
+
+        Raises:
+            PictureError: it is refused.
+        """
+        if work is None:
+            work = work_of(glance(image), preprocess)
+        lane = self._narrow if work.dear else self._ordinary
+        held = min(work.price.held, self.most.held)
+        await lane.enter(held, caller)
+        loop = asyncio.get_running_loop()
+        place = _Place(lane, held, caller)
+        timer = loop.call_later(outrun_s(work), place.leave_line)
+
+        def ended(_: Future[Crop]) -> None:
+            # The event loop may be closed by now.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(over)
+
+        def over() -> None:
+            timer.cancel()
+            place.leave()
+
+        try:
+            future = self.threads.submit(decode, image, preprocess, max_pixels, self.most)
+        except BaseException:
+            over()
+            raise
+        future.add_done_callback(ended)
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Ends the threads, once the pictures that they decode are done."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Place:
+    """One picture's place in a lane."""
+
+    __slots__ = ("_caller", "_held", "_in_line", "_lane")
+
+    def __init__(self, lane: Lane, held: int, caller: str) -> None:
+        self._lane, self._held, self._caller, self._in_line = lane, held, caller, True
+
+    def leave_line(self) -> None:
+        """Lets the next picture have the place."""
+        if self._lane.step_aside(self._caller):
+            self._in_line = False
+
+    def leave(self) -> None:
+        """Gives everything back: the picture is decoded."""
+        self._lane.leave(self._held, self._caller, place=self._in_line)
