@@ -269,7 +269,7 @@ print(oct((Path.home() / ".ray" / "auth_token").stat().st_mode & 0o777), oct(os.
 """
 
 
-@pytest.mark.parametrize("before", [None, 0o644, 0o600])
+@pytest.mark.parametrize("before", [None, 0o644])
 def test_nobody_else_can_read_rays_token(tmp_path: Path, before: int | None) -> None:
     """Whoever can read it can run programs as this user."""
     if before is not None:
