@@ -1,4 +1,4 @@
-"""How often one thing may be done: so often at once, and then once more for each pause."""
+"""How soon one thing may be done again."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from collections.abc import Callable, Hashable
 
 
 class Cooldown:
-    """Counts how often each of some things was done lately. Not thread-safe.
+    """Knows when each of some things was done last. There must be few of them: they are not forgotten.
 
     Args:
-        times: how often a thing may be done within ``within_s``.
-        within_s: seconds.
+        within_s: seconds after which a thing may be done again.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, times: int, within_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._times = times
+    def __init__(self, within_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._within_s = within_s
         self._clock = clock
-        self._done: dict[Hashable, list[float]] = {}
+        self._done: dict[Hashable, float] = {}
 
-    def take(self, thing: Hashable) -> float:
-        """Counts that a thing is done now, if it may be. Returns 0, or the seconds until it may be done again."""
-        now = self._clock()
-        done = [at for at in self._done.get(thing, ()) if now - at < self._within_s]
-        if len(done) >= self._times:
-            return done[0] + self._within_s - now
-        self._done[thing] = [*done, now]
-        return 0.0
+    def wait_s(self, thing: Hashable) -> float:
+        """Seconds until a thing may be done again; 0 if it may be done now."""
+        at = self._done.get(thing)
+        return 0.0 if at is None else max(0.0, at + self._within_s - self._clock())
+
+    def done(self, thing: Hashable) -> None:
+        """Notes that a thing was done now."""
+        self._done[thing] = self._clock()

@@ -115,7 +115,7 @@ def _check(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise KeysError(f"{path} is not a file")
     if status.st_uid not in (os.geteuid(), 0):
-        raise KeysError(f"the file of keys {path} belongs to another user ({status.st_uid}); chown it")
+        raise KeysError(f"the file of keys {path} belongs to another user ({status.st_uid}): run this as that user")
     # Kubernetes mounts secrets as root's, readable for the group of a user that is not root.
     others = 0o037 if status.st_uid == 0 and os.geteuid() != 0 else 0o077
     if stat.S_IMODE(status.st_mode) & others:

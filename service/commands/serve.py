@@ -28,7 +28,11 @@ def serve(
     labels: Annotated[str | None, setting("labels")] = None,
     max_body_mb: Annotated[float | None, setting("max_body_mb")] = None,
     max_pixels: Annotated[int | None, setting("max_pixels")] = None,
+    max_decode_ms: Annotated[float | None, setting("max_decode_ms")] = None,
+    max_decode_mb: Annotated[float | None, setting("max_decode_mb")] = None,
     cache_dir: Annotated[Path | None, setting("cache_dir")] = None,
+    max_bodies_mb: Annotated[float | None, setting("max_bodies_mb")] = None,
+    cors_origins: Annotated[str | None, setting("cors_origins")] = None,
     api_keys: Annotated[Path | None, setting("api_keys")] = None,
     metrics_key: Annotated[bool | None, setting("metrics_key", "--metrics-key/--no-metrics-key")] = None,
     rate_requests: Annotated[str | None, setting("rate_requests")] = None,
@@ -51,6 +55,8 @@ def serve(
     try:
         if settings.api_keys is None:
             _warn_of_client_key()
+            if settings.metrics_key:
+                fail("TOPFIVE_METRICS_KEY asks for keys, and TOPFIVE_API_KEYS names no file of them")
         elif not read_keys(settings.api_keys):
             errors.print(f"[yellow]nobody may come in yet[/]: {escape(str(settings.api_keys))} has no keys")
         if settings.tracing:

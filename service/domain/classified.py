@@ -56,6 +56,14 @@ class Asking(Protocol):
         """
         ...
 
+    async def check(self) -> None:
+        """Makes sure of the query without a picture: for requests none of whose pictures can be read.
+
+        Raises:
+            Exception: an error of the query, as of ``Classifies.begin``.
+        """
+        ...
+
 
 class Classifies(Protocol):
     """Classifies the pictures of requests."""

@@ -43,8 +43,10 @@ _MODELS = "/models/"
 _READS = ("GET", "HEAD", "OPTIONS")
 #: Longer values are no keys, and are not hashed.
 _LONGEST_KEY = 512
-#: How many refused callers are remembered.
+#: How many refused callers are remembered, and for how long. Then the rates are asked again: the operator may have
+#: raised them.
 _MOST_REFUSED = 10_000
+_REMEMBER_S = 2.0
 
 
 class AccessControl:
@@ -63,7 +65,7 @@ class AccessControl:
         self._metrics_key = metrics_key
         self._clock = clock
         self._refused: dict[str, tuple[float, Failure]] = {}
-        """Until when callers are refused, and what they were told."""
+        """When callers were refused, and what they were told."""
 
     @classmethod
     def of(cls, settings: Settings) -> AccessControl | None:
@@ -135,20 +137,20 @@ class AccessControl:
     def _remember(self, caller: str, failure: Failure) -> None:
         while len(self._refused) >= _MOST_REFUSED:
             del self._refused[next(iter(self._refused))]
-        self._refused[caller] = self._clock() + failure.extras["retry_after_ms"] / 1000, failure
+        self._refused[caller] = self._clock(), failure
 
     def _refuse_again(self, caller: str) -> None:
         found = self._refused.get(caller)
         if found is None:
             return
-        left_s = found[0] - self._clock()
-        if left_s <= 0:
+        at, failure = found
+        passed_s = self._clock() - at
+        left_s = failure.extras["retry_after_ms"] / 1000 - passed_s
+        if left_s <= 0 or passed_s >= _REMEMBER_S:
             del self._refused[caller]
             return
-        quota = found[1].extras.get("quota")
-        raise RateLimitedError(
-            found[1].detail, left_s, None if quota is None else (quota["pictures"], quota["seconds"])
-        )
+        quota = failure.extras.get("quota")
+        raise RateLimitedError(failure.detail, left_s, None if quota is None else (quota["pictures"], quota["seconds"]))
 
 
 class Guard:

@@ -21,7 +21,7 @@ from service.domain.query import Query
 from service.http.access import AccessControl, Guard
 from service.http.classify import ClassifyEndpoint
 from service.http.cors import cross_origin
-from service.http.docs_pages import add_docs_pages
+from service.http.docs_pages import add_docs_pages, document_keys
 from service.http.metrics import add_metrics_paths
 from service.http.models import ModelPaths
 from service.http.others import Others
@@ -73,6 +73,8 @@ def create_app(
     if access is not None:
         rates = access.rates(settings, shares)
         classifies, others = Rated(classifies, rates), Guard(others, access, rates)
+        if access.keyring is not None:
+            document_keys(app)
     app.add_api_route(
         "/classify",
         _answered_first,

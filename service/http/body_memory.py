@@ -80,13 +80,13 @@ class Room:
     """The memory that one body takes."""
 
     __slots__ = ("_end", "_memory", "_moved", "moved_at", "size")
+    _end: Callable[[], None]
+    _moved: int
+    moved_at: float
+    """When it last gained a step."""
 
     def __init__(self, memory: BodyMemory) -> None:
         self._memory = memory
-        self._end: Callable[[], None] | None = None
-        self._moved = 0
-        self.moved_at = 0.0
-        """When it last gained a step."""
         self.size = 0
 
     def resize(self, size: int) -> None:
@@ -97,13 +97,27 @@ class Room:
         """
         self._memory.resized(self, size)
 
+    def take_first(self, size: int) -> None:
+        """``resize`` for a room that has nothing yet: the path of every small body.
+
+        Raises:
+            OverloadedError: there is not so much room.
+        """
+        memory = self._memory
+        held = memory.held + size
+        if size <= SMALL and held <= memory.limit:
+            memory.held = held
+            self.size = size
+        else:
+            memory.resized(self, size)
+
     def arrives(self, end: Callable[[], None]) -> None:
         """Says that the body is arriving in pieces.
 
         Args:
             end: ends the upload, because it has stopped moving and others need its room.
         """
-        self._end = end
+        self._end, self._moved = end, 0
         self.moved_at = self._memory.clock()
         self._memory.arriving[self] = None
 
@@ -125,8 +139,7 @@ class Room:
         """Ends the upload and frees the room."""
         self.arrived()
         self.free()
-        if self._end is not None:
-            self._end()
+        self._end()
 
     def free(self) -> None:
         """Gives all of it back."""

@@ -7,7 +7,7 @@ import ipaddress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from fastapi import Request
+from starlette.requests import Request
 from starlette.types import Scope
 
 from service.access.keys import Key

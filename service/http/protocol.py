@@ -91,7 +91,7 @@ class Connections:
             found = [other for other in newest.connections if isinstance(other, Bounded) and other.idle]
         for other in found[:_CLOSED_AT_ONCE]:
             self.forget(other)
-            other.transport.abort()
+            other.abort()
         return bool(found)
 
 
@@ -101,9 +101,18 @@ class _Gentle:
     __slots__ = ("close", "is_closing", "write")
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
+        self.write: Callable[[Any], None] = transport.write
         self.is_closing = transport.is_closing
         self.close = close
+
+    def over(self) -> None:
+        """Ignores what is written from now on: uvicorn does not tell a request that another one follows (pipelining)
+        that its client has gone, and uvloop raises where a closed transport is written to."""
+        self.write = _ignore
+
+
+def _ignore(_data: Any) -> None:
+    pass
 
 
 class Bounded(HttpToolsProtocol):
@@ -119,8 +128,9 @@ class Bounded(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._all = all_of_them
-        self._in_headers = False
         self._header_bytes = 0
+        self._offers = False
+        """Whether the request offers another protocol, so that the parser ends behind its headers."""
         self._received = 0
         """Bytes of the piece that is being parsed."""
         self._too_large = False
@@ -128,6 +138,12 @@ class Bounded(HttpToolsProtocol):
         """Whether nothing that comes is read any more."""
         self._left = _LINGER_BYTES
         self._linger_until = math.inf
+
+    @property
+    def _in_headers(self) -> bool:
+        """Whether a part of a request's headers has come. uvicorn makes the scope at their begin, the cycle at their
+        end."""
+        return self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
 
     @property
     def idle(self) -> bool:
@@ -144,6 +160,7 @@ class Bounded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._all.forget(self)
+        self._gentle.over()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -158,18 +175,14 @@ class Bounded(HttpToolsProtocol):
             self._without_offer(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._broken()
-        if self._in_headers and not self._refused:
+        cycle = self.cycle
+        if (cycle is None or cycle.scope is not self.scope) and not self._refused:
             self._header_bytes += len(data)
             if self._header_bytes > MOST_HEADER_BYTES:
                 self._too_large = True
                 self._broken()
             elif self not in self._all.heads:
                 self._all.watch(self._all.heads, self, HEADERS_S)
-
-    def on_message_begin(self) -> None:
-        self._in_headers = True
-        self._header_bytes = 0
-        super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # As uvicorn's, which would take any number.
@@ -188,16 +201,21 @@ class Bounded(HttpToolsProtocol):
                 self._too_large = True
                 raise ValueError("too large headers")
         if self.parser.should_upgrade():
+            self._offers = True
             return  # the parser ends here, and ``_without_offer`` goes on
-        self._in_headers = False
-        self._all.heads.pop(self, None)
+        if self._header_bytes or self.cycle is None:
+            self._header_bytes = 0
+            self._all.heads.pop(self, None)
         super().on_headers_complete()
         # Its task has not run yet.
         self.cycle.transport = self._gentle
 
     def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
+        # As uvicorn's, which knows of WebSockets.
+        cycle = self.cycle
+        if not self._offers and not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         if self._refused:
@@ -224,7 +242,12 @@ class Bounded(HttpToolsProtocol):
             self._refuse(Failure(SLOW_REQUEST.slug, f"the request's headers had not arrived after {HEADERS_S:g} s"))
         else:
             # What is left is an empty connection, the rest of a refused body, or an answer that nobody reads.
-            self.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+        self._gentle.over()
+        self.transport.abort()
 
     def _without_offer(self, rest: bytes) -> None:
         """Reads a request that offers another protocol as if it did not: RFC 9110 lets servers ignore the offer."""
@@ -238,7 +261,7 @@ class Bounded(HttpToolsProtocol):
         lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
         lines += [b"%s: %s" % pair for pair in (*kept, (b"connection", b",".join(options))) if pair[1]]
         self.parser = httptools.HttpRequestParser(self)
-        self._in_headers = False
+        self._offers = False
         self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def _broken(self) -> None:
@@ -280,12 +303,12 @@ class Bounded(HttpToolsProtocol):
         if self.cycle.more_body and not self.transport.is_closing():
             self._linger()
         else:
+            self._gentle.over()
             self.transport.close()
 
     def _linger(self) -> None:
         """Ends this side of the connection, and reads on for a while."""
         self._refused = True
-        self._in_headers = False
         self._all.forget(self)
         self._unset_keepalive_if_required()
         if self.transport.can_write_eof():
@@ -298,6 +321,6 @@ class Bounded(HttpToolsProtocol):
         self._left -= size
         now = self._all.clock()
         if self._left < 0 or now > self._linger_until:
-            self.transport.abort()
+            self.abort()
         elif self in self._all.slow:
             self._all.slow[self] = now + _PAUSE_S

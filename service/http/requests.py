@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
@@ -69,38 +69,39 @@ class Head(NamedTuple):
     """What a request's headers say of its body."""
 
     content_type: str
-    length: int | None
-    """Its Content-Length; None if it is chunked."""
+    kind: Literal["multipart", "json", "other"]
     coding: str | None
     """The content coding to undo: ``gzip``, ``deflate`` or None."""
-
-    @property
-    def kind(self) -> str:
-        """The media type, in lower case and without parameters."""
-        return self.content_type.partition(";")[0].strip().lower()
-
-    @property
-    def copies(self) -> int:
-        """How many times its size a body takes while it is parsed: its pieces, all of them joined, and its pictures."""
-        return 3 if self.coding or _is_multipart(self.kind) or _is_json(self.kind) else 2
+    copies: int
+    """How many times its size a body takes while it is parsed: its pieces, all of them joined, and its pictures."""
 
 
-def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
-    """What the headers say of the body.
+def read_head(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Head, int | None]:
+    """What the headers say of the body, and its length if they do.
 
     Raises:
         UnsupportedEncodingError: they name a content coding that is not undone.
     """
-    kind, length, codings = b"", None, list[bytes]()
-    for name, value in headers:
-        if name == b"content-type":
-            kind = kind or value
-        elif name == b"content-length":
-            length = int(value) if value.isdigit() else None
-        elif name == b"content-encoding":
-            codings.append(value)
-    coding = encodings.coding_of(b",".join(codings).decode("latin-1")) if codings else None
-    return Head(kind.decode("latin-1"), length, coding)
+    found = dict(headers)
+    length = found.get(b"content-length")
+    head = head_of(found.get(b"content-type", b""), found.get(b"content-encoding", b""))
+    return head, int(length) if length is not None and length.isdigit() else None
+
+
+@lru_cache(maxsize=128)
+def head_of(content_type: bytes, coding: bytes = b"") -> Head:
+    """What these headers say. It is cached: clients send the same few again and again.
+
+    Raises:
+        UnsupportedEncodingError: the content coding is not undone.
+    """
+    text, undone = content_type.decode("latin-1"), encodings.coding_of(coding.decode("latin-1"))
+    media_type = text.partition(";")[0].strip().lower()
+    # multipart/mixed and multipart/related too, in which some interfaces take a picture beside JSON.
+    multipart_ = media_type.startswith("multipart/")
+    kind: Literal["multipart", "json", "other"]
+    kind = "multipart" if multipart_ else "json" if _is_json(media_type) else "other"
+    return Head(text, kind, undone, 3 if undone or kind != "other" else 2)
 
 
 def announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -139,12 +140,11 @@ async def read_body(upload: Upload, head: Head, room: Room, max_bytes: int) -> B
     if head.coding is not None:
         upload = await _without_coding(upload, head.coding, room, max_bytes)
     parse: Callable[..., Body]
-    kind = head.kind
-    if _is_multipart(kind):
+    if head.kind == "multipart":
         boundary = multipart.boundary_of(head.content_type)
         in_thread = upload.size >= _LARGE or upload.content().count(b"--" + boundary) > _MANY_PARTS
         parse = partial(_multipart, boundary=boundary)
-    elif (kind.endswith("json") and _is_json(kind)) or _begins_as_json(upload):
+    elif head.kind == "json" or _begins_as_json(upload):
         in_thread, parse = upload.size >= _LARGE, _json
     else:
         return await _raw(upload, room)
@@ -199,19 +199,16 @@ async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
     return await asyncio.get_running_loop().run_in_executor(_threads, work, *arguments)
 
 
-def _is_multipart(kind: str) -> bool:
-    """Also ``multipart/mixed`` and ``multipart/related``, in which some interfaces take a picture beside JSON."""
-    return kind.startswith("multipart/")
-
-
 #: How JSON may begin: with a brace, white space, or a byte order mark.
-_BEFORE_JSON = (b"{", b" ", b"\t", b"\r", b"\n", codecs.BOM_UTF8[:1])
+_BEFORE_JSON = frozenset((b"{", b" ", b"\t", b"\r", b"\n", codecs.BOM_UTF8[:1]))
 
 
 def _begins_as_json(upload: Upload) -> bool:
     """Whether a body can only be JSON: no picture begins with a brace."""
-    start = upload.chunks[0][:64] if upload.chunks else b""
-    return start[:1] in _BEFORE_JSON and start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
+    first = upload.chunks[0] if upload.chunks else b""
+    if first[:1] not in _BEFORE_JSON:
+        return False
+    return first[:64].removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
 
 
 def _is_json(kind: str) -> bool:

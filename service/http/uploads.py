@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
@@ -42,15 +42,6 @@ class Upload(NamedTuple):
         return self.chunks[0]
 
 
-class Announced(Protocol):
-    """What a request's headers say of its body."""
-
-    @property
-    def length(self) -> int | None: ...
-    @property
-    def copies(self) -> int: ...
-
-
 class Uploads:
     """The bodies that are arriving on one event loop.
 
@@ -66,7 +57,9 @@ class Uploads:
         self._overdue: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def read(self, receive: Receive, room: Room, max_bytes: int, announced: Announced | None = None) -> Upload:
+    async def read(
+        self, receive: Receive, room: Room, max_bytes: int, announced: int | None = None, copies: int = 1
+    ) -> Upload:
         """Reads a body to its end.
 
         A body that cannot be taken by the size that it announces is refused before ``receive`` is called: that would
@@ -76,7 +69,8 @@ class Uploads:
             receive: ASGI's.
             room: the memory that the body takes. It is the caller's to free, also after an error.
             max_bytes: of this body.
-            announced: what its headers say of it.
+            announced: its Content-Length, if it has one.
+            copies: how many times its size it takes while it is parsed.
 
         Raises:
             BodyTooLargeError: the body has more than ``max_bytes``.
@@ -84,12 +78,10 @@ class Uploads:
             OverloadedError: the memory for bodies has no room for it.
             ClientDisconnect: the client disconnected before the body's end.
         """
-        length = None if announced is None else announced.length
-        if length is not None and length > SMALL:
-            if length > max_bytes:
+        if announced is not None and announced > SMALL:
+            if announced > max_bytes:
                 raise _too_large(max_bytes)
-            assert announced is not None
-            self._memory.check(announced.copies * length)
+            self._memory.check(copies * announced)
         task, started = asyncio.current_task(), time.monotonic()
         assert task is not None
         cancelled_before = task.cancelling()
@@ -115,7 +107,7 @@ class Uploads:
         size = len(content)
         if size > max_bytes:
             raise _too_large(max_bytes)
-        room.resize(size)
+        room.take_first(size)
         return Upload([content], size, time.monotonic())
 
     async def _read_on(

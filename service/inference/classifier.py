@@ -171,5 +171,8 @@ class Request:
             return None
         return self._candidates.model if isinstance(self._candidates, Ensemble) else self._candidates[0].model
 
+    async def check(self) -> None:
+        """``Classifier.begin`` has done so."""
+
     async def classify(self, picture: bytes | Picture) -> Classified | Failure:
         return await self._classifier.classify(picture, self._query, self._candidates, self._arrived, self._caller)

@@ -1,4 +1,4 @@
-"""What is done too often waits until it was done seldom enough."""
+"""What was done a moment ago is not done again."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from service.access.cooldown import Cooldown
 from tests.clock import Clock
 
 
-def test_so_often_at_once_and_then_as_the_oldest_is_forgotten() -> None:
+def test_a_thing_may_be_done_again_after_a_while() -> None:
     clock = Clock()
-    cooldown = Cooldown(2, 10.0, clock)
-    assert cooldown.take("a") == 0
+    cooldown = Cooldown(10.0, clock)
+    assert cooldown.wait_s("a") == 0
+    cooldown.done("a")
+    assert cooldown.wait_s("a") == 10
     clock.now += 4
-    assert cooldown.take("a") == 0
-    assert cooldown.take("a") == 6
-    clock.now += 5
-    # What was refused does not count.
-    assert cooldown.take("a") == 1
+    # Asking changes nothing.
+    assert [cooldown.wait_s("a") for _ in range(3)] == [6, 6, 6]
+    clock.now += 6
+    assert cooldown.wait_s("a") == 0
     clock.now += 1
-    assert cooldown.take("a") == 0
-    assert cooldown.take("a") == 4
+    assert cooldown.wait_s("a") == 0
+    cooldown.done("a")
+    assert cooldown.wait_s("a") == 10
 
 
 def test_each_thing_has_its_own() -> None:
-    cooldown = Cooldown(1, 10.0, Clock())
-    assert (cooldown.take("a"), cooldown.take("b")) == (0, 0)
-    assert cooldown.take("a") == 10
+    cooldown = Cooldown(10.0, Clock())
+    cooldown.done("a")
+    assert (cooldown.wait_s("a"), cooldown.wait_s("b")) == (10, 0)

@@ -17,6 +17,7 @@ import pytest
 from service.cluster import driver
 from service.cluster.driver import _prepare_haproxy, environment
 from service.config.settings import Settings
+from service.domain.errors import PROBLEMS
 from service.lifecycle import haproxy
 from service.lifecycle.processes import Run
 
@@ -37,8 +38,16 @@ def test_haproxy_gets_a_problem_document_for_each_phase_without_a_replica(
     script = (tmp_path / "answers.lua").read_text()
     texts = [part.partition("]==]")[0] for part in script.split("[==[")[1:]]
     documents = [json.loads(text) for text in (body, *texts)]
+    full = documents.pop()
+    assert (full["type"], full["status"], full["retry_after_ms"]) == ("/problems/overloaded", 429, 1000)
     assert {(document["type"], document["status"]) for document in documents} == {("/problems/not-ready", 503)}
     assert len({document["detail"] for document in documents}) == 3
+    for page in haproxy.PAGES:
+        head, _, body = (tmp_path / f"{page}.http").read_bytes().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % page)
+        assert f"Content-Length: {len(body)}" in head.decode().split("\r\n")
+        assert json.loads(body)["status"] == page
+        assert json.loads(body)["type"].removeprefix("/problems/") in PROBLEMS
     assert os.access(os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], os.X_OK)
     front = haproxy.Front.read(tmp_path)
     assert os.access(front.binary, os.X_OK)
@@ -260,7 +269,7 @@ print(oct((Path.home() / ".ray" / "auth_token").stat().st_mode & 0o777), oct(os.
 """
 
 
-@pytest.mark.parametrize("before", [None, 0o644, 0o600])
+@pytest.mark.parametrize("before", [None, 0o644])
 def test_nobody_else_can_read_rays_token(tmp_path: Path, before: int | None) -> None:
     """Whoever can read it can run programs as this user."""
     if before is not None:

@@ -122,6 +122,10 @@ def test_a_file_of_keys_that_cannot_be_used_is_one_line(tmp_path: Path, monkeypa
     assert "chmod 600" in one_line(["serve"])
 
 
+def test_metrics_that_only_seem_to_ask_for_keys_are_not_served() -> None:
+    assert "TOPFIVE_API_KEYS names no file" in one_line(["serve", "--metrics-key"])
+
+
 def test_a_service_that_lets_nobody_in_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.lifecycle.supervisor.serve", lambda *_: None)
     file = tmp_path / "keys.json"

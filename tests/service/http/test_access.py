@@ -370,15 +370,27 @@ def test_a_refusal_is_remembered_until_its_time_is_over() -> None:
     access = AccessControl(None, clock=clock)
     access.answered(scope("a"), [Failure("overloaded", ""), object()])
     access.enter(scope("192.0.2.1"), "classify")
-    access.answered(scope("192.0.2.1"), [object(), refused(5, (3, 10))])
-    clock.now += 4
+    access.answered(scope("192.0.2.1"), [object(), refused(1.5, (3, 10))])
+    clock.now += 1
     access.enter(scope("192.0.2.2"), "classify")
     with pytest.raises(RateLimitedError, match="too much") as raised:
         access.enter(scope("192.0.2.1"), "classify")
-    assert (raised.value.retry_after_s, raised.value.quota) == (pytest.approx(1), (3, 10))
-    clock.now += 1
+    assert (raised.value.retry_after_s, raised.value.quota) == (pytest.approx(0.5), (3, 10))
+    clock.now += 0.5
     access.enter(scope("192.0.2.1"), "classify")
     assert access._refused == {}
+
+
+def test_a_rate_that_was_raised_is_not_refused_for_a_day() -> None:
+    clock = Clock()
+    access = AccessControl(None, clock=clock)
+    access.answered(scope("192.0.2.1"), [refused(86_400)])
+    clock.now += 1.9
+    with pytest.raises(RateLimitedError) as raised:
+        access.enter(scope("192.0.2.1"), "classify")
+    assert raised.value.retry_after_s == pytest.approx(86_398.1)
+    clock.now += 0.1
+    access.enter(scope("192.0.2.1"), "classify")
 
 
 def test_only_so_many_refused_callers_are_remembered() -> None:
@@ -447,3 +459,18 @@ async def test_a_key_goes_nowhere_if_metrics_need_none(fakes: Fakes, monkeypatch
     async with fakes.client() as client:
         await client.get("/metrics", headers=bearer("topfive_x"))
     assert sent == [{}]
+
+
+async def test_the_documentation_says_how_keys_are_sent(tmp_path: Path, fakes: Fakes) -> None:
+    async with fakes.client() as client:
+        assert "security" not in (await client.get("/openapi.json")).json()
+    Keyed(tmp_path, fakes)
+    async with fakes.client() as client:
+        for _ in range(2):
+            document = (await client.get("/openapi.json")).json()
+            assert document["security"] == [{"bearer": []}, {"key": []}]
+            assert document["components"]["securitySchemes"] == {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            }
+            assert "Answer" in document["components"]["schemas"]

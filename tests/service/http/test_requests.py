@@ -19,7 +19,7 @@ from service.domain.errors import BadBodyError, BadParameterError, NoPictureErro
 from service.domain.query import Query
 from service.http import requests as bodies
 from service.http.body_memory import BodyMemory, Room
-from service.http.requests import Body, Head, read_body, read_query
+from service.http.requests import Body, head_of, read_body, read_query
 from service.http.schemas import NoQuery, UnloadQuery
 from service.http.uploads import Upload
 from tests.fakes import Fakes
@@ -145,7 +145,7 @@ async def parsed(upload: Upload, kind: str, coding: str | None = None, limit: in
     """``read_body`` with enough memory, which it must give back but for the pictures."""
     room = Room(BodyMemory(10 * LIMIT))
     room.resize(upload.size)
-    body = await read_body(upload, Head(kind, None, coding), room, limit)
+    body = await read_body(upload, head_of(kind.encode(), (coding or "").encode()), room, limit)
     assert room.size <= max(64 * 1024, sum(len(found) for found in body.pictures if isinstance(found, bytes)))
     return body
 
