@@ -213,7 +213,6 @@ def _load_jpeg(data: bytes, limits: _Limits, at_least: int | None) -> Image.Imag
 def _decode_png(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
     png = read_png_chunks(data, most_parts=limits.parts)
     limits.check(of_png(png.data))
-<<<<<<< HEAD
     picture = PngImageFile(io.BytesIO(png.data))
     try:
         return _load_png(png, picture, wanted)
@@ -228,11 +227,8 @@ def _decode_png(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
 
 
 def _load_png(png: Png, picture: Image.Image, wanted: _Wanted) -> Image.Image:
-    if _is_large(picture.size) and in_strips(png):
-=======
     width, height = picture.size
     if width * height > WHOLE_PIXELS and in_strips(png):
->>>>>>> ha
         return _small(picture.size, partial(png_strips, png), wanted, png.orientation)
     picture.load()
     key = png.transparent

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-<<<<<<< HEAD
 from collections import Counter
-=======
->>>>>>> ha
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
