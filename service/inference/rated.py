@@ -48,6 +48,9 @@ class RatedAsking:
     def named(self) -> str | None:
         return self._asking.named
 
+    async def check(self) -> None:
+        await self._asking.check()
+
     async def classify(self, picture: bytes | Picture) -> Classified | Failure:
         try:
             self._rates.admit(self._caller)
