@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
-from fuzz import Answer, Sender, Stream, compared, judged
+from fuzz import Answer, Sender, Stream, compared, judged, replay
 from mutations import Request, request
 
 from tests.fakes import Fakes
@@ -161,3 +163,25 @@ def test_a_short_run_against_the_service(fleet: str, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "nothing failed" in run.stdout
+
+
+def test_a_request_that_failed_is_sent_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Echo(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(418)
+            self.end_headers()
+            self.wfile.write(self.path.encode() + b" " + body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    file = tmp_path / "3-1.http"
+    file.write_bytes(Request("POST", "/classify?k=1", ((b"Content-Length", b"3"),), b"abc").raw())
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever).start()
+        replay(file, f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    printed = capsys.readouterr().out
+    assert printed.startswith("418")
+    assert "/classify?k=1 abc" in printed
