@@ -367,7 +367,11 @@ def replay(path: Path, url: str) -> None:
     asked = Request("", "", (), path.read_bytes(), head=b"")
 
     async def send() -> Answer:
-        return await (await Stream.open(host, int(port or 80))).ask(asked)
+        stream = await Stream.open(host, int(port or 80))
+        try:
+            return await stream.ask(asked)
+        finally:
+            stream.close()
 
     answer = asyncio.run(send())
     print(answer.status, answer.headers, answer.body[:3000].decode("utf-8", "replace"), sep="\n")
