@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fuzz import Answer, Sender, Stream, compared, judged, replay
+from fuzz import Answer, Sender, Stream, Watched, compared, judged, replay
 from mutations import Request, request
 
 from tests.fakes import Fakes
@@ -185,3 +186,25 @@ def test_a_request_that_failed_is_sent_again(tmp_path: Path, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert printed.startswith("418")
     assert "/classify?k=1 abc" in printed
+
+
+def test_tracebacks_in_the_logs_of_processes_are_found(tmp_path: Path) -> None:
+    """Only those that were written since the logs were noted."""
+    code = "import sys, traceback\nfor line in sys.stdin:\n  print(line, flush=True)\n"
+    with (tmp_path / "a.log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=log, text=True)
+    assert process.stdin is not None
+    watched = Watched(process.pid)
+    for said, found in (("Traceback (most recent call last): old", False), ("all is well", False)):
+        process.stdin.write(said + "\n")
+        process.stdin.flush()
+        while said not in (tmp_path / "a.log").read_text():
+            time.sleep(0.01)
+        assert watched.logs() == 1
+        assert bool(watched.tracebacks()) is found
+    process.stdin.write("Traceback (most recent call last): new\n")
+    process.stdin.close()
+    process.wait(30)
+    (line,) = watched.tracebacks()
+    assert "a.log" in line
+    assert line.endswith("new\n\n")
