@@ -60,19 +60,19 @@ class Polite:
     def __init__(self, port: int, rate: float, pictures: dict[str, Path]) -> None:
         named = [f"{network}={file}" for network, file in pictures.items()]
         self._process = _python("polite.py", str(port), "--rate", f"{rate:g}", "--pictures", *named)
-        self._lines: list[Answered] = []
+        self._sent: dict[int, Answered] = {}
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            network, due, status, took_ms = line.split()
-            self._lines.append(Answered(network, float(due), int(status), float(took_ms)))
+            number, network, due, status, took_ms = line.split()
+            self._sent[int(number)] = Answered(network, float(due), int(status), float(took_ms))
 
     def between(self, start: float, end: float) -> list[Answered]:
-        """The requests that were due in a while, as far as they are over."""
-        return [answered for answered in tuple(self._lines) if start <= answered.due < end]
+        """The requests that were due in a while. The status is -1 of those that are not over."""
+        return [answered for answered in tuple(self._sent.values()) if start <= answered.due < end]
 
     def stop(self) -> None:
         _end(self._process)
@@ -133,12 +133,11 @@ class Bench:
         into.rss_mb = max(into.rss_mb, use.peak_rss_mb)
 
     def _settle(self, end: float) -> None:
-        """Waits until the polite client is answered in its usual time again, at most 20 s."""
-        give_up = time.monotonic() + 20
-        while time.monotonic() < give_up:
+        """Waits until the polite client is answered in its usual time again, at most 40 s: longer than its patience."""
+        while time.monotonic() < end + 40:
             time.sleep(1)
-            late = self._polite.between(time.monotonic() - 1.0, math.inf)
-            if len(late) >= 5 and all(a.status == 200 and a.took_ms < 500 for a in late) and time.monotonic() > end + 2:
+            late = self._polite.between(time.monotonic() - 2.0, time.monotonic() - 0.5)
+            if time.monotonic() > end + 3 and late and all(a.status == 200 and a.took_ms < 400 for a in late):
                 return
 
 

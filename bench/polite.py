@@ -1,9 +1,9 @@
 """A polite client: ``python bench/polite.py PORT --rate R``, as a process of its own.
 
 An open loop with the arrivals of a Poisson process: requests are sent when they are due, one network after the other,
-over a few connections that are kept. Writes a line for each request to standard output, ``network due status
-milliseconds``, in which ``due`` is on the monotonic clock and the time counts from it; the status is 0 if there was no
-answer. Ends at SIGTERM.
+over a few connections that are kept. Writes two lines for each request to standard output, ``number network due status
+milliseconds``: one when it is sent, with the status -1, and one when it is over. ``due`` is on the monotonic clock, and
+the time counts from it; the status is 0 if there was no answer. Ends at SIGTERM.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ async def run(port: int, rate: float, pictures: dict[str, bytes]) -> None:
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         waiting: set[asyncio.Task[None]] = set()
         due = time.monotonic()
-        for network in itertools.cycle(pictures):
+        for number, network in enumerate(itertools.cycle(pictures)):
             due += source.expovariate(rate)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             url = f"http://127.0.0.1:{port}/classify?model={network}"
-            task = asyncio.create_task(_one(session, url, network, pictures[network], due))
+            task = asyncio.create_task(_one(session, url, (number, network, due), pictures[network]))
             waiting.add(task)
             task.add_done_callback(waiting.discard)
 
 
-async def _one(session: aiohttp.ClientSession, url: str, network: str, picture: bytes, due: float) -> None:
+async def _one(session: aiohttp.ClientSession, url: str, told: tuple[int, str, float], picture: bytes) -> None:
+    print(*told, -1, 0, flush=True)
     status = 0
     try:
         async with session.post(url, data=picture) as response:
@@ -48,7 +49,7 @@ async def _one(session: aiohttp.ClientSession, url: str, network: str, picture: 
             status = response.status
     except (TimeoutError, aiohttp.ClientError):
         pass
-    print(network, due, status, (time.monotonic() - due) * 1000, flush=True)
+    print(*told, status, (time.monotonic() - told[2]) * 1000, flush=True)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ structure that it reads anyway: of a JPEG the number of scans, which only its la
 
 from __future__ import annotations
 
+import struct
 from typing import Literal, NamedTuple, TypeAlias
 
 from models.images.bmp import BmpHeader, read_header, read_old_header
@@ -33,6 +34,7 @@ Kind: TypeAlias = Literal[
 _PASSES = 6.0
 #: Samples a pixel, by PNG's colour type.
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PNG_HEADER = struct.Struct(">IIBBBBB")
 #: How far behind the header a PNG's transparency is looked for: a palette of 256 colours is before it.
 _KEY_WITHIN = 2048
 #: The end of a whole JPEG is looked for in so many of its last bytes.
@@ -102,11 +104,13 @@ def of_jpeg(markers: Markers, data: bytes) -> Outline:
 
 def of_png(data: bytes) -> Outline:
     """The outline of a PNG by its header."""
-    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    depth, colour, interlaced = data[24], data[25], data[28]
+    width, height, depth, colour, _, _, interlaced = _PNG_HEADER.unpack_from(data, 16)
     samples = _SAMPLES.get(colour, 4)
     kind: Kind = "png"
     units = width * height * samples * depth / 8
+    if samples * depth == 8 and not interlaced and colour == 0 and data.find(b"tRNS", 33, _KEY_WITHIN) < 0:
+        # Most digits.
+        return Outline(kind, width, height, len(data), units, 1.0, 0.0)
     if colour >= 4 or data.find(b"tRNS", 33, _KEY_WITHIN) > 0:
         kind = "png alpha"
     if interlaced:

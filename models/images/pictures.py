@@ -111,7 +111,8 @@ class _Limits(NamedTuple):
 
     def check(self, outline: Outline) -> None:
         """Refuses a picture that is too large, or too much work."""
-        self.check_pixels((outline.width, outline.height))
+        if outline.width * outline.height > self.pixels:
+            self.check_pixels((outline.width, outline.height))
         self.further(outline)
 
     def check_pixels(self, size: tuple[int, int]) -> None:
@@ -153,7 +154,8 @@ def decode(
     Raises:
         PictureError: one of its subclasses, see ``errors.py``.
     """
-    limits = _Limits(max_pixels, *((_FEW_PARTS, _FEW_SCANS) if quick else (_MOST_PARTS, MOST_SCANS)), quick, check)
+    parts, scans = (_FEW_PARTS, _FEW_SCANS) if quick else (_MOST_PARTS, MOST_SCANS)
+    limits = _Limits(max_pixels, parts, scans, quick, check)
     wanted = _Wanted(mode, at_least, needed)
     try:
         if data.startswith(b"\xff\xd8"):
@@ -225,7 +227,8 @@ def _decode_png(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
 
 
 def _load_png(png: Png, picture: Image.Image, wanted: _Wanted) -> Image.Image:
-    if _is_large(picture.size) and in_strips(png):
+    width, height = picture.size
+    if width * height > WHOLE_PIXELS and in_strips(png):
         return _small(picture.size, partial(png_strips, png), wanted, png.orientation)
     picture.load()
     key = png.transparent
@@ -339,9 +342,11 @@ def _finished(
         orientation: EXIF's.
         step: what is done to its pixels first.
     """
-    if _is_large(picture.size):
+    width, height = picture.size
+    if width * height > WHOLE_PIXELS:
         return _small(picture.size, partial(strips_of, picture), wanted, orientation, step)
-    return _upright(_plain(step(picture), wanted.mode), orientation)
+    plain = _plain(picture if step is _no_step else step(picture), wanted.mode)
+    return plain if orientation is None else _upright(plain, orientation)
 
 
 def _small(
@@ -365,7 +370,7 @@ def _plain(picture: Image.Image, mode: Mode) -> Image.Image:
 
 
 def _upright(picture: Image.Image, orientation: int | None) -> Image.Image:
-    turn = _UPRIGHT.get(orientation) if orientation is not None else None
+    turn = _UPRIGHT.get(orientation or 0)
     return picture if turn is None else picture.transpose(turn)
 
 

@@ -130,16 +130,19 @@ class Rates:
             pictures: how many.
 
         Raises:
-            RateLimitedError: it may not; says when it may.
+            RateLimitedError: it may not; says when it may, by all of its limits.
         """
         limits = self._limits(caller)
+        refused = [
+            self._refused(item, caller, f"you may send {_worded(item)}", (item.amount, item.get_expiry()))
+            for item in limits.pictures
+            if not self._limiter.test(item, caller, cost=pictures)
+        ]
         if limits.device is not None and not self._limiter.test(limits.device, caller):
             text = f"you may use {limits.device_s:g} device seconds a minute"
-            raise self._refused(limits.device, caller, text, None)
-        for item in limits.pictures:
-            if not self._limiter.test(item, caller, cost=pictures):
-                text = f"you may send {_worded(item)}"
-                raise self._refused(item, caller, text, (item.amount, item.get_expiry()))
+            refused.append(self._refused(limits.device, caller, text, None))
+        if refused:
+            raise max(refused, key=lambda error: error.retry_after_s)
         for item in limits.pictures:
             self._limiter.hit(item, caller, cost=pictures)
 

@@ -8,7 +8,6 @@ which switches share their buffers. A lone caller gets eight ninths of the queue
 from __future__ import annotations
 
 from service.domain.errors import OverloadedError
-from service.domain.shares import FEW
 
 #: How many places a caller may hold for each that is free.
 _FOR_EACH_FREE = 8
@@ -41,11 +40,12 @@ class Places:
             OverloadedError: the caller holds too many places or bytes already.
         """
         held = self._held.get(caller)
-        if held is None:
+        if held is None or not taken:
+            # An empty queue takes a picture of any size.
             return
         places, held_bytes = held
         share = _FOR_EACH_FREE * (self._places - taken)
-        if places >= max(FEW, share):
+        if places >= share:
             raise OverloadedError(
                 f"{places} of your pictures are waiting, and the other places are kept for other callers",
                 retry_after_s=((places - share) // (_FOR_EACH_FREE + 1) + 1) * per_item_s or 1.0,

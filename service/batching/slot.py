@@ -44,6 +44,7 @@ class DeviceSlot:
     def __init__(self, name: str = "device", clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._taken = False
+        self._taken_at = self._used_s = 0.0
         self._waiters: list[_Waiter] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self.busy_until = 0.0
@@ -78,7 +79,8 @@ class DeviceSlot:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
         else:
-            self._taken, self.busy_until = True, self._clock() + expected_s()
+            self._taken, self._taken_at = True, self._clock()
+            self.busy_until = self._taken_at + expected_s()
         try:
             yield
         finally:
@@ -87,6 +89,8 @@ class DeviceSlot:
     def _pass_on(self) -> None:
         waiting = [waiter for waiter in self._waiters if not waiter.turn.done()]
         self.freed_at = self._clock()
+        self._used_s += self.freed_at - self._taken_at
+        self._taken_at = self.freed_at
         # The slot stays taken while it passes to the next waiter, so that no newcomer gets in between.
         self._taken, self.busy_until = bool(waiting), 0.0
         if waiting:
@@ -99,6 +103,11 @@ class DeviceSlot:
     def busy_s(self) -> float:
         """Seconds until the running batch should end; 0 if none is running."""
         return max(_OVERDUE_S, self.busy_until - self._clock()) if self._taken else 0.0
+
+    @property
+    def used_s(self) -> float:
+        """For how many seconds the slot has been held since it exists."""
+        return self._used_s + (self._clock() - self._taken_at if self._taken else 0.0)
 
     @property
     def contended(self) -> bool:

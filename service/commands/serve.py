@@ -28,6 +28,8 @@ def serve(
     labels: Annotated[str | None, setting("labels")] = None,
     max_body_mb: Annotated[float | None, setting("max_body_mb")] = None,
     max_pixels: Annotated[int | None, setting("max_pixels")] = None,
+    max_decode_ms: Annotated[float | None, setting("max_decode_ms")] = None,
+    max_decode_mb: Annotated[float | None, setting("max_decode_mb")] = None,
     cache_dir: Annotated[Path | None, setting("cache_dir")] = None,
     max_bodies_mb: Annotated[float | None, setting("max_bodies_mb")] = None,
     cors_origins: Annotated[str | None, setting("cors_origins")] = None,

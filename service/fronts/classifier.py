@@ -15,6 +15,7 @@ import numpy as np
 
 from models.images.outline import glance
 from models.images.preprocess import Preprocess
+from service.batching.places import Places
 from service.config.settings import Settings
 from service.domain.classified import Classified
 from service.domain.deadlines import Deadlines
@@ -36,7 +37,7 @@ from service.fronts.owners import Owners
 from service.inference.decoders import Decoders
 from service.inference.decoding import decode_small
 from service.inference.ensemble import Average, Member
-from service.link.crops import NoSlotError, Slots
+from service.link.crops import SLOTS, NoSlotError, Slots
 from service.link.messages import Answered, Failed, Times
 from service.telemetry.tracing import traceparent
 
@@ -71,6 +72,10 @@ class FrontClassifier:
         self.deadlines = Deadlines(clock)
         self.decoders = decoders or Decoders(2, settings.most_work)
         self.default_latency_ms = settings.default_latency_ms
+        self.places = Places(SLOTS, 1)
+        """Of the memory for crops, which one caller must not fill."""
+        self.asked = 0
+        """How many pictures are here."""
         self.names: dict[_Name, str] = {}
         """The model that answered for a name, as answers call it."""
         self.hints: dict[_Name, Kind] = {}
@@ -115,7 +120,14 @@ class FrontAsking:
         allowed_s = self._query.allowed_s(self._all.default_latency_ms)
         if self._all.owners.one() is None and not self._all.owners.seen:
             return failure_of(NotReadyError("the device owner is starting"))
-        asked = AskedPicture(self._all, picture, self._caller)
+        everything, caller = self._all, self._caller
+        try:
+            everything.places.check(caller, everything.asked, 0, 0, 0.0)
+        except OverloadedError as error:
+            return failure_of(error)
+        asked = AskedPicture(everything, picture, caller)
+        everything.places.take(caller, 0)
+        everything.asked += 1
         try:
             with self._all.deadlines.until(self._arrived + allowed_s + _GRACE_S):
                 return await self._classified(asked)
@@ -124,6 +136,8 @@ class FrontAsking:
                 return failure_of(NotReadyError("the device owner has ended, and no other has started in time"))
             return Failure(DEADLINE_MISSED, "the deadline passed before there was an answer", model=self.named)
         finally:
+            everything.asked -= 1
+            everything.places.give_back(caller, 0)
             asked.over()
 
     async def check(self) -> None:

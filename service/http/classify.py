@@ -28,6 +28,9 @@ from service.telemetry.logs import Access, log_access
 from service.telemetry.recorder import RequestMetrics
 from service.telemetry.tracing import RequestSpan, tracing
 
+#: How many pictures of a bulk request begin in one turn of the event loop, on which small ones are decoded: other
+#: requests do not wait until all 64 are.
+_IN_A_TURN = 4
 #: What a caller who has gone is answered: nobody reads it.
 _GONE = Reply.of(GONE_STATUS, "text/plain", b"")
 #: A connection cannot be used again after a body that was not read to its end.
@@ -148,8 +151,12 @@ async def _all(
     ones: list[Callable[[], Coroutine[Any, Any, Classified | Failure]]],
 ) -> list[Classified | Failure]:
     """Runs all at once. An error of the query ends the others, since it is each one's."""
-    tasks = [asyncio.create_task(one()) for one in ones]
+    tasks: list[asyncio.Task[Classified | Failure]] = []
     try:
+        for one in ones:
+            if tasks and not len(tasks) % _IN_A_TURN:
+                await asyncio.sleep(0)
+            tasks.append(asyncio.create_task(one()))
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:

@@ -10,12 +10,16 @@ import numpy.typing as npt
 
 from models.images.cost import UNBOUNDED, Price, check
 from models.images.errors import TooManyPartsError, TooManyPixelsError, TooMuchWorkError
+from models.images.outline import Outline
 from models.images.preprocess import Preprocess, picture_to_crop
 
 #: Only a file of so few bytes is decoded on the event loop.
 _SMALL_BYTES = 4_096
 #: And only if it takes no longer than this, from its bytes to the crop: handing it to a thread takes as long.
 _AT_ONCE = Price(0.00033, 4_000_000)
+#: Of these kinds, a picture of so few samples and pixels, which is scaled to a side of this at most, is within
+#: ``_AT_ONCE`` whatever its bytes are.
+_PLAIN, _TINY, _TINY_SIDE = ("png", "jpeg"), 4_096, 64
 
 Crop: TypeAlias = npt.NDArray[np.uint8]
 
@@ -36,10 +40,20 @@ def decode_small(image: bytes, preprocess: Preprocess, max_pixels: int) -> Crop 
             preprocess,
             max_pixels=max_pixels,
             quick=True,
-            check=partial(check, preprocess=preprocess, most=_AT_ONCE),
+            check=partial(_check_at_once, preprocess),
         )
     except (TooManyPixelsError, TooManyPartsError, TooMuchWorkError):
         return None
+
+
+def _check_at_once(preprocess: Preprocess, outline: Outline) -> None:
+    """Raises TooMuchWorkError for a picture that takes too long for the event loop."""
+    kind, width, height, _, units, _, _ = outline
+    # A digit need not be priced to be known as cheap, which would take longer than looking at it.
+    if not (units <= _TINY and width * height <= _TINY and kind in _PLAIN and preprocess.resize <= _TINY_SIDE) or (
+        preprocess.fit == "short side"
+    ):
+        check(outline, preprocess=preprocess, most=_AT_ONCE)
 
 
 def decode(image: bytes, preprocess: Preprocess, max_pixels: int, most: Price = UNBOUNDED) -> Crop:

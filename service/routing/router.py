@@ -116,12 +116,12 @@ class Router:
         except OverloadedError as error:
             self._check_late(error, found, query, left_s)
             if not supposing:
-                self._book(error, found, left_s)
+                self._book(error, found, left_s, caller, load)
             raise
         chosen = next(candidate for candidate in found if candidate.checkpoint is decision.checkpoint)
         if chosen.snapshot is not None and not supposing:
             for device, per_picture_s in _device_times(chosen.snapshot):
-                self._retries_of(device).admitted(per_picture_s)
+                self._retries_of(device).admitted(per_picture_s, caller, load.used_s.get(device))
         return decision._replace(snapshot=chosen.snapshot, safety=chosen.safety)
 
     def _check_late(self, error: OverloadedError, candidates: Sequence[Candidate], query: Query, left_s: float) -> None:
@@ -275,7 +275,9 @@ class Router:
             return self._placement.serves(found)
         return all(map(self._placement.serves, members_of(found)))
 
-    def _book(self, error: OverloadedError, candidates: Sequence[Candidate], left_s: float) -> None:
+    def _book(
+        self, error: OverloadedError, candidates: Sequence[Candidate], left_s: float, caller: str, load: DeviceLoad
+    ) -> None:
         """Gives a refused caller a time to come back, and begins to load a checkpoint that would fit if it were in
         memory."""
         names = {entry.model for entry in error.considered if entry.rejected == "overloaded"}
@@ -292,9 +294,9 @@ class Router:
             # The refusal saves the device the cheapest of the answers that were refused.
             cheapest = min(snapshots, key=lambda snapshot: snapshot.per_picture_s)
             for name, per_picture_s in _device_times(cheapest):
-                device = self._retries_of(name)
-                device.arrived(per_picture_s)
-                error.retry_after_s = device.book(error.retry_after_s, per_picture_s)
+                error.retry_after_s = self._retries_of(name).book(
+                    error.retry_after_s, per_picture_s, caller, load.used_s.get(name)
+                )
 
     def _load_soon(self, checkpoint: Checkpoint | Ensemble) -> None:
         if not self._loading:

@@ -278,7 +278,7 @@ class LocalPlacement:
             if predictor.queued and predictor not in asked:
                 waiting.append(predictor.snapshot(encoded_bytes, deadline, caller, outline))
         busy_s = self._slot.busy_s
-        return Survey(snapshots, DeviceLoad({"": busy_s}, waiting))
+        return Survey(snapshots, DeviceLoad({"": busy_s}, waiting, used_s={"": self._slot.used_s}))
 
     def memory(self) -> list[Memory]:
         return [Memory(self._device, self._residency.limit_bytes, self._residency.held_bytes)]

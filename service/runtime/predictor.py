@@ -194,7 +194,7 @@ class Predictor:
             forecast.forward_s[: self._batch_limit.size + 1],
             forecast.decode_s(encoded_bytes, outline),
             forecast.footprint_bytes,
-            ahead=self._batcher.ahead_of(deadline, caller) + self._arriving.ahead_of(deadline),
+            ahead=self._batcher.ahead_of(deadline, caller) + self._arriving.ahead_of(deadline, caller),
             queued=self.soon,
             max_queue=self._limits.max_queue,
             load_s=0.0 if here else self._residency.load_wait_s(resident),
@@ -383,7 +383,7 @@ class Predictor:
         self._places.check(caller, self.queued, waiting_bytes, size, self._batcher.seconds_per_item)
         self._places.take(caller, size)
         try:
-            await self._entered(image, deadline, phases)
+            await self._entered(image, deadline, caller, phases)
             try:
                 crop, decode_s = await self._decoded(image, deadline, caller, phases)
                 batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases, caller)
@@ -396,7 +396,7 @@ class Predictor:
             probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s, distribution
         )
 
-    async def _entered(self, image: bytes | Picture, deadline: float, phases: Phases | None) -> None:
+    async def _entered(self, image: bytes | Picture, deadline: float, caller: str, phases: Phases | None) -> None:
         """Waits until the checkpoint is in memory. ``self._residency.leave`` must follow."""
         if self.at_hand:
             await self._residency.enter(self._resident)
@@ -404,7 +404,7 @@ class Predictor:
         came_at = self._clock()
         if phases is not None and not self.ready:
             phases.begin("load", came_at)
-        arrival = self._arriving.begin(deadline, came_at, len(image))
+        arrival = self._arriving.begin(deadline, came_at, len(image), caller)
         try:
             await self._residency.enter(self._resident)
         finally:
@@ -444,7 +444,7 @@ class Predictor:
         unknown = outline is None and not isinstance(image, bytes)
         work = None if unknown else work_of(outline, self.checkpoint.preprocess)
         far = work is not None and work.dear
-        arrival = self._arriving.begin(deadline, started, len(image), far=far)
+        arrival = self._arriving.begin(deadline, started, len(image), caller, far=far)
 
         def outran() -> None:
             nonlocal arrival

@@ -61,6 +61,17 @@ def test_of_several_rates_each_holds() -> None:
     assert [waits(rates) for _ in range(2)] == [0, pytest.approx(59)]
 
 
+@pytest.mark.parametrize("rates", ["2/second;2/minute", "2/minute;2/second"])
+def test_a_caller_over_several_rates_is_told_the_longest_wait(rates: str) -> None:
+    limited = Rates(rates, None, clock=Clock())
+    assert [waits(limited) for _ in range(3)] == [0, 0, 60]
+    for pictures, wait_s in (("1/hour", 3600), ("1/second", 60)):
+        both = Rates(pictures, 1.0, clock=Clock())
+        both.admit("a")
+        both.used("a", 2.0)
+        assert waits(both) == wait_s
+
+
 def test_a_refusal_says_what_is_allowed() -> None:
     rates = Rates("2/10 seconds", None, clock=Clock())
     rates.admit("a", 2)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from service.batching.places import Places
 from service.domain.errors import OverloadedError
-from service.domain.shares import FEW
 
 
 class Hall:
@@ -51,7 +50,7 @@ def test_greedy_callers_get_the_same_and_leave_room_for_the_next(callers: int) -
     assert max(held) - min(held) <= 1
     # Each has eight places for each that is free.
     assert min(held) == pytest.approx(512 * 8 / (8 * callers + 1), abs=1.5)
-    assert all(hall.enter("newcomer") for _ in range(FEW))
+    assert all(hall.enter("newcomer") for _ in range(4))
 
 
 def test_a_newcomer_finds_a_place_whatever_thirty_greedy_callers_do() -> None:
@@ -61,20 +60,23 @@ def test_a_newcomer_finds_a_place_whatever_thirty_greedy_callers_do() -> None:
     assert hall.enter("newcomer")
 
 
-def test_a_caller_with_few_pictures_may_take_the_last_places() -> None:
-    hall = Hall(FEW)
-    assert [hall.enter("lone") for _ in range(FEW + 1)] == [True] * FEW + [False]
+def test_a_lone_caller_takes_all_places_of_a_short_queue() -> None:
+    hall = Hall(8)
+    assert [hall.enter("lone") for _ in range(9)] == [True] * 8 + [False]
 
 
 def test_a_share_is_of_the_bytes_too() -> None:
     hall = Hall(512, 256_000_000)
-    entered = 0
-    while hall.enter("large", 20_000_000):
-        entered += 1
-    assert entered >= 10
-    assert hall.enter("newcomer", 10_000_000)
-    # One picture of any size is let in where there is room for it.
-    assert Hall(512, 256_000_000).enter("lone", 250_000_000)
+    while hall.enter("large", 5_000_000):
+        pass
+    assert hall.bytes["large"] == pytest.approx(256_000_000 * 8 / 9, abs=5_000_000)
+    assert hall.enter("newcomer", 25_000_000)
+    # One picture of any size is let in where none waits, although another of the caller's is being computed.
+    places = Places(512, 100)
+    places.take("lone", 90)
+    places.check("lone", 0, 0, 90, 0.01)
+    with pytest.raises(OverloadedError, match="MB"):
+        places.check("lone", 1, 90, 90, 0.01)
 
 
 def test_the_longer_the_way_to_the_share_the_later_is_the_time_to_come_back() -> None:
@@ -97,7 +99,7 @@ def test_whoever_is_let_in_is_within_its_share(steps: list[tuple[str, bool]], pl
     for caller, enters in steps:
         if enters:
             held, free = hall.held[caller], places - hall.held.total()
-            assert hall.enter(caller) == (free > 0 and (held < FEW or held < 8 * free))
+            assert hall.enter(caller) == (free > 0 and held < 8 * free)
         elif hall.held[caller]:
             hall.go(caller)
     for caller, count in hall.held.items():

@@ -206,6 +206,14 @@ async def test_a_bulk_fills_the_batches_of_a_device_on_which_that_costs_others_n
     assert len(device.batch()) == 16
 
 
+async def test_batches_of_a_few_milliseconds_are_short_anyway() -> None:
+    device = Device([0.0, *(0.001 * size for size in range(1, 17))], limit=16)
+    for _ in range(64):
+        device.push("bulk")
+    device.push("polite")
+    assert Counter(device.batch()) == {"polite": 1, "bulk": 4}
+
+
 async def test_many_callers_with_few_pictures_share_full_batches_by_their_deadlines() -> None:
     device = Device(slow(), limit=16)
     for number in range(32):

@@ -71,7 +71,11 @@ async def test_the_most_accurate_within_the_budget_answers(three: Fakes, query: 
     assert route["footprint_mb"] == measured.footprint_bytes / 1e6
     assert route["predicted_ms"] == pytest.approx(answer["routing"]["predicted_ms"], rel=0.5)
     assert route["predicted_ms"] > measured.forward[1].mean_ms
-    assert route["considered"] == answer["routing"]["considered"]
+    # The one assumes a photograph, the other knows what the picture takes to decode.
+    for supposed, real in zip(route["considered"], answer["routing"]["considered"], strict=True):
+        times = [entry.pop("predicted_ms", None) for entry in (supposed, real)]
+        assert supposed == real
+        assert times[0] == times[1] or times[0] == pytest.approx(times[1], rel=0.5)
     assert route["reason"].split(",")[0] == answer["routing"]["reason"].split(",")[0]
 
 

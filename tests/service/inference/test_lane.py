@@ -161,3 +161,40 @@ def test_whoever_comes_and_goes_all_places_and_bytes_come_back(things: list[tupl
         assert work.all_is_back(width)
 
     asyncio.run(come_and_go())
+
+
+@given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "cancel", "aside"]), st.integers(0, 150)), max_size=40))
+def test_a_lane_never_holds_more_than_it_may_and_nobody_is_forgotten(steps: list[tuple[str, int]]) -> None:
+    async def run() -> None:
+        lane, inside, waiting = Lane(2, 100, 6), list[tuple[int, bool]](), list[tuple[int, asyncio.Task[None]]]()
+
+        async def settle() -> None:
+            for _ in range(4):
+                await asyncio.sleep(0)
+            for entry in [entry for entry in waiting if entry[1].done()]:
+                waiting.remove(entry)
+                inside.append((entry[0], True))
+            holding = [size for size, _ in inside]
+            assert sum(holding) <= 100 or len(holding) == 1 or sum(1 for size in holding if size) == 1
+            assert sum(in_line for _, in_line in inside) <= 2
+
+        for what, number in steps:
+            if what == "enter":
+                waiting.append((number, asyncio.ensure_future(lane.enter(number, "a"))))
+            elif what == "leave" and inside:
+                size, in_line = inside.pop(number % len(inside))
+                lane.leave(size, "a", place=in_line)
+            elif what == "cancel" and waiting:
+                waiting.pop(number % len(waiting))[1].cancel()
+            elif what == "aside" and inside:
+                at = number % len(inside)
+                if inside[at][1] and lane.step_aside("a"):
+                    inside[at] = (inside[at][0], False)
+            await settle()
+        while inside or waiting:
+            assert inside, "pictures wait although nothing is being decoded"
+            size, in_line = inside.pop()
+            lane.leave(size, "a", place=in_line)
+            await settle()
+
+    asyncio.run(run())

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from models.checkpoints.catalogue import Catalogue
+from models.images.cost import RATES, Rate, price
+from models.images.outline import Outline
 from service.domain.quiet import Quiet
 from service.engines.fingerprint import Fingerprint
 from service.profiling.forecast import Forecast
@@ -158,6 +160,43 @@ def test_a_forecast_takes_means_of_batches_and_medians_of_decodes() -> None:
     assert forecast.spread == pytest.approx(1.3)
     assert forecast.profiled_forward_s == pytest.approx(0.013)
     assert forecast.decode_s(100) == forecast.profiled_decode_s(100) == 0.002
+
+
+PNG_OF_79_MEGAPIXELS = Outline("png alpha", 8900, 8900, 100_000, 4.0 * 8900**2)
+PHOTOGRAPH = Outline("jpeg", 600, 400, 100_000, 600 * 400 * 1.5)
+
+
+def test_a_picture_unlike_a_photograph_takes_its_price_and_a_photograph_what_was_measured() -> None:
+    forecast = Forecast(GOOGLENET, profile({1: latency(10)}), 4)
+    measured_s = forecast.decode_s(100_000)
+    assert forecast.decode_s(100_000, PHOTOGRAPH) == measured_s
+    priced_s = price(PNG_OF_79_MEGAPIXELS, GOOGLENET.preprocess).seconds
+    assert forecast.decode_s(100_000, PNG_OF_79_MEGAPIXELS) == priced_s > 10 * measured_s
+    assert forecast.profiled_decode_s(100_000, PNG_OF_79_MEGAPIXELS) == priced_s
+    # Nor is a JPEG a photograph that has as many pixels in as few bytes.
+    flat = PHOTOGRAPH._replace(width=60_000, height=5_000, units=4.5e8)
+    assert forecast.decode_s(100_000, flat) == price(flat, GOOGLENET.preprocess).seconds
+    # What is learned of the one says nothing of the other.
+    for _ in range(100):
+        forecast.learn_decode(100_000, 3 * priced_s, PNG_OF_79_MEGAPIXELS)
+    assert forecast.decode_s(100_000, PNG_OF_79_MEGAPIXELS) == pytest.approx(3 * priced_s, rel=0.05)
+    assert forecast.decode_s(100_000, PHOTOGRAPH) == measured_s
+
+
+def test_prices_are_by_the_rates_that_the_profile_measured() -> None:
+    known = profile({1: latency(10)})
+    rates = {kind: Rate(*(4 * number for number in rate)) for kind, rate in RATES.items()}
+    own = Forecast(GOOGLENET, known.model_copy(update={"decode_rates": rates}), 4)
+    shipped = Forecast(GOOGLENET, known, 4).decode_s(100_000, PNG_OF_79_MEGAPIXELS)
+    assert own.decode_s(100_000, PNG_OF_79_MEGAPIXELS) == pytest.approx(4 * shipped)
+    assert Profile.model_validate_json(own.profile.model_dump_json()) == own.profile  # type: ignore[union-attr]
+
+
+def test_without_a_profile_no_price_makes_the_guess_smaller() -> None:
+    guessing = Forecast(GOOGLENET, None, 4)
+    assert guessing.decode_s(100_000, PHOTOGRAPH) == guessing.decode_s(100_000)
+    assert guessing.decode_s(100_000, PNG_OF_79_MEGAPIXELS) > guessing.decode_s(100_000)
+    assert guessing.profiled_decode_s(100_000, PNG_OF_79_MEGAPIXELS) == 0
 
 
 def test_the_spread_is_at_least_one() -> None:

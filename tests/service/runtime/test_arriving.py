@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.domain.shares import FEW
 from service.runtime.arriving import Arriving
 
 
@@ -27,3 +28,31 @@ def test_arriving_pictures_that_are_equal_end_one_by_one() -> None:
     arrivals = [arriving.begin(1.0, 0.0, 10) for _ in range(2)]
     arriving.end(arrivals[0])
     assert (len(arriving), arriving.size) == (1, 10)
+
+
+def test_pictures_that_are_long_in_coming_are_counted_but_not_waited_for() -> None:
+    arriving = Arriving()
+    near = arriving.begin(10.0, 0.0, 1)
+    far = arriving.begin(10.0, 0.0, 2, far=True)
+    assert (len(arriving), arriving.soon, arriving.size, arriving.ahead_of(99.0)) == (2, 1, 3, 1)
+    late = arriving.outran(near)
+    assert (len(arriving), arriving.soon, arriving.size, arriving.ahead_of(99.0)) == (2, 0, 3, 0)
+    # One that was far is far still.
+    assert arriving.outran(far) == far
+    assert arriving.soon == 0
+    arriving.end(late)
+    arriving.end(far)
+    assert (len(arriving), arriving.soon, arriving.size) == (0, 0, 0)
+
+
+def test_of_another_caller_with_many_only_a_few_are_ahead() -> None:
+    arriving = Arriving()
+    bulk = [arriving.begin(10.0, 0.0, 1, "bulk") for _ in range(20)]
+    arriving.begin(10.0, 0.0, 1, "other")
+    assert arriving.ahead_of(10.0, "polite") == FEW + 1
+    assert arriving.ahead_of(10.0, "bulk") == 21
+    assert arriving.ahead_of(9.0, "bulk") == 0
+    for arrival in bulk:
+        arriving.end(arrival)
+    assert arriving.ahead_of(10.0, "polite") == 1
+    assert set(arriving._callers) == {"other"}

@@ -6,12 +6,15 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
+from models.images.cost import Price, Work
+from models.images.outline import Outline
 from models.images.pictures import UndecodableError
 from models.images.preprocess import Preprocess, picture_to_crop
 from service.batching.slot import DeviceSlot
@@ -848,3 +851,80 @@ async def test_a_bulk_leaves_room_for_another_caller_who_is_answered_before_its_
     await asyncio.gather(*bulk)
     assert served._places._held == {}
     await served.close()
+
+
+class Stuck:
+    """A photograph whose decode waits until the test ends it, beside digits for the same checkpoint."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from service.inference import decoders as module
+
+        self.began, self.release = threading.Event(), threading.Event()
+        real = module.decode
+
+        def held(*arguments: Any) -> Any:
+            self.began.set()
+            assert self.release.wait(10)
+            return real(*arguments)
+
+        monkeypatch.setattr(module, "decode", held)
+
+
+async def passed_by(served: Predictor, stuck: Stuck) -> None:
+    """A digit is answered while a photograph is being decoded, although moments never end."""
+    photograph = asyncio.create_task(served.predict(photo(), soon()))
+    assert await asyncio.to_thread(stuck.began.wait, 5)
+    await until(lambda: served.soon == 0)
+    assert served.queued == 1
+    # An idle device: nothing is ahead of others, and nothing waits.
+    snapshot = served.snapshot(100, soon())
+    assert (snapshot.ahead, snapshot.queued) == (0, 0)
+    assert served.waiting_s == 0
+    digit = await served.predict(picture(5), soon())
+    assert isinstance(digit, Prediction)
+    assert not photograph.done()
+    stuck.release.set()
+    assert isinstance(await photograph, Prediction)
+    assert (served.soon, served.queued) == (0, 0)
+    await served.close()
+
+
+async def until(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not what():  # noqa: ASYNC110 - a thread or a timer changes it
+            await asyncio.sleep(0.001)
+
+
+async def test_a_dear_picture_keeps_neither_batches_nor_budgets_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    from service.batching import batcher
+    from service.runtime import predictor as module
+
+    stuck = Stuck(monkeypatch)
+    monkeypatch.setattr(module, "work_of", lambda *_: Work(Price(1.0, 1), dear=True))
+    monkeypatch.setattr(batcher, "_MOMENT_S", 60.0)
+    served = predictor()
+    await served.load()
+    await asyncio.wait_for(passed_by(served, stuck), 5)
+
+
+async def test_a_decode_that_outruns_its_price_keeps_neither_batches_nor_budgets_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from service.batching import batcher
+    from service.runtime import predictor as module
+
+    stuck = Stuck(monkeypatch)
+    monkeypatch.setattr(module, "outrun_s", lambda work: 0.01 if work.price.seconds < 0.1 else 60.0)
+    monkeypatch.setattr(batcher, "_MOMENT_S", 60.0)
+    served = predictor()
+    await served.load()
+    await asyncio.wait_for(passed_by(served, stuck), 5)
+
+
+def test_a_snapshot_knows_what_the_picture_takes() -> None:
+    served = predictor(profile=profile())
+    plain = served.snapshot(300_000, soon())
+    large = Outline("png alpha", 8900, 8900, 300_000, 4.0 * 8900**2)
+    told = served.snapshot(300_000, soon(), outline=large)
+    assert told.decode_s > 0.5 > plain.decode_s
+    assert told.profiled_decode_s > 0.5
