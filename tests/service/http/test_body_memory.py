@@ -49,6 +49,16 @@ def test_large_bodies_have_three_quarters_and_small_ones_all_of_it(memory: BodyM
     assert memory.held == len(small) * SMALL
 
 
+@pytest.mark.parametrize(("size", "rooms"), [(SMALL, 8 * MB // SMALL), (SMALL + 1, 6 * MB // (SMALL + 1)), (3 * MB, 2)])
+def test_bodies_that_come_whole_have_the_same_limits(memory: BodyMemory, size: int, rooms: int) -> None:
+    for _ in range(rooms):
+        Room(memory).take_first(size)
+    assert memory.held == rooms * size
+    with pytest.raises(OverloadedError):
+        Room(memory).take_first(size)
+    assert memory.held == rooms * size
+
+
 def test_a_room_that_may_not_grow_keeps_its_size(memory: BodyMemory) -> None:
     found = room(memory, 4 * MB)
     with pytest.raises(OverloadedError):
@@ -80,8 +90,9 @@ def test_bodies_that_have_stopped_give_way_in_the_order_in_which_they_did(memory
     assert memory.held == 6 * MB
     moving.grow(2 * MB)
     assert ended == ["first", "second"]
+    # The third alone could give way, and that would not be enough.
     with pytest.raises(OverloadedError):
-        memory.check(5 * MB)
+        memory.check(2 * MB)
     assert ended == ["first", "second"], "nobody gives way in vain"
 
 

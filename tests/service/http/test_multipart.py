@@ -208,8 +208,8 @@ PICTURE_STARTS = {
     "BMP": b"BM\x36\x00\x0c\x00\x00\x00\x00\x00\x36\x00rest",
 }
 FIELD = b'Content-Disposition: form-data; name="image"'
-#: How clients send a file's bytes without a file name: .NET's ByteArrayContent, Go's CreateFormField, curl with
-#: -F 'a=<FILE'; OkHttp with a media type; aiohttp with bytes; Google's interfaces.
+#: How clients send a file's bytes without a file name: .NET's ByteArrayContent, Go's CreateFormField, curl's a=<FILE;
+#: OkHttp with a media type; aiohttp with bytes; Google's interfaces.
 WITHOUT_A_NAME = {
     "nothing said": (FIELD, PICTURE_STARTS["PNG"]),
     "an image": (FIELD + b"\r\nContent-Type: image/png", b"anything"),
