@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import time
 from collections import Counter
@@ -73,7 +74,9 @@ async def main() -> None:
     picture = DIGIT.read_bytes()
     async with AsyncExitStack() as stack:
         # Twenty, since one client's pool looks through all of its connections for each request.
-        clients = [httpx.AsyncClient(base_url=options.url, timeout=120) for _ in range(20)]
+        key = os.environ.get("TOPFIVE_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        clients = [httpx.AsyncClient(base_url=options.url, headers=headers, timeout=120) for _ in range(20)]
         for client in clients:
             await stack.enter_async_context(client)
         await combined(clients, picture)

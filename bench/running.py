@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that neither the system nor Ray hands out by itself: one of Ray's own metrics servers, which answers every
     path with 200, would otherwise take it now and then before HAProxy does, and look like a service that is ready."""
     while True:
@@ -33,10 +33,16 @@ class Service:
     """
 
     def __init__(self, *options: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [sys.executable, "-m", "service.commands.main", "serve", "--port", str(self.port), *options]
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of ``topfive serve``."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self, within_s: float = 120) -> None:
         self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)  # noqa: S603 - our own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ BACK_WITHIN_S = 15.0
 _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
 )
+#: The variable that holds the key for a service with keys. Locust reads it too.
+_API_KEY = "TOPFIVE_API_KEY"
 _LOADABLE = ("ready", "loadable")
 #: The label sets in the order in which the service picks a checkpoint of a variant that has several.
 _LABELS = ("imagenet1k", "cifar10", "mnist")
@@ -75,7 +78,9 @@ class Target:
         self.host = host.rstrip("/")
         self.local = name in ("localhost", "127.0.0.1", "::1")
         # Without proxies, since Locust uses none either.
-        self._client = httpx.Client(base_url=self.host, timeout=10.0, trust_env=False)
+        key = os.environ.get(_API_KEY, "").strip()
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.Client(base_url=self.host, headers=headers, timeout=10.0, trust_env=False)
 
     def listing(self) -> Listing:
         """The service's checkpoints and devices.
@@ -84,6 +89,8 @@ class Target:
             TargetError: nothing answers, the service is not ready, or another kind of server answers.
         """
         response = self._ask("GET", "/models")
+        if response.status_code == 401:
+            raise TargetError(f"the service at {self.host} asks for a key: set {_API_KEY}")
         if response.status_code in (502, 503, 504):
             raise TargetError(f"the service at {self.host} is not ready yet: wait until /readyz answers 200")
         try:

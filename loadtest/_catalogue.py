@@ -10,6 +10,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
+from loadtest._key import VARIABLE, authorization
+
 _ANSWER_WITHIN_S = 30
 _FIRST = "googlenet"
 #: The label sets in the order in which the service picks a checkpoint of a model that has several.
@@ -90,12 +92,17 @@ def _models(host: str) -> list[dict[str, Any]]:
         raise NothingToTestError(f"--host {host}: not a URL like http://localhost:8000")
     try:
         # Without proxies, since Locust's users use none either.
-        with build_opener(ProxyHandler({})).open(f"{host.rstrip('/')}/models", timeout=_ANSWER_WITHIN_S) as response:
+        opener = build_opener(ProxyHandler({}))
+        if key := authorization():
+            opener.addheaders.append(("Authorization", key))
+        with opener.open(f"{host.rstrip('/')}/models", timeout=_ANSWER_WITHIN_S) as response:
             rows = json.loads(response.read())["models"]
         if not all(row.keys() >= {"name", "variant", "labels", "state"} for row in rows):
             raise ValueError
     except HTTPError as error:
         with error:
+            if error.code == 401:
+                raise NothingToTestError(f"{host} asks for a key: set {VARIABLE}") from None
             raise NothingToTestError(f"{host} is not TopFive: GET /models answers {error.code}") from None
     except HTTPException:
         raise NothingToTestError(f"{host} is not TopFive: it does not speak HTTP") from None

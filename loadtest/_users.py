@@ -14,6 +14,7 @@ from locust import FastHttpUser, between, constant, task
 from locust.exception import CatchResponseError, StopUser
 
 from loadtest._connection import FAILURES, Connection, reason
+from loadtest._key import authorization
 from loadtest._measured import PHASES
 from loadtest._outcomes import Outcome, read_outcome, unreachable
 from loadtest._requests import Kind, Request
@@ -38,7 +39,8 @@ class TopFiveUser(FastHttpUser):
 
     def on_start(self) -> None:
         assert self.host is not None
-        self._connection = Connection(self.host, self.client.auth_header, self.network_timeout)
+        # A name and a password in the URL may be for a proxy, but there is one header for both.
+        self._connection = Connection(self.host, authorization() or self.client.auth_header, self.network_timeout)
 
     @task
     def work(self) -> None:

@@ -9,6 +9,7 @@
     2  routing     which checkpoint answers          |  batching     batches on one device, earliest deadline first
        engines     how a checkpoint runs             |  telemetry    metrics, logs, traces
        lifecycle   start, watch and stop services    |  link         messages and crops between front and owner
+       access      keys, roles and rates of callers  |
     1  domain      the words that rooms share        |  config       settings, fleets, whether they fit the machine
 
 The path of one request in one process. ``domain/classified.py`` is where fronts and a device owner divide it:

@@ -14,13 +14,18 @@ Answer = tuple[int, dict[str, Any]]
 
 
 @contextmanager
-def answering(*readyz: Answer, models: list[dict[str, Any]], listing_status: int = 200) -> Iterator[str]:
-    """Answers /readyz with these in turn, the last one from then on, and /models with these rows. Yields the URL."""
+def answering(
+    *readyz: Answer, models: list[dict[str, Any]], listing_status: int = 200, key: str | None = None
+) -> Iterator[str]:
+    """Answers /readyz with these in turn, the last one from then on, and /models with these rows, if the
+    request has the key. Yields the URL."""
     turns = list(readyz)
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, document = listing_status, {"models": models}
+            if self.path != "/readyz" and key is not None and self.headers["Authorization"] != f"Bearer {key}":
+                status, document = 401, {"detail": "no key"}
             if self.path == "/readyz":
                 status, document = turns.pop(0) if len(turns) > 1 else turns[0]
             body = json.dumps(document).encode()

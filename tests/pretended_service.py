@@ -44,6 +44,8 @@ class PretendedService:
         self.asked: list[str] = []
         self.load_statuses: dict[str, list[int]] = {}
         """By name: the statuses of the next loads; 200 after them. 504 goes on, and is loaded a moment later."""
+        self.keys: list[str | None] = []
+        """The header Authorization of each request for the listing."""
         self.listing: tuple[int, bytes] | None = None
         """What /models answers instead of the rows."""
         service = self
@@ -51,6 +53,7 @@ class PretendedService:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 service.asked.append(f"GET {self.path}")
+                service.keys.append(self.headers["Authorization"])
                 listing = json.dumps({"models": service.rows, "memory": [{"device": "2 cores", "limit_mb": 1.0}]})
                 self._answer(*(service.listing or (200, listing.encode())))
 

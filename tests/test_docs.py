@@ -17,6 +17,7 @@ import pytest
 from models.networks.variants import VARIANTS, Variant
 from service.config.fleet import Deployment, load_fleet
 from service.config.settings import Settings
+from service.http.access import AccessControl
 from service.http.schemas import RouteAnswer
 from tests.pages import PAGES, ROOT, Shown, blocks, code, page, shown, table
 from tests.running import uvicorn_service
@@ -146,6 +147,25 @@ def test_every_path_is_listed(openapi: Any) -> None:
     served = {(method.upper(), path) for path, methods in openapi["paths"].items() for method in methods}
     documentation = {("GET", "/docs"), ("GET", "/redoc"), ("GET", "/openapi.json")}
     assert listed == served | documentation
+
+
+def test_who_may_do_what_is_as_the_page_says(openapi: Any) -> None:
+    """Every path is in the table, and in the row of what it needs."""
+    needs = {}
+    for path, _, with_keys in table(page("security"), "path"):
+        for method, name in (word.split() for word in code(path)):
+            needs[method, name] = with_keys
+    assert set(needs) - {("GET", "/docs"), ("GET", "/redoc"), ("GET", "/openapi.json")} == {
+        (method.upper(), path) for path, methods in openapi["paths"].items() for method in methods
+    }
+    for metrics_key in (False, True):
+        control = AccessControl(None, metrics_key=metrics_key)
+        for (method, path), said in needs.items():
+            role = control.role_for(method, path.replace("{name}", "lenet5").replace("{slug}", "overloaded"))
+            if path.startswith("/metrics"):
+                assert role == ("classify" if metrics_key else None)
+            else:
+                assert said.startswith("everybody" if role is None else f"`{role}`"), (method, path)
 
 
 def test_the_documentation_is_where_the_page_says(client: httpx.Client) -> None:

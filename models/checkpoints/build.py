@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError
+from models.checkpoints.labels import labels
 from models.checkpoints.weights import Weights, check_fit, read_outline, read_weights
 from models.networks.build import build
 from models.networks.variants import Variant
@@ -92,7 +93,17 @@ def build_checkpoint(checkpoint: Checkpoint) -> nn.Module:
             return build(checkpoint.variant, arguments=checkpoint.network)
     if checkpoint.path is None:
         raise WeightsMissingError(checkpoint)
-    return build_from(checkpoint.variant, checkpoint.path, arguments=checkpoint.network)
+    path = checkpoint.path
+    weights = read_weights(checkpoint.variant, path)
+    _check_classes(checkpoint, path, weights)
+    return build_with(checkpoint.variant, weights, path, arguments=checkpoint.network)
+
+
+def _check_classes(checkpoint: Checkpoint, path: Path, weights: Weights) -> None:
+    """Checks that there are as many classes as labels: the others would be answered with labels of other things."""
+    count = len(labels(checkpoint.labels))
+    if weights.num_classes != count:
+        raise WrongWeightsError(f"{path} has {weights.num_classes} classes, {checkpoint.labels} has {count:,}")
 
 
 def check_weights(checkpoint: Checkpoint) -> None:
@@ -107,4 +118,5 @@ def check_weights(checkpoint: Checkpoint) -> None:
     if path is None:
         raise WeightsMissingError(checkpoint)
     weights = read_outline(checkpoint.variant, path)
+    _check_classes(checkpoint, path, weights)
     build_with(checkpoint.variant, weights, path, arguments=checkpoint.network)

@@ -21,6 +21,9 @@ from models.validation import first_error
 
 #: The largest side in pixels to which a picture is resized, cropped or enlarged; the networks take 28 to 299.
 MOST_PIXELS = 2048
+#: The largest side of a network's input, about twice the largest that any network was made for: what a picture costs
+#: grows with its square, and it is measured at the start.
+MOST_INPUT = 640
 #: The longest text, in characters.
 MOST_TEXT = 2000
 #: The arguments that a card may give to the network of a variant; variants that are not listed take none.
@@ -90,8 +93,8 @@ class _Preprocess(_Strict):
             raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
         if self.enlarge % self.crop:
             raise ValueError(f"enlarge {self.enlarge} is not a multiple of crop {self.crop}")
-        if (self.enlarge or self.crop) + 2 * self.pad > MOST_PIXELS:
-            raise ValueError(f"crop, enlarge and pad make more than {MOST_PIXELS} pixels")
+        if (self.enlarge or self.crop) + 2 * self.pad > MOST_INPUT:
+            raise ValueError(f"crop, enlarge and pad make more than {MOST_INPUT} pixels")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
                 raise ValueError(f"{name} has {len(values)} numbers for {channels} channels")
@@ -128,6 +131,12 @@ class _Card(_Strict):
     preprocess: _Preprocess
     network: _Network = _Network()
     costs: _Costs | None = None
+
+    @model_validator(mode="after")
+    def _ranks_accuracies(self) -> _Card:
+        if self.top1 is not None and self.top5 is not None and self.top1 > self.top5:
+            raise ValueError(f"top1 {self.top1:g} is above top5 {self.top5:g}")
+        return self
 
     @model_validator(mode="after")
     def _takes_its_options(self) -> _Card:

@@ -29,6 +29,8 @@ from models.networks.variants import VARIANTS, UnknownModelError, Variant, find_
 
 State = Literal["loadable", "weights missing"]
 _NONE: Mapping[str, Any] = MappingProxyType({})
+#: In bytes; the networks' are 2 to 60 KB. All headers in the cache are read at each start.
+_LONGEST_HEADER = 10_000_000
 
 
 class WeightsMissingError(FileNotFoundError):
@@ -285,8 +287,10 @@ def checked_card(path: Path) -> Checkpoint | None:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(100_000_000, status.st_size):  # the first is the format's own limit
+            if length > status.st_size:
                 raise CardError("it is not a complete safetensors file")
+            if length > _LONGEST_HEADER:
+                raise CardError(f"its header has {length:,} bytes; the limit is {_LONGEST_HEADER:,}")
             header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", {})
         if "topfive" not in metadata:

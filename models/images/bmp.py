@@ -1,4 +1,5 @@
-"""The two kinds of BMP files that are decoded here rather than by Pillow: run lengths, and unusual bit fields.
+"""The kinds of BMP files that are decoded here rather than by Pillow: run lengths, unusual bit fields, and 2 bits a
+pixel.
 
 Pillow decodes run lengths pixel by pixel in Python, which takes seconds for a few kilobytes, and it accepts only a
 dozen layouts of bit fields. It decodes all other BMP files.
@@ -18,6 +19,8 @@ from PIL import Image, ImageOps
 from models.images.errors import UndecodableError
 
 _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 1, 2, 3, 6
+#: The lengths of the headers that Pillow knows, of OS/2 2.x and Windows; OS/2's may be as short as the first number.
+_LENGTHS, _SHORTEST, _OS2_LENGTH = (40, 52, 56), 16, 64
 #: How many rows are decoded at once: the 64-bit numbers in between take eight times the memory of the pixels.
 _ROWS = 256
 _TRUNCATED = "the BMP file is truncated or damaged"
@@ -75,6 +78,19 @@ def read_header(data: bytes) -> BmpHeader | None:
     return BmpHeader(pixels_at, length, width, abs(height), height < 0, bits, compression, colours)
 
 
+def with_known_header(data: bytes) -> bytes:
+    """Gives a file with a header of OS/2 2.x its usual length: that header may end after any of its fields, and the
+    missing ones count as 0."""
+    length = int.from_bytes(data[14:18], "little")
+    is_unusual = _SHORTEST <= length < _OS2_LENGTH and length not in _LENGTHS
+    if not data.startswith(b"BM") or not is_unusual or len(data) < 14 + length:
+        return data
+    pixels_at = int.from_bytes(data[10:14], "little")
+    fields = data[18 : 14 + min(length, 40)].ljust(36, b"\0")
+    start = struct.pack("<II", pixels_at + 40 - length if pixels_at else 0, 40)
+    return b"".join((data[:10], start, fields, memoryview(data)[14 + length :]))
+
+
 def read_old_header(data: bytes) -> tuple[int, int, int] | None:
     """Width, height and bits a pixel by the header of OS/2 1.x; None if the file has another one."""
     if len(data) < 26 or data[14:18] != b"\x0c\0\0\0":
@@ -91,7 +107,7 @@ def with_sound_palette(data: bytes, header: BmpHeader) -> bytes:
 
 
 def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | Runs | None:
-    """Decodes run lengths, and unusual bit fields to RGB or RGBA; None for files that Pillow decodes.
+    """Decodes what Pillow does not: run lengths, and others to RGB or RGBA; None for files that Pillow decodes.
 
     Raises:
         UndecodableError: the file is truncated or damaged.
@@ -100,6 +116,8 @@ def decode_unusual(data: bytes, header: BmpHeader) -> Image.Image | Runs | None:
         return None
     if header.has_runs and header.bits <= 8:
         return Runs(data, header)
+    if header.bits == 2 and not header.compression:
+        return _decode_two_bits(data, header)
     if header.compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS) and header.bits in (16, 32):
         masks = _masks(data, header)
         if any(masks[:3]) and (header.compression != _BIT_FIELDS or masks not in _DECODED_BY_PILLOW[header.bits]):
@@ -143,6 +161,28 @@ def _field(pixels: npt.NDArray[np.unsignedinteger], mask: int) -> npt.NDArray[np
     return scaled.astype(np.uint8)
 
 
+def _decode_two_bits(data: bytes, header: BmpHeader) -> Image.Image:
+    """Decodes four pixels a byte, which Windows CE writes."""
+    stride = (header.width * 2 + 31) // 32 * 4
+    last = -(-header.width * 2 // 8)
+    start = header.pixels_at
+    # The last row may lack its padding.
+    if len(data) < start + stride * (header.height - 1) + last:
+        raise UndecodableError(_TRUNCATED)
+    rows = data[start : start + stride * header.height].ljust(stride * header.height, b"\0")
+    picture = Image.frombytes(
+        "P", (header.width, header.height), rows, "raw", "P;2", stride, 1 if header.top_down else -1
+    )
+    picture.putpalette(_palette(data, header), "BGRX")
+    return picture.convert("RGB")
+
+
+def _palette(data: bytes, header: BmpHeader) -> bytes:
+    """256 colours, four bytes each; those beyond the file's palette are black."""
+    colours = min(header.colours or 1 << header.bits, 1 << header.bits)
+    return data[14 + header.length :][: 4 * colours].ljust(4 * 256, b"\0")
+
+
 class Runs:
     """A decoded file of run lengths. Its strips are made plain one at a time, since all pixels in colour would take
     four times the memory.
@@ -155,7 +195,7 @@ class Runs:
         bits = 4 if header.compression == _RLE4 else 8
         self.size = header.width, header.height
         self._top_down = header.top_down
-        self._palette = data[14 + header.length :][: 4 * min(header.colours or 256, 256)].ljust(4 * 256, b"\0")
+        self._palette = _palette(data, header)
         self._indices = bytearray(header.width * header.height)
         self._written = bytearray(header.width * header.height)
         for at, run in _runs(data, header, bits):

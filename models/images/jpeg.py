@@ -35,7 +35,7 @@ _METADATA = frozenset({*range(_APP0, _APP15 + 1), _COMMENT})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TABLES = frozenset({0xC4, 0xDB, 0xDD})
 _COMMON = frozenset({*_FRAMES, *_TABLES, *_METADATA, _START_OF_SCAN})
-_BASELINE = 0xC0
+_BASELINE, _LAST_HUFFMAN = 0xC0, 0xC7
 #: How many segments ``read_start`` reads; ordinary files have some 10 before their pixels.
 _FEW_SEGMENTS = 256
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -73,6 +73,8 @@ class Markers:
     progressive: bool = False
     baseline: bool = False
     """Whether the start of frame is that of baseline JPEG, which every decoder reads."""
+    arithmetic: bool = False
+    """Whether the data are coded arithmetically: such a decoder does not report that data are missing."""
     scans: list[Scan] = field(default_factory=list)
     """Empty if the first scan holds everything, so that no other can follow."""
     orientation: int | None = None
@@ -125,7 +127,7 @@ def read_markers(data: bytes, *, most_parts: int, most_scans: int = MOST_SCANS, 
                 )
         elif code in _FRAMES:
             found.frame, found.progressive = data[start + 4 : end], code in _PROGRESSIVE
-            found.baseline = code == _BASELINE
+            found.baseline, found.arithmetic = code == _BASELINE, code > _LAST_HUFFMAN
         elif code in _ENDS:
             found.end, found.ended = start, code == _END_OF_IMAGE
         elif code in _METADATA and not found.scans and not _affects_pixels(code, data, start, end):
@@ -235,7 +237,7 @@ def with_two_ends(data: bytes, *, most_parts: int) -> tuple[bytes, bytes] | None
     """Completes a file in two different ways, to be decoded and compared; None if it has an end, or if scans are
     missing."""
     found = read_markers(data, most_parts=most_parts, to_the_end=True)
-    if found.ended or not found.scans or not _has_all_scans(found):
+    if found.ended or found.arithmetic or not found.scans or not _has_all_scans(found):
         return None
     last = found.scans[-1]
     body = data[: found.end].rstrip(b"\xff")

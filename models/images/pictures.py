@@ -21,7 +21,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from models.images.bmp import Runs, decode_unusual, read_header, with_sound_palette
+from models.images.bmp import Runs, decode_unusual, read_header, with_known_header, with_sound_palette
 from models.images.errors import (
     PictureError,
     TooManyPartsError,
@@ -29,11 +29,11 @@ from models.images.errors import (
     UndecodableError,
     UnsupportedFormatError,
 )
-from models.images.file_kinds import known_kind
+from models.images.file_kinds import known_kind, refusal
 from models.images.gif import without_comments
 from models.images.jpeg import MOST_SCANS, PADDING, check_scans, read_markers, with_two_ends, without_metadata
 from models.images.outline import Outline, of_bmp, of_gif, of_jpeg, of_png, of_webp
-from models.images.png import RGB, SIGNATURE
+from models.images.png import RGB, SIGNATURE, Png, with_right_checksum
 from models.images.png import read_chunks as read_png_chunks
 from models.images.png_strips import in_strips
 from models.images.png_strips import strips as png_strips
@@ -176,10 +176,7 @@ def decode(
         # IndexError, KeyError and others. Every one of them means that the bytes cannot be decoded.
         kind = known_kind(data)
         if kind is not None:
-            article = "an" if kind.startswith(("A", "a", "SVG")) else "a"
-            raise UnsupportedFormatError(
-                f"this is {article} {kind} file; JPEG, PNG, WebP, GIF and BMP are decoded"
-            ) from error
+            raise UnsupportedFormatError(refusal(kind)) from error
         raise UndecodableError(_why_not(data)) from error
 
 
@@ -215,8 +212,21 @@ def _load_jpeg(data: bytes, limits: _Limits, at_least: int | None) -> Image.Imag
 
 def _decode_png(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
     png = read_png_chunks(data, most_parts=limits.parts)
-    picture: Image.Image = PngImageFile(io.BytesIO(png.data))
     limits.check(of_png(png.data))
+    picture = PngImageFile(io.BytesIO(png.data))
+    try:
+        return _load_png(png, picture, wanted)
+    except (OSError, UndecodableError):
+        if limits.quick:
+            raise TooManyPartsError("the data of the PNG file are damaged, and take twice as long") from None
+        # 16 bits of four samples at most, and a byte a row, in each of seven passes.
+        mended = with_right_checksum(png.data, most_bytes=8 * picture.width * picture.height + 14 * picture.height)
+        if mended is None:
+            raise
+    return _load_png(png._replace(data=mended), PngImageFile(io.BytesIO(mended)), wanted)
+
+
+def _load_png(png: Png, picture: Image.Image, wanted: _Wanted) -> Image.Image:
     width, height = picture.size
     if width * height > WHOLE_PIXELS and in_strips(png):
         return _small(picture.size, partial(png_strips, png), wanted, png.orientation)
@@ -288,6 +298,7 @@ def _gif_strips(picture: Image.Image, frame: Box, mode: Mode, edges: Sequence[in
 
 
 def _decode_bmp(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
+    data = with_known_header(data)
     header = read_header(data) if data.startswith(b"BM") else None
     outline = of_bmp(header, data) if data.startswith(b"BM") else None
     if outline is not None:

@@ -16,6 +16,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE = 0, 2, 3
 #: The length in bytes of a transparent colour, by colour type.
 _KEY_BYTES = {GREY: 2, RGB: 6}
+#: How many bytes are decompressed at once for their checksum.
+_AT_ONCE = 1 << 20
 
 
 class Png(NamedTuple):
@@ -49,12 +51,15 @@ def read_chunks(data: bytes, *, most_parts: int) -> Png:
         parts += 1
         if parts > most_parts:
             raise TooManyPartsError(f"the PNG file has more than {most_parts:,} chunks; save it anew")
-        if _affects_pixels(kind, seen):
+        # The palette of any other colour type is a suggestion for screens of few colours.
+        if _affects_pixels(kind, seen) and (kind != b"PLTE" or colour == PALETTE):
             if kind != b"tRNS":
                 kept.append((at, end))
             elif _is_sound(data, at, end) and (body := data[at + 8 : end - 4]):
                 if colour == PALETTE:
-                    kept.append((at, end))
+                    # Alphas before the palette are out of place, and ignored.
+                    if b"PLTE" in seen:
+                        kept.append((at, end))
                 elif len(body) == _KEY_BYTES.get(colour):
                     kept.append((at, end))
                     # Bits beyond the file's depth are ignored, as in libpng.
@@ -79,6 +84,49 @@ def _affects_pixels(kind: bytes, seen: set[bytes]) -> bool:
 def _is_sound(data: bytes, start: int, end: int) -> bool:
     """Whether the checksum of an optional chunk is right; decoders ignore the chunk if it is not."""
     return zlib.crc32(memoryview(data)[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+
+
+def with_right_checksum(png: bytes, *, most_bytes: int) -> bytes | None:
+    """Repairs a file whose data end without the right checksum of their own (Adler-32), which viewers ignore. None if
+    that is not what is wrong with it: its data are cut, or damaged, which the checksum of a chunk shows as well.
+
+    Args:
+        png: a file without the chunks that do not affect pixels.
+        most_bytes: how many bytes the pixels may have; the work is bounded by them.
+    """
+    before, parts, after = len(SIGNATURE), [], len(png)
+    at = before
+    while at + 12 <= len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        if png[at + 4 : at + 8] == b"IDAT":
+            if end > len(png) or not _is_sound(png, at, end):
+                return None
+            parts.append(memoryview(png)[at + 8 : end - 4])
+        elif parts:
+            after = at
+            break
+        else:
+            before = end
+        at = end
+    data = b"".join(parts)
+    # Without zlib's header, so that its checksum is not looked at.
+    inflating, checksum, count = zlib.decompressobj(-zlib.MAX_WBITS), 1, 0
+    rest = data[2:]
+    try:
+        while not inflating.eof and count <= most_bytes:
+            pixels = inflating.decompress(rest, _AT_ONCE)
+            rest = inflating.unconsumed_tail
+            if not pixels and not rest:
+                break
+            checksum, count = zlib.adler32(pixels, checksum), count + len(pixels)
+    except zlib.error:
+        return None
+    if not inflating.eof:
+        return None
+    data = data[: len(data) - len(inflating.unused_data)] + checksum.to_bytes(4, "big")
+    kind = b"IDAT" + data
+    chunk = len(data).to_bytes(4, "big") + kind + zlib.crc32(kind).to_bytes(4, "big")
+    return png[:before] + chunk + png[after:]
 
 
 def _joined(data: bytes, kept: list[tuple[int, int]]) -> bytes:

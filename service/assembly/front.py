@@ -12,6 +12,7 @@ from service.assembly.interpreter import tune
 from service.config.settings import Settings
 from service.fronts.classifier import FrontClassifier
 from service.fronts.owners import Owners
+from service.http.access import AccessControl
 from service.http.classify import ClassifyEndpoint
 from service.http.front import FrontApp
 from service.inference.decoders import Decoders
@@ -47,4 +48,6 @@ def front_app(settings: Settings, sockets: Path, fronts: int = 1) -> FrontApp:
             classifier.close()
             await asyncio.to_thread(stop_tracing)
 
-    return FrontApp(ClassifyEndpoint(classifier, settings, metrics), owners, lifespan)
+    # An owner counts what callers send, and asks for keys on all other paths.
+    classify = ClassifyEndpoint(classifier, settings, metrics, AccessControl.of(settings))
+    return FrontApp(classify, owners, lifespan, settings.origins)

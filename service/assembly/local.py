@@ -113,7 +113,7 @@ def local_app(
         async with _serving(catalogue, placement, stop_tracing):
             yield
 
-    return create_app(catalogue, placement, settings, lifespan, targets)
+    return create_app(catalogue, placement, settings, lifespan, targets, deployment.replicas)
 
 
 @asynccontextmanager
@@ -136,7 +136,7 @@ async def owner(
     stop_tracing = start_tracing(settings)
     catalogue = _catalogue(settings, deployment)
     placement = local_placement(settings, deployment, stopping)
-    app = create_app(catalogue, placement, settings, targets=targets)
+    app = create_app(catalogue, placement, settings, targets=targets, shares=deployment.replicas)
     crops = [*PRESETS.values(), *(checkpoint.preprocess for checkpoint in catalogue.checkpoints())]
     largest_crop = max(crop.side * crop.side * crop.channels for crop in crops)
     duties = Duties(app.classifies, app.others, settings.max_pixels, largest_crop)

@@ -33,6 +33,8 @@ Output = TypeVar("Output")
 #: How long a batch with room waits for arriving items. Small pictures are decoded within it, whose forward pass is so
 #: short that a pass for each would be a waste; whoever is already in the batch hardly notices it.
 _MOMENT_S = 0.005
+#: The device time of an item, before one was measured.
+_GUESSED_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class Batcher(Generic[Item, Output]):
         self._slot = slot
         self._limit = limit
         self._clock = clock
-        self._queue: DeadlineQueue[Item, Batched[Output]] = DeadlineQueue(max_queue, max_queue_bytes)
+        self._queue: DeadlineQueue[Item, Batched[Output]] = DeadlineQueue(max_queue, max_queue_bytes, slot.turns)
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
@@ -146,17 +148,28 @@ class Batcher(Generic[Item, Output]):
         queued_at = self._queue.oldest_at()
         return 0.0 if queued_at is None else self._clock() - queued_at
 
-    def ahead_of(self, deadline: float) -> int:
-        """How many items would go before one with that deadline that is submitted now."""
-        return self._queue.ahead_of(deadline)
+    @property
+    def queue_bytes(self) -> int:
+        """How many bytes the waiting items have."""
+        return self._queue.bytes
+
+    @property
+    def seconds_per_item(self) -> float:
+        """The device time of an item; 0 if unknown."""
+        return self._seconds_per_item
+
+    def ahead_of(self, deadline: float, caller: str = "") -> int:
+        """How many items would go before one of that caller with that deadline that is submitted now."""
+        return self._queue.ahead_of(deadline, caller)
 
     def check_room(self, items: int = 1, size: int = 0) -> None:
         """Raises OverloadedError if that many more items, of ``size`` bytes together, do not fit into the queue."""
         self._queue.check_room(items, size, self._seconds_per_item)
 
-    async def submit(self, item: Item, deadline: float, size: int = 0, trace: Trace | None = None) -> Batched[Output]:
-        """Queues an item of ``size`` bytes and waits for its output. Cancelling the caller takes the item out of the
-        queue.
+    async def submit(
+        self, item: Item, deadline: float, size: int = 0, trace: Trace | None = None, caller: str = ""
+    ) -> Batched[Output]:
+        """Queues a caller's item of ``size`` bytes and waits for its output. Cancelling takes it out of the queue.
 
         Raises:
             OverloadedError: the queue is full.
@@ -167,7 +180,7 @@ class Batcher(Generic[Item, Output]):
         if self._closed:
             raise NotReadyError("the service is stopping")
         self.check_room(1, size)
-        ticket = self._queue.push(item, deadline, size, self._clock(), trace)
+        ticket = self._queue.push(item, deadline, size, self._clock(), trace, caller)
         if trace is not None:
             trace.queued(ticket.queued_at)
         self._arrived.set()
@@ -194,17 +207,13 @@ class Batcher(Generic[Item, Output]):
         if self._worker is not None:
             await self._worker
 
-    def _earliest(self) -> float:
-        first = self._queue.first()
-        return math.inf if first is None else first.deadline
-
     def _next_s(self) -> float:
         return self._runner.expected_s(min(len(self._queue), self._limit.size))
 
     async def _serve(self) -> None:
         while not self._closed:
             await self._arrived.wait()
-            async with self._slot.taken(self._earliest, self._next_s):
+            async with self._slot.taken(self._queue.urgency, self._next_s):
                 await self._let_in()
                 batch = self._take()
                 if not batch.tickets:
@@ -240,7 +249,8 @@ class Batcher(Generic[Item, Output]):
     def _take(self) -> Batch[Item, Batched[Output]]:
         """Takes the next batch from the queue. The slot is held meanwhile."""
         largest = self._limit.next(len(self._queue))
-        batch = self._queue.next_batch(largest, self._runner.forward_s, self._fastest_s, self._clock())
+        each_s = self._seconds_per_item or _GUESSED_S
+        batch = self._queue.next_batch(largest, self._runner.forward_s, self._fastest_s, self._clock(), each_s)
         if not self._queue:
             self._arrived.clear()
         return batch

@@ -1,14 +1,17 @@
-"""The queue of one checkpoint: bounded, earliest deadline first, and emptied batch by batch."""
+"""The queue of one checkpoint: bounded, earliest deadline first, and emptied batch by batch. While one of several
+callers has many items, callers take turns (``turns.py``)."""
 
 from __future__ import annotations
 
 import asyncio
 import bisect
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from service.batching.turns import Turns, Urgency
 from service.domain.errors import DeadlineMissedError, OverloadedError
 
 Item = TypeVar("Item")
@@ -43,6 +46,7 @@ class Ticket(Generic[Item, Answer]):
     queued_at: float = field(compare=False)
     answer: asyncio.Future[Answer] = field(compare=False)
     trace: Trace | None = field(compare=False, default=None)
+    caller: str = field(compare=False, default="")
 
 
 class Batch(NamedTuple, Generic[Item, Answer]):
@@ -67,14 +71,16 @@ class DeadlineQueue(Generic[Item, Answer]):
     Args:
         max_items: how many may wait.
         max_bytes: how many bytes the waiting items may have together.
+        turns: of the device, which other queues may share.
     """
 
-    def __init__(self, max_items: int, max_bytes: int) -> None:
+    def __init__(self, max_items: int, max_bytes: int, turns: Turns | None = None) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._tickets: list[Ticket[Item, Answer]] = []
         self._numbers = itertools.count()
         self._bytes = 0
+        self._turns = turns or Turns()
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -107,16 +113,17 @@ class DeadlineQueue(Generic[Item, Answer]):
             )
 
     def push(
-        self, item: Item, deadline: float, size: int, now: float, trace: Trace | None = None
+        self, item: Item, deadline: float, size: int, now: float, trace: Trace | None = None, caller: str = ""
     ) -> Ticket[Item, Answer]:
         """Queues an item. Callers check the room first."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        ticket = Ticket(deadline, next(self._numbers), item, size, now, answer, trace)
+        ticket = Ticket(deadline, next(self._numbers), item, size, now, answer, trace, caller)
         if not self._tickets or self._tickets[-1].deadline <= deadline:
             self._tickets.append(ticket)  # as nearly always
         else:
             bisect.insort(self._tickets, ticket)
         self._bytes += size
+        self._turns.join(caller)
         return ticket
 
     def first(self) -> Ticket[Item, Answer] | None:
@@ -129,29 +136,87 @@ class DeadlineQueue(Generic[Item, Answer]):
         """When the longest-waiting ticket was queued. May be read from another thread."""
         return min((ticket.queued_at for ticket in list(self._tickets)), default=None)
 
-    def ahead_of(self, deadline: float) -> int:
-        """How many tickets would go before an item with that deadline that is queued now."""
+    @property
+    def bytes(self) -> int:
+        """How many bytes the waiting items have."""
+        return self._bytes
+
+    def ahead_of(self, deadline: float, caller: str = "") -> int:
+        """How many tickets would go before an item of that caller with that deadline that is queued now."""
+        if self._turns.fair and self._turns.light(caller, 1):
+            # Each heavy caller may have a turn meanwhile.
+            counts = [
+                1 if line.caller is not None else sum(ticket.deadline <= deadline for ticket in line.tickets)
+                for line in self._lines()
+            ]
+            return sum(counts)
         return bisect.bisect_right(self._tickets, deadline, key=lambda ticket: ticket.deadline)
+
+    def urgency(self) -> Urgency:
+        """The place in line of the ticket that goes first; the last place if the queue is empty."""
+        first = self.first()
+        if first is None:
+            return math.inf, math.inf
+        if not self._turns.fair:
+            return 0.0, first.deadline
+        owes_s, ticket = min(map(_place, self._lines()))
+        return owes_s, ticket.deadline
 
     def pop(self) -> Ticket[Item, Answer]:
         """Takes out the ticket that ``first`` returns."""
-        ticket = self._tickets.pop(0)
-        self._bytes -= ticket.size
+        ticket = self._tickets[0]
+        self._take_out(ticket)
         return ticket
+
+    def _take_out(self, ticket: Ticket[Item, Answer]) -> None:
+        if self._tickets[0] is ticket:
+            self._tickets.pop(0)  # as nearly always
+        else:
+            self._tickets.remove(ticket)
+        self._bytes -= ticket.size
+        self._turns.leave(ticket.caller)
 
     def leave(self, ticket: Ticket[Item, Answer]) -> None:
         """Takes out a ticket whose caller has gone, if it is still in the queue."""
         if ticket in self._tickets:
-            self._tickets.remove(ticket)
-            self._bytes -= ticket.size
+            self._take_out(ticket)
 
     def clear(self) -> Sequence[Ticket[Item, Answer]]:
         """Takes out all tickets."""
-        tickets, self._tickets = self._tickets, []
-        self._bytes = 0
+        tickets = tuple(self._tickets)
+        for ticket in tickets:
+            self._take_out(ticket)
         return tickets
 
-    def next_batch(self, largest: int, forward_s: Sequence[float], fastest_s: float, now: float) -> Batch[Item, Answer]:
+    def _in_turn(self) -> Iterator[Ticket[Item, Answer]]:
+        """The tickets in the order in which they go, while they are taken out one by one."""
+        if self._turns.fair:
+            lines = self._lines()
+            while lines:
+                line = min(lines, key=_place)
+                yield line.tickets.pop()
+                if not line.tickets:
+                    lines.remove(line)
+        else:
+            while (ticket := self.first()) is not None:
+                yield ticket
+
+    def _lines(self) -> list[_Line[Item, Answer]]:
+        """The tickets of light callers in one line, and those of each heavy caller in one of its own, the earliest
+        deadlines last. Those whose callers have gone are left out."""
+        turns, lines = self._turns, dict[str | None, _Line[Item, Answer]]()
+        for ticket in reversed(self._tickets):
+            if not ticket.answer.done():
+                caller = None if turns.light(ticket.caller) else ticket.caller
+                line = lines.get(caller)
+                if line is None:
+                    line = lines[caller] = _Line(turns, caller, [])
+                line.tickets.append(ticket)
+        return list(lines.values())
+
+    def next_batch(
+        self, largest: int, forward_s: Sequence[float], fastest_s: float, now: float, each_s: float = 0.0
+    ) -> Batch[Item, Answer]:
         """Takes the next batch out, and answers tickets that are certain to miss their deadlines with
         DeadlineMissedError.
 
@@ -160,20 +225,25 @@ class DeadlineQueue(Generic[Item, Answer]):
             forward_s: seconds that a forward pass takes, by batch size, [0] unused; empty where that is unknown.
             fastest_s: seconds that the fastest forward pass so far took.
             now: seconds, on the deadlines' clock.
+            each_s: seconds of device time that an item takes, which its caller has used then.
         """
         waiting = len(self)
         pressed = waiting >= max(2, largest)
+        if self._turns.fair:
+            largest, pressed = self._shared(largest, forward_s), False
         fullest = min(largest, waiting)
         batch: list[Ticket[Item, Answer]] = []
         bound: float | None = None  # the earliest deadline in the batch that can be met
+        in_turn = self._in_turn()
         while len(batch) < largest:
-            ticket = self.first()
+            ticket = next(in_turn, None)
             if ticket is None:
                 return Batch(batch, "drained", pressed)
             # No forward pass was ever faster than the fastest, so only hopeless tickets are dropped.
             if now + fastest_s > ticket.deadline:
                 late_ms = (now - ticket.queued_at) * 1000
-                self.pop().answer.set_exception(
+                self._take_out(ticket)
+                ticket.answer.set_exception(
                     DeadlineMissedError(f"the deadline cannot be met any more, after {late_ms:.0f} ms in the queue")
                 )
                 continue
@@ -187,5 +257,27 @@ class DeadlineQueue(Generic[Item, Answer]):
                     bound = None
                 if bound is None and ends_at <= ticket.deadline:
                     bound = ticket.deadline
-            batch.append(self.pop())
+            self._turns.served(ticket.caller, each_s)
+            self._take_out(ticket)
+            batch.append(ticket)
         return Batch(batch, "full", pressed)
+
+    def _shared(self, largest: int, forward_s: Sequence[float]) -> int:
+        """How many items the next batch may hold while callers take turns."""
+        lights = sum(len(line.tickets) for line in self._lines() if line.caller is None)
+        return self._turns.largest(lights, largest, forward_s)
+
+
+class _Line(NamedTuple, Generic[Item, Answer]):
+    """Tickets that go in the order of their deadlines, the earliest last."""
+
+    turns: Turns
+    caller: str | None
+    """The heavy caller whose they are; None for all light callers."""
+    tickets: list[Ticket[Item, Answer]]
+
+
+def _place(line: _Line[Item, Answer]) -> tuple[float, Ticket[Item, Answer]]:
+    """The place of a line's first ticket among those of all lines."""
+    owes_s = 0.0 if line.caller is None else line.turns.owes_s(line.caller)
+    return owes_s, line.tickets[-1]

@@ -15,12 +15,14 @@ from starlette.types import ASGIApp
 from models.checkpoints.catalogue import Catalogue
 from service.assembly.front import front_app
 from service.cluster.direct import direct
-from service.cluster.metrics_targets import expose
+from service.cluster.loopback import listen_here_alone
+from service.cluster.metrics_targets import RayTargets, expose
 from service.cluster.remote import RemotePlacement
 from service.cluster.replica import Replica
 from service.config.capacity import FRONT_CPUS, Machine, fronts_of, hosted
 from service.config.fleet import Deployment, Fleet
 from service.config.settings import Settings
+from service.http.access import metrics_reader
 from service.http.app import create_app
 from service.lifecycle.record import is_stopping
 from service.link.sockets import FOLDER
@@ -48,7 +50,7 @@ class Local:
         from service.assembly.local import local_app
 
         configure_logging(settings.log_format)
-        app = local_app(settings, deployment, lambda: is_stopping(folder), expose(settings.host))
+        app = local_app(settings, deployment, lambda: is_stopping(folder), _exposed(settings))
         self._app = direct(app, folder)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -67,7 +69,7 @@ class Front:
 
     def __init__(self, settings: Settings, folder: Path, fronts: int, _owner: object) -> None:
         configure_logging(settings.log_format)
-        expose(settings.host)
+        _exposed(settings)
         self._app = direct(front_app(settings, folder / FOLDER, fronts), folder)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -85,7 +87,7 @@ class Owner:
         sockets = folder / FOLDER
         sockets.mkdir(exist_ok=True)
         path = sockets / f"{serve.get_replica_context().replica_tag}.sock"
-        targets = expose(settings.host)
+        targets = _exposed(settings)
         self._stop = asyncio.Event()
         self._owning = asyncio.get_running_loop().create_task(
             self._own(owner(settings, deployment, path, lambda: is_stopping(folder), targets))
@@ -128,7 +130,10 @@ class Gateway:
                 await watching
             await asyncio.to_thread(stop_tracing)
 
-        self._app = direct(create_app(catalogue, placement, settings, lifespan, expose(settings.host)), folder)
+        assert fleet.ingress is not None
+        shares = fleet.ingress.replicas
+        app = create_app(catalogue, placement, settings, lifespan, _exposed(settings), shares)
+        self._app = direct(app, folder)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app
@@ -158,7 +163,7 @@ def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Applica
         handles: dict[str, Any] = {}
         for deployment in fleet.deployment:
             if deployment.name in loadable:
-                host = deploy(Replica, **_options(deployment.name, deployment)).bind(settings, deployment, expose)
+                host = deploy(Replica, **_options(deployment.name, deployment)).bind(settings, deployment, _exposed)
                 handles |= dict.fromkeys(deployment.names(), host)
         gateway = deploy(
             serve.ingress()(Gateway),
@@ -170,6 +175,13 @@ def application(settings: Settings, fleet: Fleet, folder: Path) -> serve.Applica
         bound = gateway.bind(settings, fleet, folder, handles)
     application: serve.Application = bound
     return application
+
+
+def _exposed(settings: Settings) -> RayTargets:
+    """Opens the ports of the replica that this process is: serves its metrics, as the settings say, and keeps Ray
+    Serve's port to this machine, if the service is."""
+    listen_here_alone()
+    return expose(settings.host, metrics_reader(settings))
 
 
 def _options(name: str, deployment: Deployment) -> dict[str, Any]:

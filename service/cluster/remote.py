@@ -61,7 +61,9 @@ class RemotePredictor:
         self.failed: Failure | None = None
         """Why a load failed, if one did since the last report."""
 
-    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(
+        self, image: bytes | Picture, deadline: float, whole: bool = False, caller: str = ""
+    ) -> Prediction | Failure:
         """Classifies one picture, as ``Predicts`` says.
 
         While the deployment has no replica, Serve holds the request back until one has started, but not beyond the
@@ -69,7 +71,8 @@ class RemotePredictor:
         """
         assert isinstance(image, bytes)  # only a device owner has pictures whose bytes are elsewhere
         remaining_s, span = deadline - self._clock(), traceparent()
-        rest = (span, True) if whole else () if span is None else (span,)
+        # Replicas of the version before this one know fewer arguments.
+        rest = (span, whole, caller) if caller else (span, True) if whole else () if span is None else (span,)
         self.sent.append(deadline)
         try:
             async with asyncio.timeout(max(remaining_s, 0.001)):
@@ -198,6 +201,7 @@ class RemotePlacement:
         checkpoints: Sequence[Checkpoint],
         encoded_bytes: int,
         deadline: float = math.inf,
+        _caller: str = "",
         outline: Outline | None = None,
     ) -> Survey:
         """Takes snapshots from the last reports. Each deployment is a device of its own; its queue is the pictures that

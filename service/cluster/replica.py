@@ -45,7 +45,7 @@ class Replica:
     Args:
         settings: of the service.
         deployment: its ``[[deployment]]`` in the fleet.
-        expose: called with the service's host, in the replica's process, to serve its metrics.
+        expose: called with the settings, in the replica's process, to serve its metrics.
         clock: seconds, monotonic.
     """
 
@@ -53,7 +53,7 @@ class Replica:
         self,
         settings: Settings,
         deployment: Deployment,
-        expose: Callable[[str], object] = lambda _host: None,
+        expose: Callable[[Settings], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -63,7 +63,7 @@ class Replica:
         from service.assembly.local import local_placement, serve
 
         configure_logging(settings.log_format)
-        expose(settings.host)
+        expose(settings)
         self._catalogue = Catalogue(settings.cache_dir, untrained=settings.untrained, variants=deployment.names())
         self._placement = local_placement(settings, deployment)
         self._warming = asyncio.get_running_loop().create_task(
@@ -71,7 +71,13 @@ class Replica:
         )
 
     async def predict(
-        self, image: bytes, checkpoint: str, remaining_s: float, traceparent: str | None = None, whole: bool = False
+        self,
+        image: bytes,
+        checkpoint: str,
+        remaining_s: float,
+        traceparent: str | None = None,
+        whole: bool = False,
+        caller: str = "",
     ) -> Prediction | Failure:
         """Classifies one picture.
 
@@ -81,6 +87,7 @@ class Replica:
             remaining_s: until the answer is due. Clocks of two processes may differ, so no deadline crosses.
             traceparent: the span of the ingress that this belongs to, if it is traced.
             whole: as for ``Predicts.predict``.
+            caller: who asks the ingress.
         """
         deadline = self._clock() + remaining_s
         try:
@@ -88,7 +95,7 @@ class Replica:
         except Exception as error:
             return failure_of(error)
         with continued(traceparent):
-            return await self._placement.predictor(found).predict(image, deadline, whole)
+            return await self._placement.predictor(found).predict(image, deadline, whole, caller)
 
     def __del__(self) -> None:
         """Sends the last spans. Serve calls this before it ends the replica's process, where Python does not clean

@@ -9,6 +9,7 @@ from service.commands.describe import describe
 from service.commands.evaluate import evaluate
 from service.commands.export import export
 from service.commands.import_ import import_
+from service.commands.keys import app as keys
 from service.commands.loadtest import loadtest
 from service.commands.models import models
 from service.commands.profile import profile
@@ -34,6 +35,7 @@ app.command()(pull)
 app.command()(status)
 app.command(name="import")(import_)
 app.command()(export)
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

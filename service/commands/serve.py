@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
+from rich.markup import escape
+
 from service.commands.console import errors, fail
 from service.commands.options import read_settings, setting
+from service.config.settings import API_KEY
 
 
 def serve(
@@ -27,6 +31,12 @@ def serve(
     max_decode_ms: Annotated[float | None, setting("max_decode_ms")] = None,
     max_decode_mb: Annotated[float | None, setting("max_decode_mb")] = None,
     cache_dir: Annotated[Path | None, setting("cache_dir")] = None,
+    max_bodies_mb: Annotated[float | None, setting("max_bodies_mb")] = None,
+    cors_origins: Annotated[str | None, setting("cors_origins")] = None,
+    api_keys: Annotated[Path | None, setting("api_keys")] = None,
+    metrics_key: Annotated[bool | None, setting("metrics_key", "--metrics-key/--no-metrics-key")] = None,
+    rate_requests: Annotated[str | None, setting("rate_requests")] = None,
+    rate_device_s: Annotated[float | None, setting("rate_device_s")] = None,
     mirror: Annotated[str | None, setting("mirror")] = None,
     access_log: Annotated[bool | None, setting("access_log", "--access-log/--no-access-log")] = None,
     log_format: Annotated[str | None, setting("log_format")] = None,
@@ -34,6 +44,7 @@ def serve(
 ) -> None:
     """Serve over HTTP until Ctrl-C."""
     options = dict(locals())
+    from service.access.keys import KeysError, read_keys
     from service.config.fleet import FleetError
     from service.lifecycle.record import AlreadyServingError, FolderError
     from service.lifecycle.supervisor import StartError
@@ -42,8 +53,22 @@ def serve(
 
     settings = read_settings(**options)
     try:
+        if settings.api_keys is None:
+            _warn_of_client_key()
+            if settings.metrics_key:
+                fail("TOPFIVE_METRICS_KEY asks for keys, and TOPFIVE_API_KEYS names no file of them")
+        elif not read_keys(settings.api_keys):
+            errors.print(f"[yellow]nobody may come in yet[/]: {escape(str(settings.api_keys))} has no keys")
         if settings.tracing:
             check_tracing()
         run(settings, errors)
-    except (FleetError, AlreadyServingError, FolderError, StartError, TracingError) as error:
+    except (KeysError, FleetError, AlreadyServingError, FolderError, StartError, TracingError) as error:
         fail(error)
+
+
+def _warn_of_client_key() -> None:
+    """Says that the variable for clients was set and the one for services was not: they differ by a letter."""
+    if API_KEY in os.environ:
+        errors.print(
+            f"[yellow]{API_KEY} is what clients send[/]: a service asks for keys if TOPFIVE_API_KEYS names a file"
+        )

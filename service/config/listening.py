@@ -50,6 +50,15 @@ def is_wildcard(host: str) -> bool:
     return ipaddress.ip_address(str(address).partition("%")[0]).is_unspecified
 
 
+def is_here_alone(host: str) -> bool:
+    """Whether only this machine can reach a host: all of its addresses are loopback addresses."""
+    try:
+        found = addresses(host)
+    except NotOurAddressError:
+        return False
+    return all(ipaddress.ip_address(address).is_loopback for address in found)
+
+
 def authority(host: str, port: int | str) -> str:
     """``host:port`` as in a URL, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

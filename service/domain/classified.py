@@ -56,16 +56,25 @@ class Asking(Protocol):
         """
         ...
 
+    async def check(self) -> None:
+        """Makes sure of the query without a picture: for requests none of whose pictures can be read.
+
+        Raises:
+            Exception: an error of the query, as of ``Classifies.begin``.
+        """
+        ...
+
 
 class Classifies(Protocol):
     """Classifies the pictures of requests."""
 
-    def begin(self, query: Query, arrived: float) -> Asking:
+    def begin(self, query: Query, arrived: float, caller: str = "") -> Asking:
         """Begins a request.
 
         Args:
             query: the caller's request.
             arrived: when the body's last byte arrived, on the monotonic clock; the budget begins here.
+            caller: who asks, as ``http/callers.py`` tells callers apart. All requests without one are one caller's.
 
         Raises:
             Exception: the query cannot be answered whatever the pictures are: the model does not exist, or has no

@@ -5,7 +5,10 @@
     its body             BadBodyError, NoPictureError                  400
                          BodyTooSlowError                              408
                          BodyTooLargeError                             413
-    who sends it         ForbiddenError                                403
+                         UnsupportedEncodingError                      415
+    who sends it         UnauthorizedError                             401
+                         ForbiddenError, RoleError                     403
+                         RateLimitedError                              429
     the model it names   UnknownModelError                             404
                          WeightsMissingError, WrongWeightsError        503
     the router           NoModelFitsError                              422
@@ -65,8 +68,44 @@ class BodyTooSlowError(ValueError):
     """The body arrives more slowly than the service allows."""
 
 
+class UnsupportedEncodingError(ValueError):
+    """The body has a content coding that is not undone."""
+
+
 class ForbiddenError(PermissionError):
     """The request is only for callers on the service's own machine."""
+
+
+class UnauthorizedError(PermissionError):
+    """The service has keys, and the request has none, or none that is in use.
+
+    Args:
+        text: for the caller; never holds the key.
+        wrong: whether there was a key.
+    """
+
+    def __init__(self, text: str, wrong: bool = False) -> None:
+        super().__init__(text)
+        self.wrong = wrong
+
+
+class RoleError(PermissionError):
+    """The caller's key is in use, but its role does not allow the request."""
+
+
+class RateLimitedError(RuntimeError):
+    """The caller has used up what it may ask for in a while.
+
+    Args:
+        text: for the caller.
+        retry_after_s: seconds until all of it is free again.
+        quota: how many pictures the caller may send in how many seconds, if they are what was used up.
+    """
+
+    def __init__(self, text: str, retry_after_s: float, quota: tuple[int, int] | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+        self.quota = quota
 
 
 class NoModelFitsError(ValueError):
@@ -181,6 +220,18 @@ TABLE: dict[type[Exception], Problem] = {
         "Only for callers on this machine",
         "Send it to localhost from a shell on the service's machine; the detail says what was in the way.",
     ),
+    UnauthorizedError: Problem(
+        "unauthorized",
+        401,
+        "A key is needed",
+        "Send a key, as Authorization: Bearer KEY or X-API-Key: KEY; the operator makes it with topfive keys add.",
+    ),
+    RoleError: Problem(
+        "role-too-small",
+        403,
+        "The key's role does not allow this",
+        "Ask the operator for a key with the role that the detail names.",
+    ),
     UnknownModelError: Problem(
         "unknown-model",
         404,
@@ -190,6 +241,12 @@ TABLE: dict[type[Exception], Problem] = {
     BodyTooSlowError: Problem("slow-body", 408, "Body too slow", "Send the request again, its body without pauses."),
     BodyTooLargeError: Problem(
         "body-too-large", 413, "Body too large", "Send a smaller picture, or raise TOPFIVE_MAX_BODY_MB."
+    ),
+    UnsupportedEncodingError: Problem(
+        "unsupported-encoding",
+        415,
+        "A content coding that is not decoded",
+        "Send the body as it is, or in gzip or deflate.",
     ),
     UnsupportedFormatError: Problem(
         "unsupported-format",
@@ -219,6 +276,12 @@ TABLE: dict[type[Exception], Problem] = {
         "no-model-fits", 422, "No model fits the budget", "Widen the budget; the detail says what is nearest."
     ),
     OverloadedError: Problem("overloaded", 429, "Overloaded", "Send the request again after Retry-After seconds."),
+    RateLimitedError: Problem(
+        "rate-limited",
+        429,
+        "Over the caller's rate",
+        "Send the request again after Retry-After seconds; the operator sets the rates.",
+    ),
     WeightsMissingError: Problem(
         "weights-missing", 503, "Weights missing", "Run the command in the detail; no restart is needed."
     ),
@@ -241,14 +304,23 @@ TABLE: dict[type[Exception], Problem] = {
 }
 NOT_FOUND = Problem("not-found", 404, "No such path", "GET /docs lists the paths.")
 METHOD_NOT_ALLOWED = Problem("method-not-allowed", 405, "Method not allowed", "GET /docs lists the methods of a path.")
+BAD_REQUEST = Problem("bad-request", 400, "Not a valid HTTP request", "Send HTTP/1.1, as any HTTP client does.")
+SLOW_REQUEST = Problem("slow-request", 408, "Request too slow", "Send the request again, its headers at once.")
+HEADERS_TOO_LARGE = Problem(
+    "headers-too-large", 431, "Too large or too many headers", "Send fewer cookies, headers or query parameters."
+)
 INTERNAL = Problem(
     "internal", 500, "A defect of the service", "Not the request's fault. The service's log has the cause."
 )
 SLOW_BODY = TABLE[BodyTooSlowError].slug
+UNSUPPORTED_ENCODING = TABLE[UnsupportedEncodingError].slug
 OVERLOADED = TABLE[OverloadedError].slug
+UNAUTHORIZED, ROLE_TOO_SMALL = TABLE[UnauthorizedError].slug, TABLE[RoleError].slug
+RATE_LIMITED = TABLE[RateLimitedError].slug
 DEADLINE_MISSED = TABLE[DeadlineMissedError].slug
 LOAD_FAILED = TABLE[LoadFailedError].slug
-PROBLEMS: dict[str, Problem] = {row.slug: row for row in (*TABLE.values(), NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL)}
+_BESIDE = (NOT_FOUND, METHOD_NOT_ALLOWED, BAD_REQUEST, SLOW_REQUEST, HEADERS_TOO_LARGE, INTERNAL)
+PROBLEMS: dict[str, Problem] = {row.slug: row for row in (*TABLE.values(), *_BESIDE)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +405,11 @@ def _extras(error: Exception) -> dict[str, Any]:
     match error:
         case LoadFailedError():
             return {} if error.retry_after_s is None else {"retry_after_ms": _retry_ms(error.retry_after_s)}
+        case RateLimitedError():
+            quota = {} if error.quota is None else {"quota": {"pictures": error.quota[0], "seconds": error.quota[1]}}
+            return {"retry_after_ms": _retry_ms(error.retry_after_s), **quota}
+        case UnauthorizedError():
+            return {"wrong": True} if error.wrong else {}
         case OverloadedError():
             return {"retry_after_ms": round(error.retry_after_s * 1000, 1), **_considered(error.considered)}
         case NoModelFitsError():

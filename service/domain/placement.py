@@ -18,13 +18,16 @@ from service.domain.snapshot import DeviceLoad, Snapshot
 class Predicts(Protocol):
     """One checkpoint, or one ensemble, that can be asked for predictions."""
 
-    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(
+        self, image: bytes | Picture, deadline: float, whole: bool = False, caller: str = ""
+    ) -> Prediction | Failure:
         """Classifies one picture.
 
         Args:
             image: the bytes of an encoded picture, or a picture whose bytes another process has.
             deadline: when the answer is due, on the service's monotonic clock.
             whole: whether the prediction has the probabilities of all classes (``distribution``).
+            caller: who asks.
         """
         ...
 
@@ -87,10 +90,11 @@ class Placement(Protocol):
         checkpoints: Sequence[Checkpoint],
         encoded_bytes: int,
         deadline: float = math.inf,
+        caller: str = "",
         outline: Outline | None = None,
     ) -> Survey:
-        """Takes snapshots of checkpoints for a picture with this many encoded bytes, this deadline, and this outline if
-        it is known."""
+        """Takes snapshots of checkpoints for a caller's picture with this many encoded bytes, this deadline, and this
+        outline if it is known."""
         ...
 
     def memory(self) -> list[Memory]:

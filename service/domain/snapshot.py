@@ -134,3 +134,5 @@ class DeviceLoad(NamedTuple):
     """Every checkpoint that has a queue, of any label set. A candidate with a queue is here as the same object."""
     slack_s: Mapping[str, float] = MappingProxyType({})
     """How many seconds the admitted pictures with later deadlines may be delayed, by device."""
+    used_s: Mapping[str, float] = MappingProxyType({})
+    """How many seconds each device has computed since it was first used, whoever asked; a device may be missing."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from models.images.outline import glance
 from models.images.preprocess import Preprocess
+from service.batching.places import Places
 from service.config.settings import Settings
 from service.domain.classified import Classified
 from service.domain.deadlines import Deadlines
@@ -36,7 +37,7 @@ from service.fronts.owners import Owners
 from service.inference.decoders import Decoders
 from service.inference.decoding import decode_small
 from service.inference.ensemble import Average, Member
-from service.link.crops import NoSlotError, Slots
+from service.link.crops import SLOTS, NoSlotError, Slots
 from service.link.messages import Answered, Failed, Times
 from service.telemetry.tracing import traceparent
 
@@ -71,13 +72,17 @@ class FrontClassifier:
         self.deadlines = Deadlines(clock)
         self.decoders = decoders or Decoders(2, settings.most_work)
         self.default_latency_ms = settings.default_latency_ms
+        self.places = Places(SLOTS, 1)
+        """Of the memory for crops, which one caller must not fill."""
+        self.asked = 0
+        """How many pictures are here."""
         self.names: dict[_Name, str] = {}
         """The model that answered for a name, as answers call it."""
         self.hints: dict[_Name, Kind] = {}
         """How the last picture for a name was wanted."""
 
-    def begin(self, query: Query, arrived: float) -> FrontAsking:
-        return FrontAsking(self, query, arrived)
+    def begin(self, query: Query, arrived: float, caller: str = "") -> FrontAsking:
+        return FrontAsking(self, query, arrived, caller)
 
     def remember(self, name: _Name, model: str, kind: Kind | None) -> None:
         """Remembers what a name stood for, and how its pictures were wanted."""
@@ -97,12 +102,13 @@ class FrontClassifier:
 class FrontAsking:
     """One request: a ``domain.classified.Asking``."""
 
-    __slots__ = ("_all", "_arrived", "_name", "_query")
+    __slots__ = ("_all", "_arrived", "_caller", "_name", "_query")
 
-    def __init__(self, classifier: FrontClassifier, query: Query, arrived: float) -> None:
+    def __init__(self, classifier: FrontClassifier, query: Query, arrived: float, caller: str = "") -> None:
         self._all = classifier
         self._query = query
         self._arrived = arrived
+        self._caller = caller
         self._name: _Name | None = None if query.model is None else (query.model, query.labels)
 
     @property
@@ -114,7 +120,14 @@ class FrontAsking:
         allowed_s = self._query.allowed_s(self._all.default_latency_ms)
         if self._all.owners.one() is None and not self._all.owners.seen:
             return failure_of(NotReadyError("the device owner is starting"))
-        asked = AskedPicture(self._all, picture)
+        everything, caller = self._all, self._caller
+        try:
+            everything.places.check(caller, everything.asked, 0, 0, 0.0)
+        except OverloadedError as error:
+            return failure_of(error)
+        asked = AskedPicture(everything, picture, caller)
+        everything.places.take(caller, 0)
+        everything.asked += 1
         try:
             with self._all.deadlines.until(self._arrived + allowed_s + _GRACE_S):
                 return await self._classified(asked)
@@ -123,7 +136,13 @@ class FrontAsking:
                 return failure_of(NotReadyError("the device owner has ended, and no other has started in time"))
             return Failure(DEADLINE_MISSED, "the deadline passed before there was an answer", model=self.named)
         finally:
+            everything.asked -= 1
+            everything.places.give_back(caller, 0)
             asked.over()
+
+    async def check(self) -> None:
+        # The owner finds an error of the query before it wants the picture. What else is wrong is not the question.
+        await self.classify(b"")
 
     async def _classified(self, asked: AskedPicture) -> Classified | Failure:
         for _ in range(_MOST_OWNERS):
@@ -134,7 +153,14 @@ class FrontAsking:
                 return asked.failure(error, self.named)
             outline = glance(asked.data) if crop is None else None
             answer = await owner.ask(
-                asked, _json(self._query), self._arrived, len(asked.data), traceparent(), crop, outline
+                asked,
+                _json(self._query),
+                self._arrived,
+                len(asked.data),
+                traceparent(),
+                crop,
+                self._caller,
+                outline,
             )
             if isinstance(answer, Told):
                 return self._classified_as(answer)
@@ -180,12 +206,14 @@ class AskedPicture:
     Args:
         classifier: the front's.
         data: the encoded picture.
+        caller: who asks.
     """
 
-    __slots__ = ("_all", "_crops", "_tasks", "data")
+    __slots__ = ("_all", "_caller", "_crops", "_tasks", "data")
 
-    def __init__(self, classifier: FrontClassifier, data: bytes) -> None:
+    def __init__(self, classifier: FrontClassifier, data: bytes, caller: str = "") -> None:
         self._all = classifier
+        self._caller = caller
         self.data = data
         self._crops: dict[tuple[Slots, Preprocess | None], tuple[int, float]] = {}
         """The slots of its crops or file, and how many seconds decoding took. Owners may have different memories."""
@@ -241,7 +269,7 @@ class AskedPicture:
             return file
         crop = decode_small(self.data, preprocess, max_pixels)
         if crop is None:
-            crop = await self._all.decoders.decode(self.data, preprocess, max_pixels)
+            crop = await self._all.decoders.decode(self.data, preprocess, max_pixels, caller=self._caller)
         # The next owner may have wanted the same meanwhile, and one slot alone would be freed.
         found = self._crops.get((memory, preprocess))
         if found is None:

@@ -118,6 +118,7 @@ class Owner:
         size: int,
         traceparent: str | None,
         crop: tuple[int, int, float] | None = None,
+        caller: str = "",
         outline: Outline | None = None,
     ) -> Told | Failed | Lost:
         """Has a picture classified. Cancelling the caller takes it out of the owner's queues.
@@ -129,6 +130,7 @@ class Owner:
             size: encoded bytes.
             traceparent: the span that this belongs to, if it is traced.
             crop: the number of a kind, the slot that has the crop, and the seconds that decoding took.
+            caller: who asks.
             outline: the picture's, if it is known and there is no crop.
         """
         if not self.open:
@@ -141,7 +143,8 @@ class Owner:
         told = None if outline is None else messages.Outline(*outline)
         # While the owner has enough to do, it need not be told of each picture by itself.
         patient = len(self._asked) > _ENOUGH
-        self._connection.send(Ask(number, query, arrived, size, traceparent, cropped, told), patient=patient)
+        asking = Ask(number, query, arrived, size, traceparent, cropped, caller, told)
+        self._connection.send(asking, patient=patient)
         try:
             return await answer
         finally:

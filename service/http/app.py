@@ -18,14 +18,18 @@ from service.domain.classified import Classifies
 from service.domain.errors import TABLE
 from service.domain.placement import Placement
 from service.domain.query import Query
+from service.http.access import AccessControl, Guard
 from service.http.classify import ClassifyEndpoint
-from service.http.docs_pages import add_docs_pages
+from service.http.cors import cross_origin
+from service.http.docs_pages import add_docs_pages, document_keys
 from service.http.metrics import add_metrics_paths
 from service.http.models import ModelPaths
+from service.http.others import Others
 from service.http.problems import add_problems_paths, answer_errors_with_problems
 from service.http.reply import PROBLEM_MEDIA_TYPE
 from service.http.schemas import Answer, BulkAnswer, ProblemDocument, RouteAnswer
 from service.inference.classifier import Classifier
+from service.inference.rated import Rated
 from service.routing.router import Router
 from service.telemetry.exposition import OwnProcess, Targets
 from service.telemetry.recorder import RequestMetrics
@@ -39,6 +43,7 @@ def create_app(
     settings: Settings,
     lifespan: Lifespan | None = None,
     targets: Targets | None = None,
+    shares: int = 1,
 ) -> ClassifyFirst:
     """The whole HTTP contract.
 
@@ -48,6 +53,7 @@ def create_app(
         settings: limits, defaults, and whether accesses are logged.
         lifespan: runs while the application does; nothing by default.
         targets: the processes whose metrics ``/metrics`` joins; this process alone by default.
+        shares: how many processes like this one divide the requests, and so what a caller may send.
     """
     app = FastAPI(
         title="TopFive",
@@ -61,7 +67,14 @@ def create_app(
     add_docs_pages(app)
     router = Router(catalogue, placement, settings)
     request_metrics = RequestMetrics(c.variant.name for c in catalogue.checkpoints() if c.state == "loadable")
-    classifier = Classifier(router, placement, request_metrics)
+    classifies: Classifies = Classifier(router, placement, request_metrics)
+    access = AccessControl.of(settings)
+    others: ASGIApp = Others(app)
+    if access is not None:
+        rates = access.rates(settings, shares)
+        classifies, others = Rated(classifies, rates), Guard(others, access, rates)
+        if access.keyring is not None:
+            document_keys(app)
     app.add_api_route(
         "/classify",
         _answered_first,
@@ -83,7 +96,7 @@ def create_app(
         openapi_extra={"parameters": _parameters()},
     )
 
-    add_metrics_paths(app, targets or OwnProcess())
+    add_metrics_paths(app, targets or OwnProcess(), keyed=settings.metrics_key)
 
     @app.get("/healthz", summary="200 while the process runs")
     async def healthz() -> dict[str, str]:
@@ -96,7 +109,11 @@ def create_app(
 
     add_problems_paths(app)
     answer_errors_with_problems(app)
-    return ClassifyFirst(app, classifier, ClassifyEndpoint(classifier, settings, request_metrics))
+    origins = settings.origins
+    classify = ClassifyEndpoint(classifies, settings, request_metrics, access)
+    return ClassifyFirst(
+        cross_origin(others, origins), classifies, cross_origin(classify, origins), app.router.lifespan_context
+    )
 
 
 class ClassifyFirst:
@@ -107,11 +124,19 @@ class ClassifyFirst:
         others: answers everything else.
         classifies: classifies pictures, for any protocol.
         classify: answers ``POST /classify``.
+        lifespan: runs while the application does.
     """
 
-    def __init__(self, others: FastAPI, classifies: Classifies, classify: ASGIApp) -> None:
+    def __init__(
+        self,
+        others: ASGIApp,
+        classifies: Classifies,
+        classify: ASGIApp,
+        lifespan: Callable[[Any], AbstractAsyncContextManager[Any]],
+    ) -> None:
         self.others = others
         self.classifies = classifies
+        self.lifespan = lifespan
         self._classify = classify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

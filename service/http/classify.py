@@ -16,9 +16,12 @@ from service.domain.classified import Asking, Classified, Classifies
 from service.domain.errors import Failure, NoPictureError, failure_of, known_failure
 from service.domain.outcome import GONE, GONE_STATUS, NO_MODEL, OK, Outcome, summary
 from service.domain.query import Query
+from service.http.access import AccessControl
+from service.http.body_memory import BodyMemory, Room
+from service.http.callers import KEY, caller_of
 from service.http.disconnects import Watches
 from service.http.reply import Reply, reply_to
-from service.http.requests import Body, read_body, read_query
+from service.http.requests import Body, announces_body, read_body, read_head, read_query
 from service.http.responses import bulk, single
 from service.http.uploads import Uploads
 from service.telemetry.logs import Access, log_access
@@ -30,6 +33,8 @@ from service.telemetry.tracing import RequestSpan, tracing
 _IN_A_TURN = 4
 #: What a caller who has gone is answered: nobody reads it.
 _GONE = Reply.of(GONE_STATUS, "text/plain", b"")
+#: A connection cannot be used again after a body that was not read to its end.
+_CLOSE = {"connection": "close"}
 
 
 class ClassifyEndpoint:
@@ -39,6 +44,7 @@ class ClassifyEndpoint:
         classifies: classifies the pictures.
         settings: the limit on the body, and whether accesses are logged.
         metrics: count the outcome of each request.
+        access: lets requests in; None for all of them.
         clock: seconds, monotonic, as deadlines are.
     """
 
@@ -47,15 +53,18 @@ class ClassifyEndpoint:
         classifies: Classifies,
         settings: Settings,
         metrics: RequestMetrics,
+        access: AccessControl | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._classifies = classifies
         self._max_body_bytes = settings.max_body_bytes
         self._access_log = settings.access_log
         self._metrics = metrics
+        self._access = access
         self._clock = clock
         self._tracing = tracing()
-        self._uploads = Uploads()
+        self._memory = BodyMemory(settings.max_bodies_bytes)
+        self._uploads = Uploads(self._memory)
         self._watches = Watches()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,18 +78,26 @@ class ClassifyEndpoint:
         span = None if self._tracing is None else self._tracing.request(Request(scope), arrived)
         # The outcome of a request that is cancelled, by the watch below or by the server, because its caller left.
         outcome, pictures, reply = Outcome(NO_MODEL, GONE), list[Outcome](), _GONE
+        room, unread = Room(self._memory), True
         try:
+            if self._access is not None:
+                self._access.enter(scope, "classify")
             query = read_query(Query, scope["query_string"])
-            upload = await self._uploads.read(receive, self._max_body_bytes)
+            head, length = read_head(scope["headers"])
+            upload = await self._uploads.read(receive, room, self._max_body_bytes, length, head.copies)
             # Budgets and timings begin here: the time that a client takes to send its body is not the service's.
-            arrived = upload.ended
-            body = await read_body(upload, _content_type(scope))
+            arrived, unread = upload.ended, False
+            body = await read_body(upload, head, room, self._max_body_bytes)
+            # Otherwise the pictures' bytes would be kept a second time.
+            del upload
             # An error in the query fails the request, not each of its pictures.
-            asking = self._classifies.begin(query, arrived)
+            asking = self._classifies.begin(query, arrived, caller_of(scope))
             outcome = Outcome(asking.named or NO_MODEL, GONE)
             pictures = [outcome] * len(body.pictures)
             with self._watches.watch(receive):
                 results = await self._results(body, asking, span)
+                if self._access is not None:
+                    self._access.answered(scope, results)
                 named = asking.named or NO_MODEL
                 pictures = [outcome_of(result, named) for result in results]
                 outcome = summary(pictures) if body.bulk else pictures[0]
@@ -90,8 +107,10 @@ class ClassifyEndpoint:
         except Exception as error:
             failure = known_failure(error)
             # It is the request's, so that no picture of it counts.
-            outcome, pictures, reply = Outcome(outcome.model, failure.slug), [], reply_to(failure)
+            outcome, pictures = Outcome(outcome.model, failure.slug), []
+            reply = reply_to(failure, _CLOSE if unread and announces_body(scope["headers"]) else None)
         finally:
+            room.free()
             took_s = self._clock() - arrived
             self._metrics.left(outcome, pictures, took_s)
             if span is not None:
@@ -106,6 +125,9 @@ class ClassifyEndpoint:
         if not body.bulk:
             # A task for a single picture would cost one more turn of the event loop.
             return [await _one(body.pictures[0], asking)]
+        if not any(isinstance(picture, bytes) and picture for picture in body.pictures):
+            # An error of the query comes first. Where another process finds it, it would not without a picture.
+            await asking.check()
         ones: list[Callable[[], Coroutine[Any, Any, Classified | Failure]]]
         ones = [partial(_one, picture, asking) for picture in body.pictures]
         if span is not None:
@@ -148,10 +170,6 @@ def outcome_of(result: Classified | Failure, named: str) -> Outcome:
     return Outcome(result.served.model, OK)
 
 
-def _content_type(scope: Scope) -> str:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
-
-
 def _log(scope: Scope, reply: Reply, outcome: Outcome, pictures: int, took_s: float, trace_id: str | None) -> None:
     request = Request(scope)
     log_access(
@@ -165,5 +183,6 @@ def _log(scope: Scope, reply: Reply, outcome: Outcome, pictures: int, took_s: fl
             pictures=pictures,
             took_s=took_s,
             trace_id=trace_id,
+            key=None if (key := scope.get(KEY)) is None else key.name,
         )
     )

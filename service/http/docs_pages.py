@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
@@ -48,6 +49,21 @@ def add_docs_pages(app: FastAPI) -> None:
                 with_google_fonts=False,
             )
         )
+
+
+def document_keys(app: FastAPI) -> None:
+    """Adds to ``/openapi.json`` how keys are sent, so that ``/docs`` can ask for one and send it."""
+    undocumented = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = undocumented()
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["bearer"] = {"type": "http", "scheme": "bearer"}
+        schemes["key"] = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+        document["security"] = [{"bearer": []}, {"key": []}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _with_policy(page: HTMLResponse) -> HTMLResponse:

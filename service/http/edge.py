@@ -12,6 +12,8 @@ from service.domain.errors import NotReadyError, failure_of
 from service.http.reply import reply_to
 
 _LOCAL = ("127.0.0.1", 0)
+#: Longer ids are replaced.
+_LONGEST_ID = 200
 
 
 class Edge:
@@ -41,7 +43,9 @@ class Edge:
             # Who connects over a Unix socket is on this machine.
             scope["client"] = _LOCAL
         found = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        if found is None:
+        if found is None or len(found) > _LONGEST_ID:
+            # It goes into the answer and the log.
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"x-request-id"]
             found = self._new_id().encode("latin-1")
             scope["headers"] = [*scope["headers"], (b"x-request-id", found)]
         identified = (b"x-request-id", found)

@@ -3,14 +3,17 @@ everything else. It needs neither FastAPI nor torch, which keeps its process sma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.domain.errors import NotReadyError, failure_of
+from service.http.cors import cross_origin
+from service.http.others import body_refused, without_body
 from service.http.reply import Reply, reply_to
+from service.http.requests import announces_body
 from service.link import messages
 
 
@@ -29,6 +32,7 @@ class FrontApp:
         classify: answers ``POST /classify``.
         calls: has an owner answer the rest.
         lifespan: runs while the application does.
+        origins: whose web pages may call it; the owner must know the same.
     """
 
     def __init__(
@@ -36,8 +40,10 @@ class FrontApp:
         classify: ASGIApp,
         calls: Calls,
         lifespan: Callable[[], AbstractAsyncContextManager[None]],
+        origins: Sequence[str] = (),
     ) -> None:
-        self._classify = classify
+        self._classify = cross_origin(classify, origins)
+        self._live = cross_origin(self._health, origins)
         self._calls = calls
         self._lifespan = lifespan
 
@@ -50,11 +56,18 @@ class FrontApp:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path == "/healthz" and scope["method"] in ("GET", "HEAD"):
-            await Reply.of(200, "application/json", b'{"status":"live"}').send(send)
+            await self._live(scope, receive, send)
         elif path == "/classify" and scope["method"] == "POST":
             await self._classify(scope, receive, send)
         else:
             await (await self._called(scope)).send(send)
+
+    async def _health(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if announces_body(scope["headers"]):
+            await body_refused(scope["method"], scope["path"]).send(send)
+        else:
+            reply = Reply.of(200, "application/json", b'{"status":"live"}')
+            await reply.send(without_body(send) if scope["method"] == "HEAD" else send)
 
     async def _called(self, scope: Scope) -> Reply:
         client = scope.get("client")

@@ -120,6 +120,30 @@ def _entry(text: bytes | memoryview, pause: Callable[[], object]) -> bytes | Fai
         return failure_of(error)
 
 
+#: What is percent-encoded in the base64 of a URL: +, / and =, and line breaks and spaces.
+_ESCAPES = ((b"2b", b"+"), (b"2f", b"/"), (b"3d", b"="), (b"0a", b""), (b"0d", b""), (b"20", b""))
+
+
+def _unescaped(text: bytes | memoryview, pause: Callable[[], object]) -> bytes | memoryview:
+    """The base64 of a URL without its percent-encoding. A percent sign that means nothing else stays, for an error."""
+    if not any(b"%" in bytes(text[start : start + _WINDOW]) for start in range(0, len(text), _WINDOW)):
+        return text
+    pieces, start = list[bytes](), 0
+    while start < len(text):
+        piece = bytes(text[start : start + _WINDOW])
+        # No escape may be cut in two.
+        cut = piece.rfind(b"%", -2) if start + len(piece) < len(text) else -1
+        if cut > 0:
+            piece = piece[:cut]
+        start += len(piece)
+        if b"%" in piece:
+            for digits, character in _ESCAPES:
+                piece = piece.replace(b"%" + digits, character).replace(b"%" + digits.upper(), character)
+        pieces.append(piece)
+        pause()
+    return b"".join(pieces)
+
+
 def _from_base64(text: bytes | memoryview, pause: Callable[[], object]) -> bytes:
     """The bytes that base64 or a ``data:`` URL stands for."""
     head = bytes(text[:_MAX_HEAD])
@@ -127,7 +151,7 @@ def _from_base64(text: bytes | memoryview, pause: Callable[[], object]) -> bytes
         url = _DATA_URL.match(head)
         if url is None:
             raise BadBodyError("the data: URL is not in base64; write it as data:image/png;base64,...")
-        text = text[url.end() :]
+        text = _unescaped(text[url.end() :], pause)
     try:
         content = base64_text.decode(text, pause)
     except base64_text.Base64Error as error:

@@ -14,17 +14,27 @@ from service.http.schemas import TargetsQuery
 from service.telemetry.exposition import Targets, added_up, read_all
 from service.telemetry.metrics import REGISTRY
 
+#: Where a key may be.
+_KEYS = ("authorization", "x-api-key")
 
-def add_metrics_paths(app: FastAPI, targets: Targets) -> None:
-    """Adds both paths to the app."""
+
+def add_metrics_paths(app: FastAPI, targets: Targets, *, keyed: bool = False) -> None:
+    """Adds both paths to the app.
+
+    Args:
+        app: the app.
+        targets: where the metrics are.
+        keyed: whether they may only be read with a key. That of whoever asks for the sum is used.
+    """
 
     @app.get("/metrics", summary="All processes' metrics, added up", response_class=Response)
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         try:
             found = await targets.find("topfive")
         except NotReadyError:
             found = []
-        texts = await read_all(found)
+        sent = {name: request.headers[name] for name in _KEYS if keyed and name in request.headers}
+        texts = await read_all(found, sent)
         # In a thread: it takes milliseconds, in which requests must go on.
         text = await (asyncio.to_thread(added_up, texts) if texts else asyncio.to_thread(generate_latest, REGISTRY))
         headers = {"X-Processes": f"{len(texts)} of {len(found)}"} if found else {}

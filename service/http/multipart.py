@@ -1,4 +1,7 @@
-"""``multipart/form-data`` (RFC 7578, in the syntax of RFC 2046): the files in a body that is in memory.
+"""``multipart/form-data`` (RFC 7578, in the syntax of RFC 2046), and its relatives: the files in a body in memory.
+
+A part is a file if it has a file name. Clients that leave it out are understood where they mean a picture: a part whose
+Content-Type says so, or whose bytes begin as a picture's do.
 
 The parser reads what clients send beyond the letter of the two documents: lines that end with LF alone, spaces after a
 boundary, text before the first boundary and after the last, parts without a Content-Disposition or Content-Type, file
@@ -64,8 +67,13 @@ def boundary_of(content_type: str) -> bytes:
     return boundary
 
 
-def files(content: bytes, boundary: bytes, max_files: int, pause: Callable[[], object] = lambda: None) -> list[bytes]:
-    """The contents of all parts with a file name, in order.
+def files(
+    content: bytes,
+    boundary: bytes,
+    max_files: int,
+    pause: Callable[[], object] = lambda: None,
+) -> list[bytes]:
+    """The contents of all parts that are files, in order.
 
     Args:
         content: the body.
@@ -79,7 +87,7 @@ def files(content: bytes, boundary: bytes, max_files: int, pause: Callable[[], o
     found: list[bytes] = []
     fields = 0
     for part, headers in _parts(content, boundary, pause):
-        if not _file_name(headers):
+        if not _file_name(headers) and not _is_picture(part, headers):
             fields += 1
             if fields > MAX_FIELDS:
                 raise BadBodyError(f"the multipart body has more than {MAX_FIELDS:,} parts without a file name")
@@ -193,6 +201,18 @@ def _file_name(headers: dict[str, str]) -> str:
     # RFC 5987 writes names with an encoding as filename*, RFC 2231 long ones in numbered pieces.
     names = (parameters.get(key, "") for key in ("filename", "filename*", "filename*0", "filename*0*"))
     return next((name for name in names if name), "")
+
+
+#: How the files of pictures begin. BMP has but two letters, and 4 bytes of zeros after its size.
+_PICTURES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0\0\0\0", re.DOTALL)
+
+
+def _is_picture(part: memoryview, headers: dict[str, str]) -> bool:
+    """Whether a part without a file name is a picture all the same."""
+    if not part:
+        return False  # no file was chosen in a form
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind.startswith("image/") or kind == "application/octet-stream" or _PICTURES.match(part[:16]) is not None
 
 
 def _parameters(header: str) -> dict[str, str]:

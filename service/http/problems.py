@@ -19,8 +19,8 @@ from service.domain.errors import (
     Failure,
     known_failure,
 )
-from service.http.callers import announces_body
 from service.http.reply import reply_to
+from service.http.requests import announces_body
 
 
 def problem(failure: Failure, headers: dict[str, str] | None = None) -> Response:
@@ -71,7 +71,7 @@ async def _from_table(request: Request, error: Exception) -> Response:
 
 def _unread(request: Request) -> dict[str, str]:
     """The headers of an answer to a request whose body, if it has one, was not read."""
-    return {"Connection": "close"} if announces_body(request) else {}
+    return {"Connection": "close"} if announces_body(request.scope["headers"]) else {}
 
 
 def _kind(slug: str) -> dict[str, Any]:

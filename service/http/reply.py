@@ -11,7 +11,15 @@ from typing import NamedTuple
 from starlette.responses import Response
 from starlette.types import Send
 
-from service.domain.errors import SLOW_BODY, Failure, problem_document
+from service.domain.errors import (
+    ROLE_TOO_SMALL,
+    SLOW_BODY,
+    UNAUTHORIZED,
+    UNSUPPORTED_ENCODING,
+    Failure,
+    problem_document,
+)
+from service.http.encodings import TAKEN
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -56,8 +64,26 @@ def reply_to(failure: Failure, headers: dict[str, str] | None = None) -> Reply:
     if failure.slug == SLOW_BODY:
         # The rest of the body is not read, so the connection cannot be used again.
         headers["connection"] = "close"
+    if failure.slug == UNSUPPORTED_ENCODING:
+        headers["accept-encoding"] = TAKEN
     retry_after_ms = failure.extras.get("retry_after_ms")
     if retry_after_ms is not None:
         headers["retry-after"] = str(max(1, math.ceil(retry_after_ms / 1000)))
+    if failure.status in (401, 403):
+        headers |= _challenge(failure)
+    if quota := failure.extras.get("quota"):
+        # draft-ietf-httpapi-ratelimit-headers: nothing is left until the window ends.
+        headers["ratelimit-policy"] = f'"pictures";q={quota["pictures"]};w={quota["seconds"]}'
+        headers["ratelimit"] = f'"pictures";r=0;t={headers["retry-after"]}'
     body = json.dumps(problem_document(failure), ensure_ascii=False, separators=(",", ":")).encode()
     return Reply.of(failure.status, PROBLEM_MEDIA_TYPE, body, headers)
+
+
+def _challenge(failure: Failure) -> dict[str, str]:
+    """How to send a key, and what was wrong with the one that came (RFC 6750, section 3)."""
+    if failure.slug == UNAUTHORIZED:
+        wrong = ', error="invalid_token"' if failure.extras.get("wrong") else ""
+        return {"www-authenticate": f'Bearer realm="topfive"{wrong}'}
+    if failure.slug == ROLE_TOO_SMALL:
+        return {"www-authenticate": 'Bearer realm="topfive", error="insufficient_scope"'}
+    return {}

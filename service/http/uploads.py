@@ -1,25 +1,25 @@
-"""Reads a request's body, with a size limit and a minimum rate."""
+"""Reads a request's body, with limits on its size and on the memory of all bodies, and a minimum rate."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from service.domain.errors import BodyTooLargeError, BodyTooSlowError
+from service.http.body_memory import SMALL, BodyMemory, Room
 
 #: A body has ``GRACE_S`` seconds to arrive, and one more for each ``LEAST_RATE`` bytes that have come. Apache's default
-#: is the same (mod_reqtimeout, ``RequestReadTimeout body=20,MinRate=500``).
+#: is the same (mod_reqtimeout, ``RequestReadTimeout body=20,MinRate=500``). No pause may be longer than ``GRACE_S``:
+#: whoever has sent megabytes could fall silent for hours.
 GRACE_S = 20.0
 LEAST_RATE = 500
 #: How often the bodies that are still arriving are checked.
 _CHECK_EVERY_S = 0.5
-#: A body that is too large is read until it has more than this many times the limit, or ends: a client that is cut off
-#: while it sends often never sees the answer.
-_READ_ON = 8
 #: Chunks of fewer bytes than ``_SMALL`` are joined until they have ``_GATHERED``: an object for every few bytes would
 #: take many times the body's memory.
 _SMALL = 4 * 1024
@@ -36,29 +36,52 @@ class Upload(NamedTuple):
     """When the last byte arrived, on ``time.monotonic()``."""
 
     def content(self) -> bytes:
-        """The whole body. Joining its chunks takes milliseconds if they have megabytes."""
-        return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+        """The whole body, which is one chunk from then on. Joining chunks takes milliseconds if they have megabytes."""
+        if len(self.chunks) != 1:
+            self.chunks[:] = [b"".join(self.chunks)]
+        return self.chunks[0]
 
 
 class Uploads:
     """The bodies that are arriving on one event loop.
 
     One timer watches all of them while there are any. A timer for each would cost every request several microseconds.
+
+    Args:
+        memory: what all bodies of this process may take.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: BodyMemory) -> None:
+        self._memory = memory
         self._due: dict[asyncio.Task[object], float] = {}
         self._overdue: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def read(self, receive: Receive, max_bytes: int) -> Upload:
+    async def read(
+        self, receive: Receive, room: Room, max_bytes: int, announced: int | None = None, copies: int = 1
+    ) -> Upload:
         """Reads a body to its end.
+
+        A body that cannot be taken by the size that it announces is refused before ``receive`` is called: that would
+        ask a client who waits for it (``Expect: 100-continue``) to send.
+
+        Args:
+            receive: ASGI's.
+            room: the memory that the body takes. It is the caller's to free, also after an error.
+            max_bytes: of this body.
+            announced: its Content-Length, if it has one.
+            copies: how many times its size it takes while it is parsed.
 
         Raises:
             BodyTooLargeError: the body has more than ``max_bytes``.
             BodyTooSlowError: the body takes longer than it may.
+            OverloadedError: the memory for bodies has no room for it.
             ClientDisconnect: the client disconnected before the body's end.
         """
+        if announced is not None and announced > SMALL:
+            if announced > max_bytes:
+                raise _too_large(max_bytes)
+            self._memory.check(copies * announced)
         task, started = asyncio.current_task(), time.monotonic()
         assert task is not None
         cancelled_before = task.cancelling()
@@ -68,31 +91,54 @@ class Uploads:
         try:
             message = await receive()
             if message.get("more_body", False):
-                return await self._read_on(task, started, message, receive, max_bytes)
+                return await self._read_on(task, started, message, receive, room, max_bytes)
         except asyncio.CancelledError:
             if task not in self._overdue or task.uncancel() > cancelled_before:
                 raise
             raise BodyTooSlowError(
                 f"the body had not arrived after {time.monotonic() - started:.0f} s; it may take {GRACE_S:g} s, and "
-                f"one more for each {LEAST_RATE} bytes of it; send it without pauses"
+                f"one more for each {LEAST_RATE} bytes of it, and less while other bodies need the memory; send it "
+                "without pauses"
             ) from None
         finally:
             del self._due[task]
             self._overdue.discard(task)
         content = _bytes_of(message)
-        return _checked(Upload([content], len(content), time.monotonic()), max_bytes)
+        size = len(content)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        room.take_first(size)
+        return Upload([content], size, time.monotonic())
 
     async def _read_on(
-        self, task: asyncio.Task[object], started: float, message: Message, receive: Receive, max_bytes: int
+        self,
+        task: asyncio.Task[object],
+        started: float,
+        message: Message,
+        receive: Receive,
+        room: Room,
+        max_bytes: int,
     ) -> Upload:
-        chunks = _Chunks(max_bytes)
-        while True:
-            chunks.add(_bytes_of(message))
-            if not message.get("more_body", False) or chunks.size > _READ_ON * max_bytes:
-                break
-            self._due[task] = started + GRACE_S + chunks.size / LEAST_RATE
-            message = await receive()
-        return _checked(chunks.upload(), max_bytes)
+        chunks = _Chunks()
+        room.arrives(partial(self._end, task))
+        try:
+            while True:
+                chunks.add(_bytes_of(message))
+                if chunks.size > max_bytes:
+                    raise _too_large(max_bytes)
+                room.grow(chunks.size)
+                if not message.get("more_body", False):
+                    return chunks.upload()
+                self._due[task] = min(started + chunks.size / LEAST_RATE, time.monotonic()) + GRACE_S
+                message = await receive()
+        finally:
+            room.arrived()
+
+    def _end(self, task: asyncio.Task[object]) -> None:
+        """Ends a read as one that has taken too long."""
+        if task not in self._overdue:
+            self._overdue.add(task)
+            task.cancel()
 
     def _check_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_CHECK_EVERY_S, self._check)
@@ -101,29 +147,24 @@ class Uploads:
         """Cancels the reads that have taken too long."""
         now = time.monotonic()
         for task, due in self._due.items():
-            if due < now and task not in self._overdue:
-                self._overdue.add(task)
-                task.cancel()
+            if due < now:
+                self._end(task)
         self._timer = None
         if self._due:
             self._check_later()
 
 
 class _Chunks:
-    """The part of a body that has arrived. Once it is too large, only its size is kept."""
+    """The part of a body that has arrived."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self) -> None:
         self._chunks: list[bytes] = []
         self._gathered = bytearray()
         self.size = 0
 
     def add(self, chunk: bytes) -> None:
         self.size += len(chunk)
-        if self.size > self._max_bytes:
-            self._chunks.clear()
-            self._gathered.clear()
-        elif len(chunk) < _SMALL:
+        if len(chunk) < _SMALL:
             self._gathered += chunk
             if len(self._gathered) >= _GATHERED:
                 self._end_gathering()
@@ -148,7 +189,5 @@ def _bytes_of(message: Message) -> bytes:
     return content
 
 
-def _checked(upload: Upload, max_bytes: int) -> Upload:
-    if upload.size > max_bytes:
-        raise BodyTooLargeError(f"the body has more than {max_bytes / 1e6:g} MB")
-    return upload
+def _too_large(max_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body has more than {max_bytes / 1e6:g} MB")

@@ -47,12 +47,17 @@ class Classifier:
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
 
-    def begin(self, query: Query, arrived: float) -> Request:
+    def begin(self, query: Query, arrived: float, caller: str = "") -> Request:
         """Finds the candidates of a request, as ``Classifies.begin`` says."""
-        return Request(self, query, self._router.candidates(query, arrived), arrived)
+        return Request(self, query, self._router.candidates(query, arrived), arrived, caller)
 
     async def classify(
-        self, picture: bytes | Picture, query: Query, candidates: Sequence[Checkpoint] | Ensemble, arrived: float
+        self,
+        picture: bytes | Picture,
+        query: Query,
+        candidates: Sequence[Checkpoint] | Ensemble,
+        arrived: float,
+        caller: str = "",
     ) -> Classified | Failure:
         """Classifies one picture. Returns errors as values, since each picture of a request has its own answer.
 
@@ -61,6 +66,7 @@ class Classifier:
             query: the caller's request.
             candidates: the result of ``router.candidates`` for the query.
             arrived: when the picture's last byte arrived, on the clock; the budget begins here.
+            caller: who asks.
         """
         try:
             if isinstance(candidates, Ensemble):
@@ -69,10 +75,10 @@ class Classifier:
                 async with self._one_at_a_time:
                     await asyncio.sleep(0)
             # Nothing is awaited between the decision and joining the queue, so that the next decision sees the picture.
-            decision = self._router.decide(query, candidates, arrived, len(picture), picture=picture)
-            done = await self._predict(picture, query, decision, arrived)
+            decision = self._router.decide(query, candidates, arrived, len(picture), caller, picture=picture)
+            done = await self._predict(picture, query, decision, arrived, caller)
             if query.model is None and of_a_load(done):
-                done = await self._decide_again(picture, query, decision, arrived, done)
+                done = await self._decide_again(picture, query, decision, arrived, done, caller)
             return done
         except Exception as error:
             failure = known_failure(error)
@@ -81,7 +87,13 @@ class Classifier:
             return failure
 
     async def _decide_again(
-        self, picture: bytes | Picture, query: Query, decision: Decision, arrived: float, first: Classified | Failure
+        self,
+        picture: bytes | Picture,
+        query: Query,
+        decision: Decision,
+        arrived: float,
+        first: Classified | Failure,
+        caller: str,
     ) -> Classified | Failure:
         """Decides again without the checkpoints that could not be loaded, until one answers. Returns the first failure
         if no other checkpoint can answer."""
@@ -93,23 +105,23 @@ class Classifier:
                 rest = [c for c in candidates if c.name not in tried]
                 if not any(c.state == "loadable" for c in rest):
                     return first
-                decision = self._router.decide(query, rest, arrived, len(picture), picture=picture)
+                decision = self._router.decide(query, rest, arrived, len(picture), caller, picture=picture)
             except Exception as error:
                 known_failure(error)
                 return first
             tried.add(decision.checkpoint.name)
-            done = await self._predict(picture, query, decision, arrived)
+            done = await self._predict(picture, query, decision, arrived, caller)
         return done
 
     async def _predict(
-        self, picture: bytes | Picture, query: Query, decision: Decision, arrived: float
+        self, picture: bytes | Picture, query: Query, decision: Decision, arrived: float, caller: str
     ) -> Classified | Failure:
         decided = self._clock()
         serving = predictor(self._placement, decision.checkpoint, self._clock)
         self._metrics.routed(decision)
         allowed_s = self._router.allowed_s(query)
-        with self._router.admit(decision, arrived + allowed_s):
-            outcome = await serving.predict(picture, arrived + allowed_s)
+        with self._router.admit(decision, arrived + allowed_s, caller):
+            outcome = await serving.predict(picture, arrived + allowed_s, False, caller)
         now = self._clock()
         reason = outcome.slug if isinstance(outcome, Failure) else OK
         model, predicted_s = decision.checkpoint.model, decision.predicted_s
@@ -134,17 +146,24 @@ class Request:
         query: what the caller asks for.
         candidates: the result of ``router.candidates`` for the query.
         arrived: when the body's last byte arrived, on the classifier's clock.
+        caller: who asks.
     """
 
-    __slots__ = ("_arrived", "_candidates", "_classifier", "_query")
+    __slots__ = ("_arrived", "_caller", "_candidates", "_classifier", "_query")
 
     def __init__(
-        self, classifier: Classifier, query: Query, candidates: Sequence[Checkpoint] | Ensemble, arrived: float
+        self,
+        classifier: Classifier,
+        query: Query,
+        candidates: Sequence[Checkpoint] | Ensemble,
+        arrived: float,
+        caller: str = "",
     ) -> None:
         self._classifier = classifier
         self._query = query
         self._candidates = candidates
         self._arrived = arrived
+        self._caller = caller
 
     @property
     def named(self) -> str | None:
@@ -152,5 +171,8 @@ class Request:
             return None
         return self._candidates.model if isinstance(self._candidates, Ensemble) else self._candidates[0].model
 
+    async def check(self) -> None:
+        """``Classifier.begin`` has done so."""
+
     async def classify(self, picture: bytes | Picture) -> Classified | Failure:
-        return await self._classifier.classify(picture, self._query, self._candidates, self._arrived)
+        return await self._classifier.classify(picture, self._query, self._candidates, self._arrived, self._caller)

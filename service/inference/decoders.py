@@ -6,12 +6,12 @@
 A picture's price is known before it is decoded (``models.images.cost``). Dear pictures have a lane of their own, so
 that ordinary ones never wait for them, and together they never hold more memory than ``most.held``. A decode that
 outruns its price by far gives its place in the lane to the next picture: whoever sent it waits, its neighbours do not.
+The next picture is one of the caller with the fewest in the lane, so that nobody's many pictures make others wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
@@ -19,6 +19,7 @@ from models.images.cost import UNBOUNDED, Price, Work, work_of
 from models.images.outline import glance
 from models.images.preprocess import Preprocess
 from service.inference.decoding import Crop, decode
+from service.inference.lane import Lane
 
 #: A decode has outrun its price after so many times the price, and not before this many seconds.
 _FAR, _FAR_S = 5.0, 0.25
@@ -44,8 +45,9 @@ class Decoders:
         self.most = most
         # Threads are started as they are needed.
         self.threads = ThreadPoolExecutor((1 + _OUTRUN) * 2 * threads, thread_name_prefix="decode")
-        self._ordinary = _Lane(threads, UNBOUNDED.held)
-        self._narrow = _Lane(max(1, threads // 2), most.held)
+        self._ordinary = Lane(threads, UNBOUNDED.held, _OUTRUN * threads)
+        narrow = max(1, threads // 2)
+        self._narrow = Lane(narrow, most.held, _OUTRUN * narrow)
 
     async def decode(
         self,
@@ -53,6 +55,7 @@ class Decoders:
         preprocess: Preprocess,
         max_pixels: int,
         work: Work | None = None,
+        caller: str = "",
     ) -> Crop:
         """Decodes a picture. Cancelling the caller frees its place in line; a thread that has begun goes on.
 
@@ -61,6 +64,7 @@ class Decoders:
             preprocess: what it is decoded for.
             max_pixels: the limit of width times height.
             work: its work, if that is known.
+            caller: who sent it.
 
         Raises:
             PictureError: it is refused.
@@ -69,9 +73,9 @@ class Decoders:
             work = work_of(glance(image), preprocess)
         lane = self._narrow if work.dear else self._ordinary
         held = min(work.price.held, self.most.held)
-        await lane.enter(held)
+        await lane.enter(held, caller)
         loop = asyncio.get_running_loop()
-        place = _Place(lane, held)
+        place = _Place(lane, held, caller)
         timer = loop.call_later(outrun_s(work), place.leave_line)
 
         def ended(_: Future[Crop]) -> None:
@@ -96,86 +100,19 @@ class Decoders:
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 
-class _Lane:
-    """A number of places, and of bytes that those in them hold together; first come, first served.
-
-    Args:
-        width: how many places.
-        most_held: bytes. A picture that needs more goes alone.
-    """
-
-    def __init__(self, width: int, most_held: int) -> None:
-        self._free = width
-        self._late_free = _OUTRUN * width
-        self._held = 0
-        self._most_held = most_held
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    async def enter(self, held: int) -> None:
-        """Waits for a place. ``leave`` must follow."""
-        if not self._waiting and self._fits(held):
-            self._take(held)
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((held, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave(held)
-            else:
-                # It may have been passed over already.
-                with suppress(ValueError):
-                    self._waiting.remove((held, turn))
-                self._next()
-            raise
-
-    def leave(self, held: int, *, place: bool = True) -> None:
-        """Gives bytes back, and the place too unless that was done."""
-        self._held -= held
-        if place:
-            self._free += 1
-        else:
-            self._late_free += 1
-        self._next()
-
-    def step_aside(self) -> bool:
-        """Gives a place to the next picture, while the one in it goes on. False if too many do already."""
-        if not self._late_free:
-            return False
-        self._late_free -= 1
-        self._free += 1
-        self._next()
-        return True
-
-    def _fits(self, held: int) -> bool:
-        return self._free > 0 and (self._held + held <= self._most_held or not self._held)
-
-    def _take(self, held: int) -> None:
-        self._free -= 1
-        self._held += held
-
-    def _next(self) -> None:
-        while self._waiting and self._fits(self._waiting[0][0]):
-            held, turn = self._waiting.popleft()
-            if not turn.done():
-                self._take(held)
-                turn.set_result(None)
-
-
 class _Place:
     """One picture's place in a lane."""
 
-    __slots__ = ("_held", "_in_line", "_lane")
+    __slots__ = ("_caller", "_held", "_in_line", "_lane")
 
-    def __init__(self, lane: _Lane, held: int) -> None:
-        self._lane, self._held, self._in_line = lane, held, True
+    def __init__(self, lane: Lane, held: int, caller: str) -> None:
+        self._lane, self._held, self._caller, self._in_line = lane, held, caller, True
 
     def leave_line(self) -> None:
         """Lets the next picture have the place."""
-        if self._lane.step_aside():
+        if self._lane.step_aside(self._caller):
             self._in_line = False
 
     def leave(self) -> None:
         """Gives everything back: the picture is decoded."""
-        self._lane.leave(self._held, place=self._in_line)
+        self._lane.leave(self._held, self._caller, place=self._in_line)

@@ -52,10 +52,12 @@ class Averaging:
         self._predictors = predictors
         self._clock = clock
 
-    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(
+        self, image: bytes | Picture, deadline: float, whole: bool = False, caller: str = ""
+    ) -> Prediction | Failure:
         """Classifies one picture, as ``Predicts`` says. If members fail, returns the failure with the longest
         Retry-After: several can fail before this task resumes."""
-        asked = [asyncio.create_task(self._ask(p, image, deadline)) for p in self._predictors]
+        asked = [asyncio.create_task(self._ask(p, image, deadline, caller)) for p in self._predictors]
         try:
             await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -70,9 +72,9 @@ class Averaging:
                 raise outcome
         return average([outcome for outcome in outcomes if isinstance(outcome, Member)])
 
-    async def _ask(self, predictor: Predicts, image: bytes | Picture, deadline: float) -> Member:
+    async def _ask(self, predictor: Predicts, image: bytes | Picture, deadline: float, caller: str) -> Member:
         started = self._clock()
-        outcome = await predictor.predict(image, deadline, True)
+        outcome = await predictor.predict(image, deadline, True, caller)
         if isinstance(outcome, Failure):
             raise _MemberError(outcome)
         return Member(outcome, self._clock() - started)

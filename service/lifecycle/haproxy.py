@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,14 +26,51 @@ DIRECT = "i"
 #: Sockets in a folder that Serve makes below the service's folder. The names are short, because the path of a socket
 #: has at most 107 bytes, of which Serve's folder takes 57 and HAProxy's suffix for temporary names 12.
 ADMIN_SOCKET, METRICS_SOCKET = "a", "m"
-_FRONT, _SCRIPT, _PAGE = "front.json", "answers.lua", "503.http"
+_FRONT, _SCRIPT = "front.json", "answers.lua"
+#: The statuses with which HAProxy answers by itself, and the phrase of each.
+PAGES = {
+    400: "Bad Request",
+    403: "Forbidden",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+#: Seconds. A request's headers must arrive within ``timeout http-request``, as in ``http/protocol.py``. Nobody may
+#: pause for longer than ``timeout client``, which leaves ``http/uploads.py`` time to say so first. ``timeout server``
+#: is longer than the longest ``latency_ms``.
+_TIMEOUTS = {"http-request": 10, "client": 60, "http-keep-alive": 75, "queue": 5, "server": 3660}
+#: Bytes of a request's headers, with room to rewrite them, and their lines. Both are more than ``http/protocol.py``
+#: takes, so that most of what is too large gets a problem document there: what HAProxy cannot read it answers with a
+#: page of its own, before ``errorfile`` counts.
+BUFFER_BYTES = 40 * 1024
+_LINES = 200
+#: From this share of all connections on, the first request of a connection is turned away. The rest is for answering
+#: them: beyond the limit callers would wait unseen.
+_FULL = 7 / 8
+#: What Ray Serve reads from a request's headers beside ``x-request-id`` and ``traceparent``: how long the request may
+#: take, to which replica it goes, whether Serve watches for its caller. Strangers do not decide that. The names are
+#: regular expressions: Serve takes ``_`` for ``-`` in some of them.
+_OF_SERVE = (
+    "^x[-_]request[-_]timeout[-_]seconds$",
+    "^x[-_]request[-_]disconnect[-_]disabled$",
+    "^serve[-_]multiplexed[-_]model[-_]id$",
+    "^x[-_]session[-_]id$",
+    "^x[-_]serve[-_]router[-_]",
+    "^x[-_]body[-_]truncated$",
+    "^x[-_]haproxy[-_]reload[-_]id$",
+)
 
-#: A Lua service that answers 503. ``http-request return`` would close the connection right after the answer, and a
-#: client that is still sending would see a reset instead. After a service HAProxy reads the rest of the body first.
+#: A Lua service that answers with a problem. ``http-request return`` would close the connection right after the answer,
+#: and a client that is still sending would see a reset instead. After a service HAProxy reads the rest of the body
+#: first.
 _SERVICE = """
 core.register_service("{name}", "http", function(applet)
   local body = [==[{body}]==]
-  applet:set_status(503)
+  applet:set_status({status})
   applet:add_header("content-type", "application/problem+json")
   applet:add_header("content-length", tostring(#body))
   applet:add_header("retry-after", "1")
@@ -54,32 +91,48 @@ class Front:
     """The path of the real HAProxy."""
     bind: Sequence[str]
     """The arguments of ``bind``, one for each address."""
+    metrics: str = ""
+    """The address that HAProxy's own metrics are served on; empty for all."""
 
-    def write(self, *, stopping: str, starting: str, down: str) -> None:
+    def write(self, *, stopping: str, starting: str, full: str, pages: Mapping[int, str]) -> None:
         """Writes the files that HAProxy and ``main`` read into the service's folder.
 
         Args:
             stopping: the problem document for requests that arrive while the service stops.
             starting: the same for requests that arrive before it has started.
-            down: the same for requests that arrive while no replica is up.
+            full: the same for requests on new connections while there are too many.
+            pages: the same for each status of ``PAGES``; 503 is for requests that arrive while no replica is up.
         """
         folder = Path(self.folder)
-        services = {"topfive_stopping": stopping, "topfive_starting": starting}
-        script = "".join(_SERVICE.replace("{name}", name).replace("{body}", body) for name, body in services.items())
-        (folder / _SCRIPT).write_text(script)
-        head = (
-            "HTTP/1.1 503 Service Unavailable",
-            "Content-Type: application/problem+json",
-            "Retry-After: 1",
-            f"Content-Length: {len(down.encode())}",
+        services = (
+            ("topfive_stopping", 503, stopping),
+            ("topfive_starting", 503, starting),
+            ("topfive_full", 429, full),
         )
-        (folder / _PAGE).write_bytes("\r\n".join((*head, "", down)).encode())
+        script = "".join(
+            _SERVICE.replace("{name}", name).replace("{status}", str(status)).replace("{body}", body)
+            for name, status, body in services
+        )
+        (folder / _SCRIPT).write_text(script)
+        for status, phrase in PAGES.items():
+            head = (
+                f"HTTP/1.1 {status} {phrase}",
+                "Content-Type: application/problem+json",
+                *(["Retry-After: 1"] if status in (429, 503) else []),
+                f"Content-Length: {len(pages[status].encode())}",
+                "Connection: close",
+            )
+            _page(folder, status).write_bytes("\r\n".join((*head, "", pages[status])).encode())
         (folder / _FRONT).write_text(json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, folder: Path) -> Front:
         """What ``write`` has written."""
         return cls(**json.loads((folder / _FRONT).read_text()))
+
+
+def _page(folder: Path, status: int) -> Path:
+    return folder / f"{status}.http"
 
 
 def rewritten(config: str, front: Front) -> str:
@@ -89,25 +142,38 @@ def rewritten(config: str, front: Front) -> str:
         ValueError: the configuration lacks a line that is to be replaced: this is another version of Ray.
     """
     folder = Path(front.folder)
+    connections = re.search(r"^ +maxconn (\d+)\n", config, re.MULTILINE)
+    if connections is None:
+        raise ValueError("Ray Serve's configuration of HAProxy has no maxconn; this version of Ray is unknown")
+    full = int(_FULL * int(connections[1]))
+    pages = [f"    errorfile {status} {_page(folder, status)}\n" for status in PAGES]
+    timeouts = [f"    timeout {what} {seconds}s\n" for what, seconds in _TIMEOUTS.items()]
     frontend = [
         *(f"bind {address}" for address in front.bind),
         # A replica sees only HAProxy; this header tells it who the caller is (``service/http/callers.py``).
         "option forwardfor",
+        # Strangers do not steer Serve.
+        *(f"http-request del-header {name} -m reg" for name in _OF_SERVE),
         # The application watches for callers who leave; for a replica without a socket of its own, Serve need not.
         "http-request set-header x-request-disconnect-disabled ?1",
         # From a file, so that a reload sees it too. The driver tells the running HAProxy over its admin socket.
         f"acl topfive_stopping str({STOPPING_LINE}) -f {folder / STOPPING}",
         "http-request use-service lua.topfive_stopping if topfive_stopping !{ path /healthz }",
+        f"http-request use-service lua.topfive_full if {{ fe_conn gt {full} }} {{ http_first_req }}",
     ]
     changes = {
-        r"^global\n": f"global\n    lua-load {folder / _SCRIPT}\n",
+        r"^global\n": f"global\n    lua-load {folder / _SCRIPT}\n    tune.http.maxhdr {_LINES}\n",
         r"^frontend http_frontend\n +bind .*\n": "\n    ".join(["frontend http_frontend", *frontend]) + "\n",
         # Without an application, at the start and the end, Serve has HAProxy answer 404.
         r"^(backend default_backend\n +http-request) return status 404 .*\n": (
             r"\1 use-service lua.topfive_starting" + "\n"
         ),
-        # While no replica is up, Serve has HAProxy answer with a page that says 500.
-        r"^( +errorfile 50[234]) .*\n": rf"\1 {folder / _PAGE}" + "\n",
+        # While no replica is up, Serve has HAProxy answer with a page that says 500. A replica that breaks off is down.
+        r"^( +errorfile 50[234]) .*\n": rf"\1 {_page(folder, 503)}" + "\n",
+        # The end of the defaults, where our lines win over those before. Metrics are as public as the service: Serve
+        # would open them to everybody.
+        r"^frontend prometheus\n( +bind) :": "".join((*pages, *timeouts, "frontend prometheus\n"))
+        + rf"\1 {front.metrics}:",
         # Serve opens HAProxy's statistics to everybody; this limits them to this machine.
         r"^(listen stats\n +bind) \*:": r"\1 127.0.0.1:",
     }

@@ -8,6 +8,7 @@ or port is. Some of Ray's daemons overwrite their environment with their title; 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -32,6 +33,12 @@ class Run:
     id: str
     session: int | None = None
     """The id of the driver's session, which is its process id; None before the driver has started."""
+
+
+def own_key(run_id: str) -> str:
+    """The key with which a service's own commands ask it, where it has keys. The id of a run is random, and only the
+    service's user can read it: in its record, and in the environment of its processes."""
+    return hashlib.sha256(f"topfive own key {run_id}".encode()).hexdigest()
 
 
 def of_run(run: Run) -> list[psutil.Process]:

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import psutil
 
 from models.files import atomic_write
@@ -36,6 +37,7 @@ _RECORD = "service.json"
 #: The file that holds the path of Ray's session folder.
 _RAY_SESSION = "ray-session"
 _CLEARED_WITHIN_S = 10.0
+_LARGEST_PID = 2**31 - 1
 #: The longest path of the services' folder. The path of a socket has at most 107 bytes, and those of HAProxy's sockets
 #: (``haproxy.py``) need 77 more: /PORT/NODE/a and a suffix.
 _LONGEST_BASE = 30
@@ -184,10 +186,14 @@ def running() -> list[Record]:
 def read_record(folder: Path) -> Record | None:
     """The record in a folder; None if there is none, it is damaged, or it is not this user's own file."""
     try:
-        with open(folder / _RECORD, opener=_open_own) as file:
-            return Record(**json.load(file))
-    except (OSError, ValueError, TypeError):
+        with open(folder / _RECORD, "rb", opener=_open_own) as file:
+            record = msgspec.json.decode(file.read(), type=Record)
+    except (OSError, msgspec.MsgspecError, ValueError):
         return None
+    # By the id and the session the processes of a dead run are found and ended.
+    pids = (record.pid, 1 if record.driver is None else record.driver)
+    is_sound = record.run_id.isalnum() and all(0 < pid <= _LARGEST_PID for pid in pids) and 0 < record.port < 65536
+    return record if is_sound else None
 
 
 def base() -> Path:

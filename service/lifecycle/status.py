@@ -11,7 +11,7 @@ import psutil
 
 from service.config.capacity import Machine, fronts_of, with_device
 from service.config.fleet import Fleet, FleetError, load_fleet
-from service.lifecycle.processes import REPLICA, SOLO, of_run, title_of
+from service.lifecycle.processes import REPLICA, SOLO, of_run, own_key, title_of
 from service.lifecycle.record import Record, running
 
 
@@ -21,7 +21,7 @@ def read_status() -> list[dict[str, Any]]:
 
 
 def _service(record: Record) -> dict[str, Any]:
-    ready, models = _ask(record.url)
+    ready, models = _ask(record)
     return {
         "url": record.url,
         "port": record.port,
@@ -34,9 +34,10 @@ def _service(record: Record) -> dict[str, Any]:
     }
 
 
-def _ask(url: str) -> tuple[bool, list[dict[str, Any]]]:
+def _ask(record: Record) -> tuple[bool, list[dict[str, Any]]]:
     try:
-        with httpx.Client(base_url=url, timeout=5, trust_env=False) as client:
+        headers = {"Authorization": f"Bearer {own_key(record.run_id)}"}
+        with httpx.Client(base_url=record.url, headers=headers, timeout=5, trust_env=False) as client:
             ready = client.get("/readyz").status_code == httpx.codes.OK
             answer = client.get("/models")
             rows = answer.json()["models"] if answer.status_code == httpx.codes.OK else []

@@ -32,7 +32,7 @@ from service.config.capacity import MOST_CONNECTIONS, Machine, check_fits, most_
 from service.config.fleet import Fleet, load_fleet
 from service.config.listening import NotOurAddressError, addresses, is_wildcard
 from service.config.settings import Settings
-from service.lifecycle.processes import RUN_ID, end_run, holder_of, is_living, of_run
+from service.lifecycle.processes import RUN_ID, end_run, holder_of, is_living, of_run, own_key
 from service.lifecycle.record import Claim, end_leftovers, ray_folder
 
 #: After this time the start has failed. Exporting, measuring and loading all checkpoints takes less on any machine.
@@ -101,7 +101,7 @@ def serve(settings: Settings, console: Console) -> None:
         if connections < MOST_CONNECTIONS:
             console.print(f"  at most {connections:,} connections at once: the limit on open files (ulimit -n) is low")
         driver = _start_driver(settings, claim, fleet)
-        models = _wait_until_ready(url, driver, console)
+        models = _wait_until_ready(url, driver, console, claim.record.run_id)
         console.print(_table(models))
         _print_ready(url, models, settings, time.monotonic() - started, console)
         _watch(driver, claim, ("gcs_server", "raylet") if fleet.ray else ())
@@ -251,7 +251,7 @@ class _Signals:
             raise _StopSignal
 
 
-def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console) -> list[dict[str, Any]]:
+def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console, run_id: str) -> list[dict[str, Any]]:
     """Polls /readyz, prints what is being loaded, and returns the rows of /models.
 
     Raises:
@@ -261,7 +261,8 @@ def _wait_until_ready(url: str, driver: subprocess.Popen[str], console: Console)
     give_up = time.monotonic() + _READY_WITHIN_S
     said = ""
     # The service is on this machine, so a proxy that the environment names is not asked (trust_env).
-    with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
+    headers = {"Authorization": f"Bearer {own_key(run_id)}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=10, trust_env=False) as client:
         while time.monotonic() < give_up:
             if driver.poll() is not None:
                 raise StartError("the service could not start; the lines above say why")

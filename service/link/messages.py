@@ -38,6 +38,8 @@ FILE = -1
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Amount: TypeAlias = Annotated[float, msgspec.Meta(ge=0.0, le=1e15)]
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+#: An owner keeps the names of callers for a while.
+Caller: TypeAlias = Annotated[str, msgspec.Meta(max_length=100)]
 
 
 class Outline(msgspec.Struct, array_like=True, frozen=True):
@@ -65,6 +67,8 @@ class Ask(msgspec.Struct, array_like=True, tag=1, frozen=True):
     traceparent: str | None = None
     crop: Cropped | None = None
     """The crop, if the front expects to know what is wanted."""
+    caller: Caller = ""
+    """Who asks."""
     outline: Outline | None = None
     """The picture's, if it is not decoded yet and its first bytes say something of it."""
 

@@ -4,13 +4,19 @@ Queues run earliest deadline first, so a picture that arrives later may go first
 how much earlier than its deadline it is expected to be answered. A later picture with an earlier deadline takes its
 device time from the slack of every picture behind it. If one of them has less slack than that, the later picture is
 not admitted.
+
+That holds for the first few pictures of each caller. What a caller has beyond them may be made late by other callers:
+otherwise one caller's bulk would send everybody else away.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import insort
+from collections import Counter
 from dataclasses import dataclass, field
+
+from service.domain.shares import FEW
 
 
 @dataclass(slots=True, order=True)
@@ -19,6 +25,9 @@ class AdmittedPicture:
 
     deadline: float
     slack_s: float = field(compare=False)
+    caller: str = field(compare=False, default="")
+    beyond: bool = field(compare=False, default=False)
+    """Whether the caller had many when it was admitted."""
 
 
 class AdmittedPictures:
@@ -26,26 +35,40 @@ class AdmittedPictures:
 
     def __init__(self) -> None:
         self._pictures: list[AdmittedPicture] = []
+        self._callers: Counter[str] = Counter()
 
-    def slack_s(self, deadline: float) -> float:
-        """The minimum slack of the pictures with later deadlines; infinite if there are none."""
-        return min((picture.slack_s for picture in self._pictures if picture.deadline > deadline), default=math.inf)
+    def slack_s(self, deadline: float, caller: str = "") -> float:
+        """The minimum slack of the pictures with later deadlines that a caller's picture must not make late; infinite
+        if there are none."""
+        return min(
+            (
+                picture.slack_s
+                for picture in self._pictures
+                if picture.deadline > deadline and (not picture.beyond or picture.caller == caller)
+            ),
+            default=math.inf,
+        )
 
-    def add(self, deadline: float, slack_s: float, device_s: float) -> AdmittedPicture:
+    def add(self, deadline: float, slack_s: float, device_s: float, caller: str = "") -> AdmittedPicture:
         """Admits a picture; ``remove`` must follow.
 
         Args:
             deadline: when it must be answered, on the clock of all deadlines.
             slack_s: how much earlier it is expected to be answered.
             device_s: how many seconds it delays the pictures behind it.
+            caller: who asked.
         """
         for later in self._pictures:
             if later.deadline > deadline:
                 later.slack_s -= device_s
-        picture = AdmittedPicture(deadline, slack_s)
+        picture = AdmittedPicture(deadline, slack_s, caller, self._callers[caller] >= FEW)
+        self._callers[caller] += 1
         insort(self._pictures, picture)
         return picture
 
     def remove(self, picture: AdmittedPicture) -> None:
         """Removes a picture, regardless of its outcome."""
         self._pictures = [other for other in self._pictures if other is not picture]
+        self._callers[picture.caller] -= 1
+        if not self._callers[picture.caller]:
+            del self._callers[picture.caller]

@@ -78,6 +78,7 @@ class Router:
         candidates: Sequence[Checkpoint] | Ensemble,
         arrived: float,
         encoded_bytes: int,
+        caller: str = "",
         *,
         picture: bytes | Picture | None = None,
         supposing: bool = False,
@@ -89,6 +90,7 @@ class Router:
             candidates: the result of ``self.candidates``.
             arrived: when the picture's last byte arrived, on the clock.
             encoded_bytes: the size of the picture's file.
+            caller: who asks.
             picture: the picture, whose header tells what decoding it takes; None: a photograph is assumed.
             supposing: whether there is no picture, so that nothing is booked, counted or loaded.
 
@@ -104,7 +106,7 @@ class Router:
             served = self._at_once(candidates, deadline - self._clock())
             if served is not None:
                 return Decision(served)
-        found, load = self._survey(candidates, encoded_bytes, deadline, picture)
+        found, load = self._survey(candidates, encoded_bytes, deadline, caller, picture)
         if query.model is not None and found[0].snapshot is None:
             # Nothing is known of the named model: its predictor will say why.
             return Decision(found[0].checkpoint)
@@ -114,12 +116,12 @@ class Router:
         except OverloadedError as error:
             self._check_late(error, found, query, left_s)
             if not supposing:
-                self._book(error, found, left_s)
+                self._book(error, found, left_s, caller, load)
             raise
         chosen = next(candidate for candidate in found if candidate.checkpoint is decision.checkpoint)
         if chosen.snapshot is not None and not supposing:
             for device, per_picture_s in _device_times(chosen.snapshot):
-                self._retries_of(device).admitted(per_picture_s)
+                self._retries_of(device).admitted(per_picture_s, caller, load.used_s.get(device))
         return decision._replace(snapshot=chosen.snapshot, safety=chosen.safety)
 
     def _check_late(self, error: OverloadedError, candidates: Sequence[Candidate], query: Query, left_s: float) -> None:
@@ -138,7 +140,7 @@ class Router:
             return None
         return self._placement.at_once(candidates[0], within_s)
 
-    def admit(self, decision: Decision, deadline: float) -> AbstractContextManager[object]:
+    def admit(self, decision: Decision, deadline: float, caller: str = "") -> AbstractContextManager[object]:
         """Admits a picture until the block ends: later pictures may not use up its slack, and its checkpoints are in
         use."""
         snapshot, predicted_s = decision.snapshot, decision.predicted_s
@@ -152,6 +154,7 @@ class Router:
             ],
             deadline,
             slack_s,
+            caller,
         )
 
     def learn(self, decision: Decision, took_s: float) -> None:
@@ -205,15 +208,18 @@ class Router:
         candidates: Sequence[Checkpoint] | Ensemble,
         encoded_bytes: int,
         deadline: float,
+        caller: str,
         picture: bytes | Picture | None,
     ) -> tuple[list[Candidate], DeviceLoad]:
         """Asks the placement for snapshots, and adds the router's own data: how far predictions can be trusted,
         and how long admitted pictures may be delayed."""
         checkpoints = members_of(candidates) if isinstance(candidates, Ensemble) else candidates
         outline = None if picture is None else glance(picture) if isinstance(picture, bytes) else picture.outline
-        snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline, outline)
+        snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline, caller, outline)
         if self._admitted:
-            load = load._replace(slack_s={name: device.slack_s(deadline) for name, device in self._admitted.items()})
+            load = load._replace(
+                slack_s={name: device.slack_s(deadline, caller) for name, device in self._admitted.items()}
+            )
         if isinstance(candidates, Ensemble):
             return [self._ensemble(candidates, snapshots)], load
         return [self._candidate(checkpoint, snapshot) for checkpoint, snapshot in snapshots], load
@@ -269,7 +275,9 @@ class Router:
             return self._placement.serves(found)
         return all(map(self._placement.serves, members_of(found)))
 
-    def _book(self, error: OverloadedError, candidates: Sequence[Candidate], left_s: float) -> None:
+    def _book(
+        self, error: OverloadedError, candidates: Sequence[Candidate], left_s: float, caller: str, load: DeviceLoad
+    ) -> None:
         """Gives a refused caller a time to come back, and begins to load a checkpoint that would fit if it were in
         memory."""
         names = {entry.model for entry in error.considered if entry.rejected == "overloaded"}
@@ -286,9 +294,9 @@ class Router:
             # The refusal saves the device the cheapest of the answers that were refused.
             cheapest = min(snapshots, key=lambda snapshot: snapshot.per_picture_s)
             for name, per_picture_s in _device_times(cheapest):
-                device = self._retries_of(name)
-                device.arrived(per_picture_s)
-                error.retry_after_s = device.book(error.retry_after_s, per_picture_s)
+                error.retry_after_s = self._retries_of(name).book(
+                    error.retry_after_s, per_picture_s, caller, load.used_s.get(name)
+                )
 
     def _load_soon(self, checkpoint: Checkpoint | Ensemble) -> None:
         if not self._loading:
@@ -311,20 +319,21 @@ class _Admission:
             many seconds the picture delays those behind it.
         deadline: when the picture must be answered.
         slack_s: how much earlier it is expected to be answered.
+        caller: who asked.
     """
 
-    __slots__ = ("_deadline", "_parts", "_pictures", "_slack_s")
+    __slots__ = ("_caller", "_deadline", "_parts", "_pictures", "_slack_s")
 
     def __init__(
-        self, parts: Sequence[tuple[AdmittedPictures, Safety, float]], deadline: float, slack_s: float
+        self, parts: Sequence[tuple[AdmittedPictures, Safety, float]], deadline: float, slack_s: float, caller: str
     ) -> None:
-        self._parts, self._deadline, self._slack_s = parts, deadline, slack_s
+        self._parts, self._deadline, self._slack_s, self._caller = parts, deadline, slack_s, caller
 
     def __enter__(self) -> None:
         self._pictures = []
         for admitted, safety, takes_s in self._parts:
             safety.quiet.begin()
-            self._pictures.append(admitted.add(self._deadline, self._slack_s, takes_s))
+            self._pictures.append(admitted.add(self._deadline, self._slack_s, takes_s, self._caller))
 
     def __exit__(self, *_error: object) -> None:
         for (admitted, safety, _), picture in zip(self._parts, self._pictures, strict=True):

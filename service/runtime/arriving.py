@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
+
+from service.domain.shares import FEW
 
 
 class Arrival(NamedTuple):
@@ -14,6 +17,7 @@ class Arrival(NamedTuple):
     """Encoded bytes."""
     far: bool = False
     """Whether it will be long in coming: it takes long to decode."""
+    caller: str = ""
 
 
 class Arriving:
@@ -21,6 +25,7 @@ class Arriving:
 
     def __init__(self) -> None:
         self._arrivals: list[Arrival] = []
+        self._callers: Counter[str] = Counter()
         self.size = 0
         """Encoded bytes of all of them."""
         self.soon = 0
@@ -29,10 +34,11 @@ class Arriving:
     def __len__(self) -> int:
         return len(self._arrivals)
 
-    def begin(self, deadline: float, since: float, size: int, *, far: bool = False) -> Arrival:
+    def begin(self, deadline: float, since: float, size: int, caller: str = "", *, far: bool = False) -> Arrival:
         """Adds a picture. Always call ``end`` afterwards."""
-        arrival = Arrival(deadline, since, size, far)
+        arrival = Arrival(deadline, since, size, far, caller)
         self._arrivals.append(arrival)
+        self._callers[caller] += 1
         self.size += size
         self.soon += not far
         return arrival
@@ -49,10 +55,17 @@ class Arriving:
         self._arrivals.remove(arrival)
         self.size -= arrival.size
         self.soon -= not arrival.far
+        self._callers[arrival.caller] -= 1
+        if not self._callers[arrival.caller]:
+            del self._callers[arrival.caller]
 
-    def ahead_of(self, deadline: float) -> int:
-        """How many of them will go before a picture with that deadline."""
-        return sum(arrival.deadline <= deadline and not arrival.far for arrival in self._arrivals)
+    def ahead_of(self, deadline: float, caller: str = "") -> int:
+        """How many of them will go before a caller's picture with that deadline. Of other callers with many, only a few
+        do (``batching/turns.py``)."""
+        before = [arrival.caller for arrival in self._arrivals if arrival.deadline <= deadline and not arrival.far]
+        if len(before) <= FEW or self._callers[caller] > FEW:
+            return len(before)
+        return sum(count if other == caller else min(FEW, count) for other, count in Counter(before).items())
 
     def oldest_s(self, now: float) -> float:
         """Seconds since the first of them arrived; 0 if there are none. May be read from another thread."""

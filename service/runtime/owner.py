@@ -172,7 +172,7 @@ class Front:
 
     async def _classify(self, ask: Ask, picture: FrontPicture) -> None:
         try:
-            asking = self._duties.classifies.begin(_query(ask.query), ask.arrived)
+            asking = self._duties.classifies.begin(_query(ask.query), ask.arrived, ask.caller)
         except Exception as error:
             self.connection.send(_failed(ask.id, known_failure(error), whole=True))
             return

@@ -260,6 +260,7 @@ class LocalPlacement:
         checkpoints: Sequence[Checkpoint],
         encoded_bytes: int,
         deadline: float = math.inf,
+        caller: str = "",
         outline: Outline | None = None,
     ) -> Survey:
         snapshots: list[tuple[Checkpoint, Snapshot | None]] = []
@@ -269,15 +270,15 @@ class LocalPlacement:
                 predictor = self.predictor(checkpoint)
                 asked.add(predictor)
                 # While a re-imported file is being loaded, the old one serves, and the answer must name it.
-                snapshots.append((predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline, outline)))
+                snapshots.append((predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline, caller, outline)))
             else:
                 snapshots.append((checkpoint, None))
         waiting = [snapshot for _, snapshot in snapshots if snapshot is not None and snapshot.queued]
         for predictor in self._predictors.values():
             if predictor.queued and predictor not in asked:
-                waiting.append(predictor.snapshot(encoded_bytes, deadline, outline))
+                waiting.append(predictor.snapshot(encoded_bytes, deadline, caller, outline))
         busy_s = self._slot.busy_s
-        return Survey(snapshots, DeviceLoad({"": busy_s}, waiting))
+        return Survey(snapshots, DeviceLoad({"": busy_s}, waiting, used_s={"": self._slot.used_s}))
 
     def memory(self) -> list[Memory]:
         return [Memory(self._device, self._residency.limit_bytes, self._residency.held_bytes)]

@@ -14,6 +14,7 @@ from models.images.cost import Work, work_of
 from models.images.outline import Outline, glance
 from service.batching.batcher import Batcher
 from service.batching.limit import BatchLimit
+from service.batching.places import Places
 from service.batching.slot import DeviceSlot
 from service.domain.deadlines import Deadlines
 from service.domain.errors import DeadlineMissedError, Failure, LoadFailedError, failure_of, known_failure
@@ -118,6 +119,7 @@ class Predictor:
             max_queue_bytes=limits.max_queue_bytes,
             clock=clock,
         )
+        self._places = Places(limits.max_queue, limits.max_queue_bytes)
 
     def _forecast(self, profile: Profile | None) -> Forecast:
         return Forecast(self.checkpoint, profile, self._limits.max_batch_size, self._clock, self._quiet)
@@ -181,16 +183,18 @@ class Predictor:
         """Forecasts by another profile from now on."""
         self._passes.forecast = self._forecast(profile)
 
-    def snapshot(self, encoded_bytes: int, deadline: float, outline: Outline | None = None) -> Snapshot:
-        """How long a picture of that size, with that outline and deadline would take, and what has to be done before
-        it."""
+    def snapshot(
+        self, encoded_bytes: int, deadline: float, caller: str = "", outline: Outline | None = None
+    ) -> Snapshot:
+        """How long a caller's picture of that size, with that outline and deadline would take, and what has to be done
+        before it."""
         forecast, resident = self.forecast, self._resident
         here = resident.loaded and not resident.leaving
         return Snapshot(
             forecast.forward_s[: self._batch_limit.size + 1],
             forecast.decode_s(encoded_bytes, outline),
             forecast.footprint_bytes,
-            ahead=self._batcher.ahead_of(deadline) + self._arriving.ahead_of(deadline),
+            ahead=self._batcher.ahead_of(deadline, caller) + self._arriving.ahead_of(deadline, caller),
             queued=self.soon,
             max_queue=self._limits.max_queue,
             load_s=0.0 if here else self._residency.load_wait_s(resident),
@@ -232,20 +236,23 @@ class Predictor:
         """Keeps the checkpoint in memory from now on, once it is loaded."""
         self._resident.pinned = True
 
-    async def predict(self, image: bytes | Picture, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(
+        self, image: bytes | Picture, deadline: float, whole: bool = False, caller: str = ""
+    ) -> Prediction | Failure:
         """Classifies one encoded picture. Errors are returned, not raised, since the caller may be another process.
 
         Args:
             image: a file's bytes, as the client sent them; or a picture whose bytes another process has.
             deadline: on the predictor's clock.
             whole: whether the probabilities of all classes are wanted.
+            caller: who asks. Callers share the queue and the device.
         """
         phases = phases_here(self.checkpoint.variant.name)
         outcome: Prediction | Failure | None = None
         self._quiet.begin()
         try:
             with self._deadlines.until(deadline):
-                outcome = await self._predict(image, deadline, whole, phases)
+                outcome = await self._predict(image, deadline, whole, caller, phases)
         except TimeoutError:
             outcome = failure_of(DeadlineMissedError("the deadline passed before there was an answer"))
         except Exception as error:
@@ -364,23 +371,32 @@ class Predictor:
         await self._place.close()
         await self._unload()
 
-    async def _predict(self, image: bytes | Picture, deadline: float, whole: bool, phases: Phases | None) -> Prediction:
+    async def _predict(
+        self, image: bytes | Picture, deadline: float, whole: bool, caller: str, phases: Phases | None
+    ) -> Prediction:
         if self._failures.last is not None:
             self._failures.check()
         # Pictures that wait for the load or are being decoded will soon need a place in the queue.
         self._batcher.check_room(1 + len(self._arriving), self._arriving.size + len(image))
-        await self._entered(image, deadline, phases)
+        size = len(image)
+        waiting_bytes = self._batcher.queue_bytes + self._arriving.size
+        self._places.check(caller, self.queued, waiting_bytes, size, self._batcher.seconds_per_item)
+        self._places.take(caller, size)
         try:
-            crop, decode_s = await self._decoded(image, deadline, phases)
-            batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases)
+            await self._entered(image, deadline, caller, phases)
+            try:
+                crop, decode_s = await self._decoded(image, deadline, caller, phases)
+                batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases, caller)
+            finally:
+                self._residency.leave(self._resident)
         finally:
-            self._residency.leave(self._resident)
+            self._places.give_back(caller, size)
         probabilities, indices, distribution = batched.output
         return Prediction(
             probabilities, indices, batched.batch_size, decode_s, batched.queue_s, batched.forward_s, distribution
         )
 
-    async def _entered(self, image: bytes | Picture, deadline: float, phases: Phases | None) -> None:
+    async def _entered(self, image: bytes | Picture, deadline: float, caller: str, phases: Phases | None) -> None:
         """Waits until the checkpoint is in memory. ``self._residency.leave`` must follow."""
         if self.at_hand:
             await self._residency.enter(self._resident)
@@ -388,13 +404,13 @@ class Predictor:
         came_at = self._clock()
         if phases is not None and not self.ready:
             phases.begin("load", came_at)
-        arrival = self._arriving.begin(deadline, came_at, len(image))
+        arrival = self._arriving.begin(deadline, came_at, len(image), caller)
         try:
             await self._residency.enter(self._resident)
         finally:
             self._end(arrival)
 
-    async def _decoded(self, image: bytes | Picture, deadline: float, phases: Phases | None) -> Decoded:
+    async def _decoded(self, image: bytes | Picture, deadline: float, caller: str, phases: Phases | None) -> Decoded:
         """The network's input, and how many seconds it took to decode."""
         began = started = self._clock()
         if phases is not None:
@@ -405,7 +421,7 @@ class Predictor:
         outline = None
         if decoded is None:
             outline = glance(image) if isinstance(image, bytes) else image.outline
-            decoded = await self._decoded_soon(image, outline, deadline, started)
+            decoded = await self._decoded_soon(image, outline, deadline, started, caller)
         self._passes.forecast.learn_decode(len(image), decoded.decode_s, outline)
         if phases is not None:
             phases.over(began + decoded.decode_s)
@@ -420,7 +436,7 @@ class Predictor:
         return None if crop is None else Decoded(crop, self._clock() - started)
 
     async def _decoded_soon(
-        self, image: bytes | Picture, outline: Outline | None, deadline: float, started: float
+        self, image: bytes | Picture, outline: Outline | None, deadline: float, started: float, caller: str
     ) -> Decoded:
         """The picture, once a thread, the GPU or another process has decoded it. It counts as arriving meanwhile,
         unless it is long in coming."""
@@ -428,7 +444,7 @@ class Predictor:
         unknown = outline is None and not isinstance(image, bytes)
         work = None if unknown else work_of(outline, self.checkpoint.preprocess)
         far = work is not None and work.dear
-        arrival = self._arriving.begin(deadline, started, len(image), far=far)
+        arrival = self._arriving.begin(deadline, started, len(image), caller, far=far)
 
         def outran() -> None:
             nonlocal arrival
@@ -437,18 +453,20 @@ class Predictor:
 
         timer = asyncio.get_running_loop().call_later(_UNKNOWN_S if work is None else outrun_s(work), outran)
         try:
-            return await self._decoded_elsewhere(image, work, started)
+            return await self._decoded_elsewhere(image, work, started, caller)
         finally:
             timer.cancel()
             self._end(arrival)
 
-    async def _decoded_elsewhere(self, image: bytes | Picture, work: Work | None, started: float) -> Decoded:
+    async def _decoded_elsewhere(
+        self, image: bytes | Picture, work: Work | None, started: float, caller: str
+    ) -> Decoded:
         preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
         crop = await self._decoded_on_gpu(image)
         if crop is None:
             if not isinstance(image, bytes):
                 return await image.decoded(preprocess, max_pixels)
-            crop = await self._decoders.decode(image, preprocess, max_pixels, work)
+            crop = await self._decoders.decode(image, preprocess, max_pixels, work, caller)
         return Decoded(crop, self._clock() - started)
 
     async def _decoded_on_gpu(self, image: bytes | Picture) -> Crop | None:

@@ -54,9 +54,10 @@ def _run(work: Any) -> None:
 
 async def _own(settings: Settings, deployment: Deployment, folder: Path, number: int) -> None:
     from service.assembly.local import owner
+    from service.http.access import metrics_reader
     from service.solo.targets import expose
 
-    targets = expose(settings.host, "owner", folder)
+    targets = expose(settings.host, "owner", folder, metrics_reader(settings))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with owner(settings, deployment, folder / FOLDER / f"{number}.sock", lambda: is_stopping(folder), targets):
@@ -65,16 +66,19 @@ async def _own(settings: Settings, deployment: Deployment, folder: Path, number:
 
 def _whole(settings: Settings, deployment: Deployment, folder: Path) -> Any:
     from service.assembly.local import local_app
+    from service.http.access import metrics_reader
     from service.solo.targets import expose
 
-    return local_app(settings, deployment, lambda: is_stopping(folder), expose(settings.host, "whole", folder))
+    targets = expose(settings.host, "whole", folder, metrics_reader(settings))
+    return local_app(settings, deployment, lambda: is_stopping(folder), targets)
 
 
 def _front(settings: Settings, folder: Path, fronts: int) -> Any:
     from service.assembly.front import front_app
+    from service.http.access import metrics_reader
     from service.solo.targets import expose
 
-    expose(settings.host, "front", folder)
+    expose(settings.host, "front", folder, metrics_reader(settings))
     return front_app(settings, folder / FOLDER, fronts)
 
 

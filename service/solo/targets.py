@@ -14,7 +14,7 @@ import psutil
 
 from models.files import atomic_write
 from service.config.listening import authority, is_wildcard
-from service.telemetry.exposition import Target, serve_metrics
+from service.telemetry.exposition import MayRead, Target, serve_metrics
 from service.telemetry.recorder import set_build_info
 
 _FOLDER = "metrics"
@@ -41,16 +41,17 @@ class FolderTargets:
         return sorted(found, key=lambda target: sorted(target.labels.items()))
 
 
-def expose(host: str, name: str, folder: Path) -> FolderTargets:
+def expose(host: str, name: str, folder: Path, may_read: MayRead | None = None) -> FolderTargets:
     """Serves this process's metrics on a port of its own, and leaves a file that says so.
 
     Args:
         host: where the service listens; its metrics are as public as the service.
         name: of this process: ``owner`` or ``front``.
         folder: the service's.
+        may_read: says which requests may read them; by default all.
     """
     set_build_info()
-    address = serve_metrics(host)
+    address = serve_metrics(host, may_read)
     if is_wildcard(host):
         # A wildcard is no address to connect to.
         address = authority(_own_address(), address.rpartition(":")[2])

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import httpx
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -22,6 +22,9 @@ from service.config.listening import authority
 from service.telemetry.metrics import NOT_SUMMED, REGISTRY
 
 log = logging.getLogger(__name__)
+#: Says by a request's headers, as ASGI has them, whether it may read metrics.
+MayRead: TypeAlias = Callable[[list[tuple[bytes, bytes]]], bool]
+_CHALLENGE = 'Bearer realm="topfive"'
 #: A process that has not answered within this time is left out of the sum.
 _ANSWER_WITHIN_S = 2.0
 #: Metrics go over plain HTTP. Without this, each client would load all certificates of the machine, which blocks the
@@ -57,21 +60,52 @@ class OwnProcess:
         return []
 
 
-def serve_metrics(host: str) -> str:
-    """Serves this process's metrics on a free port, until the process ends. Returns host:port."""
+def serve_metrics(host: str, may_read: MayRead | None = None) -> str:
+    """Serves this process's metrics on a free port, until the process ends.
+
+    Args:
+        host: the address to serve on.
+        may_read: says by the headers of a request whether it may read them; by default every request may.
+
+    Returns:
+        host:port.
+    """
     server, _thread = start_http_server(0, host, REGISTRY)
+    if may_read is not None:
+        server.set_app(_guarded(server.get_app(), may_read))
     return authority(host, server.server_port)
 
 
-async def read_all(targets: Sequence[Target]) -> list[str]:
-    """Reads the metrics of several processes. A process that does not answer is left out, with a warning in the log."""
+def _guarded(app: Any, may_read: MayRead) -> Callable[..., Iterable[bytes]]:
+    """A WSGI application that answers 401 to requests that may not read the metrics."""
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        names = {"authorization": "HTTP_AUTHORIZATION", "x-api-key": "HTTP_X_API_KEY"}
+        # WSGI has headers as text of Latin-1.
+        headers = [(n.encode(), environ[v].encode("latin-1")) for n, v in names.items() if v in environ]
+        if may_read(headers):
+            found: Iterable[bytes] = app(environ, start_response)
+            return found
+        start_response("401 Unauthorized", [("Content-Type", "text/plain"), ("WWW-Authenticate", _CHALLENGE)])
+        return [b"a key is needed\n"]
+
+    return answer
+
+
+async def read_all(targets: Sequence[Target], headers: Mapping[str, str] | None = None) -> list[str]:
+    """Reads the metrics of several processes. A process that does not answer is left out, with a warning in the log.
+
+    Args:
+        targets: where the processes serve them.
+        headers: sent with each request: the key of whoever asks for the sum.
+    """
     # A proxy from the environment must not be used: these are the service's own processes.
     async with httpx.AsyncClient(timeout=_ANSWER_WITHIN_S, trust_env=False, verify=_NO_CERTIFICATES) as client:
 
         async def ask(target: Target) -> httpx.Response:
             # The client's own limit applies to each read, not to the whole answer.
             async with asyncio.timeout(_ANSWER_WITHIN_S):
-                return await client.get(f"http://{target.address}/metrics")
+                return await client.get(f"http://{target.address}/metrics", headers=headers)
 
         answers = await asyncio.gather(*map(ask, targets), return_exceptions=True)
     texts = []

@@ -54,6 +54,8 @@ class Access(NamedTuple):
     pictures: int
     took_s: float
     trace_id: str | None = None
+    key: str | None = None
+    """The name of the caller's key, never the key."""
 
 
 def log_access(access: Access) -> None:
@@ -62,6 +64,7 @@ def log_access(access: Access) -> None:
         # Serve gives every request an id and returns it to the client; another server may not.
         "request_id": access.request_id or uuid4().hex,
         **({} if access.trace_id is None else {"trace_id": access.trace_id}),
+        **({} if access.key is None else {"key": access.key}),
         "method": access.method,
         "path": access.path,
         "status": access.status,

@@ -24,12 +24,12 @@ ENSEMBLE = PREFIX.removesuffix(":")
 _BEFORE = (
     "bad-parameter", "bad-body", "no-picture", "body-too-large", "slow-body", "unknown-model", "weights-missing",
     "no-model-fits", "overloaded", "deadline-missed", "load-failed", "weights-damaged", "out-of-memory", "not-ready",
-    "internal", GONE,
+    "internal", "unauthorized", "role-too-small", "rate-limited", GONE,
 )  # fmt: skip
 _AFTER = (
     OK, "bad-body", "no-picture", "unsupported-format", "undecodable", "too-many-pixels", "too-many-parts",
     "no-model-fits", "overloaded", "weights-missing", "weights-damaged", "load-failed", "out-of-memory", "not-ready",
-    "deadline-missed", "internal", GONE,
+    "deadline-missed", "internal", "rate-limited", GONE,
 )  # fmt: skip
 #: The reasons of ``_BEFORE`` that a picture can have too.
 _BEFORE_A_PICTURE = (
@@ -41,6 +41,7 @@ _BEFORE_A_PICTURE = (
     "deadline-missed",
     "not-ready",
     "internal",
+    "rate-limited",
     GONE,
 )
 #: A picture that was dropped for its deadline counts as late, even if it was dropped before the deadline.

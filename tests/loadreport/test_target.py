@@ -135,3 +135,15 @@ def test_a_variant_stands_for_the_checkpoint_that_the_service_would_pick() -> No
     assert chosen(rows(small, row("googlenet@imagenet1k")), ["googlenet"])[0].name == "googlenet@imagenet1k"
     gone = row("googlenet@imagenet1k", "weights missing")
     assert chosen(rows(gone, small), ["googlenet"])[0].name == "googlenet@cifar10"
+
+
+def test_the_key_of_the_environment_goes_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPFIVE_API_KEY", "topfive_x")
+    with pretended_service() as service:
+        Target(service.url).listing()
+        monkeypatch.setenv("TOPFIVE_API_KEY", "")
+        Target(service.url).listing()
+        assert service.keys == ["Bearer topfive_x", None]
+        service.listing = (401, b"{}")
+        with pytest.raises(TargetError, match="set TOPFIVE_API_KEY"):
+            Target(service.url).listing()

@@ -170,3 +170,11 @@ def test_an_unreadable_file_is_not_called_damaged(monkeypatch: pytest.MonkeyPatc
         build_checkpoint(lenet)
     with pytest.raises(PermissionError):
         check_weights(lenet)
+
+
+def test_a_file_with_other_classes_than_its_card_says_is_refused(tmp_path: Path) -> None:
+    """Its answers would be labels of other things."""
+    wrong = replace(Catalogue(tmp_path).find("lenet5"), labels="imagenet1k")
+    for check in (check_weights, build_checkpoint):
+        with pytest.raises(WrongWeightsError, match="has 10 classes, imagenet1k has 1,000"):
+            check(wrong)

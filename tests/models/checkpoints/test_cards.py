@@ -41,6 +41,7 @@ DAMAGED: dict[str, bytes] = {
     "text": b"this is no weight file, whatever its name says",
     "a length beyond the format's limit": struct.pack("<Q", 2**60) + b"{}",
     "nesting without end": struct.pack("<Q", 100_000) + b"[" * 100_000,
+    "a header that is too long": struct.pack("<Q", 10_000_001) + b"{}".ljust(10_000_001),
     "no object": header([1, 2]),
     "no card": header({}),
     "somebody else's card": header({"__metadata__": {"format": "pt"}}),
@@ -100,7 +101,11 @@ BAD: dict[str, tuple[str, str]] = {
     "a picture one too large": (changed(preprocess__resize=2049), "resize"),
     "a huge border": (changed(preprocess__pad=10**12), "pad"),
     "a border of less": (changed(preprocess__pad=-1), "pad"),
-    "enlarged and padded too far": (changed(preprocess__enlarge=2016, preprocess__pad=17), "more than 2048"),
+    "enlarged and padded too far": (changed(preprocess__enlarge=616, preprocess__pad=13), "more than 640"),
+    "a crop that is too large": (
+        changed(preprocess__resize=2000, preprocess__crop=641, preprocess__pad=0),
+        "more than 640",
+    ),
     "enlarged to no multiple": (changed(preprocess__enlarge=29), "not a multiple"),
     "four means": (changed(preprocess__mean=[0.1] * 4), "mean"),
     "three means for grey": (changed(preprocess__mean=[0.1] * 3), "mean has 3 numbers for 1 channels"),
@@ -118,6 +123,7 @@ BAD: dict[str, tuple[str, str]] = {
     "a colour that is none": (changed(preprocess__colour="cmyk"), "colour"),
     "a fit that is none": (changed(preprocess__fit="cover"), "fit"),
     "ink that is a number": (changed(preprocess__ink_on_light=1), "ink_on_light"),
+    "fewer right in five than in one": (changed(top1=70.0, top5=69.9), "top1 70 is above top5 69.9"),
     "an option of another network": (changed(network={"pool_first": True}), "lenet5 takes no pool_first"),
     "an option of none": (changed(network={"layers": 5}), "layers"),
     "options that are a list": (changed(network=[]), "network"),
@@ -135,8 +141,11 @@ GOOD: dict[str, str] = {
     "as it is": CARD,
     "accuracies at the bounds": changed(top1=0, top5=100),
     "unknown accuracies": changed(top1=None, top5=None),
+    "one unknown accuracy": changed(top1=99.0, top5=None),
+    "equal accuracies": changed(top1=99.0, top5=99.0),
     "an alias": changed(variant="vgg"),
-    "the largest picture": changed(preprocess__resize=2048),
+    "the largest picture": changed(preprocess__resize=2048, preprocess__crop=640, preprocess__pad=0),
+    "the largest input": changed(preprocess__enlarge=616, preprocess__pad=12),
     "a crop as large as the picture": changed(preprocess__crop=28),
     "one mean for three channels": changed(preprocess__colour="rgb"),
     "no costs": changed(costs=None),
@@ -194,6 +203,14 @@ def test_the_cards_of_the_manifest_and_of_every_preset_are_good(tmp_path: Path) 
         parse_card(card(row)["topfive"])
     for preset in PRESETS.values():
         assert parse_card(card(checkpoint("vgg16", "imagenet1k", preprocess=preset))["topfive"]).preprocess == preset
+
+
+def test_a_long_header_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    target = put(tmp_path, "lenet5", "mnist")
+    text = json.dumps({"__metadata__": {"topfive": CARD}}).encode()
+    for length in (9_999_999, 10_000_000):
+        target.write_bytes(struct.pack("<Q", length) + text.ljust(length))
+        assert read_card(target) is not None
 
 
 def test_an_undamaged_card_is_accepted(tmp_path: Path) -> None:

@@ -231,3 +231,11 @@ def test_data_that_end_with_zeros_are_not_taken_for_padding(last: bytes) -> None
             break
     assert np.array_equal(pixels(whole[:-2]), pixels(whole))
     assert np.array_equal(pixels(whole[:-2] + b"\xff"), pixels(whole))
+
+
+def test_a_file_of_arithmetic_codes_needs_its_end() -> None:
+    """Its decoder does not say that data are missing, so two ends would prove nothing."""
+    huffman = encode(picture("RGB"), "JPEG")[:-2]
+    assert with_two_ends(huffman, most_parts=99) is not None
+    for marker in (b"\xff\xc9", b"\xff\xca"):
+        assert with_two_ends(huffman.replace(b"\xff\xc0", marker, 1), most_parts=99) is None

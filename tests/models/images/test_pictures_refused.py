@@ -53,7 +53,7 @@ def test_a_truncated_file_is_called_truncated(format: str, share: float) -> None
     assert "truncated" in str(error)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00", b"hello, world", b'{"image": "x"}', bytes(5000), b"\xff" * 5000])
+@pytest.mark.parametrize("data", [b"", b"\x00", b"hello, world", b"{image}", bytes(5000), b"\xff" * 5000])
 def test_bytes_of_no_picture_format_are_called_so(data: bytes) -> None:
     error = refuse(data)
     assert isinstance(error, UndecodableError)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.images import pictures
-from models.images.pictures import FORMATS, PictureError, UndecodableError, decode
+from models.images.pictures import FORMATS, PictureError, TooManyPartsError, UndecodableError, decode
+from models.images.png import with_right_checksum
 from tests.picture_files import PALETTE, SCENE, chunk, exif, png
 
 
@@ -137,3 +138,51 @@ def test_a_png_is_accepted_or_refused_as_by_image_open(
         patched.setattr(Image, "MAX_IMAGE_PIXELS", None)
         patched.setattr(pictures, "PngImageFile", lambda stream: Image.open(stream, formats=FORMATS))
         assert outcome(file, mode, max_pixels) == found
+
+
+def with_data(data: bytes, *, checksum: int | None = None) -> bytes:
+    """A PNG of the scene with other compressed data."""
+    return png(SCENE)[:33] + chunk(b"IDAT", data, checksum=checksum) + chunk(b"IEND")
+
+
+ROWS = b"".join(b"\0" + row.astype(np.uint8).tobytes() for row in SCENE)
+PACKED = zlib.compress(ROWS)
+
+
+def test_a_wrong_checksum_of_the_data_alone_is_repaired() -> None:
+    wrong = PACKED[:-4] + bytes(4)
+    assert np.array_equal(pixels(with_data(wrong)), SCENE)
+    mended = with_right_checksum(with_data(wrong), most_bytes=len(ROWS))
+    assert mended == with_data(PACKED)
+    # In several chunks, and without its last bytes.
+    for end in range(1, 5):
+        parts = PACKED[:100], PACKED[100:-end]
+        whole = png(SCENE)[:33] + b"".join(chunk(b"IDAT", part) for part in parts) + chunk(b"IEND")
+        assert with_right_checksum(whole, most_bytes=len(ROWS)) == with_data(PACKED)
+    with pytest.raises(TooManyPartsError, match="twice as long"):
+        decode(with_data(wrong), "RGB", max_pixels=10**6, quick=True)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        with_data(PACKED[:-4] + bytes(4), checksum=7),
+        with_data(PACKED[:-100]),
+        with_data(PACKED[:-60] + bytes(4)),
+        with_data(b""),
+        with_data(b"\x78"),
+        png(SCENE)[:-40],
+        png(SCENE)[:33],
+    ],
+    ids=["the chunk's checksum too", "cut", "cut by sixty", "empty", "one byte", "a chunk is cut", "no data"],
+)
+def test_damaged_data_are_not_repaired(file: bytes) -> None:
+    assert with_right_checksum(file, most_bytes=len(ROWS)) is None
+    with pytest.raises(UndecodableError):
+        pixels(file)
+
+
+def test_repairing_does_not_go_on_beyond_the_pixels() -> None:
+    bomb = with_data(zlib.compress(bytes(30_000_000))[:-4] + b"\1\2\3\4")
+    assert with_right_checksum(bomb, most_bytes=10_000_000) is None
+    assert with_right_checksum(bomb, most_bytes=30_000_000) is not None

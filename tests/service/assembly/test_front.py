@@ -65,7 +65,8 @@ def test_fronts_share_the_cores_for_decoding(parts: Parts, cores: int, fronts: i
 
 async def test_a_front_looks_for_owners_while_it_serves(parts: Parts) -> None:
     app: Any = front_app(Settings(), Path("/service/o"))
-    endpoint, _, lifespan = app.arguments
+    endpoint, _, lifespan, origins = app.arguments
+    assert origins == []
     assert endpoint[0] == "endpoint"
     assert parts.log == ["tuned"]
     async with lifespan():

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from fastapi import FastAPI
 
 from models.checkpoints.catalogue import Checkpoint
 from models.images.cost import Price
@@ -187,9 +186,7 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> Placed:
 
 def running(app: ClassifyFirst) -> AbstractAsyncContextManager[Any]:
     """The application between its start and its stop."""
-    others = app.others
-    assert isinstance(others, FastAPI)
-    return others.router.lifespan_context(others)
+    return app.lifespan(app)
 
 
 @pytest.mark.parametrize("warm", [True, False])

@@ -21,7 +21,7 @@ class Hall:
         self.order: list[str] = []
 
     async def take(self, name: str, deadline: float, expected_s: float = 0.0) -> None:
-        async with self.slot.taken(lambda: deadline, lambda: expected_s):
+        async with self.slot.taken(lambda: (0.0, deadline), lambda: expected_s):
             self.order.append(name)
             await asyncio.sleep(0)
 
@@ -48,7 +48,7 @@ async def test_deadlines_count_as_they_are_when_the_slot_is_released() -> None:
     deadlines = {"first": 1.0, "second": 2.0}
 
     async def take(name: str) -> None:
-        async with hall.slot.taken(lambda: deadlines[name]):
+        async with hall.slot.taken(lambda: (0.0, deadlines[name])):
             hall.order.append(name)
 
     async with hall.slot.taken():
@@ -151,3 +151,26 @@ async def test_work_runs_on_one_thread_of_the_slots_own() -> None:
     slot.close()
     with pytest.raises(RuntimeError):
         await slot.run(threading.current_thread)
+
+
+async def test_the_time_for_which_the_slot_was_held_adds_up() -> None:
+    clock = Clock()
+    slot = DeviceSlot(clock=clock)
+    for held_s in (1.0, 2.0):
+        clock.now += 10.0
+        async with slot.taken():
+            clock.now += held_s
+    assert slot.used_s == 3.0
+    async with slot.taken():
+        next_one = asyncio.create_task(_hold(slot, clock, 4.0))
+        clock.now += 0.5
+        assert slot.used_s == 3.5
+        await asyncio.sleep(0)
+    await next_one
+    assert slot.used_s == 7.5
+    slot.close()
+
+
+async def _hold(slot: DeviceSlot, clock: Clock, seconds: float) -> None:
+    async with slot.taken():
+        clock.now += seconds

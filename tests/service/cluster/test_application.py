@@ -117,7 +117,7 @@ class Owning:
         self.runs = False
         self.error: Exception | None = None
         monkeypatch.setattr(module.serve, "get_replica_context", lambda: SimpleNamespace(replica_tag="ab12cd34"))
-        monkeypatch.setattr(module, "expose", lambda host: f"the targets at {host}")
+        monkeypatch.setattr(module, "expose", lambda host, _: f"the targets at {host}")
         monkeypatch.setattr(module, "configure_logging", lambda _format: None)
         monkeypatch.setattr(local_assembly, "owner", self._own)
 

@@ -17,6 +17,7 @@ import pytest
 from service.cluster import driver
 from service.cluster.driver import _prepare_haproxy, environment
 from service.config.settings import Settings
+from service.domain.errors import PROBLEMS
 from service.lifecycle import haproxy
 from service.lifecycle.processes import Run
 
@@ -37,8 +38,16 @@ def test_haproxy_gets_a_problem_document_for_each_phase_without_a_replica(
     script = (tmp_path / "answers.lua").read_text()
     texts = [part.partition("]==]")[0] for part in script.split("[==[")[1:]]
     documents = [json.loads(text) for text in (body, *texts)]
+    full = documents.pop()
+    assert (full["type"], full["status"], full["retry_after_ms"]) == ("/problems/overloaded", 429, 1000)
     assert {(document["type"], document["status"]) for document in documents} == {("/problems/not-ready", 503)}
     assert len({document["detail"] for document in documents}) == 3
+    for page in haproxy.PAGES:
+        head, _, body = (tmp_path / f"{page}.http").read_bytes().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % page)
+        assert f"Content-Length: {len(body)}" in head.decode().split("\r\n")
+        assert json.loads(body)["status"] == page
+        assert json.loads(body)["type"].removeprefix("/problems/") in PROBLEMS
     assert os.access(os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], os.X_OK)
     front = haproxy.Front.read(tmp_path)
     assert os.access(front.binary, os.X_OK)
@@ -226,6 +235,59 @@ except ImportError:
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout == "TOPFIVE_RUN_ID 1\n"
+
+
+@pytest.mark.parametrize(("host", "metrics"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "")])
+def test_haproxys_metrics_are_as_public_as_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, metrics: str
+) -> None:
+    for name in ("TOPFIVE_PYTHON", "TOPFIVE_HAPROXY", "TOPFIVE_FRONT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/true")
+    _prepare_haproxy(Settings(host=host), tmp_path)
+    assert haproxy.Front.read(tmp_path).metrics == metrics
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+def test_ray_listens_on_this_machine_alone_where_the_service_does(tmp_path: Path, host: str) -> None:
+    assert environment(tmp_path, Settings(host=host))["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in environment(tmp_path, Settings(host="0.0.0.0"))
+
+
+def test_ray_asks_for_its_token_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert environment(tmp_path, Settings())["RAY_AUTH_MODE"] == "token"
+
+
+PROTECT = """
+import os, sys
+from pathlib import Path
+from service.cluster import driver
+os.umask(0o022)
+driver._protect()
+print(oct((Path.home() / ".ray" / "auth_token").stat().st_mode & 0o777), oct(os.umask(0)))
+"""
+
+
+@pytest.mark.parametrize("before", [None, 0o644])
+def test_nobody_else_can_read_rays_token(tmp_path: Path, before: int | None) -> None:
+    """Whoever can read it can run programs as this user."""
+    if before is not None:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("a" * 64)
+        (tmp_path / ".ray" / "auth_token").chmod(before)
+    variables = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        variables.pop(name, None)
+    done = subprocess.run([sys.executable, "-c", PROTECT], env=variables, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "0o600 0o22\n", done.stderr
+
+
+def test_a_ray_that_asks_for_no_token_is_not_started(tmp_path: Path) -> None:
+    variables = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run([sys.executable, "-c", PROTECT], env=variables, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "Ray does not ask for a token" in done.stderr
 
 
 @pytest.fixture

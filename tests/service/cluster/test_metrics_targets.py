@@ -138,7 +138,7 @@ def test_a_replica_publishes_an_address_that_others_can_reach(
     monkeypatch.setattr(ray, "serve", SimpleNamespace(get_replica_context=lambda: context), raising=False)
     monkeypatch.setattr(ray, "remote", lambda _kind: SimpleNamespace(options=actor))
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.7")
-    monkeypatch.setattr(metrics_targets, "serve_metrics", lambda given: authority(given, 9999))
+    monkeypatch.setattr(metrics_targets, "serve_metrics", lambda given, _: authority(given, 9999))
     monkeypatch.setattr(metrics_targets, "_beat", lambda book, target: beats.append((book, target)))
     found = metrics_targets.expose(host)
     for _ in range(500):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from service.access.keys import add_key, revoke_key
 from service.commands.main import app
 from service.config.settings import Settings
 from service.lifecycle import record as record_file
@@ -108,3 +109,40 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("TOPFIVE_MAX_BATCH_SIZE", "4")
     assert runner.invoke(app, ["serve", "--port", "9002"]).exit_code == 0
     assert (seen[0].port, seen[0].max_batch_size) == (9002, 4)
+
+
+def test_a_file_of_keys_that_cannot_be_used_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "keys.json"
+    assert "topfive keys add NAME" in one_line(["serve", "--api-keys", str(file)])
+    file.write_text("{")
+    file.chmod(0o600)
+    assert "is damaged" in one_line(["serve", "--api-keys", str(file)])
+    file.chmod(0o644)
+    monkeypatch.setenv("TOPFIVE_API_KEYS", str(file))
+    assert "chmod 600" in one_line(["serve"])
+
+
+def test_metrics_that_only_seem_to_ask_for_keys_are_not_served() -> None:
+    assert "TOPFIVE_API_KEYS names no file" in one_line(["serve", "--metrics-key"])
+
+
+def test_a_service_that_lets_nobody_in_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.lifecycle.supervisor.serve", lambda *_: None)
+    file = tmp_path / "keys.json"
+    add_key(file, "alice", "classify", None, None)
+    assert runner.invoke(app, ["serve", "--api-keys", str(file)]).output == ""
+    revoke_key(file, "alice")
+    assert "nobody may come in yet" in runner.invoke(app, ["serve", "--api-keys", str(file)]).output
+
+
+def test_the_variable_of_clients_is_told_from_that_of_services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("service.lifecycle.supervisor.serve", lambda *_: None)
+    monkeypatch.delenv("TOPFIVE_API_KEY", raising=False)
+    assert runner.invoke(app, ["serve"]).output == ""
+    monkeypatch.setenv("TOPFIVE_API_KEY", "topfive_x")
+    output = runner.invoke(app, ["serve"]).output
+    assert "TOPFIVE_API_KEYS names a file" in output
+    assert "topfive_x" not in output
+    file = tmp_path / "keys.json"
+    add_key(file, "alice", "classify", None, None)
+    assert runner.invoke(app, ["serve", "--api-keys", str(file)]).output == ""

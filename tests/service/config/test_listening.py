@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from service.config.listening import NotOurAddressError, addresses, authority, bind_arguments, is_wildcard, url
+from service.config.listening import (
+    NotOurAddressError,
+    addresses,
+    authority,
+    bind_arguments,
+    is_here_alone,
+    is_wildcard,
+    url,
+)
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -104,3 +112,27 @@ def test_an_ipv6_address_has_brackets() -> None:
 )
 def test_a_wildcard_is_no_address(host: str, wildcard: bool) -> None:
     assert is_wildcard(host) == wildcard
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("", False),
+        ("no.such.host.invalid", False),
+    ],
+)
+def test_hosts_that_only_this_machine_reaches(host: str, expected: bool) -> None:
+    assert is_here_alone(host) is expected
+
+
+def test_a_name_is_for_this_machine_alone_if_all_its_addresses_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    bindable(monkeypatch, "127.0.0.1", "::1", "10.0.0.5")
+    resolve(monkeypatch, ("127.0.0.1", 0), ("::1", 0))
+    assert is_here_alone("box")
+    resolve(monkeypatch, ("127.0.0.1", 0), ("10.0.0.5", 0))
+    assert not is_here_alone("box")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
@@ -162,3 +165,28 @@ def test_of_several_misspelt_settings_the_first_by_name_is_told() -> None:
         "TOPFIVE_FLEETS",
         "TOPFIVE_FLEET",
     )
+
+
+def test_the_file_of_keys_is_found_from_every_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for given, found in (
+        ("keys.json", tmp_path / "keys.json"),
+        ("~/keys.json", Path("/home/somebody/keys.json")),
+        ("/etc/keys.json", Path("/etc/keys.json")),
+    ):
+        assert Settings(api_keys=Path(given)).api_keys == found
+    assert Settings().api_keys is None
+
+
+def test_the_key_of_clients_is_no_misspelt_setting() -> None:
+    assert misspelt(["TOPFIVE_API_KEY"]) is None
+    assert misspelt(["TOPFIVE_API_KEYZ"]) == ("TOPFIVE_API_KEYZ", "TOPFIVE_API_KEYS")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rate_requests": "lots"}, {"rate_requests": "0/second"}, {"rate_device_s": 0}, {"rate_device_s": "nan"}]
+)
+def test_rates_are_checked_at_the_start(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)

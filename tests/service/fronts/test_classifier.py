@@ -58,9 +58,9 @@ class Side:
         self.classifier = FrontClassifier(self.owners, Settings(**settings))
 
     def classify(
-        self, data: bytes = SMALL, query: Query = BY_NAME, arrived: float | None = None
+        self, data: bytes = SMALL, query: Query = BY_NAME, arrived: float | None = None, caller: str = ""
     ) -> asyncio.Task[Classified | Failure]:
-        asking = self.classifier.begin(query, self.classifier.clock() if arrived is None else arrived)
+        asking = self.classifier.begin(query, self.classifier.clock() if arrived is None else arrived, caller)
         return asyncio.create_task(asking.classify(data))
 
     @property
@@ -99,6 +99,34 @@ async def first_time(owner: RawOwner) -> None:
     (cropped,) = await owner.tells(1)
     assert isinstance(cropped, Cropped)
     owner.send(LENET, answered(ask.id, kind=0))
+
+
+async def test_one_caller_does_not_fill_the_memory_of_a_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLOTS", 18)
+    async with pair(tmp_path) as (front, owner):
+        greedy = [front.classify(caller="greedy") for _ in range(30)]
+        await owner.tells(16)
+        newcomer = front.classify(caller="newcomer")
+        (ask,) = await owner.tells(1)
+        assert isinstance(ask, Ask)
+        assert ask.caller == "newcomer"
+        refused = [task.result() for task in greedy if task.done()]
+        assert [failure.slug for failure in refused if isinstance(failure, Failure)] == ["overloaded"] * 14
+        for task in (*greedy, newcomer):
+            task.cancel()
+        await asyncio.gather(*greedy, newcomer, return_exceptions=True)
+        assert (front.classifier.asked, front.classifier.places._held) == (0, {})
+
+
+async def test_the_owner_is_told_who_asks(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (front, owner):
+        classifying = [front.classify(caller=caller) for caller in ("192.0.2.7", "key:x")]
+        asks = await owner.tells(2)
+        assert [ask.caller for ask in asks if isinstance(ask, Ask)] == ["192.0.2.7", "key:x"]
+        for ask in asks:
+            assert isinstance(ask, Ask)
+            owner.send(LENET, answered(ask.id))
+        await asyncio.gather(*classifying)
 
 
 async def test_a_picture_is_decoded_when_the_owner_wants_it_and_as_it_wants_it(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
-"""Who may load and unload networks, and that bodies are not read there."""
+"""Who calls, who may load and unload networks, and that bodies are not read there."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import httpx
 import pytest
 
-from service.http.callers import is_loopback
+from service.http.callers import caller_of, is_loopback
+from tests.asking import asks_from, raw
 from tests.fakes import Fakes
 from tests.pictures import picture
 from tests.problems import problem
@@ -127,48 +125,6 @@ async def test_a_body_is_refused_without_reading_it(fakes: Fakes, path: str) -> 
         assert (await client.post(path, content=b"")).status_code == 200
 
 
-async def test_route_does_not_read_a_body(fakes: Fakes) -> None:
-    """A client may send a picture to ``/route`` as it would to ``/classify``; it gets the decision at once."""
-    async with fakes.client() as client:
-        sent = await raw(client, "/route?model=lenet5", [(b"transfer-encoding", b"chunked")])
-    assert sent[0]["status"] == 200
-
-
-async def raw(
-    client: httpx.AsyncClient,
-    path: str,
-    headers: list[tuple[bytes, bytes]],
-    peer: tuple[str, int] | None = ("127.0.0.1", 1),
-) -> list[dict[str, Any]]:
-    """Sends a request whose body must not be read, and returns the messages of the response."""
-    app = client._transport.app  # type: ignore[attr-defined]
-    path, _, query = path.partition("?")
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        raise AssertionError("the body is read")
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "query_string": query.encode(),
-        "headers": headers,
-        "client": peer,
-    }
-    await app(scope, receive, send)
-    return sent
-
-
-def asks_from(client: httpx.AsyncClient, peer: str) -> httpx.AsyncClient:
-    """A client of the same app whose requests come from another address."""
-    transport = httpx.ASGITransport(client._transport.app, client=(peer, 1))  # type: ignore[attr-defined]
-    return httpx.AsyncClient(transport=transport, base_url=client.base_url)
-
-
 @pytest.mark.parametrize(
     ("address", "expected"),
     [("127.0.0.1", True), ("127.255.255.254", True), ("::1", True), ("::ffff:127.0.0.1", True), ("[::1]", True)]
@@ -176,3 +132,63 @@ def asks_from(client: httpx.AsyncClient, peer: str) -> httpx.AsyncClient:
 )
 def test_loopback_addresses(address: str, expected: bool) -> None:
     assert is_loopback(address) is expected
+
+
+def called_by(peer: str | None, *forwarded: str) -> str:
+    """The caller of a request from a peer, with these lines of X-Forwarded-For among other headers."""
+    lines = [(b"x-forwarded-for", line.encode("latin-1")) for line in forwarded]
+    headers = [(b"host", b"localhost"), *lines, (b"x-request-id", b"1")]
+    return caller_of({"headers": headers, "client": None if peer is None else (peer, 5000)})
+
+
+@pytest.mark.parametrize(
+    ("peer", "caller"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::1"),
+        (None, "127.0.0.1"),
+        ("", "127.0.0.1"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_a_caller_is_told_by_its_address(peer: str | None, caller: str) -> None:
+    assert called_by(peer) == caller
+    # What HAProxy tells of it comes to the same.
+    for proxy in (None, "127.0.0.1", "::1", "::ffff:127.0.0.1"):
+        assert called_by(proxy, *([peer] if peer else [])) == (caller if peer else called_by(proxy))
+
+
+def test_the_addresses_of_one_customer_are_one_caller_and_others_are_not() -> None:
+    assert called_by("2001:db8:1:2::1") == called_by("2001:db8:1:2:ffff::1") != called_by("2001:db8:1:3::1")
+    assert called_by("192.0.2.7") != called_by("192.0.2.8")
+
+
+@pytest.mark.parametrize(
+    "forged", ["198.51.100.1", "198.51.100.1, 203.0.113.9", "127.0.0.1", "", ",", "x" * 60_000, "\xff", "[::1", ":"]
+)
+def test_what_a_stranger_writes_into_the_header_gains_nothing(forged: str) -> None:
+    # HAProxy adds a line of its own; other proxies add to the line that came.
+    assert called_by(None, forged, "192.0.2.7") == "192.0.2.7"
+    assert called_by("127.0.0.1", f"{forged}, 192.0.2.7") == "192.0.2.7"
+    # Where no proxy stands before the service, the peer is the caller.
+    assert called_by("192.0.2.7", forged) == called_by("192.0.2.7", forged, forged) == "192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("element", "caller"),
+    [
+        ("192.0.2.7:4711", "192.0.2.7"),
+        ("[2001:db8::1]:4711", "2001:db8::/64"),
+        ("[2001:db8::1]", "2001:db8::/64"),
+        (" 192.0.2.7 ", "192.0.2.7"),
+        ("unknown", "::1"),
+        ("", "::1"),
+        ("localhost:80", "::1"),
+    ],
+)
+def test_proxies_write_addresses_in_several_ways(element: str, caller: str) -> None:
+    assert called_by("::1", element) == caller

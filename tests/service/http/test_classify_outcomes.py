@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -48,20 +49,22 @@ class Scene:
         """Whether the named model is known before the pictures."""
         self.results: dict[bytes, Classified | Failure | Exception | asyncio.Event] = {}
         self.asked: list[tuple[Any, ...]] = []
+        self.caller: str | None = None
         self.cancelled: list[bytes] = []
         self.in_flight = 0
         self.counted: list[tuple[Any, ...]] = []
-        self.endpoint = ClassifyEndpoint(self, Settings(**settings), self, self.clock)  # type: ignore[arg-type]
+        self.endpoint = ClassifyEndpoint(self, Settings(**settings), self, clock=self.clock)  # type: ignore[arg-type]
         self.endpoint._uploads = self  # type: ignore[assignment]
 
     # The upload: the body takes ten seconds to arrive.
-    async def read(self, _receive: Any, _max_bytes: int) -> Upload:
+    async def read(self, *_arguments: Any) -> Upload:
         self.clock.now += 10
         return Upload([b"picture"], 7, self.clock.now)
 
     # What classifies.
-    def begin(self, query: Query, arrived: float) -> Scene:
+    def begin(self, query: Query, arrived: float, caller: str = "") -> Scene:
         self.asked.append(("begin", query.model, arrived))
+        self.caller = caller
         if self.error is not None:
             raise self.error
         self.named = query.model if self.at_first else None
@@ -183,6 +186,30 @@ async def test_pictures_of_a_bulk_request_are_classified_together_and_answered_i
     assert scene.counted[0][:2] == (("several", "ok"), [("vgg16", "ok"), ("googlenet", "ok")])
 
 
+async def test_other_requests_have_their_turn_while_a_bulk_request_begins(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small pictures are decoded on the event loop: four of them in a turn."""
+    pictures = [b"%d" % n for n in range(64)]
+
+    async def read_body(*_arguments: Any) -> Any:
+        return module.Body(pictures, True)
+
+    monkeypatch.setattr(module, "read_body", read_body)
+    begun: list[int] = []
+
+    async def other() -> None:
+        while len(scene.asked) < 1 + len(pictures):
+            begun.append(len(scene.asked))
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    assert len(json.loads((await scene.post()).body)["results"]) == 64
+    await beside
+    assert max(after - before for before, after in pairwise(begun)) <= 5
+    assert len(begun) >= 16
+
+
 @pytest.mark.parametrize("logged", [True, False])
 async def test_accesses_are_logged_if_the_settings_say_so(logged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[Access] = []
@@ -228,8 +255,8 @@ async def test_the_reply_is_sent_whole(scene: Scene) -> None:
 async def test_the_clients_headers_are_found_by_their_names(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     types: list[str] = []
 
-    async def read_body(_upload: Any, content_type: str) -> Any:
-        types.append(content_type)
+    async def read_body(_upload: Any, head: Any, *_arguments: Any) -> Any:
+        types.append(head.content_type)
         return module.Body([b"picture"], False)
 
     monkeypatch.setattr(module, "read_body", read_body)
@@ -260,3 +287,12 @@ async def test_an_error_of_the_query_that_shows_with_a_picture_fails_the_request
     assert scene.cancelled == [b"first"]
     # As if the error had come before any picture; and no label's value comes from a client.
     assert scene.counted[0][:2] == (("none", "unknown-model"), [])
+
+
+async def test_who_asks_is_told_to_whatever_classifies() -> None:
+    scene = Scene()
+    forwarded = {**SCOPE, "client": None, "headers": [(b"x-forwarded-for", b"192.0.2.7")], "query_string": b""}
+    await scene.endpoint.reply(forwarded, connected)
+    assert scene.caller == "192.0.2.7"
+    await scene.endpoint.reply({**forwarded, "client": ("192.0.2.8", 5000)}, connected)
+    assert scene.caller == "192.0.2.8"

@@ -84,3 +84,20 @@ async def test_what_is_no_request_passes() -> None:
     scope = {"type": "lifespan"}
     await Edge(app, lambda: True)(scope, None, None)  # type: ignore[arg-type]  # nothing is received or sent
     assert app.scopes == [{"type": "lifespan"}]
+
+
+async def test_a_long_id_is_replaced() -> None:
+    """It would go into the answer, the log and every trace."""
+    for length, kept in ((200, True), (201, False)):
+        seen: list[Any] = []
+
+        async def app(scope: Any, _receive: Any, _send: Any, seen: list[Any] = seen) -> None:
+            seen.extend(value for name, value in scope["headers"] if name == b"x-request-id")
+
+        scope = {"type": "http", "path": "/", "client": None, "headers": [(b"x-request-id", length * b"a")]}
+        await Edge(app, new_id=lambda: "new")(scope, nothing, nothing)
+        assert seen == [length * b"a" if kept else b"new"]
+
+
+async def nothing(*_arguments: Any) -> Any:
+    raise AssertionError

@@ -89,6 +89,7 @@ def images(*contents: bytes) -> dict[str, Any]:
     return {"json": {"images": [base64.b64encode(content).decode() for content in contents]}}
 
 
+BROKEN_BASE64 = {"json": {"images": ["!", "?"]}}
 RAW = {"content": picture(5)}
 PHOTO = {"content": photo()}
 GIF, BMP, WEBP, JPEG = (picture(9, side=40, format=name) for name in ("GIF", "BMP", "WEBP", "JPEG"))
@@ -143,6 +144,10 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "multipart without a file": ("model=lenet5", {"data": {"a": "b"}, "files": {"x": (None, b"y")}}),
     "an unknown model": ("model=nonsense", RAW),
     "an unknown model for several": ("model=nonsense", files(picture(1), picture(2), b"text")),
+    "an unknown model for nothing": ("model=nonsense", files(b"", b"")),
+    "an unknown model for broken base64": ("model=nonsense", BROKEN_BASE64),
+    "missing weights for broken base64": ("model=zfnet", BROKEN_BASE64),
+    "nothing but broken base64": ("model=lenet5", BROKEN_BASE64),
     "weights that are missing": ("model=zfnet", PHOTO),
     "weights that are missing for several": ("model=zfnet", files(photo(), photo())),
     "an unknown parameter": ("colour=red", RAW),

@@ -163,6 +163,8 @@ async def test_an_unload_that_takes_too_long_is_504_and_the_network_serves_on(fa
             waits = asyncio.create_task(client.post("/classify?model=lenet5&latency_ms=20000", content=picture()))
             document = problem(await asyncio.wait_for(unload, 20), 504, "deadline-missed")
             assert "still in use" in document["detail"]
+            # Whoever asks again at once would keep new requests out again.
+            problem(await client.post("/models/lenet5/unload?wait=true"), 429, "rate-limited")
         assert (await asyncio.wait_for(waits, 20)).status_code == 200
         assert (await client.get("/models/lenet5")).json()["resident"]
 
@@ -181,3 +183,40 @@ async def test_route_loads_and_books_nothing(two: Fakes) -> None:
         assert not (await client.get("/models/googlenet")).json()["resident"]
         problem(await client.post(f"/classify?{query}", content=picture()), 429, "overloaded")
         await until_resident(client, "googlenet")
+
+
+async def test_a_network_is_not_unloaded_again_and_again(two: Fakes) -> None:
+    """Each unload costs the next requests a load."""
+    async with two.client() as client:
+        statuses = []
+        for _ in range(4):
+            assert (await client.post("/classify?model=googlenet", content=picture())).status_code == 200
+            statuses.append((await client.post("/models/googlenet/unload?wait=true")).status_code)
+        assert statuses == [200, 429, 429, 429]
+        answer = await client.post("/models/googlenet/unload?wait=true")
+        document = problem(answer, 429, "rate-limited")
+        assert 0 < document["retry_after_ms"] <= 30_000
+        assert "googlenet@imagenet1k was unloaded by hand" in document["detail"]
+        assert (await client.get("/models/googlenet")).json()["resident"]
+        # A load of what is loaded changes nothing, and other networks are not concerned.
+        assert [(await client.post("/models/googlenet/load")).status_code for _ in range(9)] == [200] * 9
+        assert (await client.post("/models/vgg16/load")).status_code == 200
+        assert [(await client.post("/models/vgg16/unload")).status_code for _ in range(9)] == [200] * 9
+
+
+async def test_loads_by_hand_that_push_out_others_are_bounded_too(two: Fakes) -> None:
+    async with two.client() as client:
+        statuses = []
+        for _ in range(3):
+            statuses.append((await client.post("/models/googlenet/load")).status_code)
+            # There is room for one of them.
+            assert (await client.post("/classify?model=vgg16", content=picture())).status_code == 200
+        assert statuses == [200, 429, 429]
+
+
+async def test_only_what_was_done_counts(two: Fakes) -> None:
+    async with two.client() as client:
+        async with two.busy(client, "vgg16@imagenet1k"):
+            for _ in range(3):
+                problem(await client.post("/models/vgg16/unload"), 409, "in-use")
+        assert (await client.post("/models/vgg16/unload")).status_code == 200

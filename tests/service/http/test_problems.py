@@ -116,4 +116,4 @@ async def test_other_paths_and_methods_are_problems_too(fakes: Fakes) -> None:
         problem(await client.get("/nothing"), 404, "not-found")
         answer = await client.get("/classify")
         problem(answer, 405, "method-not-allowed")
-        assert answer.headers["allow"] == "POST"
+        assert answer.headers["allow"] == "OPTIONS, POST"

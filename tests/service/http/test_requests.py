@@ -18,7 +18,8 @@ from service.config.settings import Settings
 from service.domain.errors import BadBodyError, BadParameterError, NoPictureError
 from service.domain.query import Query
 from service.http import requests as bodies
-from service.http.requests import read_body, read_query
+from service.http.body_memory import BodyMemory, Room
+from service.http.requests import Body, head_of, read_body, read_query
 from service.http.schemas import NoQuery, UnloadQuery
 from service.http.uploads import Upload
 from tests.fakes import Fakes
@@ -137,6 +138,18 @@ async def test_64_pictures_may_come_in_every_form_and_65_in_none(fakes: Fakes) -
 
 
 FORM = "multipart/form-data; boundary=b"
+LIMIT = 20_000_000
+
+
+async def parsed(upload: Upload, kind: str, coding: str | None = None, limit: int = LIMIT) -> Body:
+    """``read_body`` with enough memory, which it must give back but for the pictures."""
+    room = Room(BodyMemory(10 * LIMIT))
+    room.resize(upload.size)
+    body = await read_body(upload, head_of(kind.encode(), (coding or "").encode()), room, limit)
+    assert room.size <= max(64 * 1024, sum(len(found) for found in body.pictures if isinstance(found, bytes)))
+    return body
+
+
 HEAD = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
 N = 2_000_000
 HOSTILE = {
@@ -170,7 +183,7 @@ async def test_no_body_takes_many_times_its_size_in_memory(name: str) -> None:
     tracemalloc.start()
     try:
         with suppress(BadBodyError, NoPictureError):
-            await read_body(upload, kind)
+            await parsed(upload, kind)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -186,13 +199,13 @@ async def test_large_bodies_are_parsed_in_a_thread(name: str, monkeypatch: pytes
     for function in ("_multipart", "_json"):
         work = getattr(bodies, function)
 
-        def noted(*arguments: Any, work: Any = work) -> Any:
+        def noted(*arguments: Any, work: Any = work, **named: Any) -> Any:
             threads.add(threading.get_ident())
-            return work(*arguments)
+            return work(*arguments, **named)
 
         monkeypatch.setattr(bodies, function, noted)
     with suppress(BadBodyError, NoPictureError):
-        await read_body(Upload([content], len(content), 0.0), kind)
+        await parsed(Upload([content], len(content), 0.0), kind)
     assert threads
     assert loop_thread not in threads
 
@@ -205,7 +218,7 @@ async def test_small_bodies_of_many_parts_are_parsed_in_a_thread(
     ran: list[object] = []
     in_thread = bodies._in_thread
     monkeypatch.setattr(bodies, "_in_thread", lambda *work: ran.append(work) or in_thread(*work))
-    assert len((await read_body(Upload([content], len(content), 0.0), FORM)).pictures) == parts
+    assert len((await parsed(Upload([content], len(content), 0.0), FORM)).pictures) == parts
     assert bool(ran) is beside
 
 
@@ -232,7 +245,7 @@ async def test_a_large_picture_in_many_chunks_is_joined_in_a_thread(
     in_thread = bodies._in_thread
     monkeypatch.setattr(bodies, "_in_thread", lambda *work: ran.append(work) or in_thread(*work))
     parts = [bytes([number]) * (65_000 if chunks > 1 else 10**6) for number in range(chunks)]
-    body = await read_body(Upload(parts, sum(map(len, parts)), 0.0), "image/png")
+    body = await parsed(Upload(parts, sum(map(len, parts)), 0.0), "image/png")
     assert body.pictures == [b"".join(parts)]
     assert bool(ran) is beside
 
@@ -249,14 +262,14 @@ async def test_bodies_of_64_kib_or_more_are_parsed_in_a_thread(
     size = 64 * 1024 - spare
     content = before + (size - len(before) - len(after)) // 4 * 4 * b"A" + after
     content += (size - len(content)) * (b" " if kind != FORM else b"\n")
-    body = await read_body(Upload([content], len(content), 0.0), kind)
+    body = await parsed(Upload([content], len(content), 0.0), kind)
     assert (len(content), len(body.pictures), body.bulk) == (size, 1, False)
     assert bool(ran) is beside
 
 
 async def test_two_files_are_bulk_even_if_one_is_empty() -> None:
     content = HEAD + b"x\r\n" + HEAD + b"\r\n--b--"
-    assert await read_body(Upload([content], len(content), 0.0), FORM) == ([b"x", b""], True)
+    assert await parsed(Upload([content], len(content), 0.0), FORM) == ([b"x", b""], True)
 
 
 @pytest.mark.parametrize(

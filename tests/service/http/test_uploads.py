@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from service.domain.errors import BodyTooLargeError, BodyTooSlowError
+from service.domain.errors import BodyTooLargeError, BodyTooSlowError, OverloadedError
 from service.http import uploads
-from service.http.uploads import Upload, Uploads, _Chunks
+from service.http.body_memory import BodyMemory, Room
+from service.http.uploads import Upload
 from tests.clock import Clock
 
 LIMIT = 1_000_000
@@ -23,6 +24,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(uploads, "time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr(uploads, "_CHECK_EVERY_S", 0.001)
     return clock
+
+
+class Uploads(uploads.Uploads):
+    """With a memory of its own, that ``memory`` is the rooms of."""
+
+    def __init__(self, limit: int = 100 * LIMIT, clock: Clock | None = None) -> None:
+        self.memory = BodyMemory(limit) if clock is None else BodyMemory(limit, clock)
+        super().__init__(self.memory)
+
+    async def read_one(self, receive: Any, announced: int | None = None, copies: int = 1) -> Upload:
+        """Reads a body, and frees its room where it fails, as the endpoint does."""
+        room = Room(self.memory)
+        try:
+            return await self.read(receive, room, LIMIT, announced, copies)
+        except BaseException:
+            room.free()
+            raise
 
 
 class Client:
@@ -44,12 +62,13 @@ async def checked() -> None:
     await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("sent", [0, 1, 5_000])
-async def test_a_client_that_stops_sending_has_20_seconds_and_one_for_each_500_bytes(clock: Clock, sent: int) -> None:
+@pytest.mark.parametrize("sent", [0, 1, 5_000, 900_000])
+async def test_a_client_that_stops_sending_has_20_seconds(clock: Clock, sent: int) -> None:
+    """However much it has sent."""
     client = Client(*([sent * b"x"] if sent else []), ends=False)
-    reading = asyncio.create_task(Uploads().read(client.receive, LIMIT))
+    reading = asyncio.create_task(Uploads().read_one(client.receive))
     await checked()
-    clock.now += 19.9 + sent / 500
+    clock.now += 19.9
     await checked()
     assert not reading.done()
     clock.now += 0.2
@@ -69,7 +88,7 @@ async def test_a_slow_body_is_read_at_the_least_rate_and_not_below(clock: Clock,
         await asyncio.sleep(0.002 if left % 100 == 0 else 0)
         return {"type": "http.request", "body": rate * b"x", "more_body": left > 0}
 
-    reading = Uploads().read(receive, LIMIT)
+    reading = Uploads().read_one(receive)
     if kept:
         upload = await reading
         assert (upload.size, upload.ended) == (1_500 * rate, 1_000 + 1_500)
@@ -80,10 +99,10 @@ async def test_a_slow_body_is_read_at_the_least_rate_and_not_below(clock: Clock,
 
 async def test_one_slow_client_does_not_affect_others(clock: Clock) -> None:
     readers = Uploads()
-    slow = asyncio.create_task(readers.read(Client(ends=False).receive, LIMIT))
+    slow = asyncio.create_task(readers.read_one(Client(ends=False).receive))
     await checked()
     clock.now += 15
-    other = asyncio.create_task(readers.read(Client(b"x", ends=False).receive, LIMIT))
+    other = asyncio.create_task(readers.read_one(Client(b"x", ends=False).receive))
     await checked()
     clock.now += 10
     with pytest.raises(BodyTooSlowError):
@@ -97,7 +116,7 @@ async def test_one_slow_client_does_not_affect_others(clock: Clock) -> None:
 
 async def test_the_timer_runs_only_while_something_is_read(clock: Clock) -> None:
     readers = Uploads()
-    assert (await readers.read(Client(b"x").receive, LIMIT)).content() == b"x"
+    assert (await readers.read_one(Client(b"x").receive)).content() == b"x"
     await checked()
     assert readers._timer is None
     assert not readers._due
@@ -105,7 +124,7 @@ async def test_the_timer_runs_only_while_something_is_read(clock: Clock) -> None
 
 async def test_both_a_slow_body_and_a_cancellation_end_as_a_cancellation(clock: Clock) -> None:
     readers = Uploads()
-    reading = asyncio.create_task(readers.read(Client(ends=False).receive, LIMIT))
+    reading = asyncio.create_task(readers.read_one(Client(ends=False).receive))
     await checked()
     clock.now += 30
     readers._check()
@@ -115,7 +134,7 @@ async def test_both_a_slow_body_and_a_cancellation_end_as_a_cancellation(clock: 
 
 
 async def read(*chunks: bytes) -> Upload:
-    return await Uploads().read(Client(*chunks).receive, LIMIT)
+    return await Uploads().read_one(Client(*chunks).receive)
 
 
 async def test_bytes_stay_in_order_and_small_chunks_are_joined() -> None:
@@ -137,22 +156,80 @@ async def test_a_body_of_exactly_the_limit_is_read_and_one_byte_more_is_refused(
             await read(*chunks)
 
 
-async def test_a_body_that_is_too_large_is_read_to_8_times_the_limit() -> None:
-    """The client then sees the answer. Reading goes on at exactly 8 times the limit, and stops one byte later."""
-    for first, unread in ((b"", 5), (b"x", 6)):
-        client = Client(LIMIT * b"x" + first, *(11 * [LIMIT * b"x"]), b"y", b"z")
-        with pytest.raises(BodyTooLargeError, match="more than 1 MB"):
-            await Uploads().read(client.receive, LIMIT)
-        assert len(client._chunks) == unread
+async def test_a_body_that_is_too_large_is_refused_where_it_becomes_so() -> None:
+    """The server reads on, so that the client sees the answer (``protocol.py``)."""
+    client = Client(LIMIT * b"x", b"y", b"z")
+    with pytest.raises(BodyTooLargeError, match="more than 1 MB"):
+        await Uploads().read_one(client.receive)
+    assert client._chunks == [b"z"]
 
 
-async def test_nothing_is_kept_of_a_body_that_is_too_large() -> None:
-    chunks = _Chunks(LIMIT)
-    for _ in range(100):
-        chunks.add(20_000 * b"x")
-    chunks.add(b"y")
-    upload = chunks.upload()
-    assert (upload.size, sum(map(len, upload.chunks))) == (2_000_001, 0)
+class Asked(Client):
+    """A client that sends its body only when it is asked to."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        super().__init__(*chunks)
+        self.asked = False
+
+    async def receive(self) -> dict[str, Any]:
+        self.asked = True
+        return await super().receive()
+
+
+async def test_a_body_is_refused_by_its_length_before_it_is_asked_for() -> None:
+    readers = Uploads(10 * LIMIT)
+    client = Asked(b"x")
+    with pytest.raises(BodyTooLargeError):
+        await readers.read_one(client.receive, LIMIT + 1)
+    Room(readers.memory).resize(7 * LIMIT)
+    for copies, taken in ((2, LIMIT // 4), (3, LIMIT // 6)):
+        with pytest.raises(OverloadedError, match="10 MB"):
+            await readers.read_one(client.receive, taken + 1, copies)
+        assert not client.asked
+        assert (await readers.read_one(Asked(b"x").receive, taken, copies)).size == 1
+    assert (await readers.read_one(client.receive, 60_000)).size == 1
+
+
+async def test_bodies_take_memory_as_they_arrive_and_are_refused_when_it_is_full() -> None:
+    readers = Uploads(4 * LIMIT)
+    held = [Room(readers.memory) for _ in range(2)]
+    for room in held:
+        room.resize(LIMIT)
+    assert (await readers.read_one(Client(*(10 * [LIMIT // 10 * b"x"])).receive)).size == LIMIT
+    assert readers.memory.held == 3 * LIMIT
+    client = Client(*(10 * [LIMIT // 10 * b"x"]))
+    with pytest.raises(OverloadedError):
+        await readers.read_one(client.receive)
+    assert (len(client._chunks), readers.memory.held, readers.memory.arriving) == (9, 3 * LIMIT, {})
+    # Small ones have room that large ones may not take.
+    assert (await readers.read_one(Client(60_000 * b"x").receive)).size == 60_000
+    for room in held:
+        room.free()
+    assert (await readers.read_one(Client(*(10 * [LIMIT // 10 * b"x"])).receive)).size == LIMIT
+
+
+async def test_a_body_that_has_stopped_gives_way_to_others(clock: Clock) -> None:
+    readers = Uploads(4 * LIMIT, clock)
+    stopped = asyncio.create_task(readers.read_one(Client(LIMIT * b"x", ends=False).receive))
+    moving = Client(LIMIT // 2 * b"x", ends=False)
+    moves = asyncio.create_task(readers.read_one(moving.receive))
+    await checked()
+    # Both have just begun: neither gives way.
+    with pytest.raises(OverloadedError):
+        await readers.read_one(Asked(b"x").receive, 900_000, 2)
+    clock.now += 2.1
+    Room(readers.memory).resize(0)
+    with pytest.raises(OverloadedError):
+        # Not even both of them would be enough.
+        readers.memory.check(4 * LIMIT)
+    assert len(readers.memory.arriving) == 2
+    readers.memory.check(LIMIT + LIMIT // 2 + 1)
+    with pytest.raises(BodyTooSlowError, match="other bodies need the memory"):
+        await asyncio.wait_for(stopped, 10)
+    assert (moves.done(), readers.memory.held) == (False, LIMIT // 2)
+    moves.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moves
 
 
 async def test_a_disconnect_during_the_body_is_raised() -> None:
@@ -162,7 +239,7 @@ async def test_a_disconnect_during_the_body_is_raised() -> None:
         return next(messages)
 
     with pytest.raises(ClientDisconnect):
-        await Uploads().read(receive, LIMIT)
+        await Uploads().read_one(receive)
 
 
 async def test_a_single_chunk_is_not_copied_and_its_end_is_timed(clock: Clock) -> None:
@@ -179,5 +256,5 @@ async def test_a_disconnect_before_the_body_is_raised() -> None:
 
     uploads_here = Uploads()
     with pytest.raises(ClientDisconnect):
-        await uploads_here.read(receive, LIMIT)
+        await uploads_here.read_one(receive)
     assert not uploads_here._due

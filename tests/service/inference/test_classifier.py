@@ -41,6 +41,8 @@ class Scene:
         self.refusal: Exception | None = None
         self.predicted_s: float | None = 0.5
         self.told: list[tuple[Any, ...]] = []
+        self.callers: list[str] = []
+        self.asking: list[str] = []
         self.classifier = Classifier(self, self, self, self.clock)  # type: ignore[arg-type]
 
     # The router.
@@ -51,8 +53,16 @@ class Scene:
         return self.found
 
     def decide(
-        self, _query: Query, candidates: Sequence[Checkpoint] | Ensemble, _arrived: float, size: int, *, picture: bytes
+        self,
+        _query: Query,
+        candidates: Sequence[Checkpoint] | Ensemble,
+        _arrived: float,
+        size: int,
+        caller: str,
+        *,
+        picture: bytes,
     ) -> Decision:
+        self.callers.append(caller)
         if self.refusal is not None:
             raise self.refusal
         if isinstance(candidates, Ensemble):
@@ -64,7 +74,7 @@ class Scene:
     def allowed_s(self, _query: Query) -> float:
         return 4.0
 
-    def admit(self, _decision: Decision, deadline: float) -> Any:
+    def admit(self, _decision: Decision, deadline: float, _caller: str) -> Any:
         self.told.append(("admitted", deadline))
         return nullcontext()
 
@@ -76,7 +86,10 @@ class Scene:
         scene = self
 
         class Predictor:
-            async def predict(self, image: bytes, deadline: float, _whole: bool = False) -> Prediction | Failure:
+            async def predict(
+                self, image: bytes, deadline: float, _whole: bool = False, caller: str = ""
+            ) -> Prediction | Failure:
+                scene.asking.append(caller)
                 scene.told.append(("asked", image, deadline))
                 scene.clock.now += 1.0
                 return scene.outcomes[checkpoint.variant.name]
@@ -298,3 +311,9 @@ async def test_an_ensemble_answers_as_itself(scene: Scene) -> None:
     done = await scene.classifier.begin(Query(model="ensemble:googlenet,vgg16"), 99.0).classify(b"four")
     assert isinstance(done, Classified)
     assert (done.served, done.routing) == (ensemble, None)
+
+
+async def test_the_router_is_told_who_asks_at_each_decision(scene: Scene) -> None:
+    scene.outcomes["googlenet"] = BROKEN
+    await scene.classifier.begin(Query(), 99.0, "192.0.2.7").classify(b"four")
+    assert scene.callers == scene.asking == ["192.0.2.7"] * 2

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from models.images.cost import UNBOUNDED, Price, Work
 from models.images.errors import TooMuchWorkError, UndecodableError
 from models.images.preprocess import PRESETS
 from service.inference import decoders as module
-from service.inference.decoders import Decoders, _Lane, outrun_s
+from service.inference.decoders import Decoders, outrun_s
 from tests.picture_files import many_scans
 from tests.pictures import photo, picture
 
@@ -206,40 +204,3 @@ async def test_no_more_than_three_decodes_for_each_thread_may_outrun_their_price
 def test_a_price_is_outrun_after_five_times_as_long_and_never_at_once() -> None:
     assert outrun_s(Work(Price(0.001, 1), dear=False)) == 0.25
     assert outrun_s(Work(Price(2.0, 1), dear=True)) == 10.0
-
-
-@given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "cancel", "aside"]), st.integers(0, 150)), max_size=40))
-def test_a_lane_never_holds_more_than_it_may_and_nobody_is_forgotten(steps: list[tuple[str, int]]) -> None:
-    async def run() -> None:
-        lane, inside, waiting = _Lane(2, 100), list[tuple[int, bool]](), list[tuple[int, asyncio.Task[None]]]()
-
-        async def settle() -> None:
-            for _ in range(4):
-                await asyncio.sleep(0)
-            for entry in [entry for entry in waiting if entry[1].done()]:
-                waiting.remove(entry)
-                inside.append((entry[0], True))
-            holding = [size for size, _ in inside]
-            assert sum(holding) <= 100 or len(holding) == 1 or sum(1 for size in holding if size) == 1
-            assert sum(in_line for _, in_line in inside) <= 2
-
-        for what, number in steps:
-            if what == "enter":
-                waiting.append((number, asyncio.ensure_future(lane.enter(number))))
-            elif what == "leave" and inside:
-                size, in_line = inside.pop(number % len(inside))
-                lane.leave(size, place=in_line)
-            elif what == "cancel" and waiting:
-                waiting.pop(number % len(waiting))[1].cancel()
-            elif what == "aside" and inside:
-                at = number % len(inside)
-                if inside[at][1] and lane.step_aside():
-                    inside[at] = (inside[at][0], False)
-            await settle()
-        while inside or waiting:
-            assert inside, "pictures wait although nothing is being decoded"
-            size, in_line = inside.pop()
-            lane.leave(size, place=in_line)
-            await settle()
-
-    asyncio.run(run())

@@ -63,7 +63,9 @@ class Scripted:
     def __init__(self, outcome: object = None) -> None:
         self.outcome, self.asked, self.gone = outcome, asyncio.Event(), False
 
-    async def predict(self, image: bytes, deadline: float, whole: bool = False) -> Prediction | Failure:
+    async def predict(
+        self, image: bytes, deadline: float, whole: bool = False, caller: str = ""
+    ) -> Prediction | Failure:
         assert whole
         self.asked.set()
         try:
@@ -112,7 +114,9 @@ async def test_each_members_time_is_counted_from_the_moment_in_which_all_were_as
         def __init__(self, until: float) -> None:
             self.until = until
 
-        async def predict(self, _image: bytes, _deadline: float, _whole: bool = False) -> Prediction | Failure:
+        async def predict(
+            self, _image: bytes, _deadline: float, _whole: bool = False, caller: str = ""
+        ) -> Prediction | Failure:
             nonlocal now
             await asyncio.sleep(0)
             now = self.until

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import json
 import re
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -90,7 +93,16 @@ def test_an_unknown_configuration_is_refused(tmp_path: Path) -> None:
     assert "bind *:" not in rewritten(config, front)
     statistics = rewritten(config, front).partition("listen stats\n")[2]
     assert statistics.startswith("  bind 127.0.0.1:"), "they are for this machine alone"
-    for line in ("frontend http_frontend\n", "global\n", "listen stats\n", "backend default_backend\n"):
+    for address in ("", "127.0.0.1"):
+        metrics = rewritten(config, replace(front, metrics=address)).partition("frontend prometheus\n")[2]
+        assert metrics.startswith(f"    bind {address}:")
+    for line in (
+        "frontend http_frontend\n",
+        "frontend prometheus\n",
+        "global\n",
+        "listen stats\n",
+        "backend default_backend\n",
+    ):
         with pytest.raises(ValueError, match="version of Ray"):
             rewritten(config.replace(line, "\n"), front)
 
@@ -241,3 +253,131 @@ def test_the_line_of_a_replica_with_a_socket_names_it(
         config = configuration(tmp_path, 8000, 30000) + line + "\n"
         found = rewritten(config, Front(str(tmp_path), "haproxy", ["[::1]:8000"])).splitlines()[-1]
     assert found == (becomes or line).replace("unix@D", f"unix@{sockets}")
+
+
+def exchanged(port: int, *pieces: bytes) -> bytes:
+    """What HAProxy answers to these bytes until it closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
+        for piece in pieces:
+            caller.sendall(piece)
+        answer = b""
+        while part := caller.recv(65536):
+            answer += part
+    return answer
+
+
+def is_page(answer: bytes, status: int) -> None:
+    """Checks that an answer is our page for a status, not HAProxy's own."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode().lower().splitlines()
+    assert lines[0].startswith(f"http/1.1 {status} ")
+    assert "content-type: application/problem+json" in lines
+    assert "connection: close" in lines
+    assert json.loads(body) == {"status": status}
+
+
+#: HAProxy answers what it cannot read before ``errorfile`` counts: with a page of its own, and the right status.
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nCookie: " + 50_000 * b"x" + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X-%d: 1\r\n" % number for number in range(250)) + b"\r\n",
+        b"GET /" + 50_000 * b"x" + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+    ids=["nonsense", "two lengths", "a chunk", "a cookie", "headers", "a path"],
+)
+def test_what_haproxy_cannot_read_is_400_and_the_connection_ends(
+    start: Callable[..., Running], replica: int, request_: bytes
+) -> None:
+    running = start(replica=replica)
+    until(lambda: ask(running.port)[0] == 200)
+    assert exchanged(running.port, request_).startswith(b"HTTP/1.1 400 ")
+
+
+def test_headers_that_the_application_refuses_reach_it(start: Callable[..., Running], replica: int) -> None:
+    """It says what is wrong with them; its limits are 32 KB and 128 lines."""
+    running = start(replica=replica)
+    until(lambda: ask(running.port)[0] == 200)
+    lines = b"".join(b"X-%d: 1\r\n" % number for number in range(190))
+    for more in (b"Cookie: " + 33_000 * b"x" + b"\r\n", lines):
+        answer = exchanged(running.port, b"GET /who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + more + b"\r\n")
+        # The replica of this test may have limits of its own, but the answer is not HAProxy's.
+        assert answer.startswith(b"HTTP/1.1 ")
+        assert b"Server: BaseHTTP" in answer or b"server: BaseHTTP" in answer
+
+
+def with_timeouts(running: Running, **timeouts: str) -> None:
+    """Starts HAProxy anew with other timeouts, so that nobody has to wait for a minute."""
+    running.end()
+    front = Front.read(running.folder)
+    text = rewritten(configuration(running.folder, running.port, running._replica), front)
+    for name, value in timeouts.items():
+        text, count = re.subn(rf"( timeout {name.replace('_', '-')}) \S+", rf"\1 {value}", text)
+        assert count
+    running.config.write_text(text)
+    program = [front.binary, "-db", "-f", str(running.config)]
+    running.processes.append(subprocess.Popen(program, stderr=subprocess.DEVNULL))
+    running.wait()
+
+
+def test_requests_that_do_not_arrive_are_told_so(start: Callable[..., Running], replica: int) -> None:
+    running = start(replica=replica)
+    with_timeouts(running, http_request="300ms", client="600ms")
+    until(lambda: ask(running.port)[0] == 200)
+    assert exchanged(running.port, b"GET / HTTP/1.1\r\nHost: a\r\n").startswith(b"HTTP/1.1 408 ")
+    # The application tells a slow body sooner than this. To HAProxy it is a client who has gone.
+    is_page(exchanged(running.port, b"POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"), 400)
+    # Who waits for an answer does not have to say anything meanwhile.
+    assert ask(running.port, path="/1.5")[0] == 200
+
+
+def test_a_replica_that_does_not_answer_is_a_problem_document(start: Callable[..., Running], replica: int) -> None:
+    running = start(replica=replica)
+    with_timeouts(running, server="300ms")
+    until(lambda: ask(running.port)[0] == 200)
+    status, headers, body = ask(running.port, path="/2")
+    assert (status, json.loads(body), headers["content-type"]) == (504, {"status": 504}, "application/problem+json")
+
+
+def test_beyond_most_of_its_connections_haproxy_turns_new_ones_away(
+    start: Callable[..., Running], replica: int
+) -> None:
+    """200 are allowed here, so the 176th is one too many."""
+    running = start(replica=replica)
+    until(lambda: ask(running.port)[0] == 200)
+    kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    kept.request("GET", "/who")
+    assert kept.getresponse().read() == b"127.0.0.1"
+    idle = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(174)]
+    status, headers, body = ask(running.port)
+    assert (status, json.loads(body), headers["retry-after"]) == (429, json.loads(BODIES["full"]), "1")
+    # Those who were there before are served.
+    kept.request("GET", "/who")
+    assert kept.getresponse().read() == b"127.0.0.1"
+    for connection in idle[:10]:
+        connection.close()
+    until(lambda: ask(running.port)[0] == 200)
+    for connection in (*idle, kept):
+        connection.close()
+
+
+def test_strangers_do_not_tell_serve_what_to_do(start: Callable[..., Running], replica: int) -> None:
+    theirs = {
+        "X-Request-Timeout-Seconds": "0.001",
+        "serve_multiplexed_model_id": "vgg16",
+        "Serve-Multiplexed-Model-Id": "vgg16",
+        "X-Session-Id": "a",
+        "X_Session_Id": "a",
+        "X-Serve-Router-Anything": "a",
+        "X-Body-Truncated": "1/2",
+    }
+    kept = {"X-Request-Id": "a", "Traceparent": "b", "X-Session": "c", "Serve": "d", "Content-Type": "image/png"}
+    running = start(replica=replica)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in (theirs | kept).items())
+    answer = exchanged(running.port, f"GET /headers HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{lines}\r\n".encode())
+    found = {name.lower() for name in json.loads(answer.partition(b"\r\n\r\n")[2])}
+    assert not found & {name.lower() for name in theirs}
+    assert found >= {name.lower() for name in kept}

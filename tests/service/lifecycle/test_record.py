@@ -118,6 +118,48 @@ def test_a_damaged_record_is_no_obstacle() -> None:
     claimed.release()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pid": "1"},
+        {"pid": 0},
+        {"pid": -1},
+        {"pid": 2**80},
+        {"pid": None},
+        {"pid": True},
+        {"driver": "x"},
+        {"driver": 0},
+        {"run_id": 5},
+        {"run_id": ""},
+        {"run_id": "a=b"},
+        {"port": "8000"},
+        {"port": 70_000},
+        {"host": None},
+        {"started_at": "yesterday"},
+    ],
+    ids=str,
+)
+def test_a_record_of_wrong_values_is_no_record(wrong: dict[str, object]) -> None:
+    """Neither a start nor whoever looks at the services ends with an error, and no stranger's process is ended."""
+    dead = abandon(8000)
+    file = dead.folder / "service.json"
+    right = json.loads(file.read_text())
+    assert read_record(dead.folder) == dead.record
+    file.write_text(json.dumps(right | wrong))
+    assert read_record(dead.folder) is None
+    assert running() == []
+    assert end_leftovers() == 0
+    assert not dead.folder.exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", "[" * 100_000, "\xff", '{"run_id": "a"}'])
+def test_what_is_no_record_is_no_record(text: str) -> None:
+    dead = abandon(8000)
+    (dead.folder / "service.json").write_bytes(text.encode("latin-1"))
+    assert read_record(dead.folder) is None
+    assert end_leftovers() == 0
+
+
 @pytest.fixture
 def somebodys(tmp_path: Path) -> Path:
     """A folder that is not a service's, with two folders that are named like ports, and a file."""

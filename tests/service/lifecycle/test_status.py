@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -66,6 +67,13 @@ def test_a_service_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["ready"] is True
     assert found["models"] == [{"name": "lenet5@mnist", "state": "ready", "resident": True}]
     assert 100 <= found["up_s"] < 160
+
+
+def test_a_service_that_asks_for_keys_is_asked_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = hashlib.sha256(b"topfive own key a-run").hexdigest()
+    with answering(READY, models=[ROW], key=own) as url:
+        (found,) = read(monkeypatch, record(url, run_id="a-run"))
+    assert (found["ready"], len(found["models"])) == (True, 1)
 
 
 def test_a_service_that_is_not_ready_still_lists_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:

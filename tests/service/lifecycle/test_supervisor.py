@@ -61,14 +61,14 @@ def test_a_start_fails_with_the_reason_if_nothing_could_be_loaded(
 ) -> None:
     nothing = problem_document(failure_of(LoadFailedError("none of the 18 networks could be loaded: full", 1.0, slug)))
     with answering(NOT_YET, (503, nothing), models=[]) as url, pytest.raises(NothingLoadedError) as caught:
-        supervisor._wait_until_ready(url, driver, console)
+        supervisor._wait_until_ready(url, driver, console, "a-run")
     assert str(caught.value) == "none of the 18 networks could be loaded: full"
     assert "loading lenet5@mnist" in told(console)
 
 
 def test_a_start_waits_while_networks_are_being_loaded(driver: subprocess.Popen[str], console: Console) -> None:
     with answering(NOT_YET, NOT_YET, READY, models=[row("lenet5@mnist")]) as url:
-        assert supervisor._wait_until_ready(url, driver, console) == [row("lenet5@mnist")]
+        assert supervisor._wait_until_ready(url, driver, console, "a-run") == [row("lenet5@mnist")]
 
 
 def test_a_network_that_could_not_be_loaded_is_a_line_with_the_reason(console: Console) -> None:
@@ -138,7 +138,7 @@ def test_a_start_that_takes_too_long_says_what_it_waited_for(
         answering(NOT_YET, models=[]) as url,
         pytest.raises(StartError, match=r"not ready within .*loading lenet5@mnist"),
     ):
-        supervisor._wait_until_ready(url, driver, console)
+        supervisor._wait_until_ready(url, driver, console, "a-run")
     assert told(console).count("loading lenet5@mnist") == 1, "what is said again is not printed again"
 
 
@@ -146,7 +146,7 @@ def test_a_driver_that_ends_before_the_service_is_ready_fails_the_start(console:
     ended = subprocess.Popen([sys.executable, "-c", ""], text=True)
     ended.wait()
     with pytest.raises(StartError, match="the service could not start; the lines above say why"):
-        supervisor._wait_until_ready(f"http://127.0.0.1:{free_port()}", ended, console)
+        supervisor._wait_until_ready(f"http://127.0.0.1:{free_port()}", ended, console, "a-run")
 
 
 class Daemon:

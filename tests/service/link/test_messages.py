@@ -37,7 +37,7 @@ from service.link.messages import (
 #: Every message of version 2: its tag, and its fields in the order in which they are sent. A change of this table needs
 #: another version, or an old front and a new owner misunderstand each other while they are replaced.
 VERSION_2 = {
-    "Ask": (1, "id query arrived size traceparent crop outline"),
+    "Ask": (1, "id query arrived size traceparent crop caller outline"),
     "Cropped": (2, "id kind slot decode_s"),
     "Undecoded": (3, "id kind failure"),
     "Cancel": (4, "id"),
@@ -50,9 +50,9 @@ VERSION_2 = {
     "Reply": (11, "id status headers body"),
 }
 FROM_FRONT = [
-    Ask(1, b'{"k":3}', 12.5, 700, "00-1-2-01", Cropped(1, 0, 3, 0.001)),
+    Ask(1, b'{"k":3}', 12.5, 700, "00-1-2-01", Cropped(1, 0, 3, 0.001), "192.0.2.7"),
     Ask(2, b"{}", 0.0, 0),
-    Ask(3, b"{}", 0.0, 9, None, None, messages.Outline("png alpha", 30, 20, 9, 600.0, 4.0, 0.0)),
+    Ask(3, b"{}", 0.0, 9, None, None, "", messages.Outline("png alpha", 30, 20, 9, 600.0, 4.0, 0.0)),
     Cropped(3, 1, 2, 0.5),
     Undecoded(4, 0, Failed(4, "undecodable", "a text", {"known": ["a", 1]}, "lenet5")),
     Cancel(5),
@@ -111,6 +111,14 @@ def test_times_that_would_spoil_queues_and_forecasts_are_refused(message: tuple[
 def test_sizes_that_no_picture_has_are_refused(size: float) -> None:
     with pytest.raises(msgspec.ValidationError):
         from_front(msgspec.msgpack.encode([1, 1, b"{}", 0.0, size]))
+
+
+@pytest.mark.parametrize("caller", ["x" * 101, 5, None, b"192.0.2.7"])
+def test_callers_whose_names_are_long_or_no_text_are_refused(caller: Any) -> None:
+    fields = [1, 1, b"{}", 0.0, 700, None, None]
+    with pytest.raises(msgspec.ValidationError):
+        from_front(msgspec.msgpack.encode([*fields, caller]))
+    assert from_front(msgspec.msgpack.encode([*fields, "x" * 100]))
 
 
 @given(st.binary(max_size=200))

@@ -65,3 +65,18 @@ def test_pictures_with_the_same_deadline_are_kept_apart() -> None:
     assert (admitted.slack_s(9.0), admitted.slack_s(10.0)) == (2.0, math.inf)
     admitted.remove(first)
     assert admitted.slack_s(9.0) == 2.0
+
+
+def test_what_a_caller_has_beyond_a_few_may_be_made_late_by_others_and_not_by_itself() -> None:
+    admitted = AdmittedPictures()
+    bulk = [admitted.add(100.0, float(slack), 0.0, "bulk") for slack in range(10, 0, -1)]
+    # The slack of the first four counts.
+    assert admitted.slack_s(50.0, "polite") == 7.0
+    assert admitted.slack_s(50.0, "bulk") == 1.0
+    for picture in bulk:
+        admitted.remove(picture)
+    assert admitted.slack_s(50.0, "polite") == math.inf
+    # Nothing is remembered of a caller who has gone.
+    admitted.add(100.0, 3.0, 0.0, "bulk")
+    assert admitted.slack_s(50.0, "polite") == 3.0
+    assert len(admitted._callers) == 1

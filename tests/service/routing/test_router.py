@@ -335,17 +335,31 @@ def test_only_networks_that_could_be_loaded_are_candidates(
     assert [row.variant.name for row in found] == ["vgg16", "vgg19"]
 
 
-def test_an_admitted_picture_counts_as_demand_and_a_refused_one_too(
+def test_admitted_pictures_count_and_a_refused_one_is_booked_on_its_caller(
     router: Router, clock: Clock, placed: Placed
 ) -> None:
     for _ in range(4):
         decide(router, clock)
-    # The mean device time of a picture in the largest batch is 0.25 / 2 / 2 s; demand is counted over half a second.
-    assert router._retries["one"]._demand == pytest.approx(4 * 0.0625 / 0.5)
+    # The mean device time of a picture in the largest batch is 0.25 / 2 / 2 s.
+    assert router._retries["one"]._admitted_s == pytest.approx(4 * 0.0625)
     placed.snapshots = {name: QUICK._replace(queued=512) for name in placed.snapshots}
     with pytest.raises(OverloadedError):
+        router.decide(Query(), router.candidates(Query(), clock.now), clock.now, 1000, "192.0.2.7")
+    assert list(router._retries["one"]._booked) == ["192.0.2.7"]
+    assert router._retries["one"]._admitted_s == pytest.approx(4 * 0.0625)
+
+
+def test_what_a_device_has_computed_for_whomever_counts_where_it_is_known(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    """Pictures that were named without a budget are not decided on."""
+    decide(router, clock)
+    clock.now += 100.0
+    placed.snapshots = {name: QUICK._replace(queued=512) for name in placed.snapshots}
+    placed.load_now = placed.load_now._replace(used_s={"one": 75.0})
+    with pytest.raises(OverloadedError):
         decide(router, clock)
-    assert router._retries["one"]._demand == pytest.approx(5 * 0.0625 / 0.5)
+    assert router._retries["one"]._left == pytest.approx(0.25)
 
 
 def test_the_settings_decide_the_label_set_where_the_query_does_not(
@@ -377,7 +391,7 @@ async def test_a_network_that_the_budget_rules_out_is_neither_booked_nor_loaded(
     placed.snapshots = {"googlenet": cheap, "vgg16": QUICK._replace(queued=512), "vgg19": large}
     with pytest.raises(OverloadedError) as refused:
         decide(router, clock, memory_mb=100, min_top1=70)
-    assert refused.value.retry_after_s == pytest.approx(0.0625 / (1 - 0.0625 / 0.5), rel=0.01)
+    assert refused.value.retry_after_s == pytest.approx(0.0625 * (1 + 0.618) / 0.85, rel=0.01)
     await asyncio.sleep(0)
     assert placed.loads == []
 

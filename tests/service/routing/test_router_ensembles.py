@@ -58,13 +58,13 @@ class Booked(RetryQueue):
 
     said: list[tuple[str, float]]
 
-    def arrived(self, device_s: float) -> None:
-        self.said.append(("arrived", device_s))
-        super().arrived(device_s)
+    def admitted(self, device_s: float, caller: str = "", used_s: float | None = None) -> None:
+        self.said.append(("admitted", device_s))
+        super().admitted(device_s, caller, used_s)
 
-    def book(self, room_in_s: float, device_s: float) -> float:
+    def book(self, room_in_s: float, device_s: float, caller: str = "", used_s: float | None = None) -> float:
         self.said.append(("book", device_s))
-        return super().book(room_in_s, device_s)
+        return super().book(room_in_s, device_s, caller, used_s)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_decision_names_the_ensemble_and_predicts_the_sum(router: Router, book
     assert isinstance(decision.checkpoint, Ensemble)
     assert decision.predicted_s == 4.0
     assert decision.routing is None
-    assert booked == [("arrived", 2.0)]
+    assert booked == [("admitted", 2.0)]
 
 
 def test_each_of_two_devices_is_booked_with_its_own_member(
@@ -103,7 +103,7 @@ def test_each_of_two_devices_is_booked_with_its_own_member(
     placed.snapshots["inception_v2"] = INCEPTION._replace(device="two")
     decision = decide(router)
     assert decision.predicted_s == 3.0
-    assert booked == [("arrived", 0.5), ("arrived", 1.5)]
+    assert booked == [("admitted", 0.5), ("admitted", 1.5)]
     deadline = CLOCK() + 20
     with router.admit(decision, deadline):
         for device in ("one", "two"):
@@ -132,7 +132,7 @@ async def test_a_refused_caller_is_booked_with_the_sum_and_absent_members_are_lo
     assert raised.value.considered[0].model == MODEL
     assert raised.value.considered[0].predicted_ms == pytest.approx(21_000)
     assert raised.value.retry_after_s >= 8 + 9
-    assert booked == [("arrived", 2.0), ("book", 2.0)]
+    assert booked == [("book", 2.0)]
     await asyncio.sleep(0)
     assert placed.loaded == ["googlenet", "inception_v2"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.domain.shares import FEW
 from service.runtime.arriving import Arriving
 
 
@@ -42,3 +43,16 @@ def test_pictures_that_are_long_in_coming_are_counted_but_not_waited_for() -> No
     arriving.end(late)
     arriving.end(far)
     assert (len(arriving), arriving.soon, arriving.size) == (0, 0, 0)
+
+
+def test_of_another_caller_with_many_only_a_few_are_ahead() -> None:
+    arriving = Arriving()
+    bulk = [arriving.begin(10.0, 0.0, 1, "bulk") for _ in range(20)]
+    arriving.begin(10.0, 0.0, 1, "other")
+    assert arriving.ahead_of(10.0, "polite") == FEW + 1
+    assert arriving.ahead_of(10.0, "bulk") == 21
+    assert arriving.ahead_of(9.0, "bulk") == 0
+    for arrival in bulk:
+        arriving.end(arrival)
+    assert arriving.ahead_of(10.0, "polite") == 1
+    assert set(arriving._callers) == {"other"}

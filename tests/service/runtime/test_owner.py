@@ -14,11 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from models.checkpoints.catalogue import Catalogue
 from models.images.preprocess import Preprocess
+from models.networks.variants import UnknownModelError
+from service.domain.classified import Asking
 from service.domain.prediction import Limits
+from service.domain.query import Query
 from service.link import sockets
 from service.link.messages import (
     Answered,
@@ -478,3 +482,21 @@ async def test_an_owner_accepts_fronts_again_after_a_moment_without_files(
         async with raw_front(path) as front:
             assert isinstance((await classify(front, number))[-1], Answered)
     assert caplog.text.count("Too many open files") == 2
+
+
+async def test_who_asks_is_told_to_whatever_classifies(tmp_path: Path) -> None:
+    callers: list[str] = []
+
+    class Nothing:
+        def begin(self, _query: Query, _arrived: float, caller: str) -> Asking:
+            callers.append(caller)
+            raise UnknownModelError("x")
+
+    async with (
+        owning(tmp_path / "0.sock", Duties(Nothing(), Fakes, 1, 1)),  # type: ignore[arg-type]
+        raw_front(tmp_path / "0.sock") as front,
+    ):
+        front.send(msgspec.structs.replace(ask(1), caller="192.0.2.7"))
+        (failed,) = await front.tells(1)
+        assert isinstance(failed, Failed)
+    assert callers == ["192.0.2.7"]

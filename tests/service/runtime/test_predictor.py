@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -817,6 +818,41 @@ async def test_weights_of_a_file_that_was_replaced_are_given_up() -> None:
     assert host.events == ["close lenet5@mnist"]
 
 
+async def test_a_bulk_leaves_room_for_another_caller_who_is_answered_before_its_end() -> None:
+    running, release = threading.Event(), threading.Event()
+
+    class Blocked(FakeEngine):
+        def run(self, *batch: Any) -> Any:
+            running.set()
+            assert release.wait(5)
+            return super().run(*batch)
+
+    served = predictor(Blocked, Limits(max_batch_size=1, max_queue=36))
+    await served.load()
+    over: list[str] = []
+
+    async def asks(caller: str) -> Prediction | Failure:
+        outcome = await served.predict(picture(), soon(), False, caller)
+        over.append(caller if isinstance(outcome, Prediction) else "refused")
+        return outcome
+
+    bulk = [asyncio.create_task(asks("bulk"))]
+    assert await asyncio.to_thread(running.wait, 5)
+    bulk += [asyncio.create_task(asks("bulk")) for _ in range(60)]
+    await asyncio.sleep(0)
+    assert Counter(over) == {"refused": 60 - 32}
+    polite = asyncio.create_task(asks("polite"))
+    await asyncio.sleep(0)
+    assert served.snapshot(1000, soon(), "other").ahead == 2  # the polite one's, and one of the bulk
+    release.set()
+    assert isinstance(await polite, Prediction)
+    # The picture that was being computed, and one whose turn it was, went before.
+    assert Counter(over)["bulk"] <= 3
+    await asyncio.gather(*bulk)
+    assert served._places._held == {}
+    await served.close()
+
+
 class Stuck:
     """A photograph whose decode waits until the test ends it, beside digits for the same checkpoint."""
 
@@ -889,6 +925,6 @@ def test_a_snapshot_knows_what_the_picture_takes() -> None:
     served = predictor(profile=profile())
     plain = served.snapshot(300_000, soon())
     large = Outline("png alpha", 8900, 8900, 300_000, 4.0 * 8900**2)
-    told = served.snapshot(300_000, soon(), large)
+    told = served.snapshot(300_000, soon(), outline=large)
     assert told.decode_s > 0.5 > plain.decode_s
     assert told.profiled_decode_s > 0.5

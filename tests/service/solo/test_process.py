@@ -49,7 +49,8 @@ def exposed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """Where metrics were to be served, instead of serving them."""
     found: list[tuple[object, ...]] = []
 
-    def expose(host: str, name: str, folder: Path) -> FolderTargets:
+    def expose(host: str, name: str, folder: Path, may_read: object) -> FolderTargets:
+        assert may_read is None
         found.append((host, name, folder))
         return FolderTargets(folder)
 

@@ -102,7 +102,7 @@ async def test_a_process_says_where_others_can_reach_its_metrics(
     """A wildcard is no address to connect to."""
     served: list[str] = []
 
-    def serve_metrics(host: str) -> str:
+    def serve_metrics(host: str, may_read: object) -> str:
         served.append(host)
         return f"[{host}]:9123" if ":" in host else f"{host}:9123"
 

@@ -168,3 +168,24 @@ def _samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         for sample in family.samples
         if not sample.name.endswith("_created")
     }
+
+
+async def test_a_process_may_ask_for_a_key() -> None:
+    asked: list[list[tuple[bytes, bytes]]] = []
+
+    def may_read(headers: list[tuple[bytes, bytes]]) -> bool:
+        asked.append(headers)
+        return (b"x-api-key", b"k") in headers
+
+    address = serve_metrics("127.0.0.1", may_read)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for path in ("/metrics", "/", "/anything"):
+            refused = await client.get(f"http://{address}{path}", headers={"Authorization": "Bearer x"})
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Bearer realm="topfive"')
+            assert "topfive_" not in refused.text
+        assert asked[0] == [(b"authorization", b"Bearer x")]
+        allowed = await client.get(f"http://{address}/metrics", headers={"X-API-Key": "k"})
+        assert (allowed.status_code, "topfive_" in allowed.text) == (200, True)
+    # Whoever may read one process may read the sum.
+    target = Target(address, {})
+    assert [await read_all([target]), len(await read_all([target], {"x-api-key": "k"}))] == [[], 1]

@@ -1,0 +1,125 @@
+"""Turns: callers share a device, however many pictures each of them has sent.
+
+Queues run earliest deadline first. By that rule alone a caller who sends 64 pictures at once makes everybody who comes
+after wait for all of them. So callers are told apart by how many pictures they have waiting on the device. One with a
+few is *light*, one with more is *heavy*. The pictures of light callers go by their deadlines, as those of a lone caller
+do. A heavy caller's go by their deadlines among themselves, but behind those of light callers while the heavy one has
+used more of the device than its share: start-time fair queuing (Goyal, Vin and Cheng, 1996), in which each caller has a
+virtual time that grows by the device time of its pictures, and begins at that of the device.
+
+While light callers are about, a heavy caller's batches are kept short too, since a light one's picture that arrives
+while a batch is computed waits for its end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from service.domain.shares import FEW
+
+#: Light callers count as being about for this long after their last picture.
+_ABOUT_S = 1.0
+#: By how much a heavy caller's pictures may lengthen a batch, while light callers are about.
+_LONGER = 1.25
+#: How many callers who have gone are remembered.
+_MOST_GONE = 1024
+
+Urgency: TypeAlias = tuple[float, float]
+"""How many device seconds the caller has used beyond its share (0 for light callers), and the deadline. The smallest
+goes first."""
+
+
+class Turns:
+    """Who waits for one device, and what each caller has used of it. Not thread-safe: use it from one event loop.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._waiting: dict[str, int] = {}
+        """Pictures by caller; nobody is here without one."""
+        self._used_s: dict[str, float] = {}
+        """Virtual times, of callers who wait and of some who have gone."""
+        self._now_s = 0.0
+        """The device's virtual time: that of the caller who was served last, before the picture."""
+        self._heavy = 0
+        """How many heavy callers there are."""
+        self._light: tuple[str, float] = "", -_ABOUT_S
+        """The light caller who was served last, and when; and the last one before who is not the same."""
+        self._light_before = self._light
+
+    @property
+    def fair(self) -> bool:
+        """Whether turns differ from the order of deadlines: a heavy caller waits, and others do or did a moment ago."""
+        return self._heavy > 0 and (len(self._waiting) > 1 or self._light_about())
+
+    def join(self, caller: str) -> None:
+        """A caller's picture begins to wait. ``leave`` must follow."""
+        waiting = self._waiting.get(caller, 0) + 1
+        self._waiting[caller] = waiting
+        if waiting == 1:
+            self._used_s[caller] = max(self._used_s.get(caller, 0.0), self._now_s)
+        elif waiting == FEW + 1:
+            self._heavy += 1
+
+    def leave(self, caller: str) -> None:
+        """A caller's picture does not wait any more: it is computed, or was given up."""
+        waiting = self._waiting[caller] - 1
+        if waiting:
+            self._waiting[caller] = waiting
+            if waiting == FEW:
+                self._heavy -= 1
+        else:
+            del self._waiting[caller]
+            if len(self._used_s) > _MOST_GONE + len(self._waiting):
+                self._forget()
+
+    def served(self, caller: str, device_s: float) -> None:
+        """A caller's picture is about to be computed, which takes that much device time. Call ``leave`` afterwards."""
+        used_s = self._used_s[caller]
+        self._now_s = max(self._now_s, used_s)
+        self._used_s[caller] = used_s + device_s
+        if self._waiting[caller] <= FEW:
+            if caller != self._light[0]:
+                self._light_before = self._light
+            self._light = caller, self._clock()
+
+    def light(self, caller: str, more: int = 0) -> bool:
+        """Whether a caller is light, if ``more`` pictures of its join."""
+        return self._waiting.get(caller, 0) + more <= FEW
+
+    def owes_s(self, caller: str) -> float:
+        """How many device seconds a caller who waits has used beyond its share."""
+        return max(0.0, self._used_s[caller] - self._now_s)
+
+    def largest(self, lights: int, limit: int, forward_s: Sequence[float]) -> int:
+        """How many pictures a batch may hold while turns are fair, if so many of light callers are in the queue.
+
+        Args:
+            lights: pictures of light callers.
+            limit: the batch limit.
+            forward_s: seconds of a forward pass by batch size, [0] unused; empty where that is unknown.
+        """
+        if not forward_s or not (lights or self._light_about()):
+            return limit
+        size = min(max(1, lights), limit)
+        within_s = forward_s[min(size, len(forward_s) - 1)] * _LONGER
+        while size < min(limit, len(forward_s) - 1) and forward_s[size + 1] <= within_s:
+            size += 1
+        return size
+
+    def _light_about(self) -> bool:
+        """Whether a light caller was served a moment ago who is not a heavy one by now."""
+        since = self._clock() - _ABOUT_S
+        return any(at > since and self.light(caller) for caller, at in (self._light, self._light_before))
+
+    def _forget(self) -> None:
+        """Forgets callers who have gone: first those who owe nothing, and all if that does not help."""
+        owing = {c: used_s for c, used_s in self._used_s.items() if c in self._waiting or used_s > self._now_s}
+        if len(owing) > _MOST_GONE // 2 + len(self._waiting):
+            owing = {caller: self._used_s[caller] for caller in self._waiting}
+        self._used_s = owing
