@@ -229,8 +229,8 @@ class Watched:
                     found[process.pid, _what(process)] = process.memory_info().rss / _MB
         return found
 
-    def logs(self) -> None:
-        """Notes the files that the processes write, and how long they are."""
+    def logs(self) -> int:
+        """Notes the files that the processes write, and how long they are. Returns how many are known."""
         for process in self._tree.refresh():
             with contextlib.suppress(psutil.Error, OSError):
                 for number in Path(f"/proc/{process.pid}/fd").iterdir():
@@ -238,6 +238,7 @@ class Watched:
                         path = number.readlink()
                         if path.suffix in (".log", ".err", ".out") and path.is_file():
                             self._logs.setdefault(path, path.stat().st_size)
+        return len(self._logs)
 
     def tracebacks(self) -> list[str]:
         """What the logs say since they were noted."""
@@ -308,16 +309,16 @@ def fuzz(options: argparse.Namespace, folder: Path) -> list[str]:
         give_up = time.monotonic() + 60 * options.minutes
         started = time.monotonic()
         watched.logs()
-        samples = []
+        samples, described = [], list[str]()
         for part in range(1, SAMPLES + 1):
             asyncio.run(sender.send(options.requests * part // SAMPLES, give_up))
             if options.schema and part == 1:
-                print(f"schemathesis ends with status {schemathesis(service.url, options.seed)}")
+                described += schemathesis(service.url, options.seed, folder)
             time.sleep(QUIET_S)
             samples.append(watched.memory())
             print(f"{sender.found.sent:,} requests in {time.monotonic() - started:.0f} s", flush=True)
-        watched.logs()
-        wrong = [*sender.found.failed, *compared(samples, options.growth), *watched.tracebacks()]
+        print(f"{watched.logs()} logs were read")
+        wrong = [*described, *sender.found.failed, *compared(samples, options.growth), *watched.tracebacks()]
     found, seconds = sender.found, time.monotonic() - started
     print(f"{found.sent:,} requests in {seconds:.0f} s, seed {options.seed}, fleet {options.fleet or 'local'}")
     for answer, count in sorted(found.answers.items()):
@@ -346,13 +347,19 @@ def compared(samples: list[Memory], most_growth: float) -> list[str]:
     return wrong
 
 
-def schemathesis(url: str, seed: int) -> int:
-    """Has schemathesis make requests from the interface's description; returns its exit status."""
+def schemathesis(url: str, seed: int, folder: Path) -> list[str]:
+    """Has schemathesis make requests from the description of the interface. Returns whether any failed; its output says
+    which."""
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent)) or shutil.which("schemathesis")
     if program is None:
-        raise SystemExit("schemathesis is not installed: pip install schemathesis")
-    command = [program, "run", f"{url}/openapi.json", "--checks", "not_a_server_error", "--seed", str(seed)]
-    return subprocess.run([*command, "--max-examples", "300"], check=False).returncode  # noqa: S603 - our own
+        raise SystemExit("schemathesis is not installed: pip install -e '.[fuzz]'")
+    settings = folder / "schemathesis.toml"
+    expected = ["2xx", "3xx", "4xx", *map(str, sorted(_BUSY))]
+    settings.write_text(f"[checks]\nnot_a_server_error.expected-statuses = {expected}\n")
+    command = [program, "--config-file", str(settings), "run", f"{url}/openapi.json", "--seed", str(seed)]
+    command += ["--checks", "not_a_server_error", "--max-examples", "300"]
+    status = subprocess.run(command, check=False, cwd=folder).returncode  # noqa: S603 - our own
+    return [f"schemathesis ended with status {status}"] if status else []
 
 
 def replay(path: Path, url: str) -> None:
@@ -361,7 +368,11 @@ def replay(path: Path, url: str) -> None:
     asked = Request("", "", (), path.read_bytes(), head=b"")
 
     async def send() -> Answer:
-        return await (await Stream.open(host, int(port or 80))).ask(asked)
+        stream = await Stream.open(host, int(port or 80))
+        try:
+            return await stream.ask(asked)
+        finally:
+            stream.close()
 
     answer = asyncio.run(send())
     print(answer.status, answer.headers, answer.body[:3000].decode("utf-8", "replace"), sep="\n")

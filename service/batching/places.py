@@ -40,7 +40,8 @@ class Places:
             OverloadedError: the caller holds too many places or bytes already.
         """
         held = self._held.get(caller)
-        if held is None:
+        if held is None or not taken:
+            # An empty queue takes a picture of any size.
             return
         places, held_bytes = held
         share = _FOR_EACH_FREE * (self._places - taken)

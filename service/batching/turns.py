@@ -21,8 +21,9 @@ from service.domain.shares import FEW
 
 #: Light callers count as being about for this long after their last picture.
 _ABOUT_S = 1.0
-#: By how much a heavy caller's pictures may lengthen a batch, while light callers are about.
-_LONGER = 1.25
+#: By how much a heavy caller's pictures may lengthen a batch, while light callers are about; and how long a batch may
+#: take anyway, so that a device on which larger batches pay is not kept at small ones for nothing that people notice.
+_LONGER, _SHORT_S = 1.25, 0.005
 #: How many callers who have gone are remembered.
 _MOST_GONE = 1024
 
@@ -107,7 +108,7 @@ class Turns:
         if not forward_s or not (lights or self._light_about()):
             return limit
         size = min(max(1, lights), limit)
-        within_s = forward_s[min(size, len(forward_s) - 1)] * _LONGER
+        within_s = max(forward_s[min(size, len(forward_s) - 1)] * _LONGER, _SHORT_S)
         while size < min(limit, len(forward_s) - 1) and forward_s[size + 1] <= within_s:
             size += 1
         return size

@@ -7,6 +7,9 @@ A picture's price is known before it is decoded (``models.images.cost``). Dear p
 that ordinary ones never wait for them, and together they never hold more memory than ``most.held``. A decode that
 outruns its price by far gives its place in the lane to the next picture: whoever sent it waits, its neighbours do not.
 The next picture is one of the caller with the fewest in the lane, so that nobody's many pictures make others wait.
+
+What decoding took and freed is given back to the system once nothing has been decoded for a while: the C library keeps
+it else, some ten megabytes more after each unusual picture.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from contextlib import suppress
 from models.images.cost import UNBOUNDED, Price, Work, work_of
 from models.images.outline import glance
 from models.images.preprocess import Preprocess
+from service.engines import give_memory_back
 from service.inference.decoding import Crop, decode
 from service.inference.lane import Lane
 
@@ -25,6 +29,9 @@ from service.inference.lane import Lane
 _FAR, _FAR_S = 5.0, 0.25
 #: How many decodes that outran their price may go on beside the others, for each thread.
 _OUTRUN = 3
+#: After so many seconds without decoding, freed memory is given back. While pictures come, it would be taken again at
+#: once, which costs half as much as decoding a photograph.
+_REST_S = 1.0
 
 
 def outrun_s(work: Work) -> float:
@@ -48,6 +55,8 @@ class Decoders:
         self._ordinary = Lane(threads, UNBOUNDED.held, _OUTRUN * threads)
         narrow = max(1, threads // 2)
         self._narrow = Lane(narrow, most.held, _OUTRUN * narrow)
+        self._running = 0
+        self._rest: asyncio.TimerHandle | None = None
 
     async def decode(
         self,
@@ -86,7 +95,13 @@ class Decoders:
         def over() -> None:
             timer.cancel()
             place.leave()
+            self._running -= 1
+            if not self._running:
+                self._rest = loop.call_later(_REST_S, self._give_back)
 
+        self._running += 1
+        if self._rest is not None:
+            self._rest.cancel()
         try:
             future = self.threads.submit(decode, image, preprocess, max_pixels, self.most)
         except BaseException:
@@ -95,8 +110,14 @@ class Decoders:
         future.add_done_callback(ended)
         return await asyncio.wrap_future(future)
 
+    def _give_back(self) -> None:
+        with suppress(RuntimeError):  # closed in the meantime
+            self.threads.submit(give_memory_back)
+
     def close(self) -> None:
         """Ends the threads, once the pictures that they decode are done."""
+        if self._rest is not None:
+            self._rest.cancel()
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 

@@ -71,8 +71,12 @@ def test_a_share_is_of_the_bytes_too() -> None:
         pass
     assert hall.bytes["large"] == pytest.approx(256_000_000 * 8 / 9, abs=5_000_000)
     assert hall.enter("newcomer", 25_000_000)
-    # One picture of any size is let in where there is room for it.
-    assert Hall(512, 256_000_000).enter("lone", 250_000_000)
+    # One picture of any size is let in where none waits, although another of the caller's is being computed.
+    places = Places(512, 100)
+    places.take("lone", 90)
+    places.check("lone", 0, 0, 90, 0.01)
+    with pytest.raises(OverloadedError, match="MB"):
+        places.check("lone", 1, 90, 90, 0.01)
 
 
 def test_the_longer_the_way_to_the_share_the_later_is_the_time_to_come_back() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -187,3 +189,49 @@ def test_one_broken_picture_of_an_array_leaves_its_neighbours() -> None:
         "bad-body",
         bytes(3),
     ]
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_the_base64_of_a_url_may_be_percent_encoded(lower: bool) -> None:
+    """As ``encodeURIComponent`` and some browsers' ``toDataURL`` callers write it."""
+    content = random.Random(2).randbytes(2_000_000) + b"\xfb\xff"
+    text = quote(base64.b64encode(content).decode(), safe="")
+    assert "%2B" in text
+    assert "%2F" in text
+    assert text.endswith("%3D")
+    if lower:
+        text = text.replace("%2B", "%2b").replace("%2F", "%2f").replace("%3D", "%3d")
+    assert pictures(json.dumps({"image": f"data:image/png;base64,{text}"}).encode(), 64) == ([content], False)
+
+
+def test_an_escape_at_the_end_of_a_window_is_not_cut() -> None:
+    for before in range(1024 * 1024 - 4, 1024 * 1024 + 1):
+        text = before * "A" + "%2B" + (-(before + 1) % 4) * "A"
+        (found,), _ = pictures(json.dumps({"image": "data:;base64," + text}).encode(), 64)
+        assert found == base64.b64decode(text.replace("%2B", "+"))
+
+
+def test_other_percent_signs_are_no_base64() -> None:
+    for text in ("%41AAA", "AAA%", "%", "AA%2", "%ZZAA"):
+        with pytest.raises(BadBodyError):
+            pictures(json.dumps({"image": "data:;base64," + text}).encode(), 64)
+    # Outside a URL nothing is percent-encoded.
+    with pytest.raises(BadBodyError):
+        pictures(b'{"image": "AA%2B"}', 64)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'\xef\xbb\xbf{"image": "AAAA"}',
+        b' \r\n\t{"image":"AAAA"}\r\n\r\n ',
+        b'{"image": "AA\\/\\u0041", "images": null}'.replace(b"\\/", b"A"),
+        b'{"images": null, "image": "AA\\u0041\\u0041"}',
+        b'{"image": "data:image/png;charset=utf-8;base64,AAAA"}',
+        b'{"\\u0069mage": "AAAA"}',
+        b'{"image": "////", "image": "AAAA"}',
+        b'{"image": null, "images": ["AAAA"]}',
+    ],
+)
+def test_members_as_clients_write_them(body: bytes) -> None:
+    assert pictures(body, 64)[0] == [bytes(3)]

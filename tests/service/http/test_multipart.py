@@ -198,3 +198,52 @@ def test_boundaries(content_type: str, boundary: bytes) -> None:
 def test_bad_boundaries_are_refused(content_type: str) -> None:
     with pytest.raises(BadBodyError, match="boundary"):
         boundary_of(content_type)
+
+
+PICTURE_STARTS = {
+    "JPEG": b"\xff\xd8\xff\xe0rest",
+    "PNG": b"\x89PNG\r\n\x1a\nrest",
+    "GIF": b"GIF89arest",
+    "WebP": b"RIFF\x00\x01\x00\x00WEBPVP8 rest",
+    "BMP": b"BM\x36\x00\x0c\x00\x00\x00\x00\x00\x36\x00rest",
+}
+FIELD = b'Content-Disposition: form-data; name="image"'
+#: How clients send a file's bytes without a file name: .NET's ByteArrayContent, Go's CreateFormField, curl with
+#: -F 'a=<FILE'; OkHttp with a media type; aiohttp with bytes; Google's interfaces.
+WITHOUT_A_NAME = {
+    "nothing said": (FIELD, PICTURE_STARTS["PNG"]),
+    "an image": (FIELD + b"\r\nContent-Type: image/png", b"anything"),
+    "an image in upper case": (FIELD + b"\r\nCONTENT-TYPE: IMAGE/PNG; a=b", b"anything"),
+    "bytes": (FIELD + b"\r\nContent-Type: application/octet-stream", b"anything"),
+    "an attachment": (b"Content-Type: image/webp", b"anything"),
+    "text that is a picture": (FIELD + b"\r\nContent-Type: text/plain", PICTURE_STARTS["JPEG"]),
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT_A_NAME)
+def test_a_picture_without_a_file_name_is_found(what: str) -> None:
+    head, content = WITHOUT_A_NAME[what]
+    body = (
+        b"--b\r\nContent-Type: application/json\r\n\r\n{}\r\n--b\r\n" + head + b"\r\n\r\n" + content + b"\r\n--b--\r\n"
+    )
+    assert files(body, b"b", 64) == [content]
+
+
+@pytest.mark.parametrize("kind", PICTURE_STARTS)
+def test_pictures_of_all_formats_are_known_by_their_start(kind: str) -> None:
+    content = PICTURE_STARTS[kind]
+    assert files(b"--b\r\n" + FIELD + b"\r\n\r\n" + content + b"\r\n--b--", b"b", 64) == [content]
+
+
+@pytest.mark.parametrize(
+    "content", [b"BM is short for bitmap", b"RIFF", b"GIF", b"\x89PN", b"iVBORw0KGgo=", b"", b"some text"]
+)
+def test_texts_are_no_pictures(content: bytes) -> None:
+    assert files(b"--b\r\n" + FIELD + b"\r\n\r\n" + content + b"\r\n--b--", b"b", 64) == []
+
+
+@pytest.mark.parametrize("kind", [b"application/octet-stream", b"image/png"])
+def test_a_form_in_which_no_file_was_chosen_has_none(kind: bytes) -> None:
+    """As browsers send it."""
+    head = b'Content-Disposition: form-data; name="image"; filename=""\r\nContent-Type: ' + kind
+    assert files(b"--b\r\n" + head + b"\r\n\r\n\r\n--b--", b"b", 64) == []

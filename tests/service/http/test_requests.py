@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from service.config.settings import Settings
-from service.domain.errors import BadBodyError, BadParameterError, NoPictureError
+from service.domain.errors import BadBodyError, BadParameterError, NoPictureError, OverloadedError
 from service.domain.query import Query
 from service.http import requests as bodies
 from service.http.body_memory import BodyMemory, Room
@@ -312,3 +312,63 @@ def test_a_pause_lets_other_threads_run_once_it_is_due(monkeypatch: pytest.Monke
         pause()
     assert len(slept) == 2
     assert all(seconds > 0 for seconds in slept)
+
+
+ENCODED = base64.b64encode(picture(4)).decode()
+
+
+@pytest.mark.parametrize("kind", ["text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "", "image/png"])
+@pytest.mark.parametrize("before", [b"", b"\r\n ", b"\xef\xbb\xbf"])
+async def test_json_is_known_by_its_start_under_any_type(fakes: Fakes, kind: str, before: bytes) -> None:
+    """``fetch`` with a string sends text/plain, and ``curl -d`` a form."""
+    content = before + json.dumps({"image": ENCODED}).encode()
+    async with fakes.client() as client:
+        answer = await client.post(
+            "/classify?model=lenet5", content=content, headers={"content-type": kind} if kind else {}
+        )
+    assert answer.json()["top5"][0]["label"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("content", "slug", "status"),
+    [
+        (b"{", "bad-body", 400),
+        (b"  ", "undecodable", 422),
+        (b"\xef\xbb\xbf", "undecodable", 422),
+        (b"[1]", "unsupported-format", 415),
+    ],
+)
+async def test_what_only_looks_like_json_is_told(fakes: Fakes, content: bytes, slug: str, status: int) -> None:
+    async with fakes.client() as client:
+        problem(await client.post("/classify?model=lenet5", content=content), status, slug)
+
+
+@pytest.mark.parametrize(
+    "kind", ["multipart/mixed", 'multipart/related; type="application/json"', "Multipart/Form-Data"]
+)
+async def test_relatives_of_forms_are_read(fakes: Fakes, kind: str) -> None:
+    content = (
+        b'--b\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{"name": "a"}\r\n'
+        b"--b\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\n" + picture(4) + b"\r\n--b--\r\nepilogue"
+    )
+    async with fakes.client() as client:
+        headers = {"content-type": f"{kind}; boundary=b"}
+        answer = await client.post("/classify?model=lenet5", content=content, headers=headers)
+    assert answer.json()["top5"][0]["label"] == "4"
+
+
+async def test_a_body_whose_parsing_finds_no_memory_is_429(fakes: Fakes) -> None:
+    """It has arrived, but its pieces, the whole and its pictures need three times as much."""
+    memory = BodyMemory(8 * N)
+    room = Room(memory)
+    content = b'{"image": "' + N // 4 * b"AAAA" + b'"}'
+    room.resize(len(content))
+    others = Room(memory)
+    others.resize(4 * N)
+    with pytest.raises(OverloadedError):
+        await read_body(Upload([content], len(content), 0.0), head_of(b"application/json"), room, LIMIT)
+    others.free()
+    body = await read_body(Upload([content], len(content), 0.0), head_of(b"application/json"), room, LIMIT)
+    (found,) = body.pictures
+    assert isinstance(found, bytes)
+    assert memory.held == room.size == len(found)

@@ -497,10 +497,10 @@ async def test_a_defect_in_one_picture_leaves_its_neighbours_alone(
     broken = picture(200)
     predict = Predictor.predict
 
-    async def failing(self: Predictor, image: bytes, deadline: float, whole: bool = False) -> object:
+    async def failing(self: Predictor, image: bytes, deadline: float, whole: bool, caller: str) -> object:
         if image == broken:
             raise AttributeError("a defect")
-        return await predict(self, image, deadline, whole)
+        return await predict(self, image, deadline, whole, caller)
 
     monkeypatch.setattr(Predictor, "predict", failing)
     files = [("a", ("a.png", picture())), ("b", ("b.png", broken))]
