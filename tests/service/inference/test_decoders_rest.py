@@ -77,6 +77,41 @@ async def test_it_is_kept_while_pictures_are_decoded(given: list[str], monkeypat
     decoders.close()
 
 
+async def test_pictures_that_follow_each_other_put_it_off(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REST_S", 0.3)
+    decoders = Decoders(2)
+    for _ in range(3):
+        await decoders.decode(photo(80), LENET.preprocess, 10**6)
+        await asyncio.sleep(0.01)
+    await until(lambda: bool(given))
+    await asyncio.sleep(0.4)
+    assert len(given) == 1
+    decoders.close()
+
+
+async def test_a_picture_that_is_decoded_beyond_the_end_gives_nothing_back(
+    given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, begun, decode = threading.Event(), threading.Event(), module.decode
+
+    def held(*arguments: Any) -> Any:
+        begun.set()
+        assert release.wait(30)
+        return decode(*arguments)
+
+    monkeypatch.setattr(module, "decode", held)
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    decoders = Decoders(1)
+    running = asyncio.create_task(decoders.decode(photo(80), LENET.preprocess, 10**6))
+    await until(begun.is_set)
+    decoders.close()
+    release.set()
+    await running
+    await asyncio.sleep(0.1)
+    assert given == errors == []
+
+
 async def test_nothing_is_given_back_after_the_end(given: list[str]) -> None:
     errors: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
