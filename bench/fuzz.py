@@ -229,8 +229,8 @@ class Watched:
                     found[process.pid, _what(process)] = process.memory_info().rss / _MB
         return found
 
-    def logs(self) -> None:
-        """Notes the files that the processes write, and how long they are."""
+    def logs(self) -> int:
+        """Notes the files that the processes write, and how long they are. Returns how many are known."""
         for process in self._tree.refresh():
             with contextlib.suppress(psutil.Error, OSError):
                 for number in Path(f"/proc/{process.pid}/fd").iterdir():
@@ -238,6 +238,7 @@ class Watched:
                         path = number.readlink()
                         if path.suffix in (".log", ".err", ".out") and path.is_file():
                             self._logs.setdefault(path, path.stat().st_size)
+        return len(self._logs)
 
     def tracebacks(self) -> list[str]:
         """What the logs say since they were noted."""
@@ -316,7 +317,7 @@ def fuzz(options: argparse.Namespace, folder: Path) -> list[str]:
             time.sleep(QUIET_S)
             samples.append(watched.memory())
             print(f"{sender.found.sent:,} requests in {time.monotonic() - started:.0f} s", flush=True)
-        watched.logs()
+        print(f"{watched.logs()} logs were read")
         wrong = [*described, *sender.found.failed, *compared(samples, options.growth), *watched.tracebacks()]
     found, seconds = sender.found, time.monotonic() - started
     print(f"{found.sent:,} requests in {seconds:.0f} s, seed {options.seed}, fleet {options.fleet or 'local'}")
@@ -367,7 +368,11 @@ def replay(path: Path, url: str) -> None:
     asked = Request("", "", (), path.read_bytes(), head=b"")
 
     async def send() -> Answer:
-        return await (await Stream.open(host, int(port or 80))).ask(asked)
+        stream = await Stream.open(host, int(port or 80))
+        try:
+            return await stream.ask(asked)
+        finally:
+            stream.close()
 
     answer = asyncio.run(send())
     print(answer.status, answer.headers, answer.body[:3000].decode("utf-8", "replace"), sep="\n")

@@ -70,15 +70,13 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: Orientations whose stored rows are upright columns.
-_SIDEWAYS = frozenset({5, 6, 7, 8})
 #: How many rows are compared at once.
 _ROWS = 256
 
 Mode: TypeAlias = Literal["RGB", "L"]
 #: Raises a PictureError for a picture that is too much work.
 Check: TypeAlias = Callable[[Outline], None]
-#: How small a picture of an upright size may be made.
+#: How small a picture of that size may be made.
 Needed: TypeAlias = Callable[[tuple[int, int]], Shrink]
 
 
@@ -147,7 +145,7 @@ def decode(
         max_pixels: the limit of width times height, checked before any pixel is decoded.
         at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep at least this many
             pixels; None: at its full size.
-        needed: says for the upright size of a picture how small it may be made; asked only of large pictures.
+        needed: says for the size of a picture how small it may be made; asked only of large pictures.
         quick: whether to raise TooManyPartsError for a file that may take longer than its number of pixels suggests.
         check: is called with the picture's outline before any pixel is decoded, and may raise a PictureError.
 
@@ -358,8 +356,8 @@ def _small(
 ) -> Image.Image:
     """The same for a large picture that another function cuts into strips."""
     width, height = size
-    shrink = wanted.needed((height, width)).turned() if orientation in _SIDEWAYS else wanted.needed(size)
-    shrink = shrink.in_strips(width)
+    # Of a picture on its side too: no fit treats columns and rows differently.
+    shrink = wanted.needed(size).in_strips(width)
     cut = strips(shrink.edges(width, height))
     return _upright(shrunk(cut, lambda strip: _plain(step(strip), wanted.mode), shrink), orientation)
 

@@ -33,11 +33,6 @@ class Shrink(NamedTuple):
     down: int = 1
     """How many columns and rows become one."""
 
-    def turned(self) -> Shrink:
-        """The same for a picture whose rows are columns."""
-        left, top, right, bottom = self.box
-        return Shrink((top, left, bottom, right), self.down, self.across)
-
     def in_strips(self, width: int) -> Shrink:
         """The same, or not quite as small, for a picture of that width: a strip must not become too large. Of the box
         it leaves out columns and rows that would make less than one, on both sides alike."""

@@ -143,14 +143,20 @@ class DeadlineQueue(Generic[Item, Answer]):
 
     def ahead_of(self, deadline: float, caller: str = "") -> int:
         """How many tickets would go before an item of that caller with that deadline that is queued now."""
-        if self._turns.fair and self._turns.light(caller, 1):
-            # Each heavy caller may have a turn meanwhile.
-            counts = [
-                1 if line.caller is not None else sum(ticket.deadline <= deadline for ticket in line.tickets)
-                for line in self._lines()
-            ]
-            return sum(counts)
+        if self._turns.fair:
+            return self._ahead_in_turn(deadline, caller)
         return bisect.bisect_right(self._tickets, deadline, key=lambda ticket: ticket.deadline)
+
+    def _ahead_in_turn(self, deadline: float, caller: str) -> int:
+        """The same while callers take turns: of a heavy caller as many as this one has, and one."""
+        own = sum(ticket.caller == caller and ticket.deadline <= deadline for ticket in self._tickets)
+        ahead = own
+        for line in self._lines():
+            if line.caller is None:
+                ahead += sum(ticket.deadline <= deadline and ticket.caller != caller for ticket in line.tickets)
+            elif line.caller != caller:
+                ahead += min(len(line.tickets), own + 1)
+        return ahead
 
     def urgency(self) -> Urgency:
         """The place in line of the ticket that goes first; the last place if the queue is empty."""

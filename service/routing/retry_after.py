@@ -38,7 +38,7 @@ _GRACE_S = 2.0
 #: Multiples of the golden section's fraction are spread evenly, however many there are.
 _GOLDEN = 0.6180339887498949
 #: How many callers have bookings of their own.
-_MOST_CALLERS = 256
+_MOST_CALLERS = 128
 #: Time that the device has left is taken off the bookings in pieces of at least this.
 _LEAST_S = 0.005
 

@@ -25,7 +25,6 @@ class Arriving:
 
     def __init__(self) -> None:
         self._arrivals: list[Arrival] = []
-        self._callers: Counter[str] = Counter()
         self.size = 0
         """Encoded bytes of all of them."""
         self.soon = 0
@@ -38,7 +37,6 @@ class Arriving:
         """Adds a picture. Always call ``end`` afterwards."""
         arrival = Arrival(deadline, since, size, far, caller)
         self._arrivals.append(arrival)
-        self._callers[caller] += 1
         self.size += size
         self.soon += not far
         return arrival
@@ -55,17 +53,16 @@ class Arriving:
         self._arrivals.remove(arrival)
         self.size -= arrival.size
         self.soon -= not arrival.far
-        self._callers[arrival.caller] -= 1
-        if not self._callers[arrival.caller]:
-            del self._callers[arrival.caller]
 
     def ahead_of(self, deadline: float, caller: str = "") -> int:
-        """How many of them will go before a caller's picture with that deadline. Of other callers with many, only a few
-        do (``batching/turns.py``)."""
+        """How many of them will go before a caller's picture with that deadline. Of another caller with many, as many
+        do as this one has, or a few (``batching/turns.py``)."""
         before = [arrival.caller for arrival in self._arrivals if arrival.deadline <= deadline and not arrival.far]
-        if len(before) <= FEW or self._callers[caller] > FEW:
+        if len(before) <= FEW:
             return len(before)
-        return sum(count if other == caller else min(FEW, count) for other, count in Counter(before).items())
+        counts = Counter(before)
+        most = max(FEW, counts[caller] + 1)
+        return sum(count if other == caller else min(most, count) for other, count in counts.items())
 
     def oldest_s(self, now: float) -> float:
         """Seconds since the first of them arrived; 0 if there are none. May be read from another thread."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
-from fuzz import Answer, Sender, Stream, compared, judged
+from fuzz import Answer, Sender, Stream, Watched, compared, judged, replay
 from mutations import Request, request
 
 from tests.fakes import Fakes
@@ -161,3 +164,47 @@ def test_a_short_run_against_the_service(fleet: str, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "nothing failed" in run.stdout
+
+
+def test_a_request_that_failed_is_sent_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Echo(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(418)
+            self.end_headers()
+            self.wfile.write(self.path.encode() + b" " + body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    file = tmp_path / "3-1.http"
+    file.write_bytes(Request("POST", "/classify?k=1", ((b"Content-Length", b"3"),), b"abc").raw())
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever).start()
+        replay(file, f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    printed = capsys.readouterr().out
+    assert printed.startswith("418")
+    assert "/classify?k=1 abc" in printed
+
+
+def test_tracebacks_in_the_logs_of_processes_are_found(tmp_path: Path) -> None:
+    """Only those that were written since the logs were noted."""
+    code = "import sys, traceback\nfor line in sys.stdin:\n  print(line, flush=True)\n"
+    with (tmp_path / "a.log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=log, text=True)
+    assert process.stdin is not None
+    watched = Watched(process.pid)
+    for said, found in (("Traceback (most recent call last): old", False), ("all is well", False)):
+        process.stdin.write(said + "\n")
+        process.stdin.flush()
+        while said not in (tmp_path / "a.log").read_text():
+            time.sleep(0.01)
+        assert watched.logs() == 1
+        assert bool(watched.tracebacks()) is found
+    process.stdin.write("Traceback (most recent call last): new\n")
+    process.stdin.close()
+    process.wait(30)
+    (line,) = watched.tracebacks()
+    assert "a.log" in line
+    assert line.endswith("new\n\n")

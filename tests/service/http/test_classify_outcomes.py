@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -183,6 +184,30 @@ async def test_pictures_of_a_bulk_request_are_classified_together_and_answered_i
     results = json.loads((await running).body)["results"]
     assert [entry["model"] for entry in results] == ["vgg16", "googlenet"]
     assert scene.counted[0][:2] == (("several", "ok"), [("vgg16", "ok"), ("googlenet", "ok")])
+
+
+async def test_other_requests_have_their_turn_while_a_bulk_request_begins(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small pictures are decoded on the event loop: four of them in a turn."""
+    pictures = [b"%d" % n for n in range(64)]
+
+    async def read_body(*_arguments: Any) -> Any:
+        return module.Body(pictures, True)
+
+    monkeypatch.setattr(module, "read_body", read_body)
+    begun: list[int] = []
+
+    async def other() -> None:
+        while len(scene.asked) < 1 + len(pictures):
+            begun.append(len(scene.asked))
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    assert len(json.loads((await scene.post()).body)["results"]) == 64
+    await beside
+    assert max(after - before for before, after in pairwise(begun)) <= 5
+    assert len(begun) >= 16
 
 
 @pytest.mark.parametrize("logged", [True, False])

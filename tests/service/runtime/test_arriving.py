@@ -55,4 +55,12 @@ def test_of_another_caller_with_many_only_a_few_are_ahead() -> None:
     for arrival in bulk:
         arriving.end(arrival)
     assert arriving.ahead_of(10.0, "polite") == 1
-    assert set(arriving._callers) == {"other"}
+
+
+def test_of_another_caller_with_more_as_many_are_ahead_as_the_caller_has_itself() -> None:
+    arriving = Arriving()
+    for caller, count in (("bulk", 20), ("busy", 8)):
+        for _ in range(count):
+            arriving.begin(10.0, 0.0, 1, caller)
+    assert arriving.ahead_of(10.0, "busy") == 8 + 9
+    assert arriving.ahead_of(10.0, "bulk") == 20 + 8
