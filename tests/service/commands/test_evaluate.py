@@ -185,7 +185,7 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert "is damaged, or lacks the card" in refused(evaluate(bare, "--data", data))
     save_file({"x": torch.zeros(3)}, bare, metadata=card(checkpoint("lenet5", "mnist")))
     assert str(bare) in refused(evaluate(bare, "--data", data), 1)
-    assert "has 10 classes, its label set 1000" in refused(
+    assert "has 10 classes, imagenet1k has 1,000" in refused(
         evaluate(
             weights(tmp_path / "w.safetensors", 0, "lenet5", "imagenet1k"),
             "--data",
