@@ -210,8 +210,10 @@ def _load_jpeg(data: bytes, limits: _Limits, at_least: int | None) -> Image.Imag
 
 def _decode_png(data: bytes, wanted: _Wanted, limits: _Limits) -> Image.Image:
     png = read_png_chunks(data, most_parts=limits.parts)
-    limits.check(of_png(png.data))
+    if limits.further is not anything:
+        limits.check(of_png(png.data))
     picture = PngImageFile(io.BytesIO(png.data))
+    limits.check_pixels(picture.size)
     try:
         return _load_png(png, picture, wanted)
     except (OSError, UndecodableError):

@@ -87,10 +87,18 @@ class Decoders:
         place = _Place(lane, held, caller)
         timer = loop.call_later(outrun_s(work), place.leave_line)
 
-        def ended(_: Future[Crop]) -> None:
+        answer: asyncio.Future[Crop] = loop.create_future()
+
+        def ended(done: Future[Crop]) -> None:
             # The event loop may be closed by now.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(over)
+                loop.call_soon_threadsafe(answered, done)
+
+        def answered(done: Future[Crop]) -> None:
+            # Both in one turn of the event loop.
+            over()
+            if not answer.done():
+                _answer(answer, done)
 
         def over() -> None:
             timer.cancel()
@@ -108,7 +116,12 @@ class Decoders:
             over()
             raise
         future.add_done_callback(ended)
-        return await asyncio.wrap_future(future)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            # Unless a thread has begun with it.
+            future.cancel()
+            raise
 
     def _give_back(self) -> None:
         with suppress(RuntimeError):  # closed in the meantime
@@ -119,6 +132,15 @@ class Decoders:
         if self._rest is not None:
             self._rest.cancel()
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _answer(answer: asyncio.Future[Crop], done: Future[Crop]) -> None:
+    if done.cancelled():
+        answer.cancel()
+    elif (error := done.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(done.result())
 
 
 class _Place:

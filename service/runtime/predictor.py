@@ -377,10 +377,10 @@ class Predictor:
         if self._failures.last is not None:
             self._failures.check()
         # Pictures that wait for the load or are being decoded will soon need a place in the queue.
-        self._batcher.check_room(1 + len(self._arriving), self._arriving.size + len(image))
-        size = len(image)
-        waiting_bytes = self._batcher.queue_bytes + self._arriving.size
-        self._places.check(caller, self.queued, waiting_bytes, size, self._batcher.seconds_per_item)
+        batcher, size, arriving, arriving_bytes = self._batcher, len(image), len(self._arriving), self._arriving.size
+        batcher.check_room(1 + arriving, arriving_bytes + size)
+        taken, taken_bytes = batcher.queue_length + arriving, batcher.queue_bytes + arriving_bytes
+        self._places.check(caller, taken, taken_bytes, size, batcher.seconds_per_item)
         self._places.take(caller, size)
         try:
             await self._entered(image, deadline, caller, phases)
