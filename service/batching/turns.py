@@ -1,8 +1,10 @@
 """Turns: callers share a device, however many pictures each of them has sent.
 
 Queues run earliest deadline first. By that rule alone a caller who sends 64 pictures at once makes everybody who comes
-after wait for all of them. So callers are told apart by how many pictures they have waiting on the device. One with a
-few is *light*, one with more is *heavy*. The pictures of light callers go by their deadlines, as those of a lone caller
+after wait for all of them; and one whose deadlines are near, and who sends the next picture as soon as one is answered,
+makes those wait for ever who left the service more time. So callers are told apart by how many pictures they have
+waiting on the device, and by how much of it they have had in the last second. One with a few is *light*; one with more,
+or with most of the device, is *heavy*. The pictures of light callers go by their deadlines, as those of a lone caller
 do. A heavy caller's go by their deadlines among themselves, but behind those of light callers while the heavy one has
 used more of the device than its share: start-time fair queuing (Goyal, Vin and Cheng, 1996), in which each caller has a
 virtual time that grows by the device time of its pictures, and begins at that of the device.
@@ -13,6 +15,7 @@ while a batch is computed waits for its end.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -21,6 +24,9 @@ from service.domain.shares import FEW
 
 #: Light callers count as being about for this long after their last picture.
 _ABOUT_S = 1.0
+#: A caller with more than this share of the device is heavy, until it has less than the second, however few of its
+#: pictures wait. The last second counts most (an exponential mean).
+_MOST_OF_IT, _LESS_OF_IT, _MEAN_S = 0.5, 0.35, 1.0
 #: By how much a heavy caller's pictures may lengthen a batch, while light callers are about; and how long a batch may
 #: take anyway, so that a device on which larger batches pay is not kept at small ones for nothing that people notice.
 _LONGER, _SHORT_S = 1.25, 0.005
@@ -49,6 +55,10 @@ class Turns:
         """The device's virtual time: that of the caller who was served last, before the picture."""
         self._heavy = 0
         """How many heavy callers there are."""
+        self._had_s: dict[str, tuple[float, float]] = {}
+        """Device seconds that callers have had lately, and when that was noted."""
+        self._dominant: str | None = None
+        """The caller who has most of the device. There is one at most."""
         self._light: tuple[str, float] = "", -_ABOUT_S
         """The light caller who was served last, and when; and the last one before who is not the same."""
         self._light_before = self._light
@@ -56,7 +66,8 @@ class Turns:
     @property
     def fair(self) -> bool:
         """Whether turns differ from the order of deadlines: a heavy caller waits, and others do or did a moment ago."""
-        return self._heavy > 0 and (len(self._waiting) > 1 or self._light_about())
+        heavy = self._heavy > 0 or self._dominant in self._waiting
+        return heavy and (len(self._waiting) > 1 or self._light_about())
 
     def join(self, caller: str) -> None:
         """A caller's picture begins to wait. ``leave`` must follow."""
@@ -64,6 +75,8 @@ class Turns:
         self._waiting[caller] = waiting
         if waiting == 1:
             self._used_s[caller] = max(self._used_s.get(caller, 0.0), self._now_s)
+            if caller == self._dominant:
+                self._dominate(caller, 0.0)
         elif waiting == FEW + 1:
             self._heavy += 1
 
@@ -84,14 +97,27 @@ class Turns:
         used_s = self._used_s[caller]
         self._now_s = max(self._now_s, used_s)
         self._used_s[caller] = used_s + device_s
-        if self._waiting[caller] <= FEW:
+        now = self._dominate(caller, device_s)
+        if self.light(caller):
             if caller != self._light[0]:
                 self._light_before = self._light
-            self._light = caller, self._clock()
+            self._light = caller, now
+
+    def _dominate(self, caller: str, device_s: float) -> float:
+        """Adds to what a caller has had lately, and notes whether that is most of the device. Returns the time."""
+        now = self._clock()
+        had_s, at = self._had_s.get(caller, (0.0, now))
+        had_s = had_s * math.exp((at - now) / _MEAN_S) + device_s
+        self._had_s[caller] = had_s, now
+        if had_s > _MOST_OF_IT * _MEAN_S:
+            self._dominant = caller
+        elif caller == self._dominant and had_s < _LESS_OF_IT * _MEAN_S:
+            self._dominant = None
+        return now
 
     def light(self, caller: str, more: int = 0) -> bool:
         """Whether a caller is light, if ``more`` pictures of its join."""
-        return self._waiting.get(caller, 0) + more <= FEW
+        return self._waiting.get(caller, 0) + more <= FEW and caller != self._dominant
 
     def owes_s(self, caller: str) -> float:
         """How many device seconds a caller who waits has used beyond its share."""
@@ -124,3 +150,4 @@ class Turns:
         if len(owing) > _MOST_GONE // 2 + len(self._waiting):
             owing = {caller: self._used_s[caller] for caller in self._waiting}
         self._used_s = owing
+        self._had_s = {caller: had for caller, had in self._had_s.items() if caller in owing}

@@ -23,6 +23,7 @@ from service.http.disconnects import Watches
 from service.http.reply import Reply, reply_to
 from service.http.requests import Body, announces_body, read_body, read_head, read_query
 from service.http.responses import bulk, single
+from service.http.turned_away import TurnedAway
 from service.http.uploads import Uploads
 from service.telemetry.logs import Access, log_access
 from service.telemetry.recorder import RequestMetrics
@@ -66,6 +67,7 @@ class ClassifyEndpoint:
         self._memory = BodyMemory(settings.max_bodies_bytes)
         self._uploads = Uploads(self._memory)
         self._watches = Watches()
+        self._turned_away = TurnedAway(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request over ASGI."""
@@ -82,6 +84,8 @@ class ClassifyEndpoint:
         try:
             if self._access is not None:
                 self._access.enter(scope, "classify")
+            caller = caller_of(scope)
+            self._turned_away.check(caller, arrived)
             query = read_query(Query, scope["query_string"])
             head, length = read_head(scope["headers"])
             upload = await self._uploads.read(receive, room, self._max_body_bytes, length, head.copies)
@@ -91,11 +95,12 @@ class ClassifyEndpoint:
             # Otherwise the pictures' bytes would be kept a second time.
             del upload
             # An error in the query fails the request, not each of its pictures.
-            asking = self._classifies.begin(query, arrived, caller_of(scope))
+            asking = self._classifies.begin(query, arrived, caller)
             outcome = Outcome(asking.named or NO_MODEL, GONE)
             pictures = [outcome] * len(body.pictures)
             with self._watches.watch(receive):
                 results = await self._results(body, asking, span)
+                self._turned_away.answered(caller, results)
                 if self._access is not None:
                     self._access.answered(scope, results)
                 named = asking.named or NO_MODEL

@@ -145,10 +145,10 @@ def test_the_order_is_that_of_a_model(steps: list[tuple[str, int, int]], limit: 
             for copy in range(count):
                 ticket = device.push(caller, 1e6 + deadline)
                 ticket.item = f"{number}.{copy}"
-                model.push(caller, deadline, ticket.number, ticket.item)
-            assert device.batch() == model.batch(limit)
+                model.push(caller, deadline, ticket.number, ticket.item, device.clock.now)
+            assert device.batch() == model.batch(limit, device.clock.now)
         while len(device.queue):
-            assert device.batch() == model.batch(limit)
+            assert device.batch() == model.batch(limit, device.clock.now)
         # Nothing of those who have gone counts.
         assert not device.turns.fair
         assert device.turns._waiting == {}
@@ -157,21 +157,29 @@ def test_the_order_is_that_of_a_model(steps: list[tuple[str, int, int]], limit: 
 
 
 class Model:
-    """Start-time fair queuing of callers with many pictures, beside callers with few."""
+    """Start-time fair queuing of callers with many pictures or with most of the device, beside the others."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[str, int, int, str]] = []
         self.used: dict[str, float] = {}
         self.now = 0.0
+        self.served: list[tuple[str, float]] = []
+        self.most: str | None = None
 
-    def push(self, caller: str, deadline: int, number: int, item: str) -> None:
+    def push(self, caller: str, deadline: int, number: int, item: str, time: float) -> None:
         if not any(other == caller for other, *_ in self.waiting):
             self.used[caller] = max(self.used.get(caller, 0.0), self.now)
+            if caller == self.most and self.had(caller, time) < 0.35:
+                self.most = None
         self.waiting.append((caller, deadline, number, item))
 
-    def batch(self, limit: int) -> list[str]:
+    def had(self, caller: str, time: float) -> float:
+        """Seconds of the device in the last second, by an exponential mean over all that was computed."""
+        return sum(EACH_S * math.exp(at - time) for other, at in self.served if other == caller)
+
+    def batch(self, limit: int, time: float) -> list[str]:
         counts = Counter(caller for caller, *_ in self.waiting)
-        heavy = {caller for caller, count in counts.items() if count > FEW}
+        heavy = {caller for caller, count in counts.items() if count > FEW or caller == self.most}
         taken = []
         while self.waiting and len(taken) < limit:
             best = min(
@@ -181,6 +189,11 @@ class Model:
             self.waiting.remove(best)
             self.now = max(self.now, self.used[best[0]])
             self.used[best[0]] += EACH_S
+            self.served.append((best[0], time))
+            if self.had(best[0], time) > 0.5:
+                self.most = best[0]
+            elif best[0] == self.most and self.had(best[0], time) < 0.35:
+                self.most = None
             taken.append(best[3])
         return taken
 
@@ -280,3 +293,47 @@ async def test_the_most_urgent_of_two_queues_of_a_device_is_that_of_the_light_ca
     other.clear()
     other.push("bulk", 2e6, 0, 0.0, caller="bulk")
     assert device.queue.urgency() < other.urgency() < (math.inf, math.inf)
+
+
+async def test_a_caller_with_most_of_the_device_is_not_ahead_by_its_near_deadlines() -> None:
+    """It has two pictures waiting at any time, so that it never has many, and they are always due first."""
+    device = Device()
+    for _ in range(2):
+        device.push("greedy", device.clock.now + 0.1)
+    for _ in range(60):
+        assert device.batch() == ["greedy"]
+        device.push("greedy", device.clock.now + 0.1)
+    device.push("polite", device.clock.now + 30)
+    # The polite one's is next, or after one that has just begun.
+    assert "polite" in [*device.batch(), *device.batch()]
+
+
+async def test_a_caller_with_less_than_half_of_the_device_keeps_its_deadlines() -> None:
+    device = Device()
+    for _ in range(60):
+        device.push("urgent", device.clock.now + 0.1)
+        assert device.batch() == ["urgent"]
+        device.clock.now += 2 * EACH_S  # idle: a third of the device is used
+    device.push("polite", device.clock.now + 30)
+    for _ in range(3):
+        device.push("urgent", device.clock.now + 0.1)
+    assert [device.batch() for _ in range(4)] == [["urgent"], ["urgent"], ["urgent"], ["polite"]]
+
+
+async def test_who_had_most_of_the_device_is_light_again_after_a_pause() -> None:
+    device = Device()
+    for _ in range(60):
+        device.push("urgent", device.clock.now + 0.1)
+        device.batch()
+    device.clock.now += 2
+    device.push("polite", device.clock.now + 30)
+    device.push("urgent", device.clock.now + 0.1)
+    assert device.batch() == ["urgent"]
+
+
+async def test_what_callers_had_is_forgotten_with_them() -> None:
+    device = Device()
+    for number in range(3000):
+        device.push(f"caller {number}")
+        device.batch()
+    assert len(device.turns._had_s) < 2000

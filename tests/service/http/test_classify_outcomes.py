@@ -12,7 +12,7 @@ import pytest
 from models.checkpoints.catalogue import Catalogue
 from service.config.settings import Settings
 from service.domain.classified import Classified
-from service.domain.errors import Failure, UnknownModelError
+from service.domain.errors import Failure, OverloadedError, UnknownModelError, failure_of
 from service.domain.outcome import Outcome
 from service.domain.prediction import Prediction
 from service.domain.query import Query
@@ -296,3 +296,29 @@ async def test_who_asks_is_told_to_whatever_classifies() -> None:
     assert scene.caller == "192.0.2.7"
     await scene.endpoint.reply({**forwarded, "client": ("192.0.2.8", 5000)}, connected)
     assert scene.caller == "192.0.2.8"
+
+
+async def test_a_caller_who_is_refused_over_and_over_is_refused_before_its_body_is_read(scene: Scene) -> None:
+    asked: list[bytes] = []
+
+    async def refused(picture: bytes) -> Failure:
+        asked.append(picture)
+        return failure_of(OverloadedError("its queue is full", retry_after_s=5.0))
+
+    async def read(*_arguments: Any) -> Upload:
+        return Upload([b"picture"], 7, scene.clock.now)
+
+    async def post(address: str) -> Reply:
+        headers = [(b"content-length", b"7")]
+        return await scene.endpoint.reply({**SCOPE, "headers": headers, "client": (address, 1)}, connected)
+
+    scene.classify, scene.read = refused, read  # type: ignore[method-assign]
+    for address in ("192.0.2.1", *16 * ["192.0.2.2"]):
+        reply = await post(address)
+        assert (reply.status, reply.header("connection")) == (429, None)
+    assert len(asked) == 17
+    reply = await post("192.0.2.2")
+    assert (reply.status, reply.header("retry-after"), reply.header("connection")) == (429, "5", "close")
+    assert len(asked) == 17
+    await post("192.0.2.1")
+    assert len(asked) == 18
