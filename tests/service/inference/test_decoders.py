@@ -55,6 +55,8 @@ class Held:
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     made = Held()
     monkeypatch.setattr(module, "decode", made.decode)
+    # So that a test can count.
+    monkeypatch.setattr(module, "_FOR_EACH", 1)
     yield made
     for gate in made.gates.values():
         gate.set()
@@ -111,6 +113,22 @@ async def test_ordinary_pictures_are_decoded_as_many_at_once_as_there_are_thread
     assert sorted(held.running) == [b"0", b"1", b"2"]
     held.open(b"1")
     await until(lambda: sorted(held.running) == [b"0", b"2", b"3"])
+    for gate in held.gates.values():
+        gate.set()
+    await asyncio.gather(*tasks)
+    decoders.close()
+
+
+async def test_for_each_core_four_ordinary_pictures_are_decoded_at_once(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place is passed on by the event loop, and no core waits for it meanwhile."""
+    monkeypatch.setattr(module, "_FOR_EACH", 4)
+    decoders = Decoders(2)
+    tasks = [begun(decoders, held.gate(b"%d" % n), SLOW) for n in range(10)]
+    await until(lambda: len(held.running) == 8)
+    await asyncio.sleep(0.01)
+    assert len(held.running) == 8
     for gate in held.gates.values():
         gate.set()
     await asyncio.gather(*tasks)
