@@ -189,7 +189,9 @@ def behaves(message: FromFront) -> list[FromOwner]:
     if isinstance(message, Ask) and message.crop is None:
         return [Kind(0, MNIST.to_json(), 10**8), Decode(message.id, 0)]
     if isinstance(message, Ask | Cropped):
-        return [LENET, Answered(message.id, 0, [7, 8, 9, 0, 1], [0.5, 0.2, 0.1, 0.05, 0.01], TIMES, kind=0)]
+        # An owner before may have wanted files, so that this one is sent a file and has not named a kind yet.
+        kind = Kind(0, MNIST.to_json(), 10**8)
+        return [kind, LENET, Answered(message.id, 0, [7, 8, 9, 0, 1], [0.5, 0.2, 0.1, 0.05, 0.01], TIMES, kind=0)]
     if isinstance(message, Call):
         return [Reply(message.id, 200, [], json.dumps({}).encode())]
     return [Failed(message.id, message.failure.slug, "", {})] if isinstance(message, Undecoded) else []
