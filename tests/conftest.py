@@ -15,9 +15,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tests.running import Service, started
 
-#: Machines are shared: how long an example takes says nothing of the code.
-settings.register_profile("shared", deadline=None)
-settings.load_profile("shared")
+# Machines are shared: how long an example takes says nothing of the code. Where a change is judged (CI is set, as by
+# .ci/run) the examples are the same at each run; elsewhere they are new ones, and TOPFIVE_TEST_EXAMPLES says how many.
+settings.register_profile(
+    "topfive",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    max_examples=int(os.environ.get("TOPFIVE_TEST_EXAMPLES", "100")),
+)
+settings.load_profile("topfive")
 
 
 @pytest.fixture(scope="session")
