@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,8 +56,7 @@ class Held:
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     made = Held()
     monkeypatch.setattr(module, "decode", made.decode)
-    # So that a test can count.
-    monkeypatch.setattr(module, "_FOR_EACH", 1)
+    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.002)
     yield made
     for gate in made.gates.values():
         gate.set()
@@ -113,22 +113,6 @@ async def test_ordinary_pictures_are_decoded_as_many_at_once_as_there_are_thread
     assert sorted(held.running) == [b"0", b"1", b"2"]
     held.open(b"1")
     await until(lambda: sorted(held.running) == [b"0", b"2", b"3"])
-    for gate in held.gates.values():
-        gate.set()
-    await asyncio.gather(*tasks)
-    decoders.close()
-
-
-async def test_for_each_core_four_ordinary_pictures_are_decoded_at_once(
-    held: Held, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A place is passed on by the event loop, and no core waits for it meanwhile."""
-    monkeypatch.setattr(module, "_FOR_EACH", 4)
-    decoders = Decoders(2)
-    tasks = [begun(decoders, held.gate(b"%d" % n), SLOW) for n in range(10)]
-    await until(lambda: len(held.running) == 8)
-    await asyncio.sleep(0.01)
-    assert len(held.running) == 8
     for gate in held.gates.values():
         gate.set()
     await asyncio.gather(*tasks)
@@ -222,3 +206,33 @@ async def test_no_more_than_three_decodes_for_each_thread_may_outrun_their_price
 def test_a_price_is_outrun_after_five_times_as_long_and_never_at_once() -> None:
     assert outrun_s(Work(Price(0.001, 1), dear=False)) == 0.25
     assert outrun_s(Work(Price(2.0, 1), dear=True)) == 10.0
+
+
+async def test_a_thread_that_is_done_takes_the_next_picture_while_the_event_loop_is_busy(held: Held) -> None:
+    decoders = Decoders(1)
+    first = begun(decoders, held.gate(b"first"), SLOW)
+    others = [begun(decoders, b"%d" % n, SLOW) for n in range(5)]
+    last = begun(decoders, held.gate(b"last"), SLOW)
+    await until(lambda: held.running == [b"first"])
+    held.open(b"first")
+    for _ in range(10_000):  # the loop does nothing else meanwhile
+        if held.running == [b"last"]:
+            break
+        time.sleep(0.001)  # noqa: ASYNC251
+    assert held.running == [b"last"]
+    held.open(b"last")
+    await asyncio.gather(first, *others, last)
+    decoders.close()
+
+
+async def test_whoever_waits_when_the_threads_end_is_told(held: Held) -> None:
+    decoders = Decoders(1)
+    running = begun(decoders, held.gate(b"running"), SLOW)
+    waiting = [begun(decoders, b"%d" % n, SLOW) for n in range(2000)]
+    await until(lambda: held.running == [b"running"])
+    decoders.close()
+    held.open(b"running")
+    assert await running == b"running"
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)
