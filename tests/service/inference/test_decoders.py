@@ -51,6 +51,10 @@ class Held:
     def open(self, image: bytes) -> None:
         self.gates[image].set()
 
+    def open_all(self) -> None:
+        for gate in self.gates.values():
+            gate.set()
+
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
@@ -58,8 +62,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     monkeypatch.setattr(module, "decode", made.decode)
     monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.002)
     yield made
-    for gate in made.gates.values():
-        gate.set()
+    made.open_all()
 
 
 async def until(what: Callable[[], bool]) -> None:
@@ -70,6 +73,17 @@ async def until(what: Callable[[], bool]) -> None:
 
 def begun(decoders: Decoders, image: bytes, work: Work) -> asyncio.Task[Any]:
     return asyncio.ensure_future(decoders.decode(image, LENET, LIMIT, work))
+
+
+async def decodes_at_once(decoders: Decoders, held: Held, work: Work, most: int) -> None:
+    """Checks that so many pictures are decoded at the same time and no more; and all of them in the end."""
+    tasks = [begun(decoders, held.gate(b"%d" % n), work) for n in range(most + 2)]
+    await until(lambda: len(held.running) == most)
+    await asyncio.sleep(0.02)
+    assert len(held.running) == most
+    held.open_all()
+    await asyncio.gather(*tasks)
+    decoders.close()
 
 
 async def test_a_picture_is_decoded_and_one_that_is_refused_frees_its_place() -> None:
@@ -113,8 +127,7 @@ async def test_ordinary_pictures_are_decoded_as_many_at_once_as_there_are_thread
     assert sorted(held.running) == [b"0", b"1", b"2"]
     held.open(b"1")
     await until(lambda: sorted(held.running) == [b"0", b"2", b"3"])
-    for gate in held.gates.values():
-        gate.set()
+    held.open_all()
     await asyncio.gather(*tasks)
     decoders.close()
 
@@ -129,8 +142,7 @@ async def test_dear_pictures_wait_for_memory_in_order(held: Held) -> None:
     assert sorted(held.running) == [b"a", b"b"]
     held.open(b"a")
     await until(lambda: sorted(held.running) == [b"b", b"c", b"d"])
-    for gate in held.gates.values():
-        gate.set()
+    held.open_all()
     await asyncio.gather(*tasks)
     decoders.close()
 
@@ -192,15 +204,7 @@ async def test_no_more_than_three_decodes_for_each_thread_may_outrun_their_price
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_FAR_S", 0.001)
-    decoders = Decoders(1)
-    tasks = [begun(decoders, held.gate(b"%d" % n), CHEAP) for n in range(6)]
-    await until(lambda: len(held.running) == 4)
-    await asyncio.sleep(0.02)
-    assert len(held.running) == 4
-    for gate in held.gates.values():
-        gate.set()
-    await asyncio.gather(*tasks)
-    decoders.close()
+    await decodes_at_once(Decoders(1), held, CHEAP, 4)
 
 
 def test_a_price_is_outrun_after_five_times_as_long_and_never_at_once() -> None:
