@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest._arrivals import SHAPES, RateProfile, Recorded, Shape, arrivals, rate_profile, read_trace
+from traffic.arrivals import SHAPES, RateProfile, Recorded, Shape, arrivals, rate_profile, read_trace
 
 USERS = ("classify", "budget", "bulk", "junk")
 
