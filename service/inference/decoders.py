@@ -15,8 +15,10 @@ it else, some ten megabytes more after each unusual picture.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 from models.images.cost import UNBOUNDED, Price, Work, work_of
 from models.images.outline import glance
@@ -48,13 +50,16 @@ class Decoders:
     Args:
         threads: for how many cores: half as many dear pictures are decoded at once, and ordinary ones beside them.
         most: what a picture may take; and the bytes that all dear ones together may hold.
+        pool: runs the decodes; threads of its own by default. A simulation has others.
     """
 
-    def __init__(self, threads: int, most: Price = UNBOUNDED) -> None:
+    def __init__(self, threads: int, most: Price = UNBOUNDED, pool: Executor | None = None) -> None:
         self.width = threads
         self.most = most
         # Threads are started as they are needed.
-        self.threads = ThreadPoolExecutor((_FOR_EACH + _OUTRUN + 1 + _OUTRUN) * threads, thread_name_prefix="decode")
+        self.threads = pool or ThreadPoolExecutor(
+            (_FOR_EACH + _OUTRUN + 1 + _OUTRUN) * threads, thread_name_prefix="decode"
+        )
         self._ordinary = Lane(_FOR_EACH * threads, UNBOUNDED.held, _OUTRUN * threads)
         narrow = max(1, threads // 2)
         self._narrow = Lane(narrow, most.held, _OUTRUN * narrow)
@@ -83,6 +88,19 @@ class Decoders:
         """
         if work is None:
             work = work_of(glance(image), preprocess)
+        return await self.run(partial(decode, image, preprocess, max_pixels, self.most), work, caller)
+
+    async def run(self, decode: Callable[[], Crop], work: Work, caller: str) -> Crop:
+        """Has a thread decode a picture, once it has a place in the lane of such work.
+
+        Args:
+            decode: decodes it; blocks.
+            work: what that takes.
+            caller: who sent it.
+
+        Raises:
+            Exception: whatever ``decode`` raises.
+        """
         lane = self._narrow if work.dear else self._ordinary
         held = min(work.price.held, self.most.held)
         await lane.enter(held, caller)
@@ -114,7 +132,7 @@ class Decoders:
         if self._rest is not None:
             self._rest.cancel()
         try:
-            future = self.threads.submit(decode, image, preprocess, max_pixels, self.most)
+            future = self.threads.submit(decode)
         except BaseException:
             over()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import pytest
@@ -222,3 +223,34 @@ async def test_no_more_than_three_decodes_for_each_thread_may_outrun_their_price
 def test_a_price_is_outrun_after_five_times_as_long_and_never_at_once() -> None:
     assert outrun_s(Work(Price(0.001, 1), dear=False)) == 0.25
     assert outrun_s(Work(Price(2.0, 1), dear=True)) == 10.0
+
+
+async def test_a_pool_of_somebody_else_does_the_work() -> None:
+    """A simulation has no threads. Whatever is done there has its place in the lane all the same."""
+    decoders, crop = Decoders(1, pool=(pool := Waiting())), object()
+    tasks = [asyncio.ensure_future(decoders.run(lambda: crop, dear(1), "")) for _ in range(2)]  # type: ignore[arg-type, return-value]
+    await until(lambda: len(pool.given) == 1)
+    await asyncio.sleep(0)
+    assert len(pool.given) == 1
+    pool.work()
+    assert await tasks[0] is crop
+    await until(lambda: len(pool.given) == 1)
+    pool.work()
+    assert await tasks[1] is crop
+    decoders.close()
+
+
+class Waiting(Executor):
+    """Does its work when it is told to."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        answer: Future[Any] = Future()
+        self.given.append((answer, lambda: fn(*args, **kwargs)))
+        return answer
+
+    def work(self) -> None:
+        answer, work = self.given.pop()
+        answer.set_result(work())
