@@ -39,6 +39,8 @@ _DRAW_EVERY_S = 0.05
 _NEARLY = 0.95
 #: A picture whose price is more than this many times what a photograph of its size takes is unlike a photograph.
 _LIKE_A_PHOTOGRAPH = 2.0
+#: How many pictures' decodes are remembered: each is asked for several times, and callers may send many alike.
+_REMEMBERED = 32
 #: Guesses for what was never measured, pessimistic: multiply-adds per second of a CPU, and seconds of a decode.
 _GUESSED_RATE, _GUESSED_DECODE_S = 2e10, 0.02
 
@@ -89,6 +91,7 @@ class Forecast:
         self._prior = self._sums = _Sums().plus(middle, 1.0, _PROFILE_WEIGHT)
         self._level = _LEVEL_WEIGHT * half * half
         self._decode_ratios: dict[str, float] = {}
+        self._decodes: dict[tuple[int, Outline | None], tuple[str, float]] = {}
         self._learned_at = self._quiet.seconds
         # A profile that was measured for smaller batches does not say whether larger ones pay.
         self._worthwhile = (
@@ -135,7 +138,16 @@ class Forecast:
         return self._profiled_decode(encoded_bytes, outline)[1]
 
     def _profiled_decode(self, encoded_bytes: int, outline: Outline | None) -> tuple[str, float]:
-        """What kind of decoding it is, and the seconds that it takes by the profile.
+        """What kind of decoding it is, and the seconds that it takes by the profile."""
+        known = self._decodes.get((encoded_bytes, outline))
+        if known is None:
+            if len(self._decodes) >= _REMEMBERED:
+                self._decodes.clear()
+            known = self._decodes[encoded_bytes, outline] = self._looked_up_decode(encoded_bytes, outline)
+        return known
+
+    def _looked_up_decode(self, encoded_bytes: int, outline: Outline | None) -> tuple[str, float]:
+        """The same, by the profile's size classes and the price.
 
         The size classes were measured with photographs, so that they say nothing of a PNG of many pixels in few bytes.
         Its price does, and the price of a photograph does too where nothing was measured."""
