@@ -75,7 +75,7 @@ class _Scene:
 
         def decided() -> object:
             now = time.monotonic()
-            return router.decide(asked, router.candidates(asked, now), now, len(picture), "caller", picture=picture)
+            return router.decide(asked, router.candidates(asked), now, len(picture), "caller", picture=picture)
 
         return decided
 
@@ -106,10 +106,9 @@ async def scene(queues: dict[str, int]) -> AsyncIterator[_Scene]:
         for name, pictures in queues.items():
             for number in range(pictures):
                 running.append(asyncio.create_task(_ask(shown, name, f"caller {number % 3}", admitted)))
-        while sum(placement.predictor(c).queued for c in shown.checkpoints) < sum(queues.values()):
-            await asyncio.sleep(0.01)
-        # Until they are decoded, too.
+        # Until they are decoded.
         await asyncio.sleep(0.5)
+        assert sum(placement.predictor(c).queued for c in shown.checkpoints) == sum(queues.values())
         try:
             yield shown
         finally:
@@ -121,7 +120,7 @@ async def scene(queues: dict[str, int]) -> AsyncIterator[_Scene]:
 async def _ask(shown: _Scene, name: str, caller: str, admitted: ExitStack) -> None:
     """Has one picture decided on, admitted and predicted."""
     query, now, router = Query(model=name, latency_ms=_LATENCY_MS), time.monotonic(), shown.router
-    decision = router.decide(query, router.candidates(query, now), now, len(shown.picture), caller)
+    decision = router.decide(query, router.candidates(query), now, len(shown.picture), caller)
     admitted.enter_context(router.admit(decision, now + _LATENCY_MS / 1000, caller))
     checkpoint = decision.checkpoint
     assert isinstance(checkpoint, Checkpoint)

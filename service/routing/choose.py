@@ -30,15 +30,14 @@ def choose(
         candidates: the checkpoints of one label set, or the one candidate that the caller named.
         budget: the limits set by the caller.
         load: the work that the devices have now.
-        named: whether the caller named the one candidate; its accuracy need not be known then. An ensemble is always
-            named.
+        named: whether the caller named the one candidate; its accuracy need not be known then.
 
     Raises:
         WeightsMissingError: none of the candidates is loadable.
         NoModelFitsError: no candidate fits the budget, even with empty queues.
         OverloadedError: a candidate could fit, but not now.
     """
-    queues = _DeviceQueues(load or DeviceLoad())
+    queues = DeviceQueues(load or DeviceLoad())
     fits = [_fit(candidate, budget, queues, named) for candidate in candidates]
     fitting = [fit for fit in fits if fit.rejected is None]
     if not fitting:
@@ -69,68 +68,53 @@ def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:
     return "cifar10" if "imagenet1k" not in loadable and "cifar10" in loadable else "imagenet1k"
 
 
-class _DeviceQueues:
+class DeviceQueues:
     """The queues of all devices, and when a picture that joins them now would be answered."""
 
     def __init__(self, load: DeviceLoad) -> None:
-        self._busy = load.busy
-        self._ahead: dict[str, float] = {}
-        self._next: dict[str, float] = {}
+        self.busy = load.busy
+        self.ahead: dict[str, float] = {}
+        """Mean seconds of all pictures ahead of this one, by device."""
+        self.next: dict[str, float] = {}
+        """Mean seconds of the longest batch that may begin while this picture is being decoded, by device."""
         for snapshot in load.waiting:
             device, later = snapshot.device, min(snapshot.queued - snapshot.ahead, len(snapshot.forward_s) - 1)
-            self._ahead[device] = self._ahead.get(device, 0.0) + snapshot.batches_s(snapshot.ahead)
-            self._next[device] = max(self._next.get(device, 0.0), snapshot.mean_s(later))
-        self._counted = {id(snapshot) for snapshot in load.waiting}
+            self.ahead[device] = self.ahead.get(device, 0.0) + snapshot.batches_s(snapshot.ahead)
+            self.next[device] = max(self.next.get(device, 0.0), snapshot.mean_s(later))
+        self.counted = {id(snapshot) for snapshot in load.waiting}
         self._slack_s = load.slack_s
 
     def predicted_s(self, snapshot: Snapshot) -> float:
         """Seconds until the answer. The sum of three times: loading what is not in memory; max(decoding, wait for
         the device); and the picture's own batch at the 95th percentile. The wait is for the batch that
         is being computed and for all pictures ahead, at their means."""
-        if snapshot.members:
-            return max(self._members_s(some) for some in snapshot.by_device.values())
         forward_s = snapshot.forward_s
         # Pictures of the same queue that share its batch are computed with it.
         shared = snapshot.ahead % (len(forward_s) - 1)
-        ahead_s = self._ahead.get(snapshot.device, 0.0) - snapshot.mean_s(shared)
-        if id(snapshot) not in self._counted:
+        ahead_s = self.ahead.get(snapshot.device, 0.0) - snapshot.mean_s(shared)
+        if id(snapshot) not in self.counted:
             ahead_s += snapshot.batches_s(snapshot.ahead)
-        wait_s = self._busy.get(snapshot.device, 0.0) + ahead_s
-        if wait_s < snapshot.decode_s:
-            # The device does not wait for the decoding: a batch with a later deadline may begin meanwhile.
-            wait_s += self._next.get(snapshot.device, 0.0)
+        wait_s = self.wait_s(snapshot.device, ahead_s, snapshot.decode_s)
         return snapshot.load_s + max(snapshot.decode_s, wait_s) + forward_s[shared + 1]
 
-    def _members_s(self, members: Sequence[Snapshot]) -> float:
-        """The same for an ensemble's members on one device: they wait once for all pictures ahead of them, and compute
-        a batch each, one after the other."""
-        device = members[0].device
-        shared = [snapshot.ahead % (len(snapshot.forward_s) - 1) for snapshot in members]
-        ahead_s = self._ahead.get(device, 0.0)
-        ahead_s -= sum(s.mean_s(n) for s, n in zip(members, shared, strict=True))
-        ahead_s += sum(s.batches_s(s.ahead) for s in members if id(s) not in self._counted)
-        decode_s, wait_s = max(s.decode_s for s in members), self._busy.get(device, 0.0) + ahead_s
-        if wait_s < decode_s:
-            wait_s += self._next.get(device, 0.0)
-        own_s = sum(s.forward_s[n + 1] for s, n in zip(members, shared, strict=True))
-        return sum(s.load_s for s in members) + max(decode_s, wait_s) + own_s
+    def wait_s(self, device: str, ahead_s: float, decode_s: float) -> float:
+        """Seconds until a device is free for a picture that takes this long to decode, if so much is ahead of it."""
+        wait_s = self.busy.get(device, 0.0) + ahead_s
+        # The device does not wait for the decoding: a batch with a later deadline may begin meanwhile.
+        return wait_s + self.next.get(device, 0.0) if wait_s < decode_s else wait_s
 
     def idle(self, snapshot: Snapshot) -> bool:
-        """Whether no picture is in flight on the snapshot's devices."""
-        devices = snapshot.by_device
-        queued = any(self._ahead.get(device) or self._next.get(device) for device in devices)
-        return not (snapshot.queued or queued or any(self._busy.get(device) for device in devices))
+        """Whether no picture is in flight on the snapshot's device."""
+        device = snapshot.device
+        return not (snapshot.queued or self.ahead.get(device) or self.next.get(device) or self.busy.get(device))
 
     def can_wait(self, snapshot: Snapshot) -> bool:
         """Whether the admitted pictures behind this one have enough slack for it."""
-        if snapshot.members:
-            takes_s = {device: sum(s.takes_s for s in some) for device, some in snapshot.by_device.items()}
-            return all(took <= self._slack_s.get(device, math.inf) for device, took in takes_s.items())
         slack_s = self._slack_s.get(snapshot.device, math.inf)
         return slack_s == math.inf or snapshot.takes_s <= slack_s
 
 
-def _fit(candidate: Candidate, budget: Budget, queues: _DeviceQueues, named: bool) -> Fit:
+def _fit(candidate: Candidate, budget: Budget, queues: DeviceQueues, named: bool) -> Fit:
     checkpoint, snapshot = candidate.checkpoint, candidate.snapshot
     if checkpoint.state != "loadable":
         return Fit(candidate, "weights missing", None)
