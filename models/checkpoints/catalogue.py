@@ -77,6 +77,12 @@ class Checkpoint:
     network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
     own_costs: Costs | None = None
     """Costs that were counted for this very checkpoint, if they were."""
+    name: str = field(init=False, repr=False, compare=False)
+    """``googlenet@imagenet1k``, or ``googlenet@untrained``."""
+
+    def __post_init__(self) -> None:
+        # Put together once: it is asked for some hundred times at each decision.
+        object.__setattr__(self, "name", f"{self.variant.name}@{self.labels if self.trained else 'untrained'}")
 
     @property
     def costs(self) -> Costs:
@@ -87,11 +93,6 @@ class Checkpoint:
     def model(self) -> str:
         """Its name in answers: the name of the variant."""
         return self.variant.name
-
-    @property
-    def name(self) -> str:
-        """``googlenet@imagenet1k``, or ``googlenet@untrained``."""
-        return f"{self.variant.name}@{self.labels if self.trained else 'untrained'}"
 
     @property
     def state(self) -> State:

@@ -56,7 +56,8 @@ class Snapshot(NamedTuple):
     @property
     def takes_s(self) -> float:
         """How many seconds one more picture delays the pictures behind it."""
-        return self.batches_s(self.ahead + 1) - self.batches_s(self.ahead)
+        shared = self.ahead % (len(self.forward_s) - 1)
+        return (self.forward_s[shared + 1] - self.forward_s[shared]) / self.spread
 
     def mean_s(self, batch_size: int) -> float:
         """The mean of a forward pass, which counts where many follow each other."""

@@ -38,7 +38,8 @@ def choose(
         OverloadedError: a candidate could fit, but not now.
     """
     queues = DeviceQueues(load or DeviceLoad())
-    fits = [_fit(candidate, budget, queues, named) for candidate in candidates]
+    whole_s = budget.whole_s
+    fits = [_fit(candidate, budget, whole_s, queues, named) for candidate in candidates]
     fitting = [fit for fit in fits if fit.rejected is None]
     if not fitting:
         refuse(fits, budget)
@@ -88,20 +89,19 @@ class DeviceQueues:
         """Seconds until the answer. The sum of three times: loading what is not in memory; max(decoding, wait for
         the device); and the picture's own batch at the 95th percentile. The wait is for the batch that
         is being computed and for all pictures ahead, at their means."""
-        forward_s = snapshot.forward_s
-        # Pictures of the same queue that share its batch are computed with it.
-        shared = snapshot.ahead % (len(forward_s) - 1)
-        ahead_s = self.ahead.get(snapshot.device, 0.0) - snapshot.mean_s(shared)
-        if id(snapshot) not in self.counted:
-            ahead_s += snapshot.batches_s(snapshot.ahead)
-        wait_s = self.wait_s(snapshot.device, ahead_s, snapshot.decode_s)
-        return snapshot.load_s + max(snapshot.decode_s, wait_s) + forward_s[shared + 1]
-
-    def wait_s(self, device: str, ahead_s: float, decode_s: float) -> float:
-        """Seconds until a device is free for a picture that takes this long to decode, if so much is ahead of it."""
+        forward_s, decode_s, device, ahead = snapshot.forward_s, snapshot.decode_s, snapshot.device, snapshot.ahead
+        ahead_s, shared = self.ahead.get(device, 0.0), 0
+        if ahead:
+            # Pictures of the same queue that share its batch are computed with it.
+            shared = ahead % (len(forward_s) - 1)
+            ahead_s -= snapshot.mean_s(shared)
+            if id(snapshot) not in self.counted:
+                ahead_s += snapshot.batches_s(ahead)
         wait_s = self.busy.get(device, 0.0) + ahead_s
-        # The device does not wait for the decoding: a batch with a later deadline may begin meanwhile.
-        return wait_s + self.next.get(device, 0.0) if wait_s < decode_s else wait_s
+        if wait_s < decode_s:
+            # The device does not wait for the decoding: a batch with a later deadline may begin meanwhile.
+            wait_s += self.next.get(device, 0.0)
+        return snapshot.load_s + (decode_s if decode_s > wait_s else wait_s) + forward_s[shared + 1]
 
     def idle(self, snapshot: Snapshot) -> bool:
         """Whether no picture is in flight on the snapshot's device."""
@@ -110,18 +110,19 @@ class DeviceQueues:
 
     def can_wait(self, snapshot: Snapshot) -> bool:
         """Whether the admitted pictures behind this one have enough slack for it."""
-        slack_s = self._slack_s.get(snapshot.device, math.inf)
-        return slack_s == math.inf or snapshot.takes_s <= slack_s
+        slack_s = self._slack_s.get(snapshot.device)
+        return slack_s is None or slack_s == math.inf or snapshot.takes_s <= slack_s
 
 
-def _fit(candidate: Candidate, budget: Budget, queues: DeviceQueues, named: bool) -> Fit:
-    checkpoint, snapshot = candidate.checkpoint, candidate.snapshot
+def _fit(candidate: Candidate, budget: Budget, whole_s: float, queues: DeviceQueues, named: bool) -> Fit:
+    checkpoint, snapshot, safety, trial, _ = candidate
     if checkpoint.state != "loadable":
         return Fit(candidate, "weights missing", None)
-    least = budget.min_top1
-    if (checkpoint.top1 is None and not (named and least is None)) or (
-        least is not None and checkpoint.top1 is not None and checkpoint.top1 < least
-    ):
+    top1, least = checkpoint.top1, budget.min_top1
+    if top1 is None:
+        if least is not None or not named:
+            return Fit(candidate, "accuracy", None)
+    elif least is not None and top1 < least:
         return Fit(candidate, "accuracy", None)
     if snapshot is None:
         return Fit(candidate, "overloaded", None)
@@ -129,14 +130,14 @@ def _fit(candidate: Candidate, budget: Budget, queues: DeviceQueues, named: bool
     if not snapshot.fits or (budget.memory_bytes is not None and snapshot.footprint_bytes > budget.memory_bytes):
         return Fit(candidate, "memory", predicted_s)
     # "latency" means never, so it rests on the profile alone, and not on the load or what was learned.
-    if snapshot.alone_s * LEAST_SAFETY > budget.whole_s:
+    if snapshot.alone_s * LEAST_SAFETY > whole_s:
         return Fit(candidate, "latency", snapshot.alone_s)
     if snapshot.queued >= snapshot.max_queue or not queues.can_wait(snapshot):
         return Fit(candidate, "overloaded", predicted_s)
-    if predicted_s * candidate.safety <= budget.latency_s:
+    if predicted_s * safety <= budget.latency_s:
         return Fit(candidate, None, predicted_s)
     profiled_s = snapshot.load_s + snapshot.alone_s
-    if candidate.trial and queues.idle(snapshot) and profiled_s * LEAST_SAFETY <= budget.latency_s:
+    if trial and queues.idle(snapshot) and profiled_s * LEAST_SAFETY <= budget.latency_s:
         return Fit(candidate, None, profiled_s if snapshot.alone_s else predicted_s, trial=True)
     return Fit(candidate, "overloaded", predicted_s)
 
@@ -165,7 +166,7 @@ def _in_the_way(fit: Fit) -> str:
 
 
 def _rank(fit: Fit) -> tuple[float, float, int]:
-    snapshot = fit.candidate.snapshot
-    assert snapshot is not None
-    assert fit.predicted_s is not None
-    return -(fit.candidate.checkpoint.top1 or 0.0), fit.predicted_s, snapshot.footprint_bytes
+    candidate, _, predicted_s, _ = fit
+    assert candidate.snapshot is not None
+    assert predicted_s is not None
+    return -(candidate.checkpoint.top1 or 0.0), predicted_s, candidate.snapshot.footprint_bytes

@@ -77,14 +77,16 @@ def _by_device(parts: Iterable[Snapshot]) -> list[list[Snapshot]]:
 def _on_one(queues: DeviceQueues, parts: Sequence[Snapshot]) -> tuple[float, float, float, float, float]:
     """Seconds that loading, decoding, waiting and computing take for the parts of one device, and the mean of the
     last: they wait once for all pictures ahead of them, and compute a batch each, one after the other."""
-    shared = [part.ahead % (len(part.forward_s) - 1) for part in parts]
-    ahead_s = queues.ahead.get(parts[0].device, 0.0)
+    device, shared = parts[0].device, [part.ahead % (len(part.forward_s) - 1) for part in parts]
+    ahead_s = queues.ahead.get(device, 0.0)
     ahead_s -= sum(part.mean_s(size) for part, size in zip(parts, shared, strict=True))
     ahead_s += sum(part.batches_s(part.ahead) for part in parts if id(part) not in queues.counted)
     decode_s = max(part.decode_s for part in parts)
     own_s = sum(part.forward_s[size + 1] for part, size in zip(parts, shared, strict=True))
     mean_s = sum(part.mean_s(size + 1) for part, size in zip(parts, shared, strict=True))
-    wait_s = queues.wait_s(parts[0].device, ahead_s, decode_s)
+    wait_s = queues.busy.get(device, 0.0) + ahead_s
+    if wait_s < decode_s:
+        wait_s += queues.next.get(device, 0.0)
     return sum(part.load_s for part in parts), decode_s, wait_s, own_s, mean_s
 
 

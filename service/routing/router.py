@@ -214,7 +214,7 @@ class Router:
                 slack_s={name: device.slack_s(deadline, caller) for name, device in self._admitted.items()}
             )
         if not ensembles:
-            return [self._candidate(checkpoint, snapshot) for checkpoint, snapshot in snapshots], load
+            return [self._candidate(*pair) for pair in snapshots], load
         served = {checkpoint.name: pair for checkpoint, pair in zip(checkpoints, snapshots, strict=True)}
         return self._with_ensembles(candidates, served, load)
 
