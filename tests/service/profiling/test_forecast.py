@@ -194,8 +194,8 @@ def test_prices_are_by_the_rates_that_the_profile_measured() -> None:
 
 
 def test_networks_that_are_asked_of_one_picture_in_turn_have_prices_of_their_own() -> None:
-    large = replace(GOOGLENET, preprocess=replace(GOOGLENET.preprocess, resize=2048, crop=2048))
-    other = PNG_OF_79_MEGAPIXELS._replace(width=890)
+    large = replace(GOOGLENET, preprocess=replace(GOOGLENET.preprocess, resize=2048, crop=2048, enlarge=2048))
+    other = PNG_OF_79_MEGAPIXELS._replace(width=4450)
     asked = [(GOOGLENET, PNG_OF_79_MEGAPIXELS), (large, PNG_OF_79_MEGAPIXELS), (GOOGLENET, other), (large, other)]
     for checkpoint, outline in asked + asked[::-1]:
         own = Forecast(checkpoint, profile({1: latency(10)}), 4).decode_s(100_000, outline)[0]
