@@ -89,3 +89,5 @@ class DeviceLoad(NamedTuple):
     """How many seconds the admitted pictures with later deadlines may be delayed, by device."""
     used_s: Mapping[str, float] = MappingProxyType({})
     """How many seconds each device has computed since it was first used, whoever asked; a device may be missing."""
+    last: str = ""
+    """The name of the checkpoint that answered such a budget a moment ago."""

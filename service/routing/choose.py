@@ -2,8 +2,8 @@
 
 A budget says how long the answer may take, how much memory the network may need and how accurate it must be. The most
 accurate checkpoint of one label set that fits answers, and the reasons against the others are listed. The function has
-no memory. What keeps its choices from flapping is each candidate's safety factor, which ``safety.py`` raises when
-predictions were missed.
+no memory. Two things that it is given keep its choices from flapping: each candidate's safety factor, which
+``safety.py`` raises when predictions were missed, and the last choice, which only a clearly better one replaces.
 
 Predictions include corrections learned under load. If only these rule out a checkpoint whose device is idle, a picture
 is admitted on trial: a prediction that refuses every picture would never be corrected.
@@ -19,12 +19,17 @@ from service.domain.decision import LEAST_SAFETY, Budget, Decision, Fit, Routing
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.refusal import considered, refuse
 
+#: What is to replace the last choice has to fit if it takes this many times as long. Forecasts that jitter by 5 %
+#: either way differ by less.
+_CLEARLY = 1.12
+
 
 def choose(
     candidates: Sequence[Candidate], budget: Budget, load: DeviceLoad | None = None, *, named: bool = False
 ) -> Decision:
     """Picks the checkpoint with the highest top-1 accuracy whose predicted time and footprint are within the budget
-    and whose accuracy is at least ``min_top1``. Ties: the lower predicted time, then the smaller footprint.
+    and whose accuracy is at least ``min_top1``. Ties: the lower predicted time, then the smaller footprint. While the
+    last choice fits, another has to fit by a margin.
 
     Args:
         candidates: the checkpoints of one label set, or the one candidate that the caller named.
@@ -43,10 +48,12 @@ def choose(
     fitting = [fit for fit in fits if fit.rejected is None]
     if not fitting:
         refuse(fits, budget)
-    best = min(fitting, key=_rank)
+    best = min(_steady(fitting, queues.last, budget.latency_s, queues), key=_rank)
     checkpoint, predicted_s = best.candidate.checkpoint, best.predicted_s
     assert predicted_s is not None
     best_of = f"highest top-1 ({checkpoint.top1} %) of the {len(fitting)} that fit"
+    if any((fit.candidate.checkpoint.top1 or 0.0) > (checkpoint.top1 or 0.0) for fit in fitting):
+        best_of = f"answered this budget before ({checkpoint.top1} %), and none better fits by a margin"
     why = "named, and within the budget" if named else best_of
     answered_s = budget.gone_s + predicted_s
     reason = f"{why}, {milliseconds(answered_s)} predicted"
@@ -84,6 +91,7 @@ class DeviceQueues:
             self.next[device] = max(self.next.get(device, 0.0), snapshot.mean_s(later))
         self.counted = {id(snapshot) for snapshot in load.waiting}
         self._slack_s = load.slack_s
+        self.last = load.last
 
     def predicted_s(self, snapshot: Snapshot) -> float:
         """Seconds until the answer. The sum of three times: loading what is not in memory; max(decoding, wait for
@@ -108,10 +116,10 @@ class DeviceQueues:
         device = snapshot.device
         return not (snapshot.queued or self.ahead.get(device) or self.next.get(device) or self.busy.get(device))
 
-    def can_wait(self, snapshot: Snapshot) -> bool:
-        """Whether the admitted pictures behind this one have enough slack for it."""
+    def can_wait(self, snapshot: Snapshot, times: float = 1.0) -> bool:
+        """Whether the admitted pictures behind this one have enough slack for it, if it takes so many times as long."""
         slack_s = self._slack_s.get(snapshot.device)
-        return slack_s is None or slack_s == math.inf or snapshot.takes_s <= slack_s
+        return slack_s is None or slack_s == math.inf or snapshot.takes_s * times <= slack_s
 
 
 def _fit(candidate: Candidate, budget: Budget, whole_s: float, queues: DeviceQueues, named: bool) -> Fit:
@@ -142,6 +150,23 @@ def _fit(candidate: Candidate, budget: Budget, whole_s: float, queues: DeviceQue
     return Fit(candidate, "overloaded", predicted_s)
 
 
+def _steady(fitting: Sequence[Fit], last: str, latency_s: float, queues: DeviceQueues) -> Sequence[Fit]:
+    """Those that may answer: where the last choice fits, it and the ones that are better by a margin."""
+    known = next((fit for fit in fitting if fit.candidate.checkpoint.name == last), None) if last else None
+    if known is None or known.predicted_s is None:
+        return fitting
+    top1, sooner_s = known.candidate.checkpoint.top1 or 0.0, known.predicted_s / _CLEARLY
+    return [known] + [
+        fit
+        for fit in fitting
+        if fit.predicted_s is not None
+        and fit.candidate.snapshot is not None
+        and fit.predicted_s * fit.candidate.safety * _CLEARLY <= latency_s
+        and queues.can_wait(fit.candidate.snapshot, _CLEARLY)
+        and ((fit.candidate.checkpoint.top1 or 0.0) != top1 or fit.predicted_s <= sooner_s)
+    ]
+
+
 def _better(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
     """Why no checkpoint with a higher accuracy than ``top1`` was picked, and how many percentage points the load cost:
     the labels ``routed_for`` and ``accuracy_debt`` of a decision."""
@@ -149,7 +174,7 @@ def _better(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
     better = [
         (fit.candidate.checkpoint.top1 or 0.0, _in_the_way(fit))
         for fit in fits
-        if fit.rejected not in (None, "weights missing") and (fit.candidate.checkpoint.top1 or 0.0) > top1
+        if fit.rejected != "weights missing" and (fit.candidate.checkpoint.top1 or 0.0) > top1
     ]
     if not better:
         return "most accurate", 0.0
@@ -159,10 +184,10 @@ def _better(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
 
 def _in_the_way(fit: Fit) -> str:
     """The metrics' label for what rejected a checkpoint. One that is not in memory, or that nothing serves, is
-    ``not loaded``: queues are not the reason."""
+    ``not loaded``: queues are not the reason. One that fits, but by no margin, is ``overloaded``."""
     snapshot = fit.candidate.snapshot
     absent = fit.rejected == "overloaded" and (snapshot is None or snapshot.load_s > 0)
-    return "not loaded" if absent else str(fit.rejected)
+    return "not loaded" if absent else fit.rejected or "overloaded"
 
 
 def _rank(fit: Fit) -> tuple[float, float, int]:

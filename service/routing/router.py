@@ -27,6 +27,7 @@ from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.admission import AdmittedPictures
 from service.routing.choose import choose, default_label_set
 from service.routing.ensembles import device_times, joined, together
+from service.routing.last_choices import LastChoices
 from service.routing.lookup import find
 from service.routing.retry_after import RetryQueue
 from service.routing.safety import Safety
@@ -60,6 +61,7 @@ class Router:
         self._admitted: dict[str, AdmittedPictures] = {}
         self._loading: set[asyncio.Future[Any]] = set()
         self._safety: dict[str, tuple[Checkpoint, Safety]] = {}
+        self._last = LastChoices(clock)
         # One for all ensembles: callers may name any combination.
         self._ensembles = Safety(clock)
 
@@ -109,7 +111,7 @@ class Router:
             return Decision(found[0].checkpoint)
         left_s = max(_NOTHING_S, deadline - self._clock())
         try:
-            decision = self._choose(query, found, load, left_s)
+            decision = self._choose(query, found, load, left_s, supposing=supposing)
         except OverloadedError as error:
             self._check_late(error, found, query, left_s)
             if not supposing:
@@ -242,11 +244,15 @@ class Router:
                 found.append(self._candidate(*served[candidate.name]))
         return found, load
 
-    def _choose(self, query: Query, candidates: Sequence[Candidate], load: DeviceLoad, left_s: float) -> Decision:
+    def _choose(
+        self, query: Query, candidates: Sequence[Candidate], load: DeviceLoad, left_s: float, *, supposing: bool
+    ) -> Decision:
         memory_bytes = None if query.memory_mb is None else query.memory_mb * 1e6
         budget = Budget(left_s, memory_bytes, query.min_top1, self.allowed_s(query))
         if query.model is None:
-            return choose(candidates, budget, load)
+            asked = query.labels, query.latency_ms, query.memory_mb, query.min_top1
+            decision = choose(candidates, budget, load._replace(last=self._last.get(asked)))
+            return decision if supposing else self._last.note(asked, decision)
         if not query.has_budget:
             decision = choose(candidates, budget, load, named=True)
             return Decision(decision.checkpoint, None, decision.predicted_s)

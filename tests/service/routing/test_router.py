@@ -440,3 +440,24 @@ def test_a_picture_that_was_not_predicted_is_admitted_without_slack(
     placed.at_hand = catalogue.rows[0]
     with router.admit(decide(router, clock, model="googlenet"), clock.now + 60):
         assert router._admitted == {}
+
+
+def test_the_network_that_answered_a_budget_answers_it_again_unless_another_fits_by_a_margin(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    """VGG-19 takes 125 ms, 137.5 with the safety factor, and has to fit into 144 ms. A tenth of that is no margin."""
+    busy, free = DeviceLoad({"one": 0.03}), DeviceLoad()
+    placed.snapshots["vgg16"] = placed.snapshots["googlenet"] = QUICK._replace(forward_s=(0.0, 0.05, 0.1))
+
+    def chosen(load: DeviceLoad, latency_ms: float = 144, *, supposing: bool = False) -> str:
+        placed.load_now = load
+        return decide(router, clock, latency_ms=latency_ms, supposing=supposing).checkpoint.model
+
+    assert chosen(free) == "vgg19"
+    assert chosen(busy, supposing=True) == "vgg16"
+    assert chosen(busy) == "vgg16"
+    assert chosen(free) == "vgg16"
+    assert chosen(free, supposing=True) == "vgg16"
+    assert chosen(free, 145) == "vgg19"
+    clock.now += 3
+    assert chosen(free) == "vgg19"
