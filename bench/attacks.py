@@ -35,7 +35,7 @@ from typing import Any
 import load
 from attackers import NAMES
 from processes import Tree, Watch
-from running import Service, free_port
+from running import Service, fleet_of, free_port
 
 _BENCH = Path(__file__).parent
 _NETWORKS = ("lenet5", "googlenet")
@@ -236,14 +236,6 @@ def show(name: str, found: dict[str, Any]) -> str:
     )
 
 
-def _fleet(name: str, folder: Path) -> Path:
-    """A fleet of the two networks alone, with or without Ray."""
-    text = f'[[deployment]]\nvariants = ["{_NETWORKS[0]}", "{_NETWORKS[1]}"]\n'
-    path = folder / "fleet.toml"
-    path.write_text(("ray = false\n" if name == "solo" else "") + text)
-    return path
-
-
 def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--fleet", choices=["solo", "local"], default="solo")
@@ -257,7 +249,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures = {"lenet5": load.digit(folder).path, "googlenet": load.photograph(folder).path}
-        service = Service("--untrained", "--fleet", str(_fleet(options.fleet, folder)))
+        service = Service("--untrained", "--fleet", str(fleet_of(_NETWORKS, folder, ray=options.fleet == "local")))
         service.start(within_s=600)
         polite = Polite(service.port, options.rate, pictures)
         try:

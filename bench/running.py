@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +25,14 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def fleet_of(networks: Sequence[str], folder: Path, *, ray: bool) -> Path:
+    """Writes a fleet of some networks alone, with or without Ray, into a folder."""
+    text = f"[[deployment]]\nvariants = {json.dumps(networks)}\n"
+    path = folder / "fleet.toml"
+    path.write_text(text if ray else f"ray = false\n{text}")
+    return path
 
 
 class Service:

@@ -178,6 +178,21 @@ def gif(
     return head + before + control + place + b"\7" + blocks + b"\0;"
 
 
+def flat(side: int, mode: str = "L") -> Image.Image:
+    """A square of one colour, of which every encoder makes little."""
+    return Image.new(mode, (side, side), 100 if mode == "L" else "teal")
+
+
+def a_square(**options: Any) -> bytes:
+    """A PNG of 40x40 pixels of one grey; ``options`` are those of ``png``."""
+    return png(np.full((40, 40, 3), 100), **options)
+
+
+def a_frame(**options: Any) -> bytes:
+    """A black GIF of 8x8 pixels; ``options`` are those of ``gif``."""
+    return gif((8, 8), np.zeros((8, 8), np.uint8), (0, 0), np.zeros((128, 3), np.uint8), **options)
+
+
 def parts(data: bytes, size: int) -> Iterator[bytes]:
     return (data[at : at + size] for at in range(0, len(data), size))
 

@@ -145,7 +145,7 @@ class DeadlineQueue(Generic[Item, Answer]):
 
     def ahead_of(self, deadline: float, caller: str = "") -> int:
         """How many tickets would go before an item of that caller with that deadline that is queued now."""
-        if self._turns.fair:
+        if self._turns.fair_to(caller):
             return self._ahead_in_turn(deadline, caller)
         return bisect.bisect_right(self._tickets, deadline, key=lambda ticket: ticket.deadline)
 

@@ -25,7 +25,8 @@ from service.domain.shares import FEW
 #: Light callers count as being about for this long after their last picture.
 _ABOUT_S = 1.0
 #: A caller with more than this share of the device is heavy, until it has less than the second, however few of its
-#: pictures wait. The last second counts most (an exponential mean).
+#: pictures wait: unless another one has many waiting, beside whom nobody has too much of the device. The last second
+#: counts most (an exponential mean).
 _MOST_OF_IT, _LESS_OF_IT, _MEAN_S = 0.5, 0.35, 1.0
 #: By how much a heavy caller's pictures may lengthen a batch, while light callers are about; and how long a batch may
 #: take anyway, so that a device on which larger batches pay is not kept at small ones for nothing that people notice.
@@ -54,7 +55,7 @@ class Turns:
         self._now_s = 0.0
         """The device's virtual time: that of the caller who was served last, before the picture."""
         self._heavy = 0
-        """How many heavy callers there are."""
+        """How many callers have many pictures waiting."""
         self._had_s: dict[str, tuple[float, float]] = {}
         """Device seconds that callers have had lately, and when that was noted."""
         self._dominant: str | None = None
@@ -68,6 +69,10 @@ class Turns:
         """Whether turns differ from the order of deadlines: a heavy caller waits, and others do or did a moment ago."""
         heavy = self._heavy > 0 or self._dominant in self._waiting
         return heavy and (len(self._waiting) > 1 or self._light_about())
+
+    def fair_to(self, caller: str) -> bool:
+        """Whether turns differ from the order of deadlines once a picture of that caller waits."""
+        return self.fair or (self._heavy > 0 and caller not in self._waiting)
 
     def join(self, caller: str) -> None:
         """A caller's picture begins to wait. ``leave`` must follow."""
@@ -115,9 +120,9 @@ class Turns:
             self._dominant = None
         return now
 
-    def light(self, caller: str, more: int = 0) -> bool:
-        """Whether a caller is light, if ``more`` pictures of its join."""
-        return self._waiting.get(caller, 0) + more <= FEW and caller != self._dominant
+    def light(self, caller: str) -> bool:
+        """Whether a caller is light."""
+        return self._waiting.get(caller, 0) <= FEW and (caller != self._dominant or self._heavy > 0)
 
     def owes_s(self, caller: str) -> float:
         """How many device seconds a caller who waits has used beyond its share."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -209,6 +210,15 @@ class Bounded(HttpToolsProtocol):
         super().on_headers_complete()
         # Its task has not run yet.
         self.cycle.transport = self._gentle
+
+    def on_body(self, body: bytes) -> None:
+        # As uvicorn's, which knows of WebSockets. A chunk of a body may have a single byte.
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         # As uvicorn's, which knows of WebSockets.

@@ -15,23 +15,26 @@ it else, some ten megabytes more after each unusual picture.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 from models.images.cost import UNBOUNDED, Price, Work, work_of
 from models.images.outline import glance
 from models.images.preprocess import Preprocess
 from service.engines import give_memory_back
 from service.inference.decoding import Crop, decode
-from service.inference.lane import Lane
+from service.inference.lane import Lane, Place
 
 #: A decode has outrun its price after so many times the price, and not before this many seconds.
 _FAR, _FAR_S = 5.0, 0.25
 #: How many decodes that outran their price may go on beside the others, for each thread.
 _OUTRUN = 3
-#: How many ordinary pictures are decoded at once for each core: a place is passed on by the event loop, and a core
-#: would idle until that has time. (On two cores one front decodes 15 % more photographs than with one for each.)
-_FOR_EACH = 4
+#: How often those that are being decoded are looked at.
+_LOOK_EVERY_S = 0.1
 #: After so many seconds without decoding, freed memory is given back. While pictures come, it would be taken again at
 #: once, which costs half as much as decoding a photograph.
 _REST_S = 1.0
@@ -46,19 +49,22 @@ class Decoders:
     """Decodes pictures in threads. Not thread-safe: use it from one event loop.
 
     Args:
-        threads: for how many cores: half as many dear pictures are decoded at once, and ordinary ones beside them.
+        threads: how many ordinary pictures are decoded at once; and half as many dear ones beside them.
         most: what a picture may take; and the bytes that all dear ones together may hold.
     """
 
     def __init__(self, threads: int, most: Price = UNBOUNDED) -> None:
         self.width = threads
         self.most = most
-        # Threads are started as they are needed.
-        self.threads = ThreadPoolExecutor((_FOR_EACH + _OUTRUN + 1 + _OUTRUN) * threads, thread_name_prefix="decode")
-        self._ordinary = Lane(_FOR_EACH * threads, UNBOUNDED.held, _OUTRUN * threads)
         narrow = max(1, threads // 2)
-        self._narrow = Lane(narrow, most.held, _OUTRUN * narrow)
-        self._running = 0
+        # Threads are started as they are needed.
+        self.threads = ThreadPoolExecutor((1 + _OUTRUN) * (threads + narrow), thread_name_prefix="decode")
+        self._ordinary = Lane[_Job](threads, UNBOUNDED.held, _OUTRUN * threads)
+        self._narrow = Lane[_Job](narrow, most.held, _OUTRUN * narrow)
+        self._closed = False
+        self._jobs: dict[_Job, None] = {}
+        """All that wait or are being decoded."""
+        self._look: asyncio.TimerHandle | None = None
         self._rest: asyncio.TimerHandle | None = None
 
     async def decode(
@@ -85,80 +91,115 @@ class Decoders:
             work = work_of(glance(image), preprocess)
         lane = self._narrow if work.dear else self._ordinary
         held = min(work.price.held, self.most.held)
-        await lane.enter(held, caller)
-        loop = asyncio.get_running_loop()
-        place = _Place(lane, held, caller)
-        timer = loop.call_later(outrun_s(work), place.leave_line)
-
-        answer: asyncio.Future[Crop] = loop.create_future()
-
-        def ended(done: Future[Crop]) -> None:
-            # The event loop may be closed by now.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(answered, done)
-
-        def answered(done: Future[Crop]) -> None:
-            # Both in one turn of the event loop.
-            over()
-            if not answer.done():
-                _answer(answer, done)
-
-        def over() -> None:
-            timer.cancel()
-            place.leave()
-            self._running -= 1
-            if not self._running:
-                self._rest = loop.call_later(_REST_S, self._give_back)
-
-        self._running += 1
+        job = _Job(held, caller, lane, outrun_s(work), partial(decode, image, preprocess, max_pixels, self.most))
+        self._jobs[job] = None
         if self._rest is not None:
             self._rest.cancel()
+            self._rest = None
+        if self._look is None:
+            self._look = job.loop.call_later(_LOOK_EVERY_S, self._look_at_all)
+        if lane.enter(job):
+            self._begin([job])
         try:
-            future = self.threads.submit(decode, image, preprocess, max_pixels, self.most)
-        except BaseException:
-            over()
-            raise
-        future.add_done_callback(ended)
-        try:
-            return await answer
+            return await job.answer
         except asyncio.CancelledError:
-            # Unless a thread has begun with it.
-            future.cancel()
+            following = lane.give_up(job)
+            if following is None:
+                # Unless a thread has begun with it.
+                job.unwanted = True
+            else:
+                self._over(job)
+                self._begin(following)
             raise
+
+    def _begin(self, jobs: Iterable[_Job]) -> None:
+        """Has pictures decoded whose turn has come."""
+        due = deque(jobs)
+        while due:
+            job = due.popleft()
+            try:
+                self.threads.submit(self._work, job)
+            except RuntimeError:  # closed in the meantime
+                job.answer.cancel()
+                due.extend(job.lane.leave(job))
+
+    def _work(self, job: _Job) -> None:
+        """Decodes a picture and those whose turn comes then. In a thread."""
+        while True:
+            answer = None if self._closed or job.unwanted else job.decoded()
+            following = job.lane.leave(job)
+            # The event loop may be closed by now.
+            with suppress(RuntimeError):
+                job.loop.call_soon_threadsafe(self._answer, job, answer)
+            if not following:
+                return
+            job, *others = following
+            for other in others:
+                with suppress(RuntimeError):
+                    job.loop.call_soon_threadsafe(self._begin, [other])
+
+    def _answer(self, job: _Job, answer: Crop | Exception | None) -> None:
+        self._over(job)
+        if job.answer.done():
+            return
+        if answer is None:
+            job.answer.cancel()
+        elif isinstance(answer, Exception):
+            job.answer.set_exception(answer)
+        else:
+            job.answer.set_result(answer)
+
+    def _over(self, job: _Job) -> None:
+        """Forgets a picture: it is decoded, or was given up."""
+        del self._jobs[job]
+        if not self._jobs:
+            self._rest = job.loop.call_later(_REST_S, self._give_back)
+
+    def _look_at_all(self) -> None:
+        """Lets others have the places of jobs that outran their prices."""
+        self._look = None
+        now = time.monotonic()
+        for job in self._jobs:
+            if job.began_at is not None and now - job.began_at >= job.outrun_s:
+                self._begin(job.lane.step_aside(job))
+            self._look = self._look or job.loop.call_later(_LOOK_EVERY_S, self._look_at_all)
 
     def _give_back(self) -> None:
         with suppress(RuntimeError):  # closed in the meantime
             self.threads.submit(give_memory_back)
 
     def close(self) -> None:
-        """Ends the threads, once the pictures that they decode are done."""
+        """Ends the threads, once the pictures that they decode are done. Those that wait are not decoded any more."""
         if self._rest is not None:
             self._rest.cancel()
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
+        self.threads.shutdown(wait=False)
 
 
-def _answer(answer: asyncio.Future[Crop], done: Future[Crop]) -> None:
-    if done.cancelled():
-        answer.cancel()
-    elif (error := done.exception()) is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(done.result())
+class _Job(Place):
+    """One picture, from when it comes until it is decoded.
 
+    Args:
+        held: bytes that decoding it takes.
+        caller: who sent it.
+        lane: that it is in.
+        outrun_s: after how many seconds it has outrun its price.
+        decode: decodes it; blocking.
+    """
 
-class _Place:
-    """One picture's place in a lane."""
+    def __init__(self, held: int, caller: str, lane: Lane[_Job], outrun_s: float, decode: Callable[[], Crop]) -> None:
+        super().__init__(held, caller)
+        self.lane, self.outrun_s, self._decode = lane, outrun_s, decode
+        self.began_at: float | None = None
+        self.unwanted = False
+        """Whether nobody waits for it any more."""
+        self.loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[Crop] = self.loop.create_future()
 
-    __slots__ = ("_caller", "_held", "_in_line", "_lane")
-
-    def __init__(self, lane: Lane, held: int, caller: str) -> None:
-        self._lane, self._held, self._caller, self._in_line = lane, held, caller, True
-
-    def leave_line(self) -> None:
-        """Lets the next picture have the place."""
-        if self._lane.step_aside(self._caller):
-            self._in_line = False
-
-    def leave(self) -> None:
-        """Gives everything back: the picture is decoded."""
-        self._lane.leave(self._held, self._caller, place=self._in_line)
+    def decoded(self) -> Crop | Exception:
+        """Decodes it."""
+        self.began_at = time.monotonic()
+        try:
+            return self._decode()
+        except Exception as error:
+            return error

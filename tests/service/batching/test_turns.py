@@ -179,7 +179,7 @@ class Model:
 
     def batch(self, limit: int, time: float) -> list[str]:
         counts = Counter(caller for caller, *_ in self.waiting)
-        heavy = {caller for caller, count in counts.items() if count > FEW or caller == self.most}
+        heavy = {caller for caller, count in counts.items() if count > FEW} or {self.most}
         taken = []
         while self.waiting and len(taken) < limit:
             best = min(
@@ -337,3 +337,29 @@ async def test_what_callers_had_is_forgotten_with_them() -> None:
         device.push(f"caller {number}")
         device.batch()
     assert len(device.turns._had_s) < 2000
+
+
+async def test_beside_a_bulk_a_caller_with_most_of_the_device_but_few_pictures_is_not_held_to_its_share() -> None:
+    """It uses two thirds of the device. Then a bulk comes: each of its pictures has at most one of the bulk's before
+    it."""
+    device = Device()
+    for _ in range(60):
+        device.push("steady", device.clock.now + 30)
+        assert device.batch() == ["steady"]
+        device.clock.now += EACH_S / 2  # idle
+    for _ in range(64):
+        device.push("bulk", device.clock.now + 30)
+    device.batch()
+    for _ in range(10):
+        assert device.queue.ahead_of(device.clock.now + 30, "steady") <= 1
+        for _ in range(2):
+            device.push("steady", device.clock.now + 30)
+        assert [device.batch() for _ in range(4)].count(["steady"]) == 2
+
+
+async def test_whoever_comes_to_a_queue_full_of_one_callers_pictures_has_few_ahead() -> None:
+    device = Device()
+    for _ in range(64):
+        device.push("bulk")
+    assert device.queue.ahead_of(math.inf, "polite") <= 1
+    assert device.queue.ahead_of(math.inf, "bulk") == 64

@@ -45,6 +45,7 @@ def test_long_texts_are_decoded_in_slices_with_pauses(monkeypatch: pytest.Monkey
         ("AAAA=", "padding"),
         ("====", "padding"),
         ("AA==AAAA", "before its end"),
+        (15 * "AAAA" + "AA==" + 40 * "AAAA", "before its end"),
         ("A=AA", "before its end"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,16 +51,18 @@ class Held:
     def open(self, image: bytes) -> None:
         self.gates[image].set()
 
+    def open_all(self) -> None:
+        for gate in self.gates.values():
+            gate.set()
+
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     made = Held()
     monkeypatch.setattr(module, "decode", made.decode)
-    # So that a test can count.
-    monkeypatch.setattr(module, "_FOR_EACH", 1)
+    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.002)
     yield made
-    for gate in made.gates.values():
-        gate.set()
+    made.open_all()
 
 
 async def until(what: Callable[[], bool]) -> None:
@@ -70,6 +73,17 @@ async def until(what: Callable[[], bool]) -> None:
 
 def begun(decoders: Decoders, image: bytes, work: Work) -> asyncio.Task[Any]:
     return asyncio.ensure_future(decoders.decode(image, LENET, LIMIT, work))
+
+
+async def decodes_at_once(decoders: Decoders, held: Held, work: Work, most: int) -> None:
+    """Checks that so many pictures are decoded at the same time and no more; and all of them in the end."""
+    tasks = [begun(decoders, held.gate(b"%d" % n), work) for n in range(most + 2)]
+    await until(lambda: len(held.running) == most)
+    await asyncio.sleep(0.02)
+    assert len(held.running) == most
+    held.open_all()
+    await asyncio.gather(*tasks)
+    decoders.close()
 
 
 async def test_a_picture_is_decoded_and_one_that_is_refused_frees_its_place() -> None:
@@ -113,24 +127,7 @@ async def test_ordinary_pictures_are_decoded_as_many_at_once_as_there_are_thread
     assert sorted(held.running) == [b"0", b"1", b"2"]
     held.open(b"1")
     await until(lambda: sorted(held.running) == [b"0", b"2", b"3"])
-    for gate in held.gates.values():
-        gate.set()
-    await asyncio.gather(*tasks)
-    decoders.close()
-
-
-async def test_for_each_core_four_ordinary_pictures_are_decoded_at_once(
-    held: Held, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A place is passed on by the event loop, and no core waits for it meanwhile."""
-    monkeypatch.setattr(module, "_FOR_EACH", 4)
-    decoders = Decoders(2)
-    tasks = [begun(decoders, held.gate(b"%d" % n), SLOW) for n in range(10)]
-    await until(lambda: len(held.running) == 8)
-    await asyncio.sleep(0.01)
-    assert len(held.running) == 8
-    for gate in held.gates.values():
-        gate.set()
+    held.open_all()
     await asyncio.gather(*tasks)
     decoders.close()
 
@@ -145,8 +142,7 @@ async def test_dear_pictures_wait_for_memory_in_order(held: Held) -> None:
     assert sorted(held.running) == [b"a", b"b"]
     held.open(b"a")
     await until(lambda: sorted(held.running) == [b"b", b"c", b"d"])
-    for gate in held.gates.values():
-        gate.set()
+    held.open_all()
     await asyncio.gather(*tasks)
     decoders.close()
 
@@ -208,17 +204,39 @@ async def test_no_more_than_three_decodes_for_each_thread_may_outrun_their_price
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_FAR_S", 0.001)
-    decoders = Decoders(1)
-    tasks = [begun(decoders, held.gate(b"%d" % n), CHEAP) for n in range(6)]
-    await until(lambda: len(held.running) == 4)
-    await asyncio.sleep(0.02)
-    assert len(held.running) == 4
-    for gate in held.gates.values():
-        gate.set()
-    await asyncio.gather(*tasks)
-    decoders.close()
+    await decodes_at_once(Decoders(1), held, CHEAP, 4)
 
 
 def test_a_price_is_outrun_after_five_times_as_long_and_never_at_once() -> None:
     assert outrun_s(Work(Price(0.001, 1), dear=False)) == 0.25
     assert outrun_s(Work(Price(2.0, 1), dear=True)) == 10.0
+
+
+async def test_a_thread_that_is_done_takes_the_next_picture_while_the_event_loop_is_busy(held: Held) -> None:
+    decoders = Decoders(1)
+    first = begun(decoders, held.gate(b"first"), SLOW)
+    others = [begun(decoders, b"%d" % n, SLOW) for n in range(5)]
+    last = begun(decoders, held.gate(b"last"), SLOW)
+    await until(lambda: held.running == [b"first"])
+    held.open(b"first")
+    for _ in range(10_000):  # the loop does nothing else meanwhile
+        if held.running == [b"last"]:
+            break
+        time.sleep(0.001)  # noqa: ASYNC251
+    assert held.running == [b"last"]
+    held.open(b"last")
+    await asyncio.gather(first, *others, last)
+    decoders.close()
+
+
+async def test_whoever_waits_when_the_threads_end_is_told(held: Held) -> None:
+    decoders = Decoders(1)
+    running = begun(decoders, held.gate(b"running"), SLOW)
+    waiting = [begun(decoders, b"%d" % n, SLOW) for n in range(2000)]
+    await until(lambda: held.running == [b"running"])
+    decoders.close()
+    held.open(b"running")
+    assert await running == b"running"
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)

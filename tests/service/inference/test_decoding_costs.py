@@ -15,15 +15,16 @@ from PIL import Image
 from models.images.preprocess import PRESETS, Preprocess
 from service.inference.decoding import decode_small
 from tests.picture_files import (
+    a_frame,
+    a_square,
     accepted,
     bmp,
     bmp_header,
     chunk,
     encode,
     exif,
-    gif,
+    flat,
     many_scans,
-    png,
     segment,
     with_segments,
 )
@@ -32,18 +33,6 @@ LIMIT = 80_000_000
 
 
 LENET = PRESETS["mnist"]
-
-
-def flat(side: int, mode: str = "L") -> Image.Image:
-    return Image.new(mode, (side, side), 100 if mode == "L" else "teal")
-
-
-def a_square(**options: Any) -> bytes:
-    return png(np.full((40, 40, 3), 100), **options)
-
-
-def a_frame(**options: Any) -> bytes:
-    return gif((8, 8), np.zeros((8, 8), np.uint8), (0, 0), np.zeros((128, 3), np.uint8), **options)
 
 
 SMALL = {
