@@ -8,6 +8,7 @@ replaces the one in the box. No torch is imported.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import time
@@ -29,6 +30,9 @@ from models.networks.variants import VARIANTS, UnknownModelError, Variant, find_
 
 State = Literal["loadable", "weights missing"]
 _NONE: Mapping[str, Any] = MappingProxyType({})
+#: How often a service looks at the cache's folder, in seconds. Each look releases the interpreter's lock, and getting
+#: it back from busy threads costs more than the look.
+LOOK_EVERY_S = 1.0
 #: In bytes; the networks' are 2 to 60 KB. All headers in the cache are read at each start.
 _LONGEST_HEADER = 10_000_000
 
@@ -73,6 +77,12 @@ class Checkpoint:
     network: Mapping[str, Any] = field(default_factory=lambda: _NONE)
     own_costs: Costs | None = None
     """Costs that were counted for this very checkpoint, if they were."""
+    name: str = field(init=False, repr=False, compare=False)
+    """``googlenet@imagenet1k``, or ``googlenet@untrained``."""
+
+    def __post_init__(self) -> None:
+        # Put together once: it is asked for some hundred times at each decision.
+        object.__setattr__(self, "name", f"{self.variant.name}@{self.labels if self.trained else 'untrained'}")
 
     @property
     def costs(self) -> Costs:
@@ -83,11 +93,6 @@ class Checkpoint:
     def model(self) -> str:
         """Its name in answers: the name of the variant."""
         return self.variant.name
-
-    @property
-    def name(self) -> str:
-        """``googlenet@imagenet1k``, or ``googlenet@untrained``."""
-        return f"{self.variant.name}@{self.labels if self.trained else 'untrained'}"
 
     @property
     def state(self) -> State:
@@ -104,13 +109,16 @@ class Checkpoint:
 
 
 class Catalogue:
-    """The checkpoints of this machine. Every call looks at the cache's folder, so that an import counts at once.
+    """The checkpoints of this machine. Not thread-safe.
 
     Args:
         cache_directory: where imported weights are; ``cache_dir()`` by default.
         untrained: every variant has random weights of a fixed seed instead, regardless of which checkpoints exist.
         variants: those that a service hosts; all by default.
         left_out: is called with each file in the cache that cannot be used and the reason, once for each content.
+        look_every_s: for how long a look at the cache's folder counts. By default every call looks, so that an import
+            counts at once; a service gives ``LOOK_EVERY_S``.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -120,11 +128,16 @@ class Catalogue:
         untrained: bool = False,
         variants: Collection[str] | None = None,
         left_out: Callable[[Path, str], None] = lambda _path, _why: None,
+        look_every_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cache_dir = cache_directory or cache_dir()
         self.untrained = untrained
         self._variants = VARIANTS.keys() if variants is None else frozenset(variants)
         self._left_out = left_out
+        self._look_every_s = look_every_s
+        self._clock = clock
+        self._look_at = -math.inf
         self._changed_at = -1
         self._rows: list[Checkpoint] = []
         self._cards: dict[Path, tuple[object, Checkpoint | None]] = {}
@@ -132,6 +145,11 @@ class Catalogue:
 
     def checkpoints(self) -> list[Checkpoint]:
         """One row for each checkpoint that is known or in the cache, and one for each variant without any."""
+        if self._look_every_s:
+            now = self._clock()
+            if now < self._look_at:
+                return self._rows
+            self._look_at = now + self._look_every_s
         # A file comes by rename, which changes the time of the folder: one stat tells whether to read it again.
         try:
             changed_at = (self.cache_dir / "checkpoints").stat().st_mtime_ns
@@ -207,12 +225,13 @@ class Catalogue:
             UnknownModelError: no such variant, or it has no checkpoint for that label set.
         """
         rows = self.checkpoints()
-        if serves is not None:
-            return self._find(rows, model, labels, serves)
         known = self._found.get((model, labels))
         if known is None:
             known = self._found[model, labels] = self._find(rows, model, labels)
-        return known
+        # The first of those that are loadable is the first of those that can be served too, if it can.
+        if serves is None or (known.state == "loadable" and serves(known)):
+            return known
+        return self._find(rows, model, labels, serves)
 
     def _find(
         self,

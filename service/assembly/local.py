@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from models.checkpoints.catalogue import Catalogue, Checkpoint
+from models.checkpoints.catalogue import LOOK_EVERY_S, Catalogue, Checkpoint
 from models.images.preprocess import PRESETS
 from models.networks.variants import find_variant
 from service.assembly.interpreter import tune
@@ -164,7 +164,11 @@ async def _serving(
 
 def _catalogue(settings: Settings, deployment: Deployment) -> Catalogue:
     return Catalogue(
-        settings.cache_dir, untrained=settings.untrained, variants=deployment.names(), left_out=log_left_out
+        settings.cache_dir,
+        untrained=settings.untrained,
+        variants=deployment.names(),
+        left_out=log_left_out,
+        look_every_s=LOOK_EVERY_S,
     )
 
 

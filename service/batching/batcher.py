@@ -128,6 +128,8 @@ class Batcher(Generic[Item, Output]):
         self._limit = limit
         self._clock = clock
         self._queue: DeadlineQueue[Item, Batched[Output]] = DeadlineQueue(max_queue, max_queue_bytes, slot.turns)
+        self.waiting = self._queue.waiting
+        """What waits, to be counted."""
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._closed = False

@@ -7,7 +7,7 @@ import asyncio
 import bisect
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -78,6 +78,8 @@ class DeadlineQueue(Generic[Item, Answer]):
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._tickets: list[Ticket[Item, Answer]] = []
+        self.waiting: Sized = self._tickets
+        """The same for whoever counts them at each decision: calling ``len`` of the queue takes three times as long."""
         self._numbers = itertools.count()
         self._bytes = 0
         self._turns = turns or Turns()
@@ -149,14 +151,18 @@ class DeadlineQueue(Generic[Item, Answer]):
 
     def _ahead_in_turn(self, deadline: float, caller: str) -> int:
         """The same while callers take turns: of a heavy caller as many as this one has, and one."""
-        own = sum(ticket.caller == caller and ticket.deadline <= deadline for ticket in self._tickets)
-        ahead = own
-        for line in self._lines():
-            if line.caller is None:
-                ahead += sum(ticket.deadline <= deadline and ticket.caller != caller for ticket in line.tickets)
-            elif line.caller != caller:
-                ahead += min(len(line.tickets), own + 1)
-        return ahead
+        own = lights = 0
+        heavy: dict[str, int] = {}
+        for ticket in self._tickets:
+            other = ticket.caller
+            if other == caller:
+                own += ticket.deadline <= deadline
+            elif not ticket.answer.done():
+                if self._turns.light(other):
+                    lights += ticket.deadline <= deadline
+                else:
+                    heavy[other] = heavy.get(other, 0) + 1
+        return own + lights + sum(min(count, own + 1) for count in heavy.values())
 
     def urgency(self) -> Urgency:
         """The place in line of the ticket that goes first; the last place if the queue is empty."""

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from ray import serve
 from starlette.types import ASGIApp
 
-from models.checkpoints.catalogue import Catalogue
+from models.checkpoints.catalogue import LOOK_EVERY_S, Catalogue
 from service.assembly.front import front_app
 from service.cluster.direct import direct
 from service.cluster.loopback import listen_here_alone
@@ -116,7 +116,11 @@ class Gateway:
         stop_tracing = start_tracing(settings)
         configure_logging(settings.log_format)
         catalogue = Catalogue(
-            settings.cache_dir, untrained=settings.untrained, variants=fleet.names(), left_out=log_left_out
+            settings.cache_dir,
+            untrained=settings.untrained,
+            variants=fleet.names(),
+            left_out=log_left_out,
+            look_every_s=LOOK_EVERY_S,
         )
         replicas = {name: d.replicas for d in fleet.deployment for name in d.names()}
         placement = RemotePlacement(handles, stopping=lambda: is_stopping(folder), replicas=replicas)

@@ -140,11 +140,11 @@ class Replica:
             loaded=frozenset(c.name for c in checkpoints if self._placement.resident(c)),
             snapshots=snapshots,
             decode_s={
-                name: {kind: forecast.decode_s(most) for kind, most in SIZE_CLASSES.items()}
+                name: {kind: forecast.decode_s(most)[0] for kind, most in SIZE_CLASSES.items()}
                 for name, forecast in forecasts.items()
             },
             profiled_decode_s={
-                name: {kind: forecast.profiled_decode_s(most) for kind, most in SIZE_CLASSES.items()}
+                name: {kind: forecast.decode_s(most)[1] for kind, most in SIZE_CLASSES.items()}
                 for name, forecast in forecasts.items()
             },
             memory=self._placement.memory()[0],

@@ -69,7 +69,7 @@ async def _classify(
     """Loads the networks into this process, and classifies as the service does."""
     from service.assembly.local import local_placement
     from service.config.fleet import Deployment
-    from service.domain.ensemble import Ensemble, members_of
+    from service.domain.ensemble import members_of
     from service.domain.errors import NoPictureError, failure_of
     from service.inference.classifier import Classifier
     from service.routing.router import Router
@@ -80,7 +80,6 @@ async def _classify(
     placement = local_placement(settings, Deployment(variants=names))
     router = Router(catalogue, placement, settings.model_copy(update={"default_latency_ms": _PATIENCE_MS}))
     classifier = Classifier(router, placement, RequestMetrics(names))
-    candidates = checkpoint if isinstance(checkpoint, Ensemble) else [checkpoint]
     try:
         for member in members:
             await _load(placement.predictor(member))
@@ -89,7 +88,7 @@ async def _classify(
             if not picture:
                 outcomes.append(failure_of(NoPictureError("the file is empty")))
             else:
-                outcomes.append(await classifier.classify(picture, query, candidates, time.monotonic()))
+                outcomes.append(await classifier.classify(picture, query, [checkpoint], time.monotonic()))
         return outcomes
     finally:
         await placement.close()

@@ -86,6 +86,8 @@ class Decision(NamedTuple):
     """Top-1 percentage points that were lost to the load; None where there was no choice."""
     trial_s: float | None = None
     """If the picture is admitted on trial: the time that it may take, from the decision until the answer."""
+    members: tuple[tuple[Checkpoint, Snapshot], ...] = ()
+    """Only for an ensemble: the snapshots of its members."""
 
 
 class Fit(NamedTuple):

@@ -60,5 +60,8 @@ class Quiet:
 
     def kept(self, seconds: float) -> float:
         """The share, from 1 down to 0, that still counts of what was learned when ``self.seconds`` was ``seconds``."""
-        left = 1.0 - (self.seconds - seconds) / _FORGOTTEN_AFTER_S
+        quiet_s = self.seconds - seconds
+        if not quiet_s:
+            return 1.0
+        left = 1.0 - quiet_s / _FORGOTTEN_AFTER_S
         return 0.0 if left <= 0 else -(-left * _STEPS // 1) / _STEPS

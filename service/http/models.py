@@ -60,7 +60,7 @@ class ModelPaths:
         """Decides as for a photograph that arrives now, and neither queues nor loads anything."""
         query = read_query(Query, request.scope["query_string"])
         now = time.monotonic()
-        checkpoints = self._router.candidates(query, now)
+        checkpoints = self._router.candidates(query)
         decision = self._router.decide(query, checkpoints, now, _PHOTOGRAPH_BYTES, supposing=True)
         routing, snapshot = decision.routing, decision.snapshot
         return RouteAnswer(

@@ -49,13 +49,13 @@ class Classifier:
 
     def begin(self, query: Query, arrived: float, caller: str = "") -> Request:
         """Finds the candidates of a request, as ``Classifies.begin`` says."""
-        return Request(self, query, self._router.candidates(query, arrived), arrived, caller)
+        return Request(self, query, self._router.candidates(query), arrived, caller)
 
     async def classify(
         self,
         picture: bytes | Picture,
         query: Query,
-        candidates: Sequence[Checkpoint] | Ensemble,
+        candidates: Sequence[Checkpoint | Ensemble],
         arrived: float,
         caller: str = "",
     ) -> Classified | Failure:
@@ -69,7 +69,7 @@ class Classifier:
             caller: who asks.
         """
         try:
-            if isinstance(candidates, Ensemble):
+            if isinstance(candidates[-1], Ensemble):
                 # The members join their queues one turn of the event loop after the decision. The next ensemble is
                 # decided on after that, so that it sees them there.
                 async with self._one_at_a_time:
@@ -100,8 +100,7 @@ class Classifier:
         done, tried = first, {decision.checkpoint.name}
         while of_a_load(done):
             try:
-                candidates = self._router.candidates(query, arrived)
-                assert not isinstance(candidates, Ensemble)
+                candidates = self._router.candidates(query)
                 rest = [c for c in candidates if c.name not in tried]
                 if not any(c.state == "loadable" for c in rest):
                     return first
@@ -155,7 +154,7 @@ class Request:
         self,
         classifier: Classifier,
         query: Query,
-        candidates: Sequence[Checkpoint] | Ensemble,
+        candidates: Sequence[Checkpoint | Ensemble],
         arrived: float,
         caller: str = "",
     ) -> None:
@@ -169,7 +168,7 @@ class Request:
     def named(self) -> str | None:
         if self._query.model is None:
             return None
-        return self._candidates.model if isinstance(self._candidates, Ensemble) else self._candidates[0].model
+        return self._candidates[0].model
 
     async def check(self) -> None:
         """``Classifier.begin`` has done so."""

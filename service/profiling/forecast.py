@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from models.checkpoints.catalogue import Checkpoint
-from models.images.cost import RATES, price
+from models.images.cost import RATES, Rate, price
 from models.images.outline import Outline
+from models.images.preprocess import Preprocess
 from service.domain.quiet import Quiet
 from service.profiling.profiles import Profile, size_class
 
@@ -45,6 +46,31 @@ _REMEMBERED = 32
 _GUESSED_RATE, _GUESSED_DECODE_S = 2e10, 0.02
 
 
+#: Each kind of preprocessing once, so that two are the same object if they are equal.
+_PREPROCESSES: dict[Preprocess, Preprocess] = {}
+
+
+class _Prices:
+    """What one picture's decoding takes, as several checkpoints are asked in turn: most of them decode alike."""
+
+    def __init__(self) -> None:
+        self._outline: Outline | None = None
+        self._known: dict[tuple[int, int], tuple[float, Preprocess, Mapping[str, Rate]]] = {}
+        """By the identity of the other two, which are kept so that it stays theirs."""
+
+    def seconds(self, outline: Outline, preprocess: Preprocess, rates: Mapping[str, Rate]) -> float:
+        if outline is not self._outline:
+            self._outline, self._known = outline, {}
+        key = id(preprocess), id(rates)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = price(outline, preprocess, rates).seconds, preprocess, rates
+        return found[0]
+
+
+_PRICES = _Prices()
+
+
 class Forecast:
     """What one checkpoint will take on one device.
 
@@ -65,7 +91,7 @@ class Forecast:
         quiet: Quiet | None = None,
     ) -> None:
         self.profile = profile
-        self._preprocess = checkpoint.preprocess
+        self._preprocess = _PREPROCESSES.setdefault(checkpoint.preprocess, checkpoint.preprocess)
         self._rates = RATES if profile is None or profile.decode_rates is None else profile.decode_rates
         self._clock = clock
         self._own_quiet = quiet is None
@@ -125,17 +151,14 @@ class Forecast:
         """The mean of a forward pass, by the profile alone; None without a profile."""
         return None if self.profile is None else self._curve[batch_size]
 
-    def decode_s(self, encoded_bytes: int, outline: Outline | None = None) -> float:
-        """The median of decoding a picture of that size, and of that outline if it is known."""
+    def decode_s(self, encoded_bytes: int, outline: Outline | None = None) -> tuple[float, float]:
+        """The median of decoding a picture of that size, and of that outline if it is known; and the same by the
+        profile alone, 0 if the profile does not say."""
         kind, profiled_s = self._profiled_decode(encoded_bytes, outline)
         ratio = self._decode_ratios.get(kind)
-        return profiled_s if ratio is None else profiled_s * self._faded(ratio)
-
-    def profiled_decode_s(self, encoded_bytes: int, outline: Outline | None = None) -> float:
-        """The same by the profile alone; 0 if the profile does not say."""
-        if self.profile is None or (outline is None and size_class(encoded_bytes) not in self._decode):
-            return 0.0
-        return self._profiled_decode(encoded_bytes, outline)[1]
+        decode_s = profiled_s if ratio is None else profiled_s * self._faded(ratio)
+        unknown = self.profile is None or (outline is None and kind not in self._decode)
+        return decode_s, 0.0 if unknown else profiled_s
 
     def _profiled_decode(self, encoded_bytes: int, outline: Outline | None) -> tuple[str, float]:
         """What kind of decoding it is, and the seconds that it takes by the profile."""
@@ -158,7 +181,7 @@ class Forecast:
         if self.profile is None:
             # Guesses are pessimistic, whatever the picture.
             measured_s = _GUESSED_DECODE_S
-        priced_s = price(outline, self._preprocess, self._rates).seconds
+        priced_s = _PRICES.seconds(outline, self._preprocess, self._rates)
         as_measured = self.profile is None or outline.kind == "jpeg" or kind == "thumbnail"
         if measured_s is not None and as_measured and priced_s <= _LIKE_A_PHOTOGRAPH * measured_s:
             return kind, measured_s

@@ -11,22 +11,25 @@ otherwise one caller's bulk would send everybody else away.
 
 from __future__ import annotations
 
+import bisect
 import math
-from bisect import insort
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import attrgetter
 
 from service.domain.shares import FEW
 
+_deadline = attrgetter("deadline")
 
-@dataclass(slots=True, order=True)
+
+@dataclass(slots=True, eq=False)
 class AdmittedPicture:
     """A picture that was admitted and is not answered yet."""
 
     deadline: float
-    slack_s: float = field(compare=False)
-    caller: str = field(compare=False, default="")
-    beyond: bool = field(compare=False, default=False)
+    slack_s: float
+    caller: str = ""
+    beyond: bool = False
     """Whether the caller had many when it was admitted."""
 
 
@@ -40,14 +43,12 @@ class AdmittedPictures:
     def slack_s(self, deadline: float, caller: str = "") -> float:
         """The minimum slack of the pictures with later deadlines that a caller's picture must not make late; infinite
         if there are none."""
-        return min(
-            (
-                picture.slack_s
-                for picture in self._pictures
-                if picture.deadline > deadline and (not picture.beyond or picture.caller == caller)
-            ),
-            default=math.inf,
-        )
+        later = self._pictures[self._later_than(deadline) :]
+        return min((p.slack_s for p in later if not p.beyond or p.caller == caller), default=math.inf)
+
+    def _later_than(self, deadline: float) -> int:
+        """The place of the first picture with a later deadline."""
+        return bisect.bisect_right(self._pictures, deadline, key=_deadline)
 
     def add(self, deadline: float, slack_s: float, device_s: float, caller: str = "") -> AdmittedPicture:
         """Admits a picture; ``remove`` must follow.
@@ -58,17 +59,17 @@ class AdmittedPictures:
             device_s: how many seconds it delays the pictures behind it.
             caller: who asked.
         """
-        for later in self._pictures:
-            if later.deadline > deadline:
-                later.slack_s -= device_s
+        place = self._later_than(deadline)
+        for later in self._pictures[place:]:
+            later.slack_s -= device_s
         picture = AdmittedPicture(deadline, slack_s, caller, self._callers[caller] >= FEW)
         self._callers[caller] += 1
-        insort(self._pictures, picture)
+        self._pictures.insert(place, picture)
         return picture
 
     def remove(self, picture: AdmittedPicture) -> None:
         """Removes a picture, regardless of its outcome."""
-        self._pictures = [other for other in self._pictures if other is not picture]
+        self._pictures.remove(picture)
         self._callers[picture.caller] -= 1
         if not self._callers[picture.caller]:
             del self._callers[picture.caller]

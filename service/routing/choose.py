@@ -2,8 +2,8 @@
 
 A budget says how long the answer may take, how much memory the network may need and how accurate it must be. The most
 accurate checkpoint of one label set that fits answers, and the reasons against the others are listed. The function has
-no memory. What keeps its choices from flapping is each candidate's safety factor, which ``safety.py`` raises when
-predictions were missed.
+no memory. Two things that it is given keep its choices from flapping: each candidate's safety factor, which
+``safety.py`` raises when predictions were missed, and the last choice, which only a clearly better one replaces.
 
 Predictions include corrections learned under load. If only these rule out a checkpoint whose device is idle, a picture
 is admitted on trial: a prediction that refuses every picture would never be corrected.
@@ -19,34 +19,41 @@ from service.domain.decision import LEAST_SAFETY, Budget, Decision, Fit, Routing
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.refusal import considered, refuse
 
+#: What is to replace the last choice has to fit if it takes this many times as long. Forecasts that jitter by 5 %
+#: either way differ by less.
+_CLEARLY = 1.12
+
 
 def choose(
     candidates: Sequence[Candidate], budget: Budget, load: DeviceLoad | None = None, *, named: bool = False
 ) -> Decision:
     """Picks the checkpoint with the highest top-1 accuracy whose predicted time and footprint are within the budget
-    and whose accuracy is at least ``min_top1``. Ties: the lower predicted time, then the smaller footprint.
+    and whose accuracy is at least ``min_top1``. Ties: the lower predicted time, then the smaller footprint. While the
+    last choice fits, another has to fit by a margin.
 
     Args:
         candidates: the checkpoints of one label set, or the one candidate that the caller named.
         budget: the limits set by the caller.
         load: the work that the devices have now.
-        named: whether the caller named the one candidate; its accuracy need not be known then. An ensemble is always
-            named.
+        named: whether the caller named the one candidate; its accuracy need not be known then.
 
     Raises:
         WeightsMissingError: none of the candidates is loadable.
         NoModelFitsError: no candidate fits the budget, even with empty queues.
         OverloadedError: a candidate could fit, but not now.
     """
-    queues = _DeviceQueues(load or DeviceLoad())
-    fits = [_fit(candidate, budget, queues, named) for candidate in candidates]
+    queues = DeviceQueues(load or DeviceLoad())
+    whole_s = budget.whole_s
+    fits = [_fit(candidate, budget, whole_s, queues, named) for candidate in candidates]
     fitting = [fit for fit in fits if fit.rejected is None]
     if not fitting:
         refuse(fits, budget)
-    best = min(fitting, key=_rank)
+    best = min(_steady(fitting, queues.last, budget.latency_s, queues), key=_rank)
     checkpoint, predicted_s = best.candidate.checkpoint, best.predicted_s
     assert predicted_s is not None
     best_of = f"highest top-1 ({checkpoint.top1} %) of the {len(fitting)} that fit"
+    if any((fit.candidate.checkpoint.top1 or 0.0) > (checkpoint.top1 or 0.0) for fit in fitting):
+        best_of = f"answered this budget before ({checkpoint.top1} %), and none better fits by a margin"
     why = "named, and within the budget" if named else best_of
     answered_s = budget.gone_s + predicted_s
     reason = f"{why}, {milliseconds(answered_s)} predicted"
@@ -69,75 +76,61 @@ def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:
     return "cifar10" if "imagenet1k" not in loadable and "cifar10" in loadable else "imagenet1k"
 
 
-class _DeviceQueues:
+class DeviceQueues:
     """The queues of all devices, and when a picture that joins them now would be answered."""
 
     def __init__(self, load: DeviceLoad) -> None:
-        self._busy = load.busy
-        self._ahead: dict[str, float] = {}
-        self._next: dict[str, float] = {}
+        self.busy = load.busy
+        self.ahead: dict[str, float] = {}
+        """Mean seconds of all pictures ahead of this one, by device."""
+        self.next: dict[str, float] = {}
+        """Mean seconds of the longest batch that may begin while this picture is being decoded, by device."""
         for snapshot in load.waiting:
             device, later = snapshot.device, min(snapshot.queued - snapshot.ahead, len(snapshot.forward_s) - 1)
-            self._ahead[device] = self._ahead.get(device, 0.0) + snapshot.batches_s(snapshot.ahead)
-            self._next[device] = max(self._next.get(device, 0.0), snapshot.mean_s(later))
-        self._counted = {id(snapshot) for snapshot in load.waiting}
+            self.ahead[device] = self.ahead.get(device, 0.0) + snapshot.batches_s(snapshot.ahead)
+            self.next[device] = max(self.next.get(device, 0.0), snapshot.mean_s(later))
+        self.counted = {id(snapshot) for snapshot in load.waiting}
         self._slack_s = load.slack_s
+        self.last = load.last
 
     def predicted_s(self, snapshot: Snapshot) -> float:
         """Seconds until the answer. The sum of three times: loading what is not in memory; max(decoding, wait for
         the device); and the picture's own batch at the 95th percentile. The wait is for the batch that
         is being computed and for all pictures ahead, at their means."""
-        if snapshot.members:
-            return max(self._members_s(some) for some in snapshot.by_device.values())
-        forward_s = snapshot.forward_s
-        # Pictures of the same queue that share its batch are computed with it.
-        shared = snapshot.ahead % (len(forward_s) - 1)
-        ahead_s = self._ahead.get(snapshot.device, 0.0) - snapshot.mean_s(shared)
-        if id(snapshot) not in self._counted:
-            ahead_s += snapshot.batches_s(snapshot.ahead)
-        wait_s = self._busy.get(snapshot.device, 0.0) + ahead_s
-        if wait_s < snapshot.decode_s:
-            # The device does not wait for the decoding: a batch with a later deadline may begin meanwhile.
-            wait_s += self._next.get(snapshot.device, 0.0)
-        return snapshot.load_s + max(snapshot.decode_s, wait_s) + forward_s[shared + 1]
-
-    def _members_s(self, members: Sequence[Snapshot]) -> float:
-        """The same for an ensemble's members on one device: they wait once for all pictures ahead of them, and compute
-        a batch each, one after the other."""
-        device = members[0].device
-        shared = [snapshot.ahead % (len(snapshot.forward_s) - 1) for snapshot in members]
-        ahead_s = self._ahead.get(device, 0.0)
-        ahead_s -= sum(s.mean_s(n) for s, n in zip(members, shared, strict=True))
-        ahead_s += sum(s.batches_s(s.ahead) for s in members if id(s) not in self._counted)
-        decode_s, wait_s = max(s.decode_s for s in members), self._busy.get(device, 0.0) + ahead_s
+        forward_s, decode_s, device, ahead = snapshot.forward_s, snapshot.decode_s, snapshot.device, snapshot.ahead
+        ahead_s, shared = self.ahead.get(device, 0.0), 0
+        if ahead:
+            # Pictures of the same queue that share its batch are computed with it.
+            shared = ahead % (len(forward_s) - 1)
+            ahead_s -= snapshot.mean_s(shared)
+            if id(snapshot) not in self.counted:
+                ahead_s += snapshot.batches_s(ahead)
+        wait_s = self.busy.get(device, 0.0) + ahead_s
         if wait_s < decode_s:
-            wait_s += self._next.get(device, 0.0)
-        own_s = sum(s.forward_s[n + 1] for s, n in zip(members, shared, strict=True))
-        return sum(s.load_s for s in members) + max(decode_s, wait_s) + own_s
+            # The device does not wait for the decoding: a batch with a later deadline may begin meanwhile.
+            wait_s += self.next.get(device, 0.0)
+        return snapshot.load_s + (decode_s if decode_s > wait_s else wait_s) + forward_s[shared + 1]
 
     def idle(self, snapshot: Snapshot) -> bool:
-        """Whether no picture is in flight on the snapshot's devices."""
-        devices = snapshot.by_device
-        queued = any(self._ahead.get(device) or self._next.get(device) for device in devices)
-        return not (snapshot.queued or queued or any(self._busy.get(device) for device in devices))
+        """Whether no picture is in flight on the snapshot's device."""
+        device = snapshot.device
+        return not (snapshot.queued or self.ahead.get(device) or self.next.get(device) or self.busy.get(device))
 
-    def can_wait(self, snapshot: Snapshot) -> bool:
-        """Whether the admitted pictures behind this one have enough slack for it."""
-        if snapshot.members:
-            takes_s = {device: sum(s.takes_s for s in some) for device, some in snapshot.by_device.items()}
-            return all(took <= self._slack_s.get(device, math.inf) for device, took in takes_s.items())
-        slack_s = self._slack_s.get(snapshot.device, math.inf)
-        return slack_s == math.inf or snapshot.takes_s <= slack_s
+    def can_wait(self, snapshot: Snapshot, times: float = 1.0) -> bool:
+        """Whether the admitted pictures behind this one have enough slack for it, if it takes so many times as long."""
+        slack_s = self._slack_s.get(snapshot.device)
+        return slack_s is None or slack_s == math.inf or snapshot.takes_s * times <= slack_s
 
 
-def _fit(candidate: Candidate, budget: Budget, queues: _DeviceQueues, named: bool) -> Fit:
-    checkpoint, snapshot = candidate.checkpoint, candidate.snapshot
+def _fit(candidate: Candidate, budget: Budget, whole_s: float, queues: DeviceQueues, named: bool) -> Fit:
+    checkpoint, snapshot, safety, trial, _ = candidate
     if checkpoint.state != "loadable":
         return Fit(candidate, "weights missing", None)
-    least = budget.min_top1
-    if (checkpoint.top1 is None and not (named and least is None)) or (
-        least is not None and checkpoint.top1 is not None and checkpoint.top1 < least
-    ):
+    top1, least = checkpoint.top1, budget.min_top1
+    if top1 is None:
+        if least is not None or not named:
+            return Fit(candidate, "accuracy", None)
+    elif least is not None and top1 < least:
         return Fit(candidate, "accuracy", None)
     if snapshot is None:
         return Fit(candidate, "overloaded", None)
@@ -145,16 +138,33 @@ def _fit(candidate: Candidate, budget: Budget, queues: _DeviceQueues, named: boo
     if not snapshot.fits or (budget.memory_bytes is not None and snapshot.footprint_bytes > budget.memory_bytes):
         return Fit(candidate, "memory", predicted_s)
     # "latency" means never, so it rests on the profile alone, and not on the load or what was learned.
-    if snapshot.alone_s * LEAST_SAFETY > budget.whole_s:
+    if snapshot.alone_s * LEAST_SAFETY > whole_s:
         return Fit(candidate, "latency", snapshot.alone_s)
     if snapshot.queued >= snapshot.max_queue or not queues.can_wait(snapshot):
         return Fit(candidate, "overloaded", predicted_s)
-    if predicted_s * candidate.safety <= budget.latency_s:
+    if predicted_s * safety <= budget.latency_s:
         return Fit(candidate, None, predicted_s)
     profiled_s = snapshot.load_s + snapshot.alone_s
-    if candidate.trial and queues.idle(snapshot) and profiled_s * LEAST_SAFETY <= budget.latency_s:
+    if trial and queues.idle(snapshot) and profiled_s * LEAST_SAFETY <= budget.latency_s:
         return Fit(candidate, None, profiled_s if snapshot.alone_s else predicted_s, trial=True)
     return Fit(candidate, "overloaded", predicted_s)
+
+
+def _steady(fitting: Sequence[Fit], last: str, latency_s: float, queues: DeviceQueues) -> Sequence[Fit]:
+    """Those that may answer: where the last choice fits, it and the ones that are better by a margin."""
+    known = next((fit for fit in fitting if fit.candidate.checkpoint.name == last), None) if last else None
+    if known is None or known.predicted_s is None:
+        return fitting
+    top1, sooner_s = known.candidate.checkpoint.top1 or 0.0, known.predicted_s / _CLEARLY
+    return [known] + [
+        fit
+        for fit in fitting
+        if fit.predicted_s is not None
+        and fit.candidate.snapshot is not None
+        and fit.predicted_s * fit.candidate.safety * _CLEARLY <= latency_s
+        and queues.can_wait(fit.candidate.snapshot, _CLEARLY)
+        and ((fit.candidate.checkpoint.top1 or 0.0) != top1 or fit.predicted_s <= sooner_s)
+    ]
 
 
 def _better(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
@@ -164,7 +174,7 @@ def _better(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
     better = [
         (fit.candidate.checkpoint.top1 or 0.0, _in_the_way(fit))
         for fit in fits
-        if fit.rejected not in (None, "weights missing") and (fit.candidate.checkpoint.top1 or 0.0) > top1
+        if fit.rejected != "weights missing" and (fit.candidate.checkpoint.top1 or 0.0) > top1
     ]
     if not better:
         return "most accurate", 0.0
@@ -174,14 +184,14 @@ def _better(fits: Sequence[Fit], top1: float) -> tuple[str, float]:
 
 def _in_the_way(fit: Fit) -> str:
     """The metrics' label for what rejected a checkpoint. One that is not in memory, or that nothing serves, is
-    ``not loaded``: queues are not the reason."""
+    ``not loaded``: queues are not the reason. One that fits, but by no margin, is ``overloaded``."""
     snapshot = fit.candidate.snapshot
     absent = fit.rejected == "overloaded" and (snapshot is None or snapshot.load_s > 0)
-    return "not loaded" if absent else str(fit.rejected)
+    return "not loaded" if absent else fit.rejected or "overloaded"
 
 
 def _rank(fit: Fit) -> tuple[float, float, int]:
-    snapshot = fit.candidate.snapshot
-    assert snapshot is not None
-    assert fit.predicted_s is not None
-    return -(fit.candidate.checkpoint.top1 or 0.0), fit.predicted_s, snapshot.footprint_bytes
+    candidate, _, predicted_s, _ = fit
+    assert candidate.snapshot is not None
+    assert predicted_s is not None
+    return -(candidate.checkpoint.top1 or 0.0), predicted_s, candidate.snapshot.footprint_bytes

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.images.outline import glance
@@ -23,16 +23,15 @@ from service.domain.picture import Picture
 from service.domain.placement import Placement
 from service.domain.query import Query
 from service.domain.quiet import Quiet
-from service.domain.snapshot import Candidate, DeviceLoad, Snapshot, combined
+from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.admission import AdmittedPictures
 from service.routing.choose import choose, default_label_set
+from service.routing.ensembles import device_times, joined, together
+from service.routing.last_choices import LastChoices
 from service.routing.lookup import find
 from service.routing.retry_after import RetryQueue
 from service.routing.safety import Safety
 
-#: Seconds for which a named checkpoint is served without another look at the disk. Each look releases the interpreter's
-#: lock, and getting it back from busy threads costs more than the look.
-_TRUST_S = 1.0
 #: The time that counts as left when a budget is used up.
 _NOTHING_S = 1e-6
 
@@ -58,12 +57,11 @@ class Router:
         self._placement = placement
         self._settings = settings
         self._clock = clock
-        self._named: dict[tuple[str, str | None], Checkpoint | Ensemble] = {}
-        self._trusted_until = -math.inf
         self._retries: dict[str, RetryQueue] = {}
         self._admitted: dict[str, AdmittedPictures] = {}
         self._loading: set[asyncio.Future[Any]] = set()
         self._safety: dict[str, tuple[Checkpoint, Safety]] = {}
+        self._last = LastChoices(clock)
         # One for all ensembles: callers may name any combination.
         self._ensembles = Safety(clock)
 
@@ -75,7 +73,7 @@ class Router:
     def decide(
         self,
         query: Query,
-        candidates: Sequence[Checkpoint] | Ensemble,
+        candidates: Sequence[Checkpoint | Ensemble],
         arrived: float,
         encoded_bytes: int,
         caller: str = "",
@@ -103,7 +101,8 @@ class Router:
         deadline = arrived + self.allowed_s(query)
         if query.model is not None and not query.has_budget and not supposing:
             # Whether it can be answered in time is beyond doubt, mostly. Nothing else depends on a decision.
-            served = self._at_once(candidates, deadline - self._clock())
+            (named,) = candidates
+            served = None if isinstance(named, Ensemble) else self._placement.at_once(named, deadline - self._clock())
             if served is not None:
                 return Decision(served)
         found, load = self._survey(candidates, encoded_bytes, deadline, caller, picture)
@@ -112,17 +111,17 @@ class Router:
             return Decision(found[0].checkpoint)
         left_s = max(_NOTHING_S, deadline - self._clock())
         try:
-            decision = self._choose(query, found, load, left_s)
+            decision = self._choose(query, found, load, left_s, supposing=supposing)
         except OverloadedError as error:
             self._check_late(error, found, query, left_s)
             if not supposing:
                 self._book(error, found, left_s, caller, load)
             raise
         chosen = next(candidate for candidate in found if candidate.checkpoint is decision.checkpoint)
-        if chosen.snapshot is not None and not supposing:
-            for device, per_picture_s in _device_times(chosen.snapshot):
+        if not supposing:
+            for device, per_picture_s in device_times(chosen):
                 self._retries_of(device).admitted(per_picture_s, caller, load.used_s.get(device))
-        return decision._replace(snapshot=chosen.snapshot, safety=chosen.safety)
+        return decision._replace(snapshot=chosen.snapshot, safety=chosen.safety, members=chosen.members)
 
     def _check_late(self, error: OverloadedError, candidates: Sequence[Candidate], query: Query, left_s: float) -> None:
         """Raises DeadlineMissedError if too little of the budget is left, even with empty queues."""
@@ -135,11 +134,6 @@ class Router:
                 "network answers within the rest"
             )
 
-    def _at_once(self, candidates: Sequence[Checkpoint] | Ensemble, within_s: float) -> Checkpoint | None:
-        if isinstance(candidates, Ensemble):
-            return None
-        return self._placement.at_once(candidates[0], within_s)
-
     def admit(self, decision: Decision, deadline: float, caller: str = "") -> AbstractContextManager[object]:
         """Admits a picture until the block ends: later pictures may not use up its slack, and its checkpoints are in
         use."""
@@ -147,15 +141,16 @@ class Router:
         if snapshot is None or predicted_s is None:
             return nullcontext()
         slack_s = (deadline - self._clock()) / decision.safety - predicted_s
-        return _Admission(
-            [
-                (self._admitted.setdefault(part.device, AdmittedPictures()), self.safety(member), part.takes_s)
-                for member, part in zip(members_of(decision.checkpoint), snapshot.parts, strict=True)
-            ],
-            deadline,
-            slack_s,
-            caller,
-        )
+        if not decision.members:
+            assert isinstance(decision.checkpoint, Checkpoint)
+            return self._admission(decision.checkpoint, snapshot, deadline, slack_s, caller)
+        return together([self._admission(*member, deadline, slack_s, caller) for member in decision.members])
+
+    def _admission(
+        self, checkpoint: Checkpoint, snapshot: Snapshot, deadline: float, slack_s: float, caller: str
+    ) -> _Admission:
+        device = self._admitted.setdefault(snapshot.device, AdmittedPictures())
+        return _Admission(device, self.safety(checkpoint), deadline, slack_s, snapshot.takes_s, caller)
 
     def learn(self, decision: Decision, took_s: float) -> None:
         """Compares the prediction of a decision with the seconds that the answer took."""
@@ -174,7 +169,7 @@ class Router:
         self._safety[checkpoint.name] = checkpoint, safety
         return safety
 
-    def candidates(self, query: Query, arrived: float) -> Sequence[Checkpoint] | Ensemble:
+    def candidates(self, query: Query) -> Sequence[Checkpoint | Ensemble]:
         """Finds the checkpoint or the ensemble that the query names, or all checkpoints of its label set.
 
         Raises:
@@ -183,8 +178,7 @@ class Router:
             LoadFailedError: there are checkpoints of the label set, and none could be loaded.
         """
         if query.model is not None:
-            named = self._find(query.model, query.labels, arrived)
-            return named if isinstance(named, Ensemble) else [named]
+            return (find(self._catalogue, query.model, query.labels, self._placement.serves),)
         rows = self._catalogue.checkpoints()
         # A checkpoint whose load failed, or that nothing hosts, is no candidate. One without weights is, so that the
         # answer lists it.
@@ -205,7 +199,7 @@ class Router:
 
     def _survey(
         self,
-        candidates: Sequence[Checkpoint] | Ensemble,
+        candidates: Sequence[Checkpoint | Ensemble],
         encoded_bytes: int,
         deadline: float,
         caller: str,
@@ -213,16 +207,18 @@ class Router:
     ) -> tuple[list[Candidate], DeviceLoad]:
         """Asks the placement for snapshots, and adds the router's own data: how far predictions can be trusted,
         and how long admitted pictures may be delayed."""
-        checkpoints = members_of(candidates) if isinstance(candidates, Ensemble) else candidates
+        ensembles = isinstance(candidates[-1], Ensemble)
+        checkpoints = _all_members(candidates) if ensembles else cast("Sequence[Checkpoint]", candidates)
         outline = None if picture is None else glance(picture) if isinstance(picture, bytes) else picture.outline
         snapshots, load = self._placement.survey(checkpoints, encoded_bytes, deadline, caller, outline)
         if self._admitted:
             load = load._replace(
                 slack_s={name: device.slack_s(deadline, caller) for name, device in self._admitted.items()}
             )
-        if isinstance(candidates, Ensemble):
-            return [self._ensemble(candidates, snapshots)], load
-        return [self._candidate(checkpoint, snapshot) for checkpoint, snapshot in snapshots], load
+        if not ensembles:
+            return [self._candidate(*pair) for pair in snapshots], load
+        served = {checkpoint.name: pair for checkpoint, pair in zip(checkpoints, snapshots, strict=True)}
+        return self._with_ensembles(candidates, served, load)
 
     def _candidate(self, checkpoint: Checkpoint, snapshot: Snapshot | None) -> Candidate:
         if snapshot is None:
@@ -230,22 +226,33 @@ class Router:
         safety = self.safety(checkpoint)
         return Candidate(checkpoint, snapshot, safety.factor, safety.trial)
 
-    def _ensemble(self, ensemble: Ensemble, snapshots: Sequence[tuple[Checkpoint, Snapshot | None]]) -> Candidate:
-        """The ensemble of the checkpoints that are served: after a re-import they differ from those that were found."""
-        members = tuple(member for member, _ in snapshots)
-        served = ensemble if members == ensemble.members else Ensemble(members)
-        known = [snapshot for _, snapshot in snapshots if snapshot is not None]
-        if len(known) < len(members):
-            return Candidate(served, None)
-        safeties = [self._ensembles, *map(self.safety, members)]
-        factor, trial = max(safety.factor for safety in safeties), all(safety.trial for safety in safeties)
-        return Candidate(served, combined(known), factor, trial)
+    def _with_ensembles(
+        self,
+        candidates: Sequence[Checkpoint | Ensemble],
+        served: Mapping[str, tuple[Checkpoint, Snapshot | None]],
+        load: DeviceLoad,
+    ) -> tuple[list[Candidate], DeviceLoad]:
+        """The same where ensembles are among the candidates: each is on a device of its own, which the load has too."""
+        found = []
+        for candidate in candidates:
+            if isinstance(candidate, Ensemble):
+                members = [served[member.name] for member in candidate.members]
+                safeties = [self._ensembles, *(self.safety(member) for member, _ in members)]
+                whole, load = joined(candidate, members, load, safeties)
+                found.append(whole)
+            else:
+                found.append(self._candidate(*served[candidate.name]))
+        return found, load
 
-    def _choose(self, query: Query, candidates: Sequence[Candidate], load: DeviceLoad, left_s: float) -> Decision:
+    def _choose(
+        self, query: Query, candidates: Sequence[Candidate], load: DeviceLoad, left_s: float, *, supposing: bool
+    ) -> Decision:
         memory_bytes = None if query.memory_mb is None else query.memory_mb * 1e6
         budget = Budget(left_s, memory_bytes, query.min_top1, self.allowed_s(query))
         if query.model is None:
-            return choose(candidates, budget, load)
+            asked = query.labels, query.latency_ms, query.memory_mb, query.min_top1
+            decision = choose(candidates, budget, load._replace(last=self._last.get(asked)))
+            return decision if supposing else self._last.note(asked, decision)
         if not query.has_budget:
             decision = choose(candidates, budget, load, named=True)
             return Decision(decision.checkpoint, None, decision.predicted_s)
@@ -261,39 +268,20 @@ class Router:
             decision.routing.reason = f"named, and not held to the budget (strict=false): {error}"
             return decision
 
-    def _find(self, model: str, labels: str | None, arrived: float) -> Checkpoint | Ensemble:
-        if arrived > self._trusted_until:
-            self._named.clear()
-            self._trusted_until = arrived + _TRUST_S
-        found = self._named.get((model, labels))
-        if found is None or not self._serves(found):
-            found = self._named[model, labels] = find(self._catalogue, model, labels, self._placement.serves)
-        return found
-
-    def _serves(self, found: Checkpoint | Ensemble) -> bool:
-        if isinstance(found, Checkpoint):
-            return self._placement.serves(found)
-        return all(map(self._placement.serves, members_of(found)))
-
     def _book(
         self, error: OverloadedError, candidates: Sequence[Candidate], left_s: float, caller: str, load: DeviceLoad
     ) -> None:
         """Gives a refused caller a time to come back, and begins to load a checkpoint that would fit if it were in
         memory."""
         names = {entry.model for entry in error.considered if entry.rejected == "overloaded"}
-        late = [c for c in candidates if c.snapshot is not None and c.checkpoint.model in names]
-        absent = [
-            c.checkpoint
-            for c in late
-            if c.snapshot is not None and c.snapshot.load_s and c.snapshot.alone_s * c.safety <= left_s
-        ]
+        late = [(c, c.snapshot) for c in candidates if c.snapshot is not None and c.checkpoint.model in names]
+        absent = [c.checkpoint for c, s in late if s.load_s and s.alone_s * c.safety <= left_s]
         if absent:
             self._load_soon(max(absent, key=lambda checkpoint: checkpoint.top1 or 0.0))
-        snapshots = [c.snapshot for c in late if c.snapshot is not None]
-        if snapshots:
+        if late:
             # The refusal saves the device the cheapest of the answers that were refused.
-            cheapest = min(snapshots, key=lambda snapshot: snapshot.per_picture_s)
-            for name, per_picture_s in _device_times(cheapest):
+            cheapest, _ = min(late, key=lambda pair: pair[1].per_picture_s)
+            for name, per_picture_s in device_times(cheapest):
                 error.retry_after_s = self._retries_of(name).book(
                     error.retry_after_s, per_picture_s, caller, load.used_s.get(name)
                 )
@@ -311,38 +299,40 @@ class Router:
         return found
 
 
+def _all_members(candidates: Iterable[Checkpoint | Ensemble]) -> list[Checkpoint]:
+    """The checkpoints that have to be asked, each once."""
+    return list({member.name: member for candidate in candidates for member in members_of(candidate)}.values())
+
+
 class _Admission:
     """The time between a picture's admission and its answer.
 
     Args:
-        parts: for each checkpoint that computes the picture: the admitted pictures of its device, its safety, and how
-            many seconds the picture delays those behind it.
+        admitted: the admitted pictures of the device.
+        safety: of the checkpoint that computes it.
         deadline: when the picture must be answered.
         slack_s: how much earlier it is expected to be answered.
+        takes_s: how many seconds it delays those behind it.
         caller: who asked.
     """
 
-    __slots__ = ("_caller", "_deadline", "_parts", "_pictures", "_slack_s")
+    __slots__ = ("_admitted", "_picture", "_safety", "_told")
 
     def __init__(
-        self, parts: Sequence[tuple[AdmittedPictures, Safety, float]], deadline: float, slack_s: float, caller: str
+        self,
+        admitted: AdmittedPictures,
+        safety: Safety,
+        deadline: float,
+        slack_s: float,
+        takes_s: float,
+        caller: str,
     ) -> None:
-        self._parts, self._deadline, self._slack_s, self._caller = parts, deadline, slack_s, caller
+        self._admitted, self._safety, self._told = admitted, safety, (deadline, slack_s, takes_s, caller)
 
     def __enter__(self) -> None:
-        self._pictures = []
-        for admitted, safety, takes_s in self._parts:
-            safety.quiet.begin()
-            self._pictures.append(admitted.add(self._deadline, self._slack_s, takes_s, self._caller))
+        self._safety.quiet.begin()
+        self._picture = self._admitted.add(*self._told)
 
     def __exit__(self, *_error: object) -> None:
-        for (admitted, safety, _), picture in zip(self._parts, self._pictures, strict=True):
-            admitted.remove(picture)
-            safety.quiet.end()
-
-
-def _device_times(snapshot: Snapshot) -> Sequence[tuple[str, float]]:
-    """The devices that compute a picture, with the seconds that it takes on each in the largest batch."""
-    if not snapshot.members:
-        return ((snapshot.device, snapshot.per_picture_s),)
-    return [(device, sum(s.per_picture_s for s in some)) for device, some in snapshot.by_device.items()]
+        self._admitted.remove(self._picture)
+        self._safety.quiet.end()

@@ -230,7 +230,10 @@ class LocalPlacement:
         found = self._predictors.get(checkpoint.name)
         if found is None or not found.at_hand or not found.has_place or not _same(found.checkpoint, checkpoint):
             return None
-        waiting_s = sum([predictor.waiting_s for predictor in self._predictors.values() if predictor.soon])
+        waiting_s = 0.0
+        for predictor in self._predictors.values():
+            if predictor.soon:
+                waiting_s += predictor.waiting_s
         soon = found.one_s + waiting_s + self._slot.busy_s <= _LONG_BEFORE * within_s
         return found.checkpoint if soon else None
 
@@ -264,19 +267,25 @@ class LocalPlacement:
         outline: Outline | None = None,
     ) -> Survey:
         snapshots: list[tuple[Checkpoint, Snapshot | None]] = []
-        asked = set()
+        waiting, asked = [], set()
         for checkpoint in checkpoints:
-            if checkpoint.state == "loadable" and self.serves(checkpoint):
+            predictor = self._predictors.get(checkpoint.name)
+            if predictor is None or predictor.checkpoint is not checkpoint or not predictor.ready:
+                # As for one that is in memory, but it may have to be made first, or must not be asked.
+                if checkpoint.state != "loadable" or not self.serves(checkpoint):
+                    snapshots.append((checkpoint, None))
+                    continue
                 predictor = self.predictor(checkpoint)
-                asked.add(predictor)
-                # While a re-imported file is being loaded, the old one serves, and the answer must name it.
-                snapshots.append((predictor.checkpoint, predictor.snapshot(encoded_bytes, deadline, caller, outline)))
-            else:
-                snapshots.append((checkpoint, None))
-        waiting = [snapshot for _, snapshot in snapshots if snapshot is not None and snapshot.queued]
-        for predictor in self._predictors.values():
-            if predictor.queued and predictor not in asked:
-                waiting.append(predictor.snapshot(encoded_bytes, deadline, caller, outline))
+            asked.add(predictor)
+            snapshot = predictor.snapshot(encoded_bytes, deadline, caller, outline)
+            # While a re-imported file is being loaded, the old one serves, and the answer must name it.
+            snapshots.append((predictor.checkpoint, snapshot))
+            if snapshot.queued:
+                waiting.append(snapshot)
+        if len(asked) < len(self._predictors):
+            for predictor in self._predictors.values():
+                if predictor not in asked and predictor.queued:
+                    waiting.append(predictor.snapshot(encoded_bytes, deadline, caller, outline))
         busy_s = self._slot.busy_s
         return Survey(snapshots, DeviceLoad({"": busy_s}, waiting, used_s={"": self._slot.used_s}))
 

@@ -119,6 +119,7 @@ class Predictor:
             max_queue_bytes=limits.max_queue_bytes,
             clock=clock,
         )
+        self._waiting = self._batcher.waiting
         self._places = Places(limits.max_queue, limits.max_queue_bytes)
 
     def _forecast(self, profile: Profile | None) -> Forecast:
@@ -188,31 +189,34 @@ class Predictor:
     ) -> Snapshot:
         """How long a caller's picture of that size, with that outline and deadline would take, and what has to be done
         before it."""
-        forecast, resident = self.forecast, self._resident
+        forecast, resident, queued = self.forecast, self._resident, self.soon
         here = resident.loaded and not resident.leaving
+        decode_s, profiled_decode_s = forecast.decode_s(encoded_bytes, outline)
+        # By place: this runs for every checkpoint at each decision, and names cost time.
         return Snapshot(
             forecast.forward_s[: self._batch_limit.size + 1],
-            forecast.decode_s(encoded_bytes, outline),
+            decode_s,
             forecast.footprint_bytes,
-            ahead=self._batcher.ahead_of(deadline, caller) + self._arriving.ahead_of(deadline, caller),
-            queued=self.soon,
-            max_queue=self._limits.max_queue,
-            load_s=0.0 if here else self._residency.load_wait_s(resident),
-            spread=forecast.spread,
-            profiled_decode_s=forecast.profiled_decode_s(encoded_bytes, outline),
-            profiled_forward_s=forecast.profiled_forward_s,
-            fits=here or self._residency.fits(resident),
+            "",
+            self._batcher.ahead_of(deadline, caller) + self._arriving.ahead_of(deadline, caller) if queued else 0,
+            queued,
+            self._limits.max_queue,
+            0.0 if here else self._residency.load_wait_s(resident),
+            forecast.spread,
+            profiled_decode_s,
+            forecast.profiled_forward_s,
+            here or self._residency.fits(resident),
         )
 
     @property
     def soon(self) -> int:
         """How many pictures wait, or will soon have been decoded."""
-        return self._arriving.soon + self._batcher.queue_length
+        return self._arriving.soon + len(self._waiting)
 
     @property
     def queued(self) -> int:
         """How many pictures wait or are being decoded."""
-        return len(self._arriving) + self._batcher.queue_length
+        return len(self._arriving) + len(self._waiting)
 
     def readings(self) -> Iterator[Reading]:
         """The gauges of this checkpoint. May be read from another thread."""

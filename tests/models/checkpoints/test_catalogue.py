@@ -14,6 +14,7 @@ import pytest
 from models import UnknownModelError
 from models.checkpoints import catalogue as module
 from models.checkpoints.catalogue import (
+    LOOK_EVERY_S,
     Catalogue,
     WeightsMissingError,
     WrongWeightsError,
@@ -21,6 +22,7 @@ from models.checkpoints.catalogue import (
 )
 from models.networks.variants import VARIANTS, find_variant
 from tests.cards import box_top1, checkpoint, put
+from tests.clock import Clock
 
 BOX_TOP1 = box_top1()
 
@@ -135,6 +137,28 @@ def test_files_that_come_and_go_are_seen_at_once(tmp_path: Path) -> None:
     assert catalogue.find("lenet5").top1 == BOX_TOP1
     put(tmp_path, "googlenet", "imagenet1k")
     assert catalogue.find("googlenet").state == "loadable"
+
+
+def test_a_service_looks_once_a_second_and_sees_a_replaced_file_then(tmp_path: Path) -> None:
+    put(tmp_path, "lenet5", "mnist", top1=12.5)
+    clock = Clock()
+    catalogue = Catalogue(tmp_path, look_every_s=LOOK_EVERY_S, clock=clock)
+    for name in ("lenet5", "lenet5@mnist"):
+        assert catalogue.find(name, serves=lambda _row: True).top1 == 12.5
+    put(tmp_path, "lenet5", "mnist", top1=25.5)
+    clock.now += 0.9
+    assert catalogue.find("lenet5", serves=lambda _row: True).top1 == 12.5
+    assert all(row.top1 != 25.5 for row in catalogue.checkpoints())
+    clock.now += 0.2
+    assert catalogue.find("lenet5", serves=lambda _row: True).top1 == 25.5
+    assert catalogue.find("lenet5@mnist").top1 == 25.5
+
+
+def test_a_name_that_is_known_is_not_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = Catalogue(tmp_path)
+    lenet = catalogue.find("lenet5")
+    monkeypatch.setattr(catalogue, "_find", lambda *_args: pytest.fail("it was found before"))
+    assert catalogue.find("lenet5") is catalogue.find("lenet5", serves=lambda _row: True) is lenet
 
 
 def test_two_changes_within_one_tick_of_the_file_systems_clock_are_both_seen(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ async def test_the_router_tells_a_missed_deadline_from_an_impossible_one(
         Query(model="lenet5", latency_ms=latency_ms),
         Query(labels="mnist", latency_ms=latency_ms),
     ):
-        candidates = router.candidates(query, arrived)
+        candidates = router.candidates(query)
         if raised is None:
             assert router.decide(query, candidates, arrived, 100).checkpoint.name == "lenet5@mnist"
         else:

@@ -35,9 +35,9 @@ class Scene:
     def __init__(self) -> None:
         self.clock = Clock(100.0)
         self.outcomes: dict[str, Prediction | Failure] = {"googlenet": ANSWER, "vgg16": ANSWER}
-        self.found: Sequence[Checkpoint] | Ensemble = [GOOGLENET, VGG]
+        self.found: Sequence[Checkpoint | Ensemble] = [GOOGLENET, VGG]
         self.unknown: Exception | None = None
-        self.looked_up: list[tuple[Query, float]] = []
+        self.looked_up: list[Query] = []
         self.refusal: Exception | None = None
         self.predicted_s: float | None = 0.5
         self.told: list[tuple[Any, ...]] = []
@@ -46,16 +46,16 @@ class Scene:
         self.classifier = Classifier(self, self, self, self.clock)  # type: ignore[arg-type]
 
     # The router.
-    def candidates(self, query: Query, arrived: float) -> Sequence[Checkpoint] | Ensemble:
+    def candidates(self, query: Query) -> Sequence[Checkpoint | Ensemble]:
         if self.unknown is not None:
             raise self.unknown
-        self.looked_up.append((query, arrived))
+        self.looked_up.append(query)
         return self.found
 
     def decide(
         self,
         _query: Query,
-        candidates: Sequence[Checkpoint] | Ensemble,
+        candidates: Sequence[Checkpoint | Ensemble],
         _arrived: float,
         size: int,
         caller: str,
@@ -65,11 +65,9 @@ class Scene:
         self.callers.append(caller)
         if self.refusal is not None:
             raise self.refusal
-        if isinstance(candidates, Ensemble):
-            self.told.append(("decided", candidates.model, size))
-            return Decision(candidates, predicted_s=self.predicted_s)
         self.told.append(("decided", candidates[0].model, size))
-        return Decision(candidates[0], ROUTING, predicted_s=self.predicted_s)
+        routing = None if isinstance(candidates[0], Ensemble) else ROUTING
+        return Decision(candidates[0], routing, predicted_s=self.predicted_s)
 
     def allowed_s(self, _query: Query) -> float:
         return 4.0
@@ -224,7 +222,7 @@ async def test_a_failure_that_is_not_of_a_load_is_not_tried_elsewhere(scene: Sce
 async def test_an_ensemble_is_decided_on_after_the_members_of_the_one_before_have_joined_their_queues(
     scene: Scene,
 ) -> None:
-    ensemble = Ensemble((GOOGLENET, VGG))
+    ensemble = [Ensemble((GOOGLENET, VGG))]
     whole = replace(ANSWER, distribution=np.array([0.75, 0.25], np.float32).tobytes())
     scene.outcomes = {"googlenet": whole, "vgg16": whole}
     calls = (scene.classifier.classify(b"four", Query(), ensemble, 99.0) for _ in range(2))
@@ -271,7 +269,7 @@ async def test_a_request_has_the_time_of_its_arrival_and_its_candidates_for_each
     asking = scene.classifier.begin(query, 99.0)
     scene.found = [VGG]  # found once, at the beginning
     first, second = [await asking.classify(picture) for picture in (b"four", b"fifth")]
-    assert scene.looked_up == [(query, 99.0)]
+    assert scene.looked_up == [query]
     assert isinstance(first, Classified)
     assert isinstance(second, Classified)
     # The clock moves on by a second during each picture.
@@ -287,7 +285,7 @@ async def test_a_request_has_the_time_of_its_arrival_and_its_candidates_for_each
     [
         (Query(), [GOOGLENET, VGG], None),
         (Query(model="inception_v1"), [GOOGLENET], "googlenet"),
-        (Query(model="ensemble:vgg,googlenet"), Ensemble((VGG, GOOGLENET)), "ensemble:vgg16,googlenet"),
+        (Query(model="ensemble:vgg,googlenet"), [Ensemble((VGG, GOOGLENET))], "ensemble:vgg16,googlenet"),
     ],
 )
 def test_a_request_tells_the_name_of_its_model_if_its_caller_named_one(
@@ -307,10 +305,10 @@ def test_an_error_of_the_query_is_raised_before_any_picture(scene: Scene) -> Non
 async def test_an_ensemble_answers_as_itself(scene: Scene) -> None:
     whole = replace(ANSWER, distribution=np.array([0.75, 0.25], np.float32).tobytes())
     scene.outcomes = {"googlenet": whole, "vgg16": whole}
-    scene.found = ensemble = Ensemble((GOOGLENET, VGG))
+    scene.found = ensemble = [Ensemble((GOOGLENET, VGG))]
     done = await scene.classifier.begin(Query(model="ensemble:googlenet,vgg16"), 99.0).classify(b"four")
     assert isinstance(done, Classified)
-    assert (done.served, done.routing) == (ensemble, None)
+    assert (done.served, done.routing) == (ensemble[0], None)
 
 
 async def test_the_router_is_told_who_asks_at_each_decision(scene: Scene) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_a_forecast_takes_means_of_batches_and_medians_of_decodes() -> None:
     assert [forecast.expected_s(size) for size in (1, 4)] == pytest.approx([0.010, 0.020])
     assert forecast.spread == pytest.approx(1.3)
     assert forecast.profiled_forward_s == pytest.approx(0.013)
-    assert forecast.decode_s(100) == forecast.profiled_decode_s(100) == 0.002
+    assert forecast.decode_s(100)[0] == forecast.decode_s(100)[1] == 0.002
 
 
 PNG_OF_79_MEGAPIXELS = Outline("png alpha", 8900, 8900, 100_000, 4.0 * 8900**2)
@@ -169,35 +170,44 @@ PHOTOGRAPH = Outline("jpeg", 600, 400, 100_000, 600 * 400 * 1.5)
 
 def test_a_picture_unlike_a_photograph_takes_its_price_and_a_photograph_what_was_measured() -> None:
     forecast = Forecast(GOOGLENET, profile({1: latency(10)}), 4)
-    measured_s = forecast.decode_s(100_000)
-    assert forecast.decode_s(100_000, PHOTOGRAPH) == measured_s
+    measured_s = forecast.decode_s(100_000)[0]
+    assert forecast.decode_s(100_000, PHOTOGRAPH)[0] == measured_s
     priced_s = price(PNG_OF_79_MEGAPIXELS, GOOGLENET.preprocess).seconds
-    assert forecast.decode_s(100_000, PNG_OF_79_MEGAPIXELS) == priced_s > 10 * measured_s
-    assert forecast.profiled_decode_s(100_000, PNG_OF_79_MEGAPIXELS) == priced_s
+    assert forecast.decode_s(100_000, PNG_OF_79_MEGAPIXELS)[0] == priced_s > 10 * measured_s
+    assert forecast.decode_s(100_000, PNG_OF_79_MEGAPIXELS)[1] == priced_s
     # Nor is a JPEG a photograph that has as many pixels in as few bytes.
     flat = PHOTOGRAPH._replace(width=60_000, height=5_000, units=4.5e8)
-    assert forecast.decode_s(100_000, flat) == price(flat, GOOGLENET.preprocess).seconds
+    assert forecast.decode_s(100_000, flat)[0] == price(flat, GOOGLENET.preprocess).seconds
     # What is learned of the one says nothing of the other.
     for _ in range(100):
         forecast.learn_decode(100_000, 3 * priced_s, PNG_OF_79_MEGAPIXELS)
-    assert forecast.decode_s(100_000, PNG_OF_79_MEGAPIXELS) == pytest.approx(3 * priced_s, rel=0.05)
-    assert forecast.decode_s(100_000, PHOTOGRAPH) == measured_s
+    assert forecast.decode_s(100_000, PNG_OF_79_MEGAPIXELS)[0] == pytest.approx(3 * priced_s, rel=0.05)
+    assert forecast.decode_s(100_000, PHOTOGRAPH)[0] == measured_s
 
 
 def test_prices_are_by_the_rates_that_the_profile_measured() -> None:
     known = profile({1: latency(10)})
     rates = {kind: Rate(*(4 * number for number in rate)) for kind, rate in RATES.items()}
     own = Forecast(GOOGLENET, known.model_copy(update={"decode_rates": rates}), 4)
-    shipped = Forecast(GOOGLENET, known, 4).decode_s(100_000, PNG_OF_79_MEGAPIXELS)
-    assert own.decode_s(100_000, PNG_OF_79_MEGAPIXELS) == pytest.approx(4 * shipped)
+    shipped = Forecast(GOOGLENET, known, 4).decode_s(100_000, PNG_OF_79_MEGAPIXELS)[0]
+    assert own.decode_s(100_000, PNG_OF_79_MEGAPIXELS)[0] == pytest.approx(4 * shipped)
     assert Profile.model_validate_json(own.profile.model_dump_json()) == own.profile  # type: ignore[union-attr]
+
+
+def test_networks_that_are_asked_of_one_picture_in_turn_have_prices_of_their_own() -> None:
+    large = replace(GOOGLENET, preprocess=replace(GOOGLENET.preprocess, resize=2048, crop=2048, enlarge=2048))
+    other = PNG_OF_79_MEGAPIXELS._replace(width=4450)
+    asked = [(GOOGLENET, PNG_OF_79_MEGAPIXELS), (large, PNG_OF_79_MEGAPIXELS), (GOOGLENET, other), (large, other)]
+    for checkpoint, outline in asked + asked[::-1]:
+        own = Forecast(checkpoint, profile({1: latency(10)}), 4).decode_s(100_000, outline)[0]
+        assert own == price(outline, checkpoint.preprocess).seconds
 
 
 def test_without_a_profile_no_price_makes_the_guess_smaller() -> None:
     guessing = Forecast(GOOGLENET, None, 4)
-    assert guessing.decode_s(100_000, PHOTOGRAPH) == guessing.decode_s(100_000)
-    assert guessing.decode_s(100_000, PNG_OF_79_MEGAPIXELS) > guessing.decode_s(100_000)
-    assert guessing.profiled_decode_s(100_000, PNG_OF_79_MEGAPIXELS) == 0
+    assert guessing.decode_s(100_000, PHOTOGRAPH)[0] == guessing.decode_s(100_000)[0]
+    assert guessing.decode_s(100_000, PNG_OF_79_MEGAPIXELS)[0] > guessing.decode_s(100_000)[0]
+    assert guessing.decode_s(100_000, PNG_OF_79_MEGAPIXELS)[1] == 0
 
 
 def test_the_spread_is_at_least_one() -> None:
@@ -221,7 +231,7 @@ def test_weights_of_batches_and_profile_match_a_sum_by_hand() -> None:
     assert forecast.expected_s(1) == pytest.approx(0.010 * twice)
     # A decode counts a twentieth.
     forecast.learn_decode(100, 0.004)
-    assert forecast.decode_s(100) == pytest.approx(0.002 * 1.05)
+    assert forecast.decode_s(100)[0] == pytest.approx(0.002 * 1.05)
 
 
 def test_the_curve_is_computed_twenty_times_a_second_at_most() -> None:
@@ -257,26 +267,26 @@ def test_a_guess_is_proportional_to_the_multiply_adds() -> None:
 
 def test_decoding_is_looked_up_by_size_and_learned_by_size() -> None:
     served = Served()
-    assert served.forecast.decode_s(4_096) == 0.002
-    assert served.forecast.decode_s(100_000) == 0.008
-    guessed = served.forecast.decode_s(5_000)  # of a class that was not measured
+    assert served.forecast.decode_s(4_096)[0] == 0.002
+    assert served.forecast.decode_s(100_000)[0] == 0.008
+    guessed = served.forecast.decode_s(5_000)[0]  # of a class that was not measured
     assert guessed > 0
     for _ in range(200):
         served.forecast.learn_decode(100_000, 0.032)
         served.forecast.learn_decode(5_000, guessed / 2)
-    assert served.forecast.decode_s(100_000) == pytest.approx(0.032, rel=0.01)
-    assert served.forecast.decode_s(5_000) == pytest.approx(guessed / 2, rel=0.01)
-    assert served.forecast.decode_s(4_096) == 0.002  # large pictures say nothing of thumbnails
+    assert served.forecast.decode_s(100_000)[0] == pytest.approx(0.032, rel=0.01)
+    assert served.forecast.decode_s(5_000)[0] == pytest.approx(guessed / 2, rel=0.01)
+    assert served.forecast.decode_s(4_096)[0] == 0.002  # large pictures say nothing of thumbnails
     # What the profile says stays what it is.
     sizes = (100, 100_000, 5_000)
-    assert [served.forecast.profiled_decode_s(size) for size in sizes] == [0.002, 0.008, 0]
+    assert [served.forecast.decode_s(size)[1] for size in sizes] == [0.002, 0.008, 0]
 
 
 def test_a_stuck_decode_counts_as_ten_times_the_profile_at_most() -> None:
     served = Served()
     for _ in range(200):
         served.forecast.learn_decode(100, 60.0)
-    assert served.forecast.decode_s(100) == pytest.approx(0.020, rel=0.01)
+    assert served.forecast.decode_s(100)[0] == pytest.approx(0.020, rel=0.01)
 
 
 def slowed(quiet: Quiet, clock: Clock) -> Forecast:
@@ -294,20 +304,20 @@ def test_what_was_learned_fades_in_quiet_time() -> None:
     clock = Clock()
     quiet = Quiet(clock)
     fresh, forecast = Forecast(GOOGLENET, MEASURED, 16, clock), slowed(quiet, clock)
-    loaded_s, decode_s = forecast.forward_s[4], forecast.decode_s(100)
+    loaded_s, decode_s = forecast.forward_s[4], forecast.decode_s(100)[0]
     assert loaded_s == pytest.approx(4 * fresh.forward_s[4], rel=0.05)
     assert decode_s == pytest.approx(0.008, rel=0.05)
     clock.now += 60  # pictures are in flight all the while
-    assert (forecast.forward_s[4], forecast.decode_s(100)) == (loaded_s, decode_s)
+    assert (forecast.forward_s[4], forecast.decode_s(100)[0]) == (loaded_s, decode_s)
     quiet.end()
     clock.now += 0.5
-    assert (forecast.forward_s[4], forecast.decode_s(100)) == (loaded_s, decode_s)
+    assert (forecast.forward_s[4], forecast.decode_s(100)[0]) == (loaded_s, decode_s)
     clock.now += 2
     assert fresh.forward_s[4] < forecast.forward_s[4] < loaded_s
-    assert 0.002 < forecast.decode_s(100) < decode_s
+    assert 0.002 < forecast.decode_s(100)[0] < decode_s
     clock.now += 2.5
     assert forecast.forward_s == pytest.approx(fresh.forward_s)
-    assert forecast.decode_s(100) == 0.002
+    assert forecast.decode_s(100)[0] == 0.002
 
 
 def test_what_has_faded_does_not_come_back_with_the_next_picture() -> None:
@@ -322,14 +332,14 @@ def test_what_has_faded_does_not_come_back_with_the_next_picture() -> None:
     forecast.learn(4, CURVE_S[4])
     forecast.learn_decode(100, 0.002)
     assert forecast.forward_s == pytest.approx(fresh.forward_s, rel=0.01)
-    assert forecast.decode_s(100) == pytest.approx(0.002)
+    assert forecast.decode_s(100)[0] == pytest.approx(0.002)
     # What is learned from now on counts again.
     for _ in range(100):
         clock.now += 1
         forecast.learn(4, 3 * CURVE_S[4])
         forecast.learn_decode(100, 0.006)
     assert forecast.forward_s[4] == pytest.approx(3 * fresh.forward_s[4], rel=0.05)
-    assert forecast.decode_s(100) == pytest.approx(0.006, rel=0.05)
+    assert forecast.decode_s(100)[0] == pytest.approx(0.006, rel=0.05)
 
 
 def test_the_times_by_the_profile_alone_do_not_change_under_load() -> None:
@@ -345,7 +355,7 @@ def test_without_a_profile_times_are_guessed_until_batches_are_measured() -> Non
     guess = served.forecast
     assert len(guess.forward_s) == 17
     assert 0 < guess.forward_s[1] < guess.forward_s[16]
-    assert guess.decode_s(1_000) > 0
+    assert guess.decode_s(1_000)[0] > 0
     assert guess.load_s > 0
     assert 4 * GOOGLENET.variant.params < guess.footprint_bytes <= guess.load_peak_bytes
     served.batches(lambda _size: 0.25)

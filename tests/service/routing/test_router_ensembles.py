@@ -86,7 +86,7 @@ def router(placed: Placed, tmp_path: Path) -> Router:
 
 def decide(router: Router, model: str = MODEL, **query: Any) -> Any:
     asked, now = Query(model=model, **query), CLOCK()
-    return router.decide(asked, router.candidates(asked, now), now, 1000)
+    return router.decide(asked, router.candidates(asked), now, 1000)
 
 
 def test_a_decision_names_the_ensemble_and_predicts_the_sum(router: Router, booked: list[tuple[str, float]]) -> None:
