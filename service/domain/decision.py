@@ -84,8 +84,10 @@ class Decision(NamedTuple):
     """The metrics' label: ``named`` by the caller, ``most accurate``, or why a more accurate one was not picked."""
     accuracy_debt: float | None = None
     """Top-1 percentage points that were lost to the load; None where there was no choice."""
-    trial_s: float | None = None
-    """If the picture is admitted on trial: the time that it may take, from the decision until the answer."""
+    within_s: float | None = None
+    """The time that the answer may take, from the decision on; None if nothing is known."""
+    trial: bool = False
+    """Whether the picture is admitted on trial."""
     members: tuple[tuple[Checkpoint, Snapshot], ...] = ()
     """Only for an ensemble: the snapshots of its members."""
 

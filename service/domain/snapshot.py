@@ -89,5 +89,7 @@ class DeviceLoad(NamedTuple):
     """How many seconds the admitted pictures with later deadlines may be delayed, by device."""
     used_s: Mapping[str, float] = MappingProxyType({})
     """How many seconds each device has computed since it was first used, whoever asked; a device may be missing."""
+    price: Mapping[str, float] = MappingProxyType({})
+    """Points of top-1 accuracy that the device time of the largest network costs now, by device; none: 0."""
     last: str = ""
     """The name of the checkpoint that answered such a budget a moment ago."""

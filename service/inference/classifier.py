@@ -127,7 +127,7 @@ class Classifier:
         if reason in (OK, DEADLINE_MISSED):
             self._metrics.kept(model, (now - arrived) / allowed_s, late=reason != OK)
             if predicted_s is not None:
-                self._router.learn(decision, now - decided)
+                self._router.learn(decision, now - decided, missed=reason != OK)
                 self._metrics.predicted(model, (now - decided) / predicted_s)
         if isinstance(outcome, Failure):
             if reason in (OVERLOADED, DEADLINE_MISSED):

@@ -12,10 +12,11 @@ is admitted on trial: a prediction that refuses every picture would never be cor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from models.checkpoints.catalogue import Checkpoint
 from service.domain.decision import LEAST_SAFETY, Budget, Decision, Fit, Routing, milliseconds
+from service.domain.ensemble import Ensemble
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.refusal import considered, refuse
 
@@ -48,11 +49,15 @@ def choose(
     fitting = [fit for fit in fits if fit.rejected is None]
     if not fitting:
         refuse(fits, budget)
-    best = min(_steady(fitting, queues.last, budget.latency_s, queues), key=_rank)
+    steady = _steady(fitting, queues.last, budget.latency_s, queues)
+    best = min(steady, key=_ranking(candidates, queues.price))
     checkpoint, predicted_s = best.candidate.checkpoint, best.predicted_s
     assert predicted_s is not None
     best_of = f"highest top-1 ({checkpoint.top1} %) of the {len(fitting)} that fit"
-    if any((fit.candidate.checkpoint.top1 or 0.0) > (checkpoint.top1 or 0.0) for fit in fitting):
+    if any(_more_accurate(fit, checkpoint) for fit in steady):
+        fits = [fit._replace(rejected="overloaded") if _more_accurate(fit, checkpoint) else fit for fit in fits]
+        best_of = f"{checkpoint.top1} % top-1, of the {len(fitting)} that fit, while device time is scarce"
+    elif any(_more_accurate(fit, checkpoint) for fit in fitting):
         best_of = f"answered this budget before ({checkpoint.top1} %), and none better fits by a margin"
     why = "named, and within the budget" if named else best_of
     answered_s = budget.gone_s + predicted_s
@@ -60,13 +65,11 @@ def choose(
     if best.trial:
         reason += " by the profile (on trial: times that were learned under load would refuse it)"
     routing = Routing(reason=reason, predicted_ms=round(answered_s * 1000, 3), considered=considered(fits))
-    trial_s = budget.latency_s if best.trial else None
+    decision = Decision(checkpoint, routing, predicted_s, within_s=budget.latency_s, trial=best.trial)
     if named:
-        return Decision(checkpoint, routing, predicted_s, trial_s=trial_s)
+        return decision
     routed_for, accuracy_debt = _better(fits, checkpoint.top1 or 0.0)
-    return Decision(
-        checkpoint, routing, predicted_s, routed_for=routed_for, accuracy_debt=accuracy_debt, trial_s=trial_s
-    )
+    return decision._replace(routed_for=routed_for, accuracy_debt=accuracy_debt)
 
 
 def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:
@@ -91,6 +94,7 @@ class DeviceQueues:
             self.next[device] = max(self.next.get(device, 0.0), snapshot.mean_s(later))
         self.counted = {id(snapshot) for snapshot in load.waiting}
         self._slack_s = load.slack_s
+        self.price = load.price
         self.last = load.last
 
     def predicted_s(self, snapshot: Snapshot) -> float:
@@ -190,8 +194,24 @@ def _in_the_way(fit: Fit) -> str:
     return "not loaded" if absent else fit.rejected or "overloaded"
 
 
-def _rank(fit: Fit) -> tuple[float, float, int]:
-    candidate, _, predicted_s, _ = fit
-    assert candidate.snapshot is not None
-    assert predicted_s is not None
-    return -(candidate.checkpoint.top1 or 0.0), predicted_s, candidate.snapshot.footprint_bytes
+def _more_accurate(fit: Fit, checkpoint: Checkpoint | Ensemble) -> bool:
+    """Whether one that fits is more accurate than that checkpoint."""
+    return fit.rejected is None and (fit.candidate.checkpoint.top1 or 0.0) > (checkpoint.top1 or 0.0)
+
+
+def _ranking(candidates: Sequence[Candidate], price: Mapping[str, float]) -> Callable[[Fit], tuple[float, float, int]]:
+    """Ranks those that fit, the best first: by top-1 less the price of the device time."""
+    times = (c.snapshot.per_picture_s for c in candidates if c.snapshot is not None)
+    largest_s = max(times, default=1.0) if price else 1.0
+
+    def rank(fit: Fit) -> tuple[float, float, int]:
+        candidate, _, predicted_s, _ = fit
+        snapshot = candidate.snapshot
+        assert snapshot is not None
+        assert predicted_s is not None
+        worth = candidate.checkpoint.top1 or 0.0
+        if price:
+            worth -= price.get(snapshot.device, 0.0) * snapshot.per_picture_s / largest_s
+        return -worth, predicted_s, snapshot.footprint_bytes
+
+    return rank

@@ -29,6 +29,7 @@ from service.routing.choose import choose, default_label_set
 from service.routing.ensembles import device_times, joined, together
 from service.routing.last_choices import LastChoices
 from service.routing.lookup import find
+from service.routing.pressure import Pressure
 from service.routing.retry_after import RetryQueue
 from service.routing.safety import Safety
 
@@ -62,6 +63,7 @@ class Router:
         self._loading: set[asyncio.Future[Any]] = set()
         self._safety: dict[str, tuple[Checkpoint, Safety]] = {}
         self._last = LastChoices(clock)
+        self._pressure: dict[str, Pressure] = {}
         # One for all ensembles: callers may name any combination.
         self._ensembles = Safety(clock)
 
@@ -116,11 +118,15 @@ class Router:
             self._check_late(error, found, query, left_s)
             if not supposing:
                 self._book(error, found, left_s, caller, load)
+                for device in {c.snapshot.device for c in found if c.snapshot is not None and not c.snapshot.load_s}:
+                    self._pressure_of(device).refused(caller)
             raise
         chosen = next(candidate for candidate in found if candidate.checkpoint is decision.checkpoint)
         if not supposing:
             for device, per_picture_s in device_times(chosen):
                 self._retries_of(device).admitted(per_picture_s, caller, load.used_s.get(device))
+                if device in self._pressure:
+                    self._pressure[device].admitted()
         return decision._replace(snapshot=chosen.snapshot, safety=chosen.safety, members=chosen.members)
 
     def _check_late(self, error: OverloadedError, candidates: Sequence[Candidate], query: Query, left_s: float) -> None:
@@ -152,12 +158,19 @@ class Router:
         device = self._admitted.setdefault(snapshot.device, AdmittedPictures())
         return _Admission(device, self.safety(checkpoint), deadline, slack_s, snapshot.takes_s, caller)
 
-    def learn(self, decision: Decision, took_s: float) -> None:
-        """Compares the prediction of a decision with the seconds that the answer took."""
+    def learn(self, decision: Decision, took_s: float, *, missed: bool = False) -> None:
+        """Notes how an answer went.
+
+        Args:
+            decision: that it rests on.
+            took_s: from the decision to the answer.
+            missed: whether it was given up, since it could not be in time any more.
+        """
         assert decision.predicted_s is not None
         checkpoint = decision.checkpoint
         safety = self._ensembles if isinstance(checkpoint, Ensemble) else self.safety(checkpoint)
-        safety.learn(decision.predicted_s, took_s, decision.trial_s)
+        late = missed or (decision.within_s is not None and took_s > decision.within_s)
+        safety.learn(decision.predicted_s, took_s, late=late, trial=decision.trial)
 
     def safety(self, checkpoint: Checkpoint) -> Safety:
         """How far the predictions for a checkpoint can be trusted. Another file of the same name starts again."""
@@ -251,7 +264,8 @@ class Router:
         budget = Budget(left_s, memory_bytes, query.min_top1, self.allowed_s(query))
         if query.model is None:
             asked = query.labels, query.latency_ms, query.memory_mb, query.min_top1
-            decision = choose(candidates, budget, load._replace(last=self._last.get(asked)))
+            price = {device: price for device, p in self._pressure.items() if (price := p.price)}
+            decision = choose(candidates, budget, load._replace(last=self._last.get(asked), price=price))
             return decision if supposing else self._last.note(asked, decision)
         if not query.has_budget:
             decision = choose(candidates, budget, load, named=True)
@@ -291,6 +305,12 @@ class Router:
             loads = asyncio.gather(*(self._placement.load(member) for member in members_of(checkpoint)))
             self._loading.add(loads)
             loads.add_done_callback(self._loading.discard)
+
+    def _pressure_of(self, device: str) -> Pressure:
+        found = self._pressure.get(device)
+        if found is None:
+            found = self._pressure[device] = Pressure(self._clock)
+        return found
 
     def _retries_of(self, device: str) -> RetryQueue:
         found = self._retries.get(device)

@@ -1,4 +1,10 @@
-"""Safety: how far the predictions of whole answers can be trusted."""
+"""Safety: how much longer than predicted an answer may take, so that hardly anybody who was let in is answered late.
+
+The factor is the multiplier of that constraint, as the price of ``pressure.py`` is of the other one: it rises with each
+late answer, and falls with each that came in time, so that one late answer in two hundred holds it where it is. What
+was answered later than predicted and still in time does not raise it: pictures with nearer deadlines may have gone
+first, as they should.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +18,11 @@ from typing import NamedTuple
 from service.domain.decision import LEAST_SAFETY
 from service.domain.quiet import Quiet
 
-#: A prediction that was missed raises the safety factor by this share of the miss.
-_RAISE = 0.5
-#: The factor falls back to the minimum, by two thirds in this many seconds of use. So the router asks less of a
-#: checkpoint that was too slow a moment ago, and its choices do not flap.
-_CALM_S = 90.0
+#: The factor rises by this with a late answer, and falls by ``_FALL`` with one in time.
+_RISE, _FALL = 0.1, 0.0005
 _MOST_SAFETY = 4.0
+#: It falls to the minimum by two thirds in this many seconds too: trouble of a moment is not remembered for long.
+_CALM_S = 90.0
 #: Seconds until the next trial after one that missed its budget. Each further miss doubles them.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 16.0
 #: How many predictions ``errors`` looks back on.
@@ -67,13 +72,14 @@ class Safety:
             return True
         return not self.quiet.kept(self._learned_at)
 
-    def learn(self, predicted_s: float, actual_s: float, within_s: float | None = None) -> None:
-        """Compares a prediction with the time that the answer took.
+    def learn(self, predicted_s: float, actual_s: float, *, late: bool = False, trial: bool = False) -> None:
+        """Notes how an answer went.
 
         Args:
             predicted_s: from the decision to the answer.
             actual_s: the same, measured.
-            within_s: the time that a picture on trial was allowed; None for any other picture.
+            late: whether it missed its budget.
+            trial: whether it was admitted on trial.
         """
         self._learned.append((predicted_s, actual_s))
         factor, kept = self.factor, self.quiet.kept(self._learned_at)
@@ -81,15 +87,17 @@ class Safety:
             self.quiet.touch()
         if not kept:
             self._wait_s, self._next_trial = 0.0, -math.inf
-        missed_by = actual_s / predicted_s - factor
-        if within_s is not None and actual_s <= within_s:
-            # The predictions were wrong to refuse it.
-            factor, missed_by = LEAST_SAFETY + (factor - LEAST_SAFETY) / 2, min(0.0, missed_by)
-            self._wait_s = 0.0
-        elif within_s is not None:
+        if trial and late:
             self._wait_s = min(_LONGEST_WAIT_S, max(_FIRST_WAIT_S, 2 * self._wait_s))
             self._next_trial = self._clock() + self._wait_s
-        self._factor = min(_MOST_SAFETY, factor + _RAISE * max(0.0, missed_by))
+        elif trial:
+            # The predictions were wrong to refuse it.
+            factor, self._wait_s = LEAST_SAFETY + (factor - LEAST_SAFETY) / 2, 0.0
+        elif not late:
+            factor -= _FALL
+        if late:
+            factor += _RISE
+        self._factor = min(_MOST_SAFETY, max(LEAST_SAFETY, factor))
         self._raised_at, self._learned_at = self._clock(), self.quiet.seconds
 
     def errors(self) -> PredictionErrors:

@@ -92,7 +92,9 @@ def situation(numbers: list[int], foreign: list[int], number: int) -> Situation:
         budget = budget._replace(stated_s=budget.latency_s + digits.below(16) * TICK)
     busy = {device: digits.of(0, 0, 4, 15) * TICK for device in ("", "gpu")}
     slack_s = {device: digits.of(math.inf, math.inf, digits.below(32) * TICK) for device in ("", "gpu")}
-    return Situation(candidates, DeviceLoad(busy, waiting + [snapshot(n) for n in foreign], slack_s), budget)
+    price = digits.of({}, {}, {device: digits.of(0.0, 1.0, 8.0, 64.0) for device in ("", "gpu")})
+    load = DeviceLoad(busy, waiting + [snapshot(n) for n in foreign], slack_s, price=price)
+    return Situation(candidates, load, budget)
 
 
 number = st.integers(0, 2**80 - 1)
@@ -148,6 +150,20 @@ def found(candidate: Candidate, own: Snapshot, load: DeviceLoad, budget: Budget)
     return checkpoint.top1, took_s, own.footprint_bytes
 
 
+def each_s(own: Snapshot) -> float:
+    """The mean device time of a picture in the largest batch."""
+    largest = len(own.forward_s) - 1
+    return own.forward_s[largest] / own.spread / largest
+
+
+def worth(candidate: Candidate, case: Situation) -> float:
+    """The accuracy less the price of the device time, in points of the largest network's."""
+    largest_s = max(each_s(c.snapshot) for c in case.candidates if c.snapshot is not None)
+    own = candidate.snapshot
+    assert own is not None
+    return (candidate.checkpoint.top1 or 0.0) - case.load.price.get(own.device, 0.0) * each_s(own) / largest_s
+
+
 def possible(candidate: Candidate, budget: Budget) -> bool:
     """Whether a candidate would fit with empty queues. One of which nothing is known counts as possible."""
     checkpoint, own, *_ = candidate
@@ -162,15 +178,16 @@ def possible(candidate: Candidate, budget: Budget) -> bool:
 
 
 def brute_force(case: Situation) -> type[Exception] | tuple[float, float, int]:
-    """The error that must be raised, or else accuracy, predicted time and footprint of the best candidate."""
+    """The error that must be raised, or else what the best candidate is worth, its predicted time and footprint."""
     candidates, load, budget = case
     if all(c.checkpoint.path is None for c in candidates):
         return WeightsMissingError
     best: tuple[float, float, int] | None = None
     for candidate in (c for c in candidates if possible(c, budget)):
         fit = None if candidate.snapshot is None else found(candidate, candidate.snapshot, load, budget)
-        if fit is not None and (best is None or (-fit[0], *fit[1:]) < (-best[0], *best[1:])):
-            best = fit
+        if fit is not None:
+            fit = (worth(candidate, case), *fit[1:])
+            best = fit if best is None else min(best, fit, key=lambda one: (-one[0], *one[1:]))
     some = any(possible(c, budget) for c in candidates)
     return best or (OverloadedError if some else NoModelFitsError)
 
@@ -187,7 +204,9 @@ def check_the_choice_is_the_best_there_is(case: Situation, _more: int) -> None:
     choice = chosen(case)
     if isinstance(choice, Candidate):
         assert choice.snapshot is not None
-        assert found(choice, choice.snapshot, case.load, case.budget) == brute_force(case)
+        fit = found(choice, choice.snapshot, case.load, case.budget)
+        assert fit is not None
+        assert (worth(choice, case), *fit[1:]) == brute_force(case)
     else:
         assert choice is brute_force(case)
 
@@ -212,12 +231,13 @@ def check_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause(case: Si
         own = choice.snapshot
         assert own is not None
         assert decision.predicted_s is not None
-        if decision.trial_s is None:
+        assert decision.within_s == budget.latency_s
+        if not decision.trial:
             assert decision.predicted_s == predicted(own, load)
             assert decision.predicted_s * choice.safety <= budget.latency_s
         else:
             assert choice.trial
-            assert decision.trial_s == budget.latency_s < predicted(own, load) * choice.safety
+            assert budget.latency_s < predicted(own, load) * choice.safety
         assert own.fits
         assert own.footprint_bytes <= (budget.memory_bytes or own.footprint_bytes)
         assert (decision.checkpoint.top1 or 0.0) >= (budget.min_top1 or 0.0)
@@ -227,7 +247,7 @@ def check_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause(case: Si
     assert len(considered) - reasons["overloaded"] == sum(not possible(c, budget) for c in candidates)
 
 
-def check_a_wider_budget_never_costs_accuracy(case: Situation, more: int) -> None:
+def check_a_wider_budget_never_brings_a_worse_choice(case: Situation, more: int) -> None:
     digits = Digits(more)
     budget, longer_s = case.budget, digits.below(32) * TICK
     memory_bytes, least = budget.memory_bytes, budget.min_top1
@@ -240,7 +260,7 @@ def check_a_wider_budget_never_costs_accuracy(case: Situation, more: int) -> Non
     before, after = chosen(case), chosen(case, wider)
     if isinstance(before, Candidate):
         assert isinstance(after, Candidate)
-        assert (after.checkpoint.top1 or 0.0) >= (before.checkpoint.top1 or 0.0)
+        assert worth(after, case) >= worth(before, case)
     elif before is OverloadedError:
         assert after is not NoModelFitsError
 
@@ -248,7 +268,7 @@ def check_a_wider_budget_never_costs_accuracy(case: Situation, more: int) -> Non
 CHECKS = [
     check_the_choice_is_the_best_there_is,
     check_a_choice_keeps_to_the_budget_and_each_rejection_has_its_cause,
-    check_a_wider_budget_never_costs_accuracy,
+    check_a_wider_budget_never_brings_a_worse_choice,
 ]
 
 
@@ -350,3 +370,32 @@ def test_choices_in_ten_thousand_situations(seed: int) -> None:
         case, more = situation(numbers, foreign, random.getrandbits(80)), random.getrandbits(80)
         for check in CHECKS:
             check(case, more)
+
+
+def test_while_device_time_is_dear_a_smaller_network_answers_and_the_load_is_told_as_the_reason() -> None:
+    """The large one takes 0.5 s for 10 points more, the small one a fifth of it."""
+    large = rated(70.0, QUICK._replace(forward_s=(0.0, 0.5)))
+    small = Candidate(replace(ROWS[1], top1=60.0, path=HERE), QUICK._replace(forward_s=(0.0, 0.1)))
+    for price, accurate in ((0.0, True), (12.4, True), (12.6, False), (1000.0, False)):
+        decision = choose([large, small], Budget(1.0), DeviceLoad(price={"": price}))
+        assert (decision.checkpoint is large.checkpoint) == accurate
+        assert decision.routed_for == ("most accurate" if accurate else "overloaded")
+        assert decision.accuracy_debt == (0.0 if accurate else 10.0)
+        assert decision.routing is not None
+        assert ("while device time is scarce" in decision.routing.reason) != accurate
+        told = [(entry.model, entry.rejected) for entry in decision.routing.considered]
+        assert told == ([] if accurate else [(large.checkpoint.model, "overloaded")])
+
+
+def test_another_devices_time_has_its_own_price() -> None:
+    large = rated(70.0, QUICK._replace(forward_s=(0.0, 0.5), device="gpu"))
+    small = Candidate(replace(ROWS[1], top1=60.0, path=HERE), QUICK._replace(forward_s=(0.0, 0.1)))
+    for price, accurate in (({"gpu": 99.0}, False), ({"": 99.0}, True)):
+        assert (choose([large, small], Budget(1.0), DeviceLoad(price=price)).checkpoint is large.checkpoint) == accurate
+
+
+def test_min_top1_holds_whatever_device_time_costs() -> None:
+    large = rated(70.0, QUICK._replace(forward_s=(0.0, 0.5)))
+    small = Candidate(replace(ROWS[1], top1=60.0, path=HERE), QUICK._replace(forward_s=(0.0, 0.1)))
+    decision = choose([large, small], Budget(1.0, min_top1=65.0), DeviceLoad(price={"": 1000.0}))
+    assert decision.checkpoint is large.checkpoint

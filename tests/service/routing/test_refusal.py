@@ -212,20 +212,20 @@ def test_a_picture_is_admitted_on_trial_on_an_idle_device_alone(
     decision = choose([candidate], Budget(latency_s), load)
     assert candidate.snapshot is not None
     assert decision.predicted_s == candidate.snapshot.load_s + 0.125  # the profile's
-    assert decision.trial_s == latency_s
+    assert (decision.within_s, decision.trial) == (latency_s, True)
     assert decision.routing is not None
     assert "on trial" in decision.routing.reason
 
 
 def test_a_picture_that_fits_by_the_predictions_is_not_on_trial() -> None:
     decision = choose([learned()], Budget(1.0))
-    assert (decision.predicted_s, decision.trial_s) == (0.5, None)
+    assert (decision.predicted_s, decision.trial) == (0.5, False)
 
 
 def test_without_a_profile_a_guess_does_not_refuse_a_trial() -> None:
     guessed = learned(profiled_decode_s=0.0, profiled_forward_s=0.0)
     decision = choose([guessed], Budget(0.125))
-    assert (decision.predicted_s, decision.trial_s) == (0.5, 0.125)
+    assert (decision.predicted_s, decision.within_s, decision.trial) == (0.5, 0.125, True)
 
 
 @pytest.mark.parametrize(
@@ -298,4 +298,5 @@ def test_a_batch_with_a_later_deadline_may_begin_while_the_picture_is_decoded(la
 
 
 def test_a_trial_may_take_what_is_left_of_the_budget() -> None:
-    assert choose([learned()], Budget(0.25, stated_s=0.5)).trial_s == 0.25
+    decision = choose([learned()], Budget(0.25, stated_s=0.5))
+    assert (decision.within_s, decision.trial) == (0.25, True)

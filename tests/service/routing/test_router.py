@@ -203,8 +203,8 @@ def test_a_refused_caller_is_booked_with_the_device_time_of_the_cheapest_network
     assert waits_s(dear, cheap, dear) == waits_s(cheap, cheap, cheap) < waits_s(dear, dear, dear)
 
 
-def test_missed_predictions_raise_the_safety_factor_of_that_checkpoint_alone(router: Router, clock: Clock) -> None:
-    decision = decide(router, clock, model="googlenet")
+def test_late_answers_raise_the_safety_factor_of_that_checkpoint_alone(router: Router, clock: Clock) -> None:
+    decision = decide(router, clock, model="googlenet", latency_ms=200)
     assert decision.safety == LEAST_SAFETY
     assert router.safety(decision.checkpoint).errors() == (0, None, None)  # type: ignore[arg-type]
     router.learn(decision, 0.25)
@@ -216,18 +216,18 @@ def test_missed_predictions_raise_the_safety_factor_of_that_checkpoint_alone(rou
 def test_a_trial_that_missed_is_not_repeated_at_once(router: Router, clock: Clock, placed: Placed) -> None:
     placed.snapshots["googlenet"] = QUICK._replace(forward_s=(0.0, 0.5, 1.0))
     decision = decide(router, clock, model="googlenet", latency_ms=200)
-    assert (decision.predicted_s, decision.trial_s) == (0.125, pytest.approx(0.2))
+    assert (decision.predicted_s, decision.within_s, decision.trial) == (0.125, pytest.approx(0.2), True)
     router.learn(decision, 0.5)
     with pytest.raises(OverloadedError):
         decide(router, clock, model="googlenet", latency_ms=200)
     placed.snapshots["vgg16"] = placed.snapshots["googlenet"]
-    assert decide(router, clock, model="vgg16", latency_ms=200).trial_s is not None
+    assert decide(router, clock, model="vgg16", latency_ms=200).trial
 
 
 def test_another_file_of_the_same_name_starts_with_the_least_safety_factor(
     router: Router, clock: Clock, catalogue: Rows
 ) -> None:
-    router.learn(decide(router, clock, model="googlenet"), 0.25)
+    router.learn(decide(router, clock, model="googlenet", latency_ms=200), 0.25)
     catalogue.rows[0] = replace(catalogue.rows[0], modified_ns=1)
     clock.now += 2
     assert decide(router, clock, model="googlenet").safety == LEAST_SAFETY
@@ -461,3 +461,49 @@ def test_the_network_that_answered_a_budget_answers_it_again_unless_another_fits
     assert chosen(free, 145) == "vgg19"
     clock.now += 3
     assert chosen(free) == "vgg19"
+
+
+@pytest.mark.parametrize(
+    ("took_s", "missed", "raises"),
+    [(0.2, False, False), (0.2001, False, True), (0.1, True, True)],
+    ids=["exactly in time", "late", "given up before its deadline"],
+)
+def test_an_answer_is_late_beyond_its_budget_or_if_it_was_given_up(
+    router: Router, clock: Clock, took_s: float, missed: bool, raises: bool
+) -> None:
+    decision = decide(router, clock, model="googlenet", latency_ms=200)
+    assert decision.within_s is not None
+    router.learn(decision, took_s * decision.within_s / 0.2, missed=missed)
+    assert (decide(router, clock, model="googlenet").safety > LEAST_SAFETY) is raises
+
+
+def test_without_a_budget_nothing_is_late(router: Router, clock: Clock) -> None:
+    router.learn(decide(router, clock, model="googlenet")._replace(within_s=None), 1e6)
+    assert decide(router, clock, model="googlenet").safety == LEAST_SAFETY
+
+
+def test_refusals_make_device_time_dear_and_a_smaller_network_answers(
+    router: Router, clock: Clock, placed: Placed
+) -> None:
+    """VGG-16 is more accurate and takes ten times as long; others are refused meanwhile."""
+    placed.snapshots["vgg16"] = QUICK._replace(forward_s=(0.0, 0.5, 1.0))
+    placed.snapshots["googlenet"] = QUICK._replace(forward_s=(0.0, 0.05, 0.1))
+    assert decide(router, clock, latency_ms=10_000).checkpoint.model == "vgg16"
+    placed.snapshots["vgg16"] = placed.snapshots["vgg16"]._replace(queued=512)
+    for number in range(10):
+        with pytest.raises(OverloadedError):
+            decide(router, clock, model="vgg16", latency_ms=10_000, caller=f"caller {number}")
+    placed.snapshots["vgg16"] = placed.snapshots["vgg16"]._replace(queued=0)
+    decision = decide(router, clock, latency_ms=9_000)
+    assert (decision.checkpoint.model, decision.routed_for) == ("googlenet", "overloaded")
+    clock.now += 120
+    assert decide(router, clock, latency_ms=9_000).checkpoint.model == "vgg16"
+
+
+def test_who_asks_what_would_be_raises_no_price(router: Router, clock: Clock, placed: Placed) -> None:
+    full = QUICK._replace(queued=512)
+    placed.snapshots.update(vgg16=full, googlenet=full)
+    for _ in range(10):
+        with pytest.raises(OverloadedError):
+            decide(router, clock, latency_ms=10_000, supposing=True)
+    assert router._pressure == {}
