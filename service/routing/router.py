@@ -26,7 +26,7 @@ from service.domain.quiet import Quiet
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.admission import AdmittedPictures
 from service.routing.choose import choose, default_label_set
-from service.routing.ensembles import device_times, joined, together
+from service.routing.ensembles import device_times, joined, measured, together
 from service.routing.last_choices import LastChoices
 from service.routing.lookup import find
 from service.routing.retry_after import RetryQueue
@@ -163,14 +163,16 @@ class Router:
         """How far the predictions for a checkpoint can be trusted. Another file of the same name starts again."""
         known = self._safety.get(checkpoint.name)
         # It is usually the same object, which is faster to see than equality.
-        if known is not None and (known[0] is checkpoint or known[0] == checkpoint):
+        if known is not None and known[0] is checkpoint:
             return known[1]
-        safety = Safety(self._clock, Quiet(self._clock))
+        same = known is not None and known[0].same_weights(checkpoint)
+        safety = known[1] if known is not None and same else Safety(self._clock, Quiet(self._clock))
         self._safety[checkpoint.name] = checkpoint, safety
         return safety
 
     def candidates(self, query: Query) -> Sequence[Checkpoint | Ensemble]:
-        """Finds the checkpoint or the ensemble that the query names, or all checkpoints of its label set.
+        """Finds the checkpoint or the ensemble that the query names; or all checkpoints of its label set, and after
+        them the ensembles of these whose accuracy was measured here.
 
         Raises:
             UnknownModelError, WeightsMissingError, BadParameterError: the query names a model that cannot be found.
@@ -189,7 +191,7 @@ class Router:
             self._check_not_failing(r for r in rows if r.labels == labels and r.state == "loadable")
         if not found:
             raise NoModelFitsError(f"there is no checkpoint for {labels}; GET /models lists what there is")
-        return found
+        return [*found, *measured(self._catalogue, found)]
 
     def _check_not_failing(self, checkpoints: Iterable[Checkpoint]) -> None:
         """If a load of one of the checkpoints failed, raises the LoadFailedError with the earliest next attempt."""

@@ -233,6 +233,15 @@ def test_another_file_of_the_same_name_starts_with_the_least_safety_factor(
     assert decide(router, clock, model="googlenet").safety == LEAST_SAFETY
 
 
+def test_a_checkpoint_whose_accuracy_was_measured_meanwhile_keeps_its_safety_factor(
+    router: Router, clock: Clock, catalogue: Rows
+) -> None:
+    router.learn(decide(router, clock, model="googlenet"), 0.25)
+    before = decide(router, clock, model="googlenet").safety
+    catalogue.rows[0] = replace(catalogue.rows[0], top1=12.0, accuracy_source="measured here on 10 pictures")
+    assert decide(router, clock, model="googlenet").safety == before > LEAST_SAFETY
+
+
 def test_a_checkpoint_is_in_use_until_its_admitted_picture_is_answered(router: Router, clock: Clock) -> None:
     decision = decide(router, clock, model="googlenet", latency_ms=1000)
     quiet = router.safety(decision.checkpoint).quiet  # type: ignore[arg-type]
@@ -455,6 +464,7 @@ def test_the_network_that_answered_a_budget_answers_it_again_unless_another_fits
 
     assert chosen(free) == "vgg19"
     assert chosen(busy, supposing=True) == "vgg16"
+    assert chosen(free) == "vgg19"
     assert chosen(busy) == "vgg16"
     assert chosen(free) == "vgg16"
     assert chosen(free, supposing=True) == "vgg16"
