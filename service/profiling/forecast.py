@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from models.checkpoints.catalogue import Checkpoint
@@ -44,29 +45,19 @@ _LIKE_A_PHOTOGRAPH = 2.0
 _GUESSED_RATE, _GUESSED_DECODE_S = 2e10, 0.02
 
 
-#: Each kind of preprocessing once, so that two are the same object if they are equal.
-_PREPROCESSES: dict[Preprocess, Preprocess] = {}
+@cache
+def _priced(preprocess: Preprocess, rates: tuple[tuple[str, Rate], ...]) -> Callable[[Outline], float]:
+    """What decoding takes, by a picture's outline. Several checkpoints are asked of one picture in turn, and most of
+    them decode alike, so the last price is remembered."""
+    by_kind, last, last_s = dict(rates), None, 0.0
 
+    def seconds(outline: Outline) -> float:
+        nonlocal last, last_s
+        if outline is not last:
+            last, last_s = outline, price(outline, preprocess, by_kind).seconds
+        return last_s
 
-class _Prices:
-    """What one picture's decoding takes, as several checkpoints are asked in turn: most of them decode alike."""
-
-    def __init__(self) -> None:
-        self._outline: Outline | None = None
-        self._known: dict[tuple[int, int], tuple[float, Preprocess, Mapping[str, Rate]]] = {}
-        """By the identity of the other two, which are kept so that it stays theirs."""
-
-    def seconds(self, outline: Outline, preprocess: Preprocess, rates: Mapping[str, Rate]) -> float:
-        if outline is not self._outline:
-            self._outline, self._known = outline, {}
-        key = id(preprocess), id(rates)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = price(outline, preprocess, rates).seconds, preprocess, rates
-        return found[0]
-
-
-_PRICES = _Prices()
+    return seconds
 
 
 class Forecast:
@@ -89,8 +80,8 @@ class Forecast:
         quiet: Quiet | None = None,
     ) -> None:
         self.profile = profile
-        self._preprocess = _PREPROCESSES.setdefault(checkpoint.preprocess, checkpoint.preprocess)
-        self._rates = RATES if profile is None or profile.decode_rates is None else profile.decode_rates
+        rates = RATES if profile is None or profile.decode_rates is None else profile.decode_rates
+        self._priced_s = _priced(checkpoint.preprocess, tuple(rates.items()))
         self._clock = clock
         self._own_quiet = quiet is None
         self._quiet = quiet or Quiet(clock)
@@ -117,9 +108,13 @@ class Forecast:
         self._decode_ratios: dict[str, float] = {}
         self._learned_at = self._quiet.seconds
         # A profile that was measured for smaller batches does not say whether larger ones pay.
-        self._worthwhile = (
+        self.worthwhile = (
             max_batch_size if profile is None else _worthwhile(self._curve[: profile.fingerprint.max_batch_size + 1])
         )
+        """The smallest batch with nearly the best throughput by the profile. Without a profile it is the largest batch:
+        a guess is no reason to make batches small."""
+        self.profiled_forward_s = 0.0 if profile is None else self._curve[1] * self.spread
+        """The 95th percentile of a forward pass of one picture, by the profile alone; 0 without a profile."""
         self._draw()
 
     @property
@@ -128,17 +123,6 @@ class Forecast:
         if self._quiet.kept(self._learned_at) != self._drawn_kept:
             self._draw()
         return self._forward_s
-
-    @property
-    def profiled_forward_s(self) -> float:
-        """The 95th percentile of a forward pass of one picture, by the profile alone; 0 without a profile."""
-        return 0.0 if self.profile is None else self._curve[1] * self.spread
-
-    @property
-    def worthwhile(self) -> int:
-        """The smallest batch with nearly the best throughput by the profile. Without a profile it is the largest batch:
-        a guess is no reason to make batches small."""
-        return self._worthwhile
 
     def expected_s(self, batch_size: int) -> float:
         """The mean of a forward pass."""
@@ -169,7 +153,7 @@ class Forecast:
         if self.profile is None:
             # Guesses are pessimistic, whatever the picture.
             measured_s = _GUESSED_DECODE_S
-        priced_s = _PRICES.seconds(outline, self._preprocess, self._rates)
+        priced_s = self._priced_s(outline)
         as_measured = self.profile is None or outline.kind == "jpeg" or kind == "thumbnail"
         if measured_s is not None and as_measured and priced_s <= _LIKE_A_PHOTOGRAPH * measured_s:
             return kind, measured_s

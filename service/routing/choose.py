@@ -48,7 +48,9 @@ def choose(
     fitting = [fit for fit in fits if fit.rejected is None]
     if not fitting:
         refuse(fits, budget)
-    best = min(_steady(fitting, queues.last, budget.latency_s, queues), key=_rank)
+    best = min(fitting, key=_rank)
+    if queues.last and best.candidate.checkpoint.name != queues.last:
+        best = min(_steady(fitting, budget.latency_s, queues), key=_rank)
     checkpoint, predicted_s = best.candidate.checkpoint, best.predicted_s
     assert predicted_s is not None
     best_of = f"highest top-1 ({checkpoint.top1} %) of the {len(fitting)} that fit"
@@ -150,9 +152,9 @@ def _fit(candidate: Candidate, budget: Budget, whole_s: float, queues: DeviceQue
     return Fit(candidate, "overloaded", predicted_s)
 
 
-def _steady(fitting: Sequence[Fit], last: str, latency_s: float, queues: DeviceQueues) -> Sequence[Fit]:
+def _steady(fitting: Sequence[Fit], latency_s: float, queues: DeviceQueues) -> Sequence[Fit]:
     """Those that may answer: where the last choice fits, it and the ones that are better by a margin."""
-    known = next((fit for fit in fitting if fit.candidate.checkpoint.name == last), None) if last else None
+    known = next((fit for fit in fitting if fit.candidate.checkpoint.name == queues.last), None)
     if known is None or known.predicted_s is None:
         return fitting
     top1, sooner_s = known.candidate.checkpoint.top1 or 0.0, known.predicted_s / _CLEARLY

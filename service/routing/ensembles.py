@@ -6,8 +6,7 @@ it with a budget as it does a checkpoint, and knows of one checkpoint and one de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.domain.ensemble import Ensemble
@@ -114,12 +113,3 @@ def device_times(candidate: Candidate) -> Sequence[tuple[str, float]]:
         return ((snapshot.device, snapshot.per_picture_s),)
     some = _by_device(part for _, part in candidate.members)
     return [(parts[0].device, sum(part.per_picture_s for part in parts)) for parts in some]
-
-
-@contextmanager
-def together(admissions: Iterable[AbstractContextManager[object]]) -> Iterator[None]:
-    """The admission of a picture to each member's device as one."""
-    with ExitStack() as stack:
-        for admission in admissions:
-            stack.enter_context(admission)
-        yield

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
@@ -26,7 +26,7 @@ from service.domain.quiet import Quiet
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.admission import AdmittedPictures
 from service.routing.choose import choose, default_label_set
-from service.routing.ensembles import device_times, joined, measured, together
+from service.routing.ensembles import device_times, joined, measured
 from service.routing.last_choices import LastChoices
 from service.routing.lookup import find
 from service.routing.retry_after import RetryQueue
@@ -137,20 +137,30 @@ class Router:
     def admit(self, decision: Decision, deadline: float, caller: str = "") -> AbstractContextManager[object]:
         """Admits a picture until the block ends: later pictures may not use up its slack, and its checkpoints are in
         use."""
-        snapshot, predicted_s = decision.snapshot, decision.predicted_s
+        checkpoint, snapshot, predicted_s = decision.checkpoint, decision.snapshot, decision.predicted_s
         if snapshot is None or predicted_s is None:
             return nullcontext()
         slack_s = (deadline - self._clock()) / decision.safety - predicted_s
-        if not decision.members:
-            assert isinstance(decision.checkpoint, Checkpoint)
-            return self._admission(decision.checkpoint, snapshot, deadline, slack_s, caller)
-        return together([self._admission(*member, deadline, slack_s, caller) for member in decision.members])
+        return self._admission(
+            decision.members or ((cast("Checkpoint", checkpoint), snapshot),), deadline, slack_s, caller
+        )
 
+    @contextmanager
     def _admission(
-        self, checkpoint: Checkpoint, snapshot: Snapshot, deadline: float, slack_s: float, caller: str
-    ) -> _Admission:
-        device = self._admitted.setdefault(snapshot.device, AdmittedPictures())
-        return _Admission(device, self.safety(checkpoint), deadline, slack_s, snapshot.takes_s, caller)
+        self, parts: Sequence[tuple[Checkpoint, Snapshot]], deadline: float, slack_s: float, caller: str
+    ) -> Iterator[None]:
+        """The time between a picture's admission and its answer: each part is a checkpoint that computes it."""
+        admitted = []
+        for checkpoint, part in parts:
+            quiet, device = self.safety(checkpoint).quiet, self._admitted.setdefault(part.device, AdmittedPictures())
+            quiet.begin()
+            admitted.append((quiet, device, device.add(deadline, slack_s, part.takes_s, caller)))
+        try:
+            yield
+        finally:
+            for quiet, device, picture in admitted:
+                device.remove(picture)
+                quiet.end()
 
     def learn(self, decision: Decision, took_s: float) -> None:
         """Compares the prediction of a decision with the seconds that the answer took."""
@@ -304,37 +314,3 @@ class Router:
 def _all_members(candidates: Iterable[Checkpoint | Ensemble]) -> list[Checkpoint]:
     """The checkpoints that have to be asked, each once."""
     return list({member.name: member for candidate in candidates for member in members_of(candidate)}.values())
-
-
-class _Admission:
-    """The time between a picture's admission and its answer.
-
-    Args:
-        admitted: the admitted pictures of the device.
-        safety: of the checkpoint that computes it.
-        deadline: when the picture must be answered.
-        slack_s: how much earlier it is expected to be answered.
-        takes_s: how many seconds it delays those behind it.
-        caller: who asked.
-    """
-
-    __slots__ = ("_admitted", "_picture", "_safety", "_told")
-
-    def __init__(
-        self,
-        admitted: AdmittedPictures,
-        safety: Safety,
-        deadline: float,
-        slack_s: float,
-        takes_s: float,
-        caller: str,
-    ) -> None:
-        self._admitted, self._safety, self._told = admitted, safety, (deadline, slack_s, takes_s, caller)
-
-    def __enter__(self) -> None:
-        self._safety.quiet.begin()
-        self._picture = self._admitted.add(*self._told)
-
-    def __exit__(self, *_error: object) -> None:
-        self._admitted.remove(self._picture)
-        self._safety.quiet.end()

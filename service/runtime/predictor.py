@@ -96,7 +96,7 @@ class Predictor:
         self._quiet = Quiet(clock)
         self._metrics = PredictorMetrics(checkpoint)
         self._passes = ForwardPasses(self._forecast(profile), self._arriving, self._metrics)
-        self._batch_limit = BatchLimit(limits.max_batch_size, lambda: self.forecast.worthwhile, self._quiet)
+        self._batch_limit = BatchLimit(limits.max_batch_size, lambda: self._passes.forecast.worthwhile, self._quiet)
         self._residency = residency or Residency(sys.maxsize, clock)
         self._resident = Resident(
             checkpoint.name,
