@@ -6,17 +6,14 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
-from models.images.cost import Price, Work
+from models.checkpoints.catalogue import Checkpoint, WrongWeightsError
 from models.images.outline import Outline
-from models.images.pictures import UndecodableError
-from models.images.preprocess import Preprocess, picture_to_crop
+from models.images.preprocess import Preprocess
 from service.batching.slot import DeviceSlot
 from service.domain.errors import Failure, LoadFailedError
 from service.domain.prediction import Limits, Prediction
@@ -30,18 +27,9 @@ from service.runtime.predictor import Predictor
 from service.runtime.residency import Residency
 from tests.counted import counted
 from tests.pictures import photo, picture
+from tests.predicting import LENET, Held, predictor, soon
 from tests.profiles import latency, profile
 from tests.sleepers import Host, Sleeper
-
-LENET = Catalogue().find("lenet5@mnist")
-
-
-def soon() -> float:
-    return time.monotonic() + 60
-
-
-def predictor(load: object = FakeEngine, limits: Limits | None = None, **options: Any) -> Predictor:
-    return Predictor(LENET, load, DeviceSlot(), Decoders(2), limits or Limits(), **options)  # type: ignore[arg-type]
 
 
 async def test_a_picture_becomes_a_prediction() -> None:
@@ -170,40 +158,6 @@ async def test_a_defect_is_logged_with_its_traceback(caplog: pytest.LogCaptureFi
     await served.close()
 
 
-@pytest.mark.parametrize(
-    ("image", "on_the_loop"),
-    [(picture(5), True), (picture(5, side=128), True), (picture(5, side=500), False), (picture(5, side=4000), False)],
-    ids=["digit", "thumbnail", "larger", "few bytes, many pixels"],
-)
-async def test_only_what_is_small_is_decoded_on_the_event_loop(
-    monkeypatch: pytest.MonkeyPatch, image: bytes, on_the_loop: bool
-) -> None:
-    from service.inference import decoding as module
-
-    decoded_in = []
-
-    def watched(data: bytes, preprocess: Preprocess, **options: Any) -> object:
-        crop = picture_to_crop(data, preprocess, **options)
-        decoded_in.append(threading.current_thread())
-        return crop
-
-    monkeypatch.setattr(module, "picture_to_crop", watched)
-    served = predictor()
-    outcome = await served.predict(image, soon())
-    assert isinstance(outcome, Prediction)
-    assert outcome.indices[0] == 5
-    assert [thread is threading.current_thread() for thread in decoded_in] == [on_the_loop]
-    await served.close()
-
-
-async def test_a_limit_below_what_is_small_holds() -> None:
-    served = predictor(limits=Limits(max_pixels=100))
-    outcome = await served.predict(picture(5), soon())
-    assert isinstance(outcome, Failure)
-    assert outcome.slug == "too-many-pixels"
-    await served.close()
-
-
 class Broken(FakeEngine):
     """An engine whose warm-up fails."""
 
@@ -277,17 +231,6 @@ async def test_a_picture_of_a_checkpoint_that_must_not_be_loaded_yet_does_not_wa
     await loading
     await served.close()
     await other.close()
-
-
-class Held:
-    """Loads that end when the test lets them."""
-
-    def __init__(self) -> None:
-        self.release = threading.Event()
-
-    def load(self, checkpoint: Checkpoint) -> Engine:
-        assert self.release.wait(5)
-        return FakeEngine(checkpoint)
 
 
 @pytest.mark.parametrize(("room", "let_in"), [(2.0, 2), (2.9, 2), (3.0, 3)])
@@ -585,41 +528,8 @@ async def test_gauges_tell_how_long_the_oldest_picture_has_waited() -> None:
     await served.close()
 
 
-async def test_a_picture_that_is_broken_keeps_no_batch_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The batch waits for it while a thread decodes it, and goes when it turns out to be broken."""
-    from service.inference import decoders as module
-
-    release, decoding = threading.Event(), threading.Event()
-
-    def broken(*_: object) -> object:
-        decoding.set()
-        assert release.wait(5)
-        raise UndecodableError("broken")
-
-    monkeypatch.setattr(module, "decode", broken)
-    served = predictor()
-    await served.load()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1000.0)  # moments never end
-    late = asyncio.create_task(served.predict(photo(), soon()))
-    assert await asyncio.get_running_loop().run_in_executor(None, decoding.wait, 5)
-    good = asyncio.create_task(served.predict(picture(5), soon()))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert not good.done()
-    release.set()
-    for _ in range(500):
-        if good.done() and late.done():
-            break
-        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.01)
-    assert good.done(), "the batch still waits"
-    assert isinstance(late.result(), Failure)
-    assert isinstance(good.result(), Prediction)
-    monkeypatch.undo()
-    await served.close()
-
-
 async def test_a_prediction_tells_the_times_of_its_phases_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    from service.runtime import predictor as module
+    from service.runtime import decoding as module
 
     now = 100.0
 
@@ -851,74 +761,6 @@ async def test_a_bulk_leaves_room_for_another_caller_who_is_answered_before_its_
     await asyncio.gather(*bulk)
     assert served._places._held == {}
     await served.close()
-
-
-class Stuck:
-    """A photograph whose decode waits until the test ends it, beside digits for the same checkpoint."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from service.inference import decoders as module
-
-        self.began, self.release = threading.Event(), threading.Event()
-        real = module.decode
-
-        def held(*arguments: Any) -> Any:
-            self.began.set()
-            assert self.release.wait(10)
-            return real(*arguments)
-
-        monkeypatch.setattr(module, "decode", held)
-
-
-async def passed_by(served: Predictor, stuck: Stuck) -> None:
-    """A digit is answered while a photograph is being decoded, although moments never end."""
-    photograph = asyncio.create_task(served.predict(photo(), soon()))
-    assert await asyncio.to_thread(stuck.began.wait, 5)
-    await until(lambda: served.soon == 0)
-    assert served.queued == 1
-    # An idle device: nothing is ahead of others, and nothing waits.
-    snapshot = served.snapshot(100, soon())
-    assert (snapshot.ahead, snapshot.queued) == (0, 0)
-    assert served.waiting_s == 0
-    digit = await served.predict(picture(5), soon())
-    assert isinstance(digit, Prediction)
-    assert not photograph.done()
-    stuck.release.set()
-    assert isinstance(await photograph, Prediction)
-    assert (served.soon, served.queued) == (0, 0)
-    await served.close()
-
-
-async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not what():  # noqa: ASYNC110 - a thread or a timer changes it
-            await asyncio.sleep(0.001)
-
-
-async def test_a_dear_picture_keeps_neither_batches_nor_budgets_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    from service.batching import batcher
-    from service.runtime import predictor as module
-
-    stuck = Stuck(monkeypatch)
-    monkeypatch.setattr(module, "work_of", lambda *_: Work(Price(1.0, 1), dear=True))
-    monkeypatch.setattr(batcher, "_MOMENT_S", 60.0)
-    served = predictor()
-    await served.load()
-    await asyncio.wait_for(passed_by(served, stuck), 5)
-
-
-async def test_a_decode_that_outruns_its_price_keeps_neither_batches_nor_budgets_waiting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from service.batching import batcher
-    from service.runtime import predictor as module
-
-    stuck = Stuck(monkeypatch)
-    monkeypatch.setattr(module, "outrun_s", lambda work: 0.01 if work.price.seconds < 0.1 else 60.0)
-    monkeypatch.setattr(batcher, "_MOMENT_S", 60.0)
-    served = predictor()
-    await served.load()
-    await asyncio.wait_for(passed_by(served, stuck), 5)
 
 
 def test_a_snapshot_knows_what_the_picture_takes() -> None:
