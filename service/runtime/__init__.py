@@ -10,6 +10,7 @@ forward.py        the forward passes of a checkpoint: the engine, its forecast a
 residency.py      which checkpoints are in device memory, under a byte limit
 resident.py       one checkpoint in that ledger
 parking.py        weights that had to leave device memory, kept in host memory under a limit of its own
+loading.py        loads one checkpoint, and closes it again
 load_failures.py  loads that failed, and when each is tried again
 owner.py          serves fronts, which are other processes: a device owner
 calls.py          answers the other HTTP requests that a front forwards

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from typing import TypeVar
 
 from models.checkpoints.catalogue import Checkpoint
 from models.images.outline import Outline
@@ -29,15 +27,12 @@ from service.runtime.arriving import Arriving
 from service.runtime.decoding import Decoding
 from service.runtime.forward import ForwardPasses, Input, Output
 from service.runtime.gpu_decoding import GpuDecoding
-from service.runtime.load_failures import LoadFailures
+from service.runtime.loading import Loading
 from service.runtime.parking import Parking
 from service.runtime.residency import Residency
-from service.runtime.resident import Needs, Resident
 from service.telemetry.gauges import Reading
 from service.telemetry.picture_spans import Phases, phases_here
 from service.telemetry.recorder import PredictorMetrics
-
-T = TypeVar("T")
 
 
 class Predictor:
@@ -77,15 +72,8 @@ class Predictor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.checkpoint = checkpoint
-        self._load_engine = load_engine
-        self._slot = slot
-        self._loading = loading or decoders.threads
         self._limits = limits
-        self._gpu_decoding = gpu_decoding
-        self._prepare_load = prepare
-        self._prepared = False
         self._clock = clock
-        self._failures = LoadFailures(checkpoint, clock)
         self._arriving = Arriving(lambda: self._batcher.arriving_changed())
         self._deadlines = Deadlines(clock)
         self._quiet = Quiet(clock)
@@ -96,19 +84,24 @@ class Predictor:
         )
         self._batch_limit = BatchLimit(limits.max_batch_size, lambda: self.forecast.worthwhile, self._quiet)
         self._residency = residency or Residency(sys.maxsize, clock)
-        self._resident = Resident(
-            checkpoint.name,
-            load=self._load,
-            unload=self._unload,
-            prepare=self.prepare,
-            needs=lambda: Needs(self.forecast.footprint_bytes, self.forecast.load_peak_bytes),
-            load_s=lambda: self.forecast.wake_s if self._place.parked else self.forecast.load_s,
-            worth=(checkpoint.top1 or 50.0) / 100,
+        self._loading = Loading(
+            checkpoint,
+            load_engine,
+            prepare,
+            slot,
+            loading or decoders.threads,
+            self._passes,
+            self._metrics,
+            parking or Parking(),
+            gpu_decoding,
+            max_batch_size=limits.max_batch_size,
             pinned=pinned,
-            evicted=self._metrics.evicted,
+            clock=clock,
         )
+        self._failures = self._loading.failures
+        self._resident = self._loading.resident
+        self._place = self._loading.place
         self._residency.add(self._resident)
-        self._place = (parking or Parking()).place(self._resident, self._loading)
         self._batcher: Batcher[Input, Output] = Batcher(
             self._passes,
             slot,
@@ -301,58 +294,7 @@ class Predictor:
         Raises:
             LoadFailedError: as ``load``.
         """
-        if self._prepared:
-            return
-        self._failures.check()
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._loading, self._prepare_load, self.checkpoint)
-        except Exception as error:
-            raise self._not_loaded(error) from error
-        self._prepared = True
-
-    def _not_loaded(self, error: Exception) -> LoadFailedError:
-        self._metrics.not_loaded()
-        self._prepared = False
-        return self._failures.failed(error)
-
-    async def _load(self) -> None:
-        self._failures.check()
-        loop = asyncio.get_running_loop()
-        wake = self._place.waking()
-        try:
-            engine, load_s = await loop.run_in_executor(
-                self._loading, self._timed, wake or (lambda: self._load_engine(self.checkpoint))
-            )
-            try:
-                async with self._slot.taken():
-                    _, warm_up_s = await self._slot.run(
-                        lambda: self._timed(lambda: engine.warm_up(self._limits.max_batch_size))
-                    )
-                    if self._gpu_decoding is not None:
-                        judge = self._gpu_decoding.judge
-                        await self._slot.run(lambda: judge(self.checkpoint, engine))
-            except BaseException:
-                engine.close()
-                raise
-        except Exception as error:
-            raise self._not_loaded(error) from error
-        self._failures.succeeded()
-        self._prepared = True
-        self._metrics.loaded(load_s + warm_up_s, woken=wake is not None)
-        self._passes.use(engine)
-
-    def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
-        """Runs blocking work; returns its result and its seconds, without the wait for the thread that it runs on."""
-        started = self._clock()
-        return work(), self._clock() - started
-
-    async def _unload(self) -> None:
-        engine = self._passes.use(None)
-        if engine is not None:
-            await self._place.park(engine)
-            # On the slot's thread: another checkpoint's batch may be on the device.
-            async with self._slot.taken():
-                await self._slot.run(engine.close)
+        await self._loading.prepare()
 
     async def retire(self) -> None:
         """Answers the pictures that are here already, gives the memory back and leaves the ledger: another file has
@@ -367,7 +309,7 @@ class Predictor:
         """Lets the running batch finish and gives the memory back."""
         await self._batcher.close()
         await self._place.close()
-        await self._unload()
+        await self._loading.unload()
 
     async def _predict(
         self, image: bytes | Picture, deadline: float, whole: bool, caller: str, phases: Phases | None
