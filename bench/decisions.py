@@ -83,7 +83,7 @@ class _Scene:
     router: Router
     checkpoints: list[Checkpoint]
     pictures: list[bytes]
-    """Several, which take turns: the price of the last one is remembered."""
+    """They take turns, so many that the price of each is forgotten before it comes again."""
 
     def decide(self, *, seen: bool = True, **query: Any) -> Callable[[], object]:
         """Decides on the picture; ``seen``: somebody has read its header."""
@@ -111,7 +111,7 @@ async def scene(queues: dict[str, int]) -> AsyncIterator[_Scene]:
     catalogue = Catalogue(Path("/nonexistent"), untrained=True, look_every_s=LOOK_EVERY_S)
     placement = LocalPlacement(Held, Limits(), profiles=_Shipped())
     router = Router(catalogue, placement, Settings(default_latency_ms=_LATENCY_MS))
-    shown = _Scene(placement, router, catalogue.checkpoints(), [_photograph(640 + 16 * n) for n in range(4)])
+    shown = _Scene(placement, router, catalogue.checkpoints(), [_photograph(480 + 8 * n) for n in range(40)])
     await placement.warm_up(shown.checkpoints)
     with ExitStack() as admitted:
         running = []

@@ -15,14 +15,14 @@ from loadreport.formatting import number
 from loadreport.report import REFERENCE, Network, Report
 
 #: Greys that can be read on white and on black: the figures themselves have no background.
-_INK, _SOFT = "#808a91", "#9aa5ab"
-_MAIN, _OTHER, _BAD = "#2a8fb3", "#d1702c", "#c0392b"
-_STYLE: dict[str, Any] = {
-    "axes.edgecolor": _SOFT,
-    "axes.labelcolor": _INK,
+INK, SOFT = "#808a91", "#9aa5ab"
+MAIN, OTHER, BAD = "#2a8fb3", "#d1702c", "#c0392b"
+STYLE: dict[str, Any] = {
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlecolor": _INK,
+    "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
     "font.family": "sans-serif",
@@ -30,17 +30,17 @@ _STYLE: dict[str, Any] = {
     # Ids and text of an SVG that depend on nothing but the figure.
     "svg.fonttype": "none",
     "svg.hashsalt": "topfive",
-    "text.color": _INK,
+    "text.color": INK,
     # A name with dollar signs in it is no formula.
     "text.parse_math": False,
-    "xtick.color": _INK,
+    "xtick.color": INK,
     "xtick.labelsize": 9,
-    "ytick.color": _INK,
+    "ytick.color": INK,
     "ytick.labelsize": 9,
 }
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def plots(report: Report) -> dict[str, Figure]:
     """The plots by their names, without those that the report has no figures for."""
     drawn: dict[str, Callable[[Report], Figure | None]] = {
@@ -62,7 +62,7 @@ def png(figure: Figure) -> bytes:
     return _render(figure, "png", dpi=130, facecolor="white")
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def _render(figure: Figure, form: str, **options: Any) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format=form, **options)
@@ -76,7 +76,7 @@ def _per_gib(report: Report) -> Figure | None:
         return None
     figure = Figure(figsize=(10, 1.3 + 0.42 * len(shown)), layout="constrained")
     left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
-    colours = [_OTHER if network.variant == REFERENCE else _MAIN for network in shown]
+    colours = [OTHER if network.variant == REFERENCE else MAIN for network in shown]
     panels: tuple[tuple[Axes, list[float], str], ...] = (
         (left, [network.per_gib or 0.0 for network in shown], "pictures/s per GiB"),
         (middle, [network.knee.pictures_per_second if network.knee else 0.0 for network in shown], "pictures/s"),
@@ -129,8 +129,8 @@ def _front(report: Report) -> Figure | None:
         (right, "p50 of a lone request, ms", [n.alone_p50_ms or 0.0 for n in shown]),
     ):
         for network, x in zip(shown, values, strict=True):
-            face = _MAIN if network.on_front else "none"
-            axes.scatter([x], [network.top1], s=70, facecolor=face, edgecolor=_MAIN, linewidths=1.5, zorder=3)
+            face = MAIN if network.on_front else "none"
+            axes.scatter([x], [network.top1], s=70, facecolor=face, edgecolor=MAIN, linewidths=1.5, zorder=3)
         _label(axes, [(network.variant, x, network.top1 or 0.0) for network, x in zip(shown, values, strict=True)])
         axes.set_xscale("log")
         axes.margins(x=0.22, y=0.16)
@@ -180,12 +180,12 @@ def _budgets(report: Report) -> Figure | None:
         assert budget.p50_ms is not None
         assert budget.p99_ms is not None
         low, high = budget.p50_ms / budget.budget_ms, budget.p99_ms / budget.budget_ms
-        colour = _BAD if high > 1 else _MAIN
+        colour = BAD if high > 1 else MAIN
         axes.plot([low, high], [i, i], color=colour, linewidth=3, solid_capstyle="round")
         axes.scatter([low], [i], color=colour, s=36, zorder=3)
         end: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(f"p99 {budget.p99_ms:,.0f} ms", (high, i), fontsize=8, **end)
-    axes.axvline(1, color=_OTHER, linewidth=1.2, linestyle="--")
+    axes.axvline(1, color=OTHER, linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(shown)), [budget.name for budget in shown])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
@@ -208,10 +208,10 @@ def _steps(report: Report) -> Figure | None:
     for axes, network in zip(grid.flat, shown, strict=False):
         for step in network.steps:
             if step.p99_ms is not None:
-                colour = _MAIN if step.held else _BAD
+                colour = MAIN if step.held else BAD
                 marker = "D" if step.confirmation else "o"
                 axes.scatter([step.rate], [step.p99_ms], color=colour, marker=marker, s=34, zorder=3)
-        axes.axhline(report.p99_limit_ms, color=_OTHER, linewidth=1.2, linestyle="--")
+        axes.axhline(report.p99_limit_ms, color=OTHER, linewidth=1.2, linestyle="--")
         axes.set_yscale("log")
         axes.margins(x=0.15, y=0.2)
         axes.set_yticks(*_few_ticks(*axes.get_ylim()))

@@ -9,8 +9,8 @@ network's highest rate with it and writes a report, is the package ``loadreport`
    ``_run.py`` is one run: the requests, the window in which they are measured, and the results file.
 3. ``_requests.py`` builds the requests of the four kinds of users before the run, with ``_pictures.py``.
 4. ``_users.py`` are the users, each of whom sends requests over a ``_connection.py`` of its own. In a closed loop a
-   user sends its own requests. In an open loop ``_arrivals.py`` says when each request is due, and ``_pool.py`` hands
-   it to a user that is free.
+   user sends its own requests. In an open loop ``traffic/arrivals.py`` says when each request is due, and ``_pool.py``
+   hands it to a user that is free.
 5. ``_outcomes.py`` reads what became of a request, ``_measured.py`` counts it, ``_summary.py`` prints the results.
    ``_cpu.py`` notices when the generator itself limits a run. ``_stub.py`` is a server to test the generator with.
 """

@@ -9,9 +9,9 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, NoReturn, get_args
 
-from loadtest._arrivals import SHAPES, RateProfile, Shape, rate_profile
 from loadtest._requests import USERS, Kind
 from loadtest._values import SHARES, number, one_of, read_seed, read_shares
+from traffic.arrivals import SHAPES, RateProfile, Shape, rate_profile
 
 Arrivals = Literal["closed", "poisson", "gamma", "trace"]
 #: How long Locust waits at the end for requests in flight, in seconds; its own default is not to wait.

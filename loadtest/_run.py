@@ -12,13 +12,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from loadtest._arrivals import Recorded, arrivals, read_trace
 from loadtest._catalogue import Choice, find_choice
 from loadtest._measured import Measured
 from loadtest._options import Options, users_of
 from loadtest._outcomes import Outcome
 from loadtest._pictures import pictures
 from loadtest._requests import KINDS, Kind, Request, requests_of
+from traffic.arrivals import Recorded, arrivals, read_trace
 
 _FORMAT = 1
 

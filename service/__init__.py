@@ -2,7 +2,8 @@
 
     6  commands    the ``topfive`` command line      |  cluster      Ray Serve: the only room that imports ray
        solo        the service without Ray           |
-    5  assembly    one process put together from the rooms below, without Ray
+    5  assembly    one process put together from     |  twin         the same on a virtual clock,
+                   the rooms below, without Ray      |               with simulated devices
     4  http        bytes in, JSON and problems out   |  runtime      checkpoints being served in this process
        fronts      asking a device owner             |
     3  inference   one picture in, one answer out    |  profiling    what a checkpoint takes, measured and corrected

@@ -52,6 +52,8 @@ def test_it_runs_locust_on_the_folder_that_is_copied() -> None:
     (workdir,) = words("WORKDIR")
     assert workdir.startswith("/")
     assert Instruction("COPY", "loadtest loadtest") in stage()
+    # The one package of ours that it imports.
+    assert Instruction("COPY", "traffic traffic") in stage()
 
 
 def test_its_host_is_where_either_service_is_found() -> None:
@@ -85,7 +87,7 @@ def test_what_it_imports_is_installed() -> None:
     named = set(re.search(r"--constraint \S+ ((?:[a-z]+ )+)&&", install.replace("\n", " "))[1].split())  # type: ignore[index]
     provided = {"pillow": "PIL"}
     brought = {provided.get(name, name) for name in named} | {"gevent", "geventhttpclient", "psutil", "requests"}
-    assert imported_by("locustfile") - set(sys.stdlib_module_names) - {"loadtest"} <= brought
+    assert imported_by("locustfile") - set(sys.stdlib_module_names) - {"loadtest", "traffic"} <= brought
 
 
 def imported_by(module: str, seen: set[str] | None = None) -> set[str]:

@@ -73,7 +73,7 @@ def test_every_file_has_tests_of_its_name_or_a_line() -> None:
     for row in rows:
         assert all((ROOT / path).is_file() for path in code(row[1])), row
     missing = []
-    for package in ("service", "models", "loadtest", "loadreport"):
+    for package in ("service", "models", "loadtest", "loadreport", "traffic"):
         for path in sorted((ROOT / package).rglob("*.py")):
             file, name = path.relative_to(ROOT), path.stem.lstrip("_")
             mirrored = ROOT / "tests" / file.parent / f"test_{name}.py"

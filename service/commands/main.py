@@ -15,6 +15,7 @@ from service.commands.models import models
 from service.commands.profile import profile
 from service.commands.pull import pull
 from service.commands.serve import serve
+from service.commands.simulate import simulate
 from service.commands.status import status
 from service.commands.train import train
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(describe)
 app.command()(profile)
 app.command()(loadtest)
+app.command()(simulate)
 app.command()(train)
 app.command()(evaluate)
 app.command()(serve)

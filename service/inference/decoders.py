@@ -15,7 +15,6 @@ it else, some ten megabytes more after each unusual picture.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,10 +58,10 @@ class Decoders:
         narrow = max(1, threads // 2)
         # Threads are started as they are needed.
         self.threads = ThreadPoolExecutor((1 + _OUTRUN) * (threads + narrow), thread_name_prefix="decode")
-        self._ordinary = Lane[_Job](threads, UNBOUNDED.held, _OUTRUN * threads)
-        self._narrow = Lane[_Job](narrow, most.held, _OUTRUN * narrow)
+        self._ordinary = Lane[Job](threads, UNBOUNDED.held, _OUTRUN * threads)
+        self._narrow = Lane[Job](narrow, most.held, _OUTRUN * narrow)
         self._closed = False
-        self._jobs: dict[_Job, None] = {}
+        self._jobs: dict[Job, None] = {}
         """All that wait or are being decoded."""
         self._look: asyncio.TimerHandle | None = None
         self._rest: asyncio.TimerHandle | None = None
@@ -89,9 +88,21 @@ class Decoders:
         """
         if work is None:
             work = work_of(glance(image), preprocess)
+        return await self.run(partial(decode, image, preprocess, max_pixels, self.most), work, caller)
+
+    async def run(self, decode: Callable[[], Crop], work: Work, caller: str) -> Crop:
+        """Has a thread decode a picture, once it has a place in the lane of such work.
+
+        Args:
+            decode: decodes it; blocks.
+            work: what that takes.
+            caller: who sent it.
+
+        Raises:
+            Exception: whatever ``decode`` raises.
+        """
         lane = self._narrow if work.dear else self._ordinary
-        held = min(work.price.held, self.most.held)
-        job = _Job(held, caller, lane, outrun_s(work), partial(decode, image, preprocess, max_pixels, self.most))
+        job = Job(min(work.price.held, self.most.held), caller, lane, outrun_s(work), decode)
         self._jobs[job] = None
         if self._rest is not None:
             self._rest.cancel()
@@ -112,18 +123,27 @@ class Decoders:
                 self._begin(following)
             raise
 
-    def _begin(self, jobs: Iterable[_Job]) -> None:
+    def _begin(self, jobs: Iterable[Job]) -> None:
         """Has pictures decoded whose turn has come."""
         due = deque(jobs)
         while due:
             job = due.popleft()
             try:
-                self.threads.submit(self._work, job)
+                self.start(job)
             except RuntimeError:  # closed in the meantime
                 job.answer.cancel()
                 due.extend(job.lane.leave(job))
 
-    def _work(self, job: _Job) -> None:
+    def start(self, job: Job) -> None:
+        """Has a thread decode a picture, and those whose turn comes then. Something else may decode it instead, and
+        call ``done``.
+
+        Raises:
+            RuntimeError: the threads have ended.
+        """
+        self.threads.submit(self._work, job)
+
+    def _work(self, job: Job) -> None:
         """Decodes a picture and those whose turn comes then. In a thread."""
         while True:
             answer = None if self._closed or job.unwanted else job.decoded()
@@ -138,7 +158,13 @@ class Decoders:
                 with suppress(RuntimeError):
                     job.loop.call_soon_threadsafe(self._begin, [other])
 
-    def _answer(self, job: _Job, answer: Crop | Exception | None) -> None:
+    def done(self, job: Job, answer: Crop | Exception) -> None:
+        """Answers a picture that was started elsewhere than in these threads. Call it on the event loop."""
+        following = job.lane.leave(job)
+        self._answer(job, answer)
+        self._begin(following)
+
+    def _answer(self, job: Job, answer: Crop | Exception | None) -> None:
         self._over(job)
         if job.answer.done():
             return
@@ -149,22 +175,23 @@ class Decoders:
         else:
             job.answer.set_result(answer)
 
-    def _over(self, job: _Job) -> None:
+    def _over(self, job: Job) -> None:
         """Forgets a picture: it is decoded, or was given up."""
         del self._jobs[job]
         if not self._jobs:
-            self._rest = job.loop.call_later(_REST_S, self._give_back)
+            self._rest = job.loop.call_later(_REST_S, self.give_back)
 
     def _look_at_all(self) -> None:
         """Lets others have the places of jobs that outran their prices."""
         self._look = None
-        now = time.monotonic()
         for job in self._jobs:
+            now = job.loop.time()
             if job.began_at is not None and now - job.began_at >= job.outrun_s:
                 self._begin(job.lane.step_aside(job))
             self._look = self._look or job.loop.call_later(_LOOK_EVERY_S, self._look_at_all)
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Gives freed memory back to the system, in a thread."""
         with suppress(RuntimeError):  # closed in the meantime
             self.threads.submit(give_memory_back)
 
@@ -176,7 +203,7 @@ class Decoders:
         self.threads.shutdown(wait=False)
 
 
-class _Job(Place):
+class Job(Place):
     """One picture, from when it comes until it is decoded.
 
     Args:
@@ -187,7 +214,7 @@ class _Job(Place):
         decode: decodes it; blocking.
     """
 
-    def __init__(self, held: int, caller: str, lane: Lane[_Job], outrun_s: float, decode: Callable[[], Crop]) -> None:
+    def __init__(self, held: int, caller: str, lane: Lane[Job], outrun_s: float, decode: Callable[[], Crop]) -> None:
         super().__init__(held, caller)
         self.lane, self.outrun_s, self._decode = lane, outrun_s, decode
         self.began_at: float | None = None
@@ -198,7 +225,7 @@ class _Job(Place):
 
     def decoded(self) -> Crop | Exception:
         """Decodes it."""
-        self.began_at = time.monotonic()
+        self.began_at = self.loop.time()
         try:
             return self._decode()
         except Exception as error:

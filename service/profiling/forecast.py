@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from models.checkpoints.catalogue import Checkpoint
@@ -41,23 +41,17 @@ _DRAW_EVERY_S = 0.05
 _NEARLY = 0.95
 #: A picture whose price is more than this many times what a photograph of its size takes is unlike a photograph.
 _LIKE_A_PHOTOGRAPH = 2.0
+#: How many pictures' prices are remembered: each is asked for several times, and callers may send many alike.
+_REMEMBERED = 32
 #: Guesses for what was never measured, pessimistic: multiply-adds per second of a CPU, and seconds of a decode.
 _GUESSED_RATE, _GUESSED_DECODE_S = 2e10, 0.02
 
 
 @cache
 def _priced(preprocess: Preprocess, rates: tuple[tuple[str, Rate], ...]) -> Callable[[Outline], float]:
-    """What decoding takes, by a picture's outline. Several checkpoints are asked of one picture in turn, and most of
-    them decode alike, so the last price is remembered."""
-    by_kind, last, last_s = dict(rates), None, 0.0
-
-    def seconds(outline: Outline) -> float:
-        nonlocal last, last_s
-        if outline is not last:
-            last, last_s = outline, price(outline, preprocess, by_kind).seconds
-        return last_s
-
-    return seconds
+    """What decoding takes, by a picture's outline, for all checkpoints that decode alike."""
+    by_kind = dict(rates)
+    return lru_cache(_REMEMBERED)(lambda outline: price(outline, preprocess, by_kind).seconds)
 
 
 class Forecast:

@@ -145,6 +145,20 @@ class Profiles:
         paths = (shipped_folder() / f"{device}.json", self._folder / f"{device}.json", *own)
         self._files = [file for file in map(read_profiles, paths) if file is not None]
 
+    @classmethod
+    def of_file(cls, path: Path) -> Profiles:
+        """The profiles of one file alone; none if it cannot be read."""
+        found = cls(path.parent, path.stem)
+        file = read_profiles(path)
+        found._files = [] if file is None else [file]
+        return found
+
+    @property
+    def max_batch_size(self) -> int:
+        """The largest batch that any of them was measured for; 0 if there are none."""
+        every = (profile for file in self._files for profile in file.profiles.values())
+        return max((profile.fingerprint.max_batch_size for profile in every), default=0)
+
     def find(self, checkpoint: Checkpoint, wanted: Fingerprint) -> Found | None:
         """The profile with the wanted fingerprint, or else the nearest foreign one; None if there is none."""
         near = self._near(checkpoint)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path for folder in ("bench", "docs") for path in (ROOT / folder).rglob("*.py"))
-PACKAGES = ("service", "models", "loadreport", "loadtest")
+PACKAGES = ("service", "models", "loadreport", "loadtest", "traffic")
 
 
 def imported(script: Path) -> list[tuple[str, str]]:

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from loadtest._arrivals import Recorded
 from loadtest._catalogue import Choice
 from loadtest._options import Options
 from loadtest._outcomes import Outcome
 from loadtest._requests import KINDS, Kind, requests_of
 from loadtest._run import Run, due_requests, write_results
 from tests.generating import ROOT
+from traffic.arrivals import Recorded
 
 OPTIONS = Options(
     model=None,

@@ -31,7 +31,7 @@ import pytest
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
-PACKAGES = ("service", "models", "loadtest", "loadreport", "docs", "bench")
+PACKAGES = ("service", "models", "loadtest", "loadreport", "traffic", "docs", "bench")
 #: Seconds for one test, and for all test files of one change: a change that makes a test hang is noticed too.
 TEST_WITHIN_S, WITHIN_S = 20, 45.0
 #: The share of all changes that must be noticed.

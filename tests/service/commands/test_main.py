@@ -72,7 +72,7 @@ def test_every_command_is_there_and_has_a_help_text() -> None:
     assert isinstance(group, typer.core.TyperGroup)
     assert set(group.commands) == {
         "serve", "classify", "models", "pull", "import", "export", "status", "describe", "profile", "train", "evaluate",
-        "loadtest", "keys",
+        "loadtest", "keys", "simulate",
     }  # fmt: skip
     for command in group.commands.values():
         assert command.get_short_help_str()

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,7 +14,7 @@ from models.images.cost import UNBOUNDED, Price, Work
 from models.images.errors import TooMuchWorkError, UndecodableError
 from models.images.preprocess import PRESETS
 from service.inference import decoders as module
-from service.inference.decoders import Decoders, outrun_s
+from service.inference.decoders import Decoders, Job, outrun_s
 from tests.picture_files import many_scans
 from tests.pictures import photo, picture
 
@@ -240,3 +240,25 @@ async def test_whoever_waits_when_the_threads_end_is_told(held: Held) -> None:
     async with asyncio.timeout(10):
         results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
+
+
+async def test_work_that_is_started_otherwise_has_its_place_in_the_lane_all_the_same() -> None:
+    """A simulation has no threads."""
+
+    class Otherwise(Decoders):
+        started: ClassVar[list[Job]] = []
+
+        def start(self, job: Job) -> None:
+            self.started.append(job)
+
+    decoders, crop = Otherwise(1), object()
+    tasks = [asyncio.ensure_future(decoders.run(lambda: crop, dear(1), "")) for _ in range(2)]  # type: ignore[arg-type, return-value]
+    await asyncio.sleep(0)
+    for task in tasks:
+        (job,) = Otherwise.started
+        Otherwise.started.clear()
+        assert not task.done()
+        decoders.done(job, job.decoded())
+        assert await task is crop
+    assert Otherwise.started == []
+    decoders.close()

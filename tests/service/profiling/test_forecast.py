@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from models.checkpoints.catalogue import Catalogue
-from models.images.cost import RATES, Rate, price
+from models.images.cost import RATES, Price, Rate, price
 from models.images.outline import Outline
 from service.domain.quiet import Quiet
 from service.engines.fingerprint import Fingerprint
+from service.profiling import forecast as forecast_file
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Latency, Profile, read_profiles, shipped_folder
 from tests.clock import Clock
@@ -359,3 +360,23 @@ def test_without_a_profile_times_are_guessed_until_batches_are_measured() -> Non
     assert 4 * GOOGLENET.variant.params < guess.footprint_bytes <= guess.load_peak_bytes
     served.batches(lambda _size: 0.25)
     assert served.ratios == pytest.approx([0.25] * 16, rel=0.2)
+
+
+def test_what_decoding_takes_is_looked_up_once_for_pictures_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And however many pictures there are that are not, few are remembered."""
+    asked: list[int] = []
+
+    def counted(outline: Outline, *arguments: object) -> Price:
+        asked.append(outline.width)
+        return Price(outline.width / 1000, 1)
+
+    monkeypatch.setattr(forecast_file, "price", counted)
+    known = Forecast(GOOGLENET, profile({1: latency(1.0)}), 4, Clock())
+    outlines = [Outline("png", width, 100, 9000, 300.0 * width) for width in range(100, 1100)]
+    for outline in outlines:
+        for _ in range(3):
+            assert known.decode_s(9000, outline)[1] == outline.width / 1000
+            assert known.decode_s(9000, outline)[0] == outline.width / 1000
+    assert asked == [outline.width for outline in outlines]
+    assert known.decode_s(9000, outlines[0])[1] == 0.1
+    assert len(asked) == len(outlines) + 1

@@ -256,3 +256,15 @@ def test_a_size_belongs_to_the_first_class_that_holds_it() -> None:
 def test_a_size_class_is_found_as_by_asking_each(encoded_bytes: int) -> None:
     expected = next((name for name, most in SIZE_CLASSES.items() if encoded_bytes <= most), "huge")
     assert size_class(encoded_bytes) == expected
+
+
+def test_the_profiles_of_one_file_are_those_alone(shipped: Path, path: Path) -> None:
+    add_profiles(shipped, "cpu", [profile(forward_ms=9.0)])
+    add_profiles(path, "cpu", [profile("googlenet@cifar10", max_batch_size=8), profile("alexnet@x", max_batch_size=4)])
+    found = Profiles.of_file(path)
+    assert found.nearest(LENET) is None
+    nearest = found.nearest(Catalogue().find("googlenet@cifar10"))
+    assert nearest is not None
+    assert nearest.fingerprint.max_batch_size == 8
+    assert found.max_batch_size == 8
+    assert Profiles.of_file(path.with_name("none.json")).max_batch_size == 0

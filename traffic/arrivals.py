@@ -88,6 +88,31 @@ def arrivals(profile: RateProfile, cv: float, seed: int) -> Iterator[float]:
     return map(profile.due, accumulate(_gaps(cv, random.Random(seed))))  # noqa: S311 - no secret
 
 
+def switching_arrivals(rate: float, times: float, calm_s: float, busy_s: float, seed: int) -> Iterator[float]:
+    """Arrivals of a Markov-modulated Poisson process of two states, calm and busy, each of which lasts for an
+    exponentially distributed time (Fischer and Meier-Hellstern, 1993). Ascending and endless; it begins in either
+    state, as often as the process is in it.
+
+    Args:
+        rate: requests a second on average.
+        times: the busy state's rate over the calm one's.
+        calm_s: mean seconds of the calm state.
+        busy_s: mean seconds of the busy state.
+        seed: the same seed gives the same times.
+    """
+    source = random.Random(seed)  # noqa: S311 - no secret
+    calm_rate = rate * (calm_s + busy_s) / (calm_s + times * busy_s)
+    busy = source.random() * (calm_s + busy_s) < busy_s
+    begins = 0.0
+    while True:
+        ends = begins + source.expovariate(1 / (busy_s if busy else calm_s))
+        at = begins
+        # Exponential gaps have no memory, so each state may begin with a new one.
+        while (at := at + source.expovariate(calm_rate * times if busy else calm_rate)) < ends:
+            yield at
+        begins, busy = ends, not busy
+
+
 def _gaps(cv: float, source: random.Random) -> Iterator[float]:
     while True:
         yield from _block(cv, source)

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest._arrivals import SHAPES, RateProfile, Recorded, Shape, arrivals, rate_profile, read_trace
+from traffic.arrivals import (
+    SHAPES,
+    RateProfile,
+    Recorded,
+    Shape,
+    arrivals,
+    rate_profile,
+    read_trace,
+    switching_arrivals,
+)
 
 USERS = ("classify", "budget", "bulk", "junk")
 
@@ -173,3 +182,33 @@ def test_a_trace_may_repeat_a_second_but_not_go_back(tmp_path: Path) -> None:
     file.write_text("seconds\n0\n2\n1.999\n")
     with pytest.raises(ValueError, match="request 3 is before the one above it"):
         read_trace(file, USERS)
+
+
+def test_switching_arrivals_have_the_mean_rate_and_the_variation_of_their_process() -> None:
+    """The index of dispersion of counts in windows far longer than a state tends to 1 + 2 (r1 - r2)^2 p1 p2 T / rate,
+    where p are the shares of the states and 1/T is the sum of the rates at which they end (Fischer and Meier-Hellstern,
+    1993, section 2.2)."""
+    calm_s, busy_s, seconds, window = 8.0, 2.0, 100_000.0, 400.0
+    times = list(takewhile(lambda at: at < seconds, switching_arrivals(2.0, 4.0, calm_s, busy_s, 3)))
+    assert len(times) / seconds == pytest.approx(2.0, rel=0.03)
+    assert all(later > earlier for earlier, later in pairwise(times))
+    counts = [0] * round(seconds / window)
+    for at in times:
+        counts[int(at / window)] += 1
+    # 4 x 1.25 a second for a fifth of the time, and 1.25 for the rest: 2 on average.
+    expected = 1 + 2 * (5.0 - 1.25) ** 2 * 0.2 * 0.8 * (1 / (1 / calm_s + 1 / busy_s)) / 2.0
+    assert pstdev(counts) ** 2 / fmean(counts) == pytest.approx(expected, rel=0.25)
+
+
+def test_switching_arrivals_are_busy_and_calm_for_as_long_as_they_should() -> None:
+    """Busy a thousand times as often as calm: gaps show when the state changed."""
+    times = list(takewhile(lambda at: at < 20_000, switching_arrivals(100.0, 1000.0, 5.0, 1.0, 4)))
+    calm = [later - earlier for earlier, later in pairwise(times) if later - earlier > 0.2]
+    # A busy state is between two long gaps, and a calm one has half an arrival.
+    assert sum(calm) / 20_000 == pytest.approx(5 / 6, rel=0.05)
+
+
+def test_switching_arrivals_begin_in_either_state_and_repeat() -> None:
+    first = [next(switching_arrivals(10_000.0, 1e6, 1.0, 3.0, seed)) < 1e-3 for seed in range(400)]
+    assert sum(first) / 400 == pytest.approx(0.75, abs=0.07)
+    assert list(islice(switching_arrivals(5, 3, 2, 1, 7), 50)) == list(islice(switching_arrivals(5, 3, 2, 1, 7), 50))

@@ -1,0 +1,201 @@
+"""The twin against queueing theory, and against arithmetic."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from service.twin.durations import Durations
+from service.twin.report import report
+from service.twin.running import Outcome, device_profiles, due_times, simulate
+from service.twin.scenario import Scenario, ScenarioError
+from tests.twins import in_batches, network, profiles_in, scenario
+
+#: Long enough for every queue here.
+PATIENT = "latency_ms=3000000"
+
+
+def lone(folder: Path, forward_ms: float = 20.0, **options: float) -> str:
+    """A device that serves one network, one picture at a time."""
+    return profiles_in(folder, network("alexnet", forward_ms, **options))
+
+
+def waited_s(outcome: Outcome) -> float:
+    """The mean wait for the device: whoever found it free took no longer than anybody must."""
+    took = [sent.took_s for sent in outcome.sent]
+    return fmean(took) - min(took)
+
+
+def test_waits_are_those_of_a_queue_with_equal_services(tmp_path: Path) -> None:
+    """M/D/1: utilisation x service / (2 (1 - utilisation)), by Pollaczek and Khinchine."""
+    outcome = simulate(
+        scenario(lone(tmp_path), PATIENT, policy="constant:alexnet", rate=30.0, seconds=500.0, max_batch_size=1)
+    )
+    assert len(outcome.sent) == pytest.approx(15_000, rel=0.01)
+    assert waited_s(outcome) == pytest.approx(0.6 * 0.02 / (2 * 0.4), rel=0.07)
+    assert outcome.busy_s / outcome.simulated_s == pytest.approx(0.6, rel=0.02)
+
+
+def test_waits_are_those_of_a_queue_with_lognormal_services(tmp_path: Path) -> None:
+    """M/G/1: rate x E[S^2] / (2 (1 - utilisation)). A 95th percentile of twice the mean means that ln S has a deviation
+    of 0.580 (the smaller root of 1.645 x - x^2 / 2 = ln 2), so that E[S^2] = exp(0.580^2) E[S]^2."""
+    device = lone(tmp_path, spread=2.0)
+    outcome = simulate(
+        scenario(
+            device, PATIENT, policy="constant:alexnet", rate=25.0, seconds=800.0, max_batch_size=1, spread=True, seed=2
+        )
+    )
+    service_s = [sent.took_s for sent in outcome.sent]
+    waited = fmean(service_s) - 0.02
+    assert waited == pytest.approx(25 * math.exp(0.580**2) * 0.02**2 / (2 * 0.5), rel=0.1)
+
+
+def test_waits_are_those_of_a_queue_with_exponential_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M/M/1: utilisation x service / (1 - utilisation)."""
+    source = random.Random(5)
+    monkeypatch.setattr(Durations, "draw", lambda self, size: source.expovariate(1 / self.mean_s(size)))
+    outcome = simulate(
+        scenario(lone(tmp_path), PATIENT, policy="constant:alexnet", rate=25.0, seconds=800.0, max_batch_size=1)
+    )
+    assert waited_s(outcome) == pytest.approx(0.5 * 0.02 / 0.5 + 0.02, rel=0.1)  # the shortest service is about 0
+
+
+def test_two_devices_answer_what_is_too_much_for_one(tmp_path: Path) -> None:
+    device = lone(tmp_path)
+    options = {"policy": "constant:alexnet", "rate": 75.0, "seconds": 40.0, "max_batch_size": 1, "retries": "never"}
+    alone = simulate(scenario(device, "latency_ms=500", **options))
+    both = simulate(scenario(device, "latency_ms=500", count=2, **options))
+    answered = [sum(sent.reason == "ok" for sent in outcome.sent) for outcome in (alone, both)]
+    assert answered[0] == pytest.approx(50 * 40, rel=0.05)
+    assert answered[1] == len(both.sent)
+    assert both.busy_s == pytest.approx(75 * 40 * 0.02, rel=0.02)
+
+
+def test_batches_answer_more_than_single_pictures(tmp_path: Path) -> None:
+    """Four take as long as one and a half."""
+    device = profiles_in(tmp_path, in_batches("alexnet", {1: 20.0, 4: 30.0}))
+    options = {"policy": "constant:alexnet", "rate": 100.0, "seconds": 20.0, "retries": "never"}
+    single = simulate(scenario(device, "latency_ms=400", max_batch_size=1, **options))
+    batched = simulate(scenario(device, "latency_ms=400", max_batch_size=4, **options))
+    answered = [sum(sent.reason == "ok" for sent in outcome.sent) for outcome in (single, batched)]
+    assert answered[0] < 0.55 * len(single.sent)
+    assert answered[1] > 0.97 * len(batched.sent)
+
+
+@pytest.mark.parametrize("policy", ["router", "constant:alexnet", "guarded:alexnet", "infaas"])
+def test_nobody_is_lost(tmp_path: Path, policy: str) -> None:
+    """Offered = accepted + refused, in each class, far above what the device computes."""
+    device = profiles_in(tmp_path, network("alexnet", 20.0), network("googlenet", 40.0))
+    asked = scenario(
+        device, "latency_ms=200", "latency_ms=90", "model=alexnet", policy=policy, rate=120.0, seconds=10.0
+    )
+    made = report(simulate(asked))
+    due = len(list(due_times(asked)))
+    assert made.total.offered == due == sum(figures.offered for figures in made.classes.values())
+    for figures in (made.total, *made.classes.values()):
+        assert figures.offered == figures.accepted + sum(figures.refused.values())
+        assert figures.attained <= figures.accepted
+    assert made.total.attained < due
+
+
+def test_the_same_seed_gives_the_same_report(tmp_path: Path) -> None:
+    device = profiles_in(tmp_path, network("alexnet", 20.0, spread=1.5), network("googlenet", 40.0, spread=1.5))
+
+    def made(seed: int) -> dict[str, object]:
+        fields = {"rate": 60.0, "seconds": 10.0, "spread": True, "seed": seed, "fronts": 2, "count": 2}
+        return report(simulate(scenario(device, "latency_ms=200", "latency_ms=90", **fields))).repeatable
+
+    first = made(1)
+    assert made(1) == first
+    other = made(2)
+    assert other.pop("scenario") != first.pop("scenario")
+    assert other != first
+
+
+def test_whoever_is_told_to_come_back_does_so_then_once(tmp_path: Path) -> None:
+    asked = scenario(lone(tmp_path), "latency_ms=200", rate=100.0, seconds=10.0, max_batch_size=1)
+    outcome = simulate(asked)
+    again = sorted(sent.due for sent in outcome.sent if sent.tries == 2)
+    told = sorted(
+        sent.due + sent.took_s + sent.told_s for sent in outcome.sent if sent.tries == 1 and sent.told_s is not None
+    )
+    assert len(again) > 100
+    assert again == pytest.approx(told)
+    assert {sent.tries for sent in outcome.sent} == {1, 2}
+    assert all(sent.told_s == round(sent.told_s) >= 1 for sent in outcome.sent if sent.told_s is not None)
+
+
+def test_callers_may_give_up_or_insist(tmp_path: Path) -> None:
+    asked = scenario(lone(tmp_path), "latency_ms=200", rate=100.0, seconds=10.0, max_batch_size=1)
+    assert {sent.tries for sent in simulate(asked.but(retries="never")).sent} == {1}
+    insisting = Counter(sent.tries for sent in simulate(asked.but(retries="ignore")).sent)
+    assert max(insisting) == 10
+    assert list(insisting.values()) == sorted(insisting.values(), reverse=True)
+
+
+def test_networks_take_turns_in_memory_that_has_room_for_one(tmp_path: Path) -> None:
+    """Each load takes half a second, so that it pays to answer several pictures before the next."""
+    device = profiles_in(
+        tmp_path,
+        network("alexnet", 5.0, footprint_mb=100, load_ms=500),
+        network("googlenet", 5.0, footprint_mb=100, load_ms=500),
+    )
+    asked = scenario(device, "model=alexnet", "model=googlenet", rate=2.0, seconds=60.0, memory_mb=150)
+    narrow, wide = simulate(asked), simulate(asked.but(device=(asked.device[0].model_copy(update={"memory_mb": 250}),)))
+    assert wide.evictions == wide.loads == 0
+    assert narrow.evictions > 10
+    # One of the two is in memory at the end, as at the beginning.
+    assert abs(narrow.loads - narrow.evictions) <= 1
+    assert max(sent.took_s for sent in narrow.sent) > 0.5 > max(sent.took_s for sent in wide.sent)
+
+
+def test_devices_serve_their_own_networks(tmp_path: Path) -> None:
+    device = profiles_in(tmp_path, network("alexnet", 5.0), network("googlenet", 5.0))
+    outcome = simulate(scenario(device, "latency_ms=900", variants=("alexnet",), rate=5.0, seconds=10.0))
+    assert {sent.model for sent in outcome.sent} == {"alexnet"}
+
+
+def test_rows_come_as_often_as_their_weights_say(tmp_path: Path) -> None:
+    asked = scenario(lone(tmp_path, 1.0), PATIENT, "latency_ms=900000", rate=50.0, seconds=60.0)
+    heavy = asked.mix[0].model_copy(update={"weight": 3.0})
+    rows = Counter(sent.row for sent in simulate(asked.but(mix=(heavy, asked.mix[1]))).sent)
+    assert rows[0] / sum(rows.values()) == pytest.approx(0.75, abs=0.03)
+
+
+def test_arrivals_follow_the_scenario(tmp_path: Path) -> None:
+    asked = Scenario(rate=100.0, seconds=30.0, from_s=10, for_s=5, times=3)
+    steady = list(due_times(asked))
+    assert len(steady) == pytest.approx(3000, rel=0.02)
+    step, spike = list(due_times(asked.but(arrivals="step"))), list(due_times(asked.but(arrivals="spike")))
+    assert len(step) == pytest.approx(1000 + 3 * 2000, rel=0.02)
+    assert len(spike) == pytest.approx(1000 + 3 * 500 + 1500, rel=0.02)
+    assert len(list(due_times(asked.but(arrivals="gamma")))) == pytest.approx(3000, rel=0.1)
+    long = asked.but(arrivals="markov", seconds=2000)
+    assert len(list(due_times(long))) == pytest.approx(200_000, rel=0.1)
+    assert max(*steady, *step, *spike) < 30
+    trace = tmp_path / "trace.csv"
+    trace.write_text("seconds\n0.5\n2\n31\n")
+    assert list(due_times(asked.but(arrivals="trace", trace=trace))) == [0.5, 2.0]
+    trace.write_text("seconds\n")
+    with pytest.raises(ScenarioError, match="there are no requests"):
+        due_times(asked.but(arrivals="trace", trace=trace))
+
+
+def test_profiles_are_shipped_ones_or_files(tmp_path: Path) -> None:
+    assert device_profiles("cpu-2-cores").max_batch_size == 16
+    assert device_profiles(lone(tmp_path)).max_batch_size == 16
+    with pytest.raises(ScenarioError, match="shipped are cpu-2-cores, nvidia"):
+        device_profiles("abacus")
+
+
+def test_what_was_sent_says_what_became_of_it(tmp_path: Path) -> None:
+    outcome = simulate(scenario(lone(tmp_path), "latency_ms=900", rate=1.0, seconds=5.0, max_batch_size=1))
+    for sent in outcome.sent:
+        assert (sent.row, sent.tries, sent.reason, sent.model, sent.told_s) == (0, 1, "ok", "alexnet", None)
+        assert sent.took_s == pytest.approx(0.02, rel=0.1)
+        assert sent.top1 == 54.8
