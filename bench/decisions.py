@@ -21,9 +21,10 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,7 +69,7 @@ class _Seen:
 
     __slots__ = ("outline",)
 
-    def __init__(self, outline: Outline) -> None:
+    def __init__(self, outline: Outline | None) -> None:
         self.outline = outline
 
     here = file = decoded = __len__ = cast(Any, None)
@@ -81,19 +82,17 @@ class _Scene:
     placement: LocalPlacement
     router: Router
     checkpoints: list[Checkpoint]
-    picture: bytes
+    pictures: list[bytes]
+    """They take turns, so many that the price of each is forgotten before it comes again."""
 
     def decide(self, *, seen: bool = True, **query: Any) -> Callable[[], object]:
         """Decides on the picture; ``seen``: somebody has read its header."""
-        asked, router, picture = Query(**query), self.router, self.picture
-        outline = glance(picture)
-        assert outline is not None
+        asked, router = Query(**query), self.router
+        pictures: Iterator[Any] = cycle([_Seen(glance(p)) if seen else p for p in self.pictures])
 
         def decided() -> object:
             now = time.monotonic()
-            # Each picture has an outline of its own, so that no price is known.
-            shown = _Seen(outline._replace()) if seen else picture
-            return router.decide(asked, router.candidates(asked), now, len(picture), "caller", picture=shown)
+            return router.decide(asked, router.candidates(asked), now, 100_000, "caller", picture=next(pictures))
 
         return decided
 
@@ -112,9 +111,7 @@ async def scene(queues: dict[str, int]) -> AsyncIterator[_Scene]:
     catalogue = Catalogue(Path("/nonexistent"), untrained=True, look_every_s=LOOK_EVERY_S)
     placement = LocalPlacement(Held, Limits(), profiles=_Shipped())
     router = Router(catalogue, placement, Settings(default_latency_ms=_LATENCY_MS))
-    encoded = io.BytesIO()
-    Image.effect_noise((640, 480), 60).convert("RGB").save(encoded, "JPEG")
-    shown = _Scene(placement, router, catalogue.checkpoints(), encoded.getvalue())
+    shown = _Scene(placement, router, catalogue.checkpoints(), [_photograph(480 + 8 * n) for n in range(40)])
     await placement.warm_up(shown.checkpoints)
     with ExitStack() as admitted:
         running = []
@@ -135,19 +132,25 @@ async def scene(queues: dict[str, int]) -> AsyncIterator[_Scene]:
             await placement.close()
 
 
+def _photograph(width: int) -> bytes:
+    encoded = io.BytesIO()
+    Image.effect_noise((width, 480), 60).convert("RGB").save(encoded, "JPEG")
+    return encoded.getvalue()
+
+
 async def _ask(shown: _Scene, name: str, caller: str, admitted: ExitStack) -> None:
     """Has one picture decided on, admitted and predicted."""
     query, now, router = Query(model=name, latency_ms=_LATENCY_MS), time.monotonic(), shown.router
-    decision = router.decide(query, router.candidates(query), now, len(shown.picture), caller)
+    decision = router.decide(query, router.candidates(query), now, 100_000, caller)
     admitted.enter_context(router.admit(decision, now + _LATENCY_MS / 1000, caller))
     checkpoint = decision.checkpoint
     assert isinstance(checkpoint, Checkpoint)
-    await shown.placement.predictor(checkpoint).predict(shown.picture, now + _LATENCY_MS / 1000, caller=caller)
+    await shown.placement.predictor(checkpoint).predict(shown.pictures[0], now + _LATENCY_MS / 1000, caller=caller)
 
 
 def _chosen(shown: _Scene) -> Callable[[], object]:
     """The choice alone."""
-    snapshots, load = shown.placement.survey(shown.checkpoints, len(shown.picture), time.monotonic() + 60)
+    snapshots, load = shown.placement.survey(shown.checkpoints, 100_000, time.monotonic() + 60)
     candidates = [Candidate(checkpoint, snapshot, 1.1, True) for checkpoint, snapshot in snapshots]
     budget = Budget(_LATENCY_MS / 1000, 1e12, 50.0)
     return lambda: choose(candidates, budget, load)

@@ -27,7 +27,8 @@ from typing import TypeAlias
 
 import httpx
 import psutil
-from mutations import Request, corpus, request
+from damaged_pictures import corpus
+from mutations import Request, request
 from processes import Tree
 from running import Service
 

@@ -13,7 +13,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import platformdirs
 
+from models.checkpoints.accuracies import NAME, Accuracy, Counting, read_accuracies
 from models.checkpoints.cards import CardError, parse_card
 from models.checkpoints.labels import LABEL_SETS
 from models.checkpoints.manifest import ManifestRow, manifest
@@ -94,6 +95,13 @@ class Checkpoint:
         """Its name in answers: the name of the variant."""
         return self.variant.name
 
+    def same_weights(self, other: Checkpoint) -> bool:
+        """Whether another is the same file, if with another accuracy: it may have been measured meanwhile."""
+        if self is other:
+            return True
+        rated = replace(other, top1=self.top1, top5=self.top5, accuracy_source=self.accuracy_source)
+        return self == rated
+
     @property
     def state(self) -> State:
         return "loadable" if self.path is not None or not self.trained else "weights missing"
@@ -142,6 +150,9 @@ class Catalogue:
         self._rows: list[Checkpoint] = []
         self._cards: dict[Path, tuple[object, Checkpoint | None]] = {}
         self._found: dict[tuple[str, str | None], Checkpoint] = {}
+        self._counting = Counting()
+        self._measured: list[Accuracy] = []
+        self._together: list[tuple[tuple[Checkpoint, ...], Accuracy]] = []
 
     def checkpoints(self) -> list[Checkpoint]:
         """One row for each checkpoint that is known or in the cache, and one for each variant without any."""
@@ -165,8 +176,35 @@ class Catalogue:
                 before = {row.name: row for row in self._rows}
                 self._rows = [before[row.name] if before.get(row.name) == row else row for row in rows]
                 self._found.clear()
+            self._together = self._measured_together()
             self._changed_at = -1 if fresh else changed_at
         return self._rows
+
+    def together(self) -> list[tuple[tuple[Checkpoint, ...], Accuracy]]:
+        """The ensembles whose accuracy was measured here, each with its members, which are loadable."""
+        self.checkpoints()
+        return self._together
+
+    def _measured_together(self) -> list[tuple[tuple[Checkpoint, ...], Accuracy]]:
+        rows = {row.name: row for row in self._rows}
+        several = [a for a in self._measured if len(a.members) > 1 and a.names <= rows.keys()]
+        return [(tuple(rows[member.name] for member in accuracy.members), accuracy) for accuracy in several]
+
+    def _rated(self, rows: list[Checkpoint]) -> list[Checkpoint]:
+        """The checkpoints with the accuracies that were measured here with the same weights."""
+        paths = {row.name: row.path for row in rows}
+        found = read_accuracies(self.accuracies_path, self._left_out)
+        self._measured = [accuracy for accuracy in found if self._counting.counts(accuracy, paths)]
+        alone = {accuracy.members[0].name: accuracy for accuracy in self._measured if len(accuracy.members) == 1}
+        return [
+            replace(row, top1=own.top1, top5=own.top5, accuracy_source=own.source) if own is not None else row
+            for row, own in ((row, alone.get(row.name)) for row in rows)
+        ]
+
+    @property
+    def accuracies_path(self) -> Path:
+        """The file of accuracies that were measured here."""
+        return self.cache_dir / "checkpoints" / NAME
 
     def _read(self) -> list[Checkpoint]:
         if self.untrained:
@@ -185,7 +223,8 @@ class Catalogue:
             if variant.name not in with_rows:
                 found[variant.name, variant.labels] = _without_weights(variant)
         order = {name: i for i, name in enumerate(VARIANTS)}
-        return sorted(found.values(), key=lambda c: (order[c.variant.name], LABEL_SETS.index(c.labels)))
+        rows = sorted(found.values(), key=lambda c: (order[c.variant.name], LABEL_SETS.index(c.labels)))
+        return self._rated(rows)
 
     def _card(self, path: Path) -> tuple[object, Checkpoint | None]:
         """What identifies the content of a file in the cache, and its checkpoint; known content is not read again."""

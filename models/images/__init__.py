@@ -5,5 +5,7 @@
 - ``exif.py``: which way up a picture is; ``transparency.py``: transparent pixels over white.
 - ``file_kinds.py``: the names of file formats that are recognised but not decoded.
 - ``baseline.py``: which JPEG files a hardware decoder may have.
+- ``outline.py``, ``cost.py``: what a picture's header says of the work of decoding it, and what that takes.
+- ``rates.py``: measures, on this machine, the rates that ``cost.py`` computes with.
 - ``preprocess.py``: a picture -> a crop, and the numbers that turn the crop into a network's input.
 """

@@ -4,7 +4,7 @@ The seconds are a sum of four products, whose rates are measured for each kind o
 its bytes (they are inflated, or taken apart bit by bit), for each unit that the decoder passes over, and for each pixel
 that comes out. A JPEG comes out at a fraction of its size where that is enough. Cutting the crop has rates too.
 
-``python -m service.profiling.decoding`` measures the rates; the ones here are of the machine that the benchmarks ran
+``python -m models.images.rates`` measures the rates; the ones here are of the machine that the benchmarks ran
 on, and limits are in seconds of that machine.
 """
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +16,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from models.checkpoints.accuracies import Accuracy, Weights, add_accuracies, weights_of
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WeightsMissingError, WrongWeightsError, read_card
 from models.checkpoints.labels import LABEL_SETS, Label
 from models.checkpoints.labels import labels as classes_of
 from models.networks.variants import UnknownModelError
 from service.commands.console import console, errors, fail, list_unreadable, print_left_out
 from service.commands.options import read_settings
+from service.domain.ensemble import MOST_MEMBERS
 from service.engines import DeviceError
 from service.engines.loader import pick_device
 
@@ -68,6 +71,9 @@ def evaluate(
     fail_unreadable: Annotated[
         bool, typer.Option("--fail-unreadable", help="Stop at the first picture that cannot be decoded.")
     ] = False,
+    for_serving: Annotated[
+        bool, typer.Option("--for-serving", help="Have services route by these accuracies; see min_top1.")
+    ] = False,
 ) -> None:
     """Measure error, calibration and confusion on test pictures; of several networks, their ensemble's too."""
     import torch
@@ -79,14 +85,16 @@ def evaluate(
     scheme = next((each for each in SCHEMES if each == crops), None)
     if scheme is None:
         fail(f"unknown --crops {crops!r}; known: {', '.join(SCHEMES)}", 2)
+    if for_serving and (scheme != "single" or untrained or any(name.endswith(".safetensors") for name in names)):
+        fail("--for-serving takes trained checkpoints by name (import a file first), by single crops", 2)
     if plot is not None and not plot.absolute().parent.is_dir():
         fail(f"cannot write {plot}: there is no folder {plot.parent}", 2)
     settings, started = read_settings(device=device), time.monotonic()
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    catalogue = Catalogue(settings.cache_dir, untrained=untrained, left_out=print_left_out)
     try:
-        checkpoints, pictures = _opened(
-            names, labels, data, Catalogue(settings.cache_dir, untrained=untrained, left_out=print_left_out)
-        )
+        checkpoints, pictures = _opened(names, labels, data, catalogue)
+        weights = _weights(checkpoints) if for_serving else {}
         where = pick_device(settings.device)
     except (UnknownModelError, DeviceError, DataError) as error:
         fail(error, 2)
@@ -104,6 +112,8 @@ def evaluate(
     except KeyboardInterrupt:
         fail("interrupted", 130)
     _tell(found, label_set, data, plan, time.monotonic() - started, as_json=as_json)
+    if for_serving:
+        _keep(found, weights, catalogue.accuracies_path, quiet=as_json)
     if plot is not None:
         _draw(found, label_set, plot, quiet=as_json)
 
@@ -206,6 +216,35 @@ def _evaluate(checkpoints: dict[str, Checkpoint], pictures: Labelled, plan: Plan
             progress.update(task, completed=done, total=total)
 
         return evaluate(members, pictures, len(classes_of(label_set)), plan, watch)
+
+
+def _weights(checkpoints: dict[str, Checkpoint]) -> dict[str, Weights]:
+    """The weights of the checkpoints, before they are measured: a file that is replaced meanwhile is another."""
+    return {shown: weights_of(c.name, c.path) for shown, c in checkpoints.items() if c.path is not None}
+
+
+def _keep(found: Evaluation, weights: dict[str, Weights], path: Path, *, quiet: bool) -> None:
+    """Has services route by what was measured."""
+    from models.evaluation.measures import top1, top5
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    measured = [
+        Accuracy(
+            members=tuple(weights[name] for name in result.members),
+            top1=round(top1(result.answers).accuracy, 4),
+            top5=round(top5(result.answers).accuracy, 4),
+            pictures=len(result.answers.classes),
+            measured_at=now,
+        )
+        for result in found.results
+        if len(result.members) <= MOST_MEMBERS
+    ]
+    try:
+        add_accuracies(path, measured)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror}")
+    if not quiet:
+        console.print(f"[green]written[/] {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
 def _tell(found: Evaluation, label_set: str, data: Path, plan: Plan, seconds: float, *, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 The authors of AlexNet (Krizhevsky et al. 2012, section 6) and of GoogLeNet (Szegedy et al. 2014, section 7) averaged
 seven networks each: networks that err on different pictures are right more often together than alone. A caller names
-an ensemble; the router never picks one. ``inference/ensemble.py`` predicts with it.
+an ensemble; the router picks one only if its accuracy was measured. ``inference/ensemble.py`` predicts with it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class Ensemble:
     that both can be decided on and answered with."""
 
     members: tuple[Checkpoint, ...]
+    top1: float | None = None
+    """Percent, if it was measured on this machine. It does not follow from the members' accuracies."""
 
     @property
     def model(self) -> str:
@@ -44,11 +46,6 @@ class Ensemble:
     def trained(self) -> bool:
         """Whether all members are trained."""
         return all(member.trained for member in self.members)
-
-    @property
-    def top1(self) -> None:
-        """Unknown: the accuracy of the average does not follow from the members' accuracies, and was not measured."""
-        return
 
     @property
     def state(self) -> State:

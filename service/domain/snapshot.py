@@ -78,6 +78,14 @@ class Candidate(NamedTuple):
     """Only for an ensemble: what each member takes; ``snapshot`` is then of all together."""
 
 
+class LastChoice(NamedTuple):
+    """The checkpoint that answered a budget last, and what was too slow for it."""
+
+    name: str
+    refused_s: Mapping[str, float] = MappingProxyType({})
+    """By model: the predicted time at which each was last refused because of the load."""
+
+
 class DeviceLoad(NamedTuple):
     """The work that the devices have now."""
 
@@ -91,5 +99,5 @@ class DeviceLoad(NamedTuple):
     """How many seconds each device has computed since it was first used, whoever asked; a device may be missing."""
     price: Mapping[str, float] = MappingProxyType({})
     """Points of top-1 accuracy that the device time of the largest network costs now, by device; none: 0."""
-    last: str = ""
-    """The name of the checkpoint that answered such a budget a moment ago."""
+    last: LastChoice | None = None
+    """What answered such a budget a moment ago."""

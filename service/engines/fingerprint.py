@@ -6,6 +6,7 @@ import hashlib
 
 from pydantic import BaseModel, ConfigDict
 
+from models.checkpoints.accuracies import file_digest
 from models.checkpoints.catalogue import Checkpoint, WeightsMissingError
 
 #: The precision that is chosen for each checkpoint: see ``profiling/precision.py``.
@@ -51,7 +52,6 @@ def weights_digest(checkpoint: Checkpoint) -> str:
     if checkpoint.path is None:
         return "seeded"
     try:
-        with checkpoint.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return file_digest(checkpoint.path)
     except FileNotFoundError as error:
         raise WeightsMissingError(checkpoint) from error

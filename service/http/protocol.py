@@ -26,7 +26,8 @@ from service.http.reply import reply_to
 
 #: How long a request's headers may take. HAProxy has the same (``lifecycle/haproxy.py``).
 HEADERS_S = 10.0
-#: Most bytes and lines of a request's headers. HAProxy allows 15 KB and 101 lines.
+#: Most bytes and lines of a request's headers. HAProxy lets a little more through (``lifecycle/haproxy.py``), so that
+#: this is what holds behind it too.
 MOST_HEADER_BYTES = 32 * 1024
 MOST_HEADERS = 128
 #: A client that is refused while it sends is read on for so long and so far: one that is cut off does not see the

@@ -153,6 +153,7 @@ def model_row(
         multiply_adds=costs.multiply_adds,
         top1=checkpoint.top1,
         top5=checkpoint.top5,
+        top1_origin=checkpoint.accuracy_source or None,
         analytic_mb=round(costs.analytic_bytes / 1e6, 1),
         footprint_mb=None if snapshot is None else round(snapshot.footprint_bytes / 1e6, 1),
         state="ready" if resident else checkpoint.state,

@@ -137,6 +137,8 @@ class ModelRow(BaseModel):
     """For one picture."""
     top1: float | None
     top5: float | None
+    top1_origin: str | None = None
+    """Where both are from, as in ``measured here on 10,000 pictures``; null if that is unknown."""
     analytic_mb: float
     footprint_mb: float | None
     state: Literal["ready", "loadable", "weights missing"]

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from models.checkpoints.catalogue import Checkpoint
@@ -40,35 +41,17 @@ _DRAW_EVERY_S = 0.05
 _NEARLY = 0.95
 #: A picture whose price is more than this many times what a photograph of its size takes is unlike a photograph.
 _LIKE_A_PHOTOGRAPH = 2.0
-#: How many pictures' decodes are remembered: each is asked for several times, and callers may send many alike.
+#: How many pictures' prices are remembered: each is asked for several times, and callers may send many alike.
 _REMEMBERED = 32
 #: Guesses for what was never measured, pessimistic: multiply-adds per second of a CPU, and seconds of a decode.
 _GUESSED_RATE, _GUESSED_DECODE_S = 2e10, 0.02
 
 
-#: Each kind of preprocessing once, so that two are the same object if they are equal.
-_PREPROCESSES: dict[Preprocess, Preprocess] = {}
-
-
-class _Prices:
-    """What one picture's decoding takes, as several checkpoints are asked in turn: most of them decode alike."""
-
-    def __init__(self) -> None:
-        self._outline: Outline | None = None
-        self._known: dict[tuple[int, int], tuple[float, Preprocess, Mapping[str, Rate]]] = {}
-        """By the identity of the other two, which are kept so that it stays theirs."""
-
-    def seconds(self, outline: Outline, preprocess: Preprocess, rates: Mapping[str, Rate]) -> float:
-        if outline is not self._outline:
-            self._outline, self._known = outline, {}
-        key = id(preprocess), id(rates)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = price(outline, preprocess, rates).seconds, preprocess, rates
-        return found[0]
-
-
-_PRICES = _Prices()
+@cache
+def _priced(preprocess: Preprocess, rates: tuple[tuple[str, Rate], ...]) -> Callable[[Outline], float]:
+    """What decoding takes, by a picture's outline, for all checkpoints that decode alike."""
+    by_kind = dict(rates)
+    return lru_cache(_REMEMBERED)(lambda outline: price(outline, preprocess, by_kind).seconds)
 
 
 class Forecast:
@@ -91,8 +74,8 @@ class Forecast:
         quiet: Quiet | None = None,
     ) -> None:
         self.profile = profile
-        self._preprocess = _PREPROCESSES.setdefault(checkpoint.preprocess, checkpoint.preprocess)
-        self._rates = RATES if profile is None or profile.decode_rates is None else profile.decode_rates
+        rates = RATES if profile is None or profile.decode_rates is None else profile.decode_rates
+        self._priced_s = _priced(checkpoint.preprocess, tuple(rates.items()))
         self._clock = clock
         self._own_quiet = quiet is None
         self._quiet = quiet or Quiet(clock)
@@ -117,12 +100,15 @@ class Forecast:
         self._prior = self._sums = _Sums().plus(middle, 1.0, _PROFILE_WEIGHT)
         self._level = _LEVEL_WEIGHT * half * half
         self._decode_ratios: dict[str, float] = {}
-        self._decodes: dict[tuple[int, Outline | None], tuple[str, float]] = {}
         self._learned_at = self._quiet.seconds
         # A profile that was measured for smaller batches does not say whether larger ones pay.
-        self._worthwhile = (
+        self.worthwhile = (
             max_batch_size if profile is None else _worthwhile(self._curve[: profile.fingerprint.max_batch_size + 1])
         )
+        """The smallest batch with nearly the best throughput by the profile. Without a profile it is the largest batch:
+        a guess is no reason to make batches small."""
+        self.profiled_forward_s = 0.0 if profile is None else self._curve[1] * self.spread
+        """The 95th percentile of a forward pass of one picture, by the profile alone; 0 without a profile."""
         self._draw()
 
     @property
@@ -131,17 +117,6 @@ class Forecast:
         if self._quiet.kept(self._learned_at) != self._drawn_kept:
             self._draw()
         return self._forward_s
-
-    @property
-    def profiled_forward_s(self) -> float:
-        """The 95th percentile of a forward pass of one picture, by the profile alone; 0 without a profile."""
-        return 0.0 if self.profile is None else self._curve[1] * self.spread
-
-    @property
-    def worthwhile(self) -> int:
-        """The smallest batch with nearly the best throughput by the profile. Without a profile it is the largest batch:
-        a guess is no reason to make batches small."""
-        return self._worthwhile
 
     def expected_s(self, batch_size: int) -> float:
         """The mean of a forward pass."""
@@ -161,16 +136,7 @@ class Forecast:
         return decode_s, 0.0 if unknown else profiled_s
 
     def _profiled_decode(self, encoded_bytes: int, outline: Outline | None) -> tuple[str, float]:
-        """What kind of decoding it is, and the seconds that it takes by the profile."""
-        known = self._decodes.get((encoded_bytes, outline))
-        if known is None:
-            if len(self._decodes) >= _REMEMBERED:
-                self._decodes.clear()
-            known = self._decodes[encoded_bytes, outline] = self._looked_up_decode(encoded_bytes, outline)
-        return known
-
-    def _looked_up_decode(self, encoded_bytes: int, outline: Outline | None) -> tuple[str, float]:
-        """The same, by the profile's size classes and the price.
+        """What kind of decoding it is, and the seconds that it takes by the profile.
 
         The size classes were measured with photographs, so that they say nothing of a PNG of many pixels in few bytes.
         Its price does, and the price of a photograph does too where nothing was measured."""
@@ -181,7 +147,7 @@ class Forecast:
         if self.profile is None:
             # Guesses are pessimistic, whatever the picture.
             measured_s = _GUESSED_DECODE_S
-        priced_s = _PRICES.seconds(outline, self._preprocess, self._rates)
+        priced_s = self._priced_s(outline)
         as_measured = self.profile is None or outline.kind == "jpeg" or kind == "thumbnail"
         if measured_s is not None and as_measured and priced_s <= _LIKE_A_PHOTOGRAPH * measured_s:
             return kind, measured_s

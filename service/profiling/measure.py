@@ -22,10 +22,10 @@ import psutil
 
 from models.checkpoints.catalogue import Checkpoint
 from models.images.preprocess import picture_to_crop
+from models.images.rates import measure_rates, photograph
 from service.engines import Engine, Parked, ParkingEngine, blank
 from service.engines.loader import Loader
 from service.profiling.child import parsed, parser
-from service.profiling.decoding import measure_rates, photograph
 from service.profiling.profiles import Latency, Profile
 
 #: Seconds of forward passes, by batch size.

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from models.checkpoints.catalogue import Checkpoint
 from service.domain.decision import LEAST_SAFETY, Budget, Decision, Fit, Routing, milliseconds
 from service.domain.ensemble import Ensemble
-from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
+from service.domain.snapshot import Candidate, DeviceLoad, LastChoice, Snapshot
 from service.routing.refusal import considered, refuse
 
-#: What is to replace the last choice has to fit if it takes this many times as long. Forecasts that jitter by 5 %
-#: either way differ by less.
+#: What is to replace the last choice has to fit if it takes this many times as long; or it takes that much less than
+#: when it was refused. Forecasts that jitter by 5 % either way differ by less.
 _CLEARLY = 1.12
 
 
@@ -49,8 +49,12 @@ def choose(
     fitting = [fit for fit in fits if fit.rejected is None]
     if not fitting:
         refuse(fits, budget)
-    steady = _steady(fitting, queues.last, budget.latency_s, queues)
-    best = min(steady, key=_ranking(candidates, queues.price))
+    rank = _ranking(candidates, queues.price)
+    steady: Sequence[Fit] = fitting
+    best = min(fitting, key=rank)
+    if load is not None and load.last is not None and best.candidate.checkpoint.name != load.last.name:
+        steady = _steady(fitting, load.last, budget.latency_s, queues)
+        best = min(steady, key=rank)
     checkpoint, predicted_s = best.candidate.checkpoint, best.predicted_s
     assert predicted_s is not None
     best_of = f"highest top-1 ({checkpoint.top1} %) of the {len(fitting)} that fit"
@@ -95,7 +99,6 @@ class DeviceQueues:
         self.counted = {id(snapshot) for snapshot in load.waiting}
         self._slack_s = load.slack_s
         self.price = load.price
-        self.last = load.last
 
     def predicted_s(self, snapshot: Snapshot) -> float:
         """Seconds until the answer. The sum of three times: loading what is not in memory; max(decoding, wait for
@@ -154,9 +157,10 @@ def _fit(candidate: Candidate, budget: Budget, whole_s: float, queues: DeviceQue
     return Fit(candidate, "overloaded", predicted_s)
 
 
-def _steady(fitting: Sequence[Fit], last: str, latency_s: float, queues: DeviceQueues) -> Sequence[Fit]:
-    """Those that may answer: where the last choice fits, it and the ones that are better by a margin."""
-    known = next((fit for fit in fitting if fit.candidate.checkpoint.name == last), None) if last else None
+def _steady(fitting: Sequence[Fit], last: LastChoice, latency_s: float, queues: DeviceQueues) -> Sequence[Fit]:
+    """Those that may answer: where the last choice fits, it and the ones that are better by a margin, or that take less
+    by a margin than when they were refused."""
+    known = next((fit for fit in fitting if fit.candidate.checkpoint.name == last.name), None)
     if known is None or known.predicted_s is None:
         return fitting
     top1, sooner_s = known.candidate.checkpoint.top1 or 0.0, known.predicted_s / _CLEARLY
@@ -165,8 +169,13 @@ def _steady(fitting: Sequence[Fit], last: str, latency_s: float, queues: DeviceQ
         for fit in fitting
         if fit.predicted_s is not None
         and fit.candidate.snapshot is not None
-        and fit.predicted_s * fit.candidate.safety * _CLEARLY <= latency_s
-        and queues.can_wait(fit.candidate.snapshot, _CLEARLY)
+        and (
+            fit.predicted_s * _CLEARLY <= last.refused_s.get(fit.candidate.checkpoint.model, math.inf)
+            or (
+                fit.predicted_s * fit.candidate.safety * _CLEARLY <= latency_s
+                and queues.can_wait(fit.candidate.snapshot, _CLEARLY)
+            )
+        )
         and ((fit.candidate.checkpoint.top1 or 0.0) != top1 or fit.predicted_s <= sooner_s)
     ]
 

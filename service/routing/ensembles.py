@@ -6,11 +6,9 @@ it with a budget as it does a checkpoint, and knows of one checkpoint and one de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
-from models.checkpoints.catalogue import Checkpoint
+from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.domain.ensemble import Ensemble
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.choose import DeviceQueues
@@ -35,7 +33,9 @@ def joined(
         load: the work that the devices have now.
         safeties: of the members and of ensembles: it is trusted as the least of them.
     """
-    served = replace(ensemble, members=tuple(member for member, _ in snapshots))
+    now = tuple(member for member, _ in snapshots)
+    # Nobody has measured others together.
+    served = ensemble if now == ensemble.members else Ensemble(now)
     members = tuple((member, snapshot) for member, snapshot in snapshots if snapshot is not None)
     if len(members) < len(snapshots):
         return Candidate(served, None), load
@@ -64,6 +64,15 @@ def joined(
     candidate = Candidate(served, together, max(safety.factor for safety in safeties), trial, members)
     slack_s = load.slack_s if can_wait else {**load.slack_s, device: 0.0}
     return candidate, load._replace(busy={**load.busy, device: wait_s}, slack_s=slack_s)
+
+
+def measured(catalogue: Catalogue, checkpoints: Sequence[Checkpoint]) -> Sequence[Ensemble]:
+    """The ensembles of these checkpoints, and of no others, whose accuracy was measured on this machine."""
+    together = catalogue.together()
+    if not together:
+        return ()
+    names = {checkpoint.name for checkpoint in checkpoints}
+    return [Ensemble(members, accuracy.top1) for members, accuracy in together if accuracy.names <= names]
 
 
 def _by_device(parts: Iterable[Snapshot]) -> list[list[Snapshot]]:
@@ -104,12 +113,3 @@ def device_times(candidate: Candidate) -> Sequence[tuple[str, float]]:
         return ((snapshot.device, snapshot.per_picture_s),)
     some = _by_device(part for _, part in candidate.members)
     return [(parts[0].device, sum(part.per_picture_s for part in parts)) for parts in some]
-
-
-@contextmanager
-def together(admissions: Iterable[AbstractContextManager[object]]) -> Iterator[None]:
-    """The admission of a picture to each member's device as one."""
-    with ExitStack() as stack:
-        for admission in admissions:
-            stack.enter_context(admission)
-        yield

@@ -63,7 +63,9 @@ def find_ensemble(
     for member in members:
         if member.state != "loadable":
             raise WeightsMissingError(member)
-    return Ensemble(tuple(members))
+    names_of = frozenset(member.name for member in members)
+    known = (accuracy.top1 for _, accuracy in catalogue.together() if accuracy.names == names_of)
+    return Ensemble(tuple(members), next(known, None))
 
 
 def _lacks_weights(checkpoint: Checkpoint) -> bool:

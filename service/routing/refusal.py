@@ -89,7 +89,7 @@ def _nearest(fits: Sequence[Fit], budget: Budget) -> str:
     accurate = [(f.candidate.checkpoint, f.candidate.snapshot, f.rejected) for f in fits if f.rejected != "accuracy"]
     if not accurate:
         rated = [f.candidate.checkpoint for f in fits if f.candidate.checkpoint.top1 is not None]
-        if isinstance(fits[0].candidate.checkpoint, Ensemble):
+        if isinstance(fits[0].candidate.checkpoint, Ensemble) and not rated:
             return "nobody measured how accurate an ensemble is; name it without min_top1"
         if not rated:
             return "no network of this label set has a known accuracy; name one with model=, and without min_top1"

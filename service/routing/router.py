@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
@@ -26,7 +26,7 @@ from service.domain.quiet import Quiet
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.admission import AdmittedPictures
 from service.routing.choose import choose, default_label_set
-from service.routing.ensembles import device_times, joined, together
+from service.routing.ensembles import device_times, joined, measured
 from service.routing.last_choices import LastChoices
 from service.routing.lookup import find
 from service.routing.pressure import Pressure
@@ -143,20 +143,30 @@ class Router:
     def admit(self, decision: Decision, deadline: float, caller: str = "") -> AbstractContextManager[object]:
         """Admits a picture until the block ends: later pictures may not use up its slack, and its checkpoints are in
         use."""
-        snapshot, predicted_s = decision.snapshot, decision.predicted_s
+        checkpoint, snapshot, predicted_s = decision.checkpoint, decision.snapshot, decision.predicted_s
         if snapshot is None or predicted_s is None:
             return nullcontext()
         slack_s = (deadline - self._clock()) / decision.safety - predicted_s
-        if not decision.members:
-            assert isinstance(decision.checkpoint, Checkpoint)
-            return self._admission(decision.checkpoint, snapshot, deadline, slack_s, caller)
-        return together([self._admission(*member, deadline, slack_s, caller) for member in decision.members])
+        return self._admission(
+            decision.members or ((cast("Checkpoint", checkpoint), snapshot),), deadline, slack_s, caller
+        )
 
+    @contextmanager
     def _admission(
-        self, checkpoint: Checkpoint, snapshot: Snapshot, deadline: float, slack_s: float, caller: str
-    ) -> _Admission:
-        device = self._admitted.setdefault(snapshot.device, AdmittedPictures())
-        return _Admission(device, self.safety(checkpoint), deadline, slack_s, snapshot.takes_s, caller)
+        self, parts: Sequence[tuple[Checkpoint, Snapshot]], deadline: float, slack_s: float, caller: str
+    ) -> Iterator[None]:
+        """The time between a picture's admission and its answer: each part is a checkpoint that computes it."""
+        admitted = []
+        for checkpoint, part in parts:
+            quiet, device = self.safety(checkpoint).quiet, self._admitted.setdefault(part.device, AdmittedPictures())
+            quiet.begin()
+            admitted.append((quiet, device, device.add(deadline, slack_s, part.takes_s, caller)))
+        try:
+            yield
+        finally:
+            for quiet, device, picture in admitted:
+                device.remove(picture)
+                quiet.end()
 
     def learn(self, decision: Decision, took_s: float, *, missed: bool = False) -> None:
         """Notes how an answer went.
@@ -176,14 +186,16 @@ class Router:
         """How far the predictions for a checkpoint can be trusted. Another file of the same name starts again."""
         known = self._safety.get(checkpoint.name)
         # It is usually the same object, which is faster to see than equality.
-        if known is not None and (known[0] is checkpoint or known[0] == checkpoint):
+        if known is not None and known[0] is checkpoint:
             return known[1]
-        safety = Safety(self._clock, Quiet(self._clock))
+        same = known is not None and known[0].same_weights(checkpoint)
+        safety = known[1] if known is not None and same else Safety(self._clock, Quiet(self._clock))
         self._safety[checkpoint.name] = checkpoint, safety
         return safety
 
     def candidates(self, query: Query) -> Sequence[Checkpoint | Ensemble]:
-        """Finds the checkpoint or the ensemble that the query names, or all checkpoints of its label set.
+        """Finds the checkpoint or the ensemble that the query names; or all checkpoints of its label set, and after
+        them the ensembles of these whose accuracy was measured here.
 
         Raises:
             UnknownModelError, WeightsMissingError, BadParameterError: the query names a model that cannot be found.
@@ -202,7 +214,7 @@ class Router:
             self._check_not_failing(r for r in rows if r.labels == labels and r.state == "loadable")
         if not found:
             raise NoModelFitsError(f"there is no checkpoint for {labels}; GET /models lists what there is")
-        return found
+        return [*found, *measured(self._catalogue, found)]
 
     def _check_not_failing(self, checkpoints: Iterable[Checkpoint]) -> None:
         """If a load of one of the checkpoints failed, raises the LoadFailedError with the earliest next attempt."""
@@ -322,37 +334,3 @@ class Router:
 def _all_members(candidates: Iterable[Checkpoint | Ensemble]) -> list[Checkpoint]:
     """The checkpoints that have to be asked, each once."""
     return list({member.name: member for candidate in candidates for member in members_of(candidate)}.values())
-
-
-class _Admission:
-    """The time between a picture's admission and its answer.
-
-    Args:
-        admitted: the admitted pictures of the device.
-        safety: of the checkpoint that computes it.
-        deadline: when the picture must be answered.
-        slack_s: how much earlier it is expected to be answered.
-        takes_s: how many seconds it delays those behind it.
-        caller: who asked.
-    """
-
-    __slots__ = ("_admitted", "_picture", "_safety", "_told")
-
-    def __init__(
-        self,
-        admitted: AdmittedPictures,
-        safety: Safety,
-        deadline: float,
-        slack_s: float,
-        takes_s: float,
-        caller: str,
-    ) -> None:
-        self._admitted, self._safety, self._told = admitted, safety, (deadline, slack_s, takes_s, caller)
-
-    def __enter__(self) -> None:
-        self._safety.quiet.begin()
-        self._picture = self._admitted.add(*self._told)
-
-    def __exit__(self, *_error: object) -> None:
-        self._admitted.remove(self._picture)
-        self._safety.quiet.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 from service.domain.shares import FEW
@@ -21,9 +22,14 @@ class Arrival(NamedTuple):
 
 
 class Arriving:
-    """The pictures of one checkpoint that are not queued yet."""
+    """The pictures of one checkpoint that are not queued yet.
 
-    def __init__(self) -> None:
+    Args:
+        changed: called when a batch need not wait for one of them any more.
+    """
+
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        self._changed = changed
         self._arrivals: list[Arrival] = []
         self.size = 0
         """Encoded bytes of all of them."""
@@ -46,6 +52,7 @@ class Arriving:
         late = arrival._replace(far=True)
         self._arrivals[self._arrivals.index(arrival)] = late
         self.soon -= not arrival.far
+        self._changed()
         return late
 
     def end(self, arrival: Arrival) -> None:
@@ -53,6 +60,7 @@ class Arriving:
         self._arrivals.remove(arrival)
         self.size -= arrival.size
         self.soon -= not arrival.far
+        self._changed()
 
     def ahead_of(self, deadline: float, caller: str = "") -> int:
         """How many of them will go before a caller's picture with that deadline. Of another caller with many, as many

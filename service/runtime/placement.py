@@ -117,7 +117,7 @@ class LocalPlacement:
         if found is None:
             found = self._predictors[checkpoint.name] = self._new(checkpoint)
             self._pin(found)
-        elif not _same(found.checkpoint, checkpoint):
+        elif not _serves(found, checkpoint):
             found = self._replaced(found, checkpoint)
         return found
 
@@ -144,7 +144,7 @@ class LocalPlacement:
     def _replaced(self, found: Predictor, checkpoint: Checkpoint) -> Predictor:
         """The predictor for a checkpoint, where ``found`` serves another file of the same name."""
         coming = self._coming.get(checkpoint.name)
-        known = coming is not None and _same(coming.checkpoint, checkpoint)
+        known = coming is not None and coming.checkpoint.same_weights(checkpoint)
         if not known and not (
             came_later(checkpoint, found.checkpoint) and (coming is None or came_later(checkpoint, coming.checkpoint))
         ):
@@ -220,15 +220,15 @@ class LocalPlacement:
         found = self._predictors.get(checkpoint.name)
         if found is None or found.ready:
             return None
-        if not _same(found.checkpoint, checkpoint) and came_later(checkpoint, found.checkpoint):
+        if not found.checkpoint.same_weights(checkpoint) and came_later(checkpoint, found.checkpoint):
             found = self._coming.get(checkpoint.name)
-            if found is None or not _same(found.checkpoint, checkpoint):
+            if found is None or not found.checkpoint.same_weights(checkpoint):
                 return None
         return found
 
     def at_once(self, checkpoint: Checkpoint, within_s: float) -> Checkpoint | None:
         found = self._predictors.get(checkpoint.name)
-        if found is None or not found.at_hand or not found.has_place or not _same(found.checkpoint, checkpoint):
+        if found is None or not found.at_hand or not found.has_place or not _serves(found, checkpoint):
             return None
         waiting_s = 0.0
         for predictor in self._predictors.values():
@@ -386,6 +386,12 @@ def _exists(checkpoint: Checkpoint) -> bool:
         return False
 
 
-def _same(one: Checkpoint, other: Checkpoint) -> bool:
-    # It is usually the same object, which is faster to see than equality.
-    return one is other or one == other
+def _serves(predictor: Predictor, checkpoint: Checkpoint) -> bool:
+    """Whether a predictor serves a checkpoint; if so, it answers with this accuracy, which may have been measured
+    since."""
+    if predictor.checkpoint is checkpoint:
+        return True
+    same = predictor.checkpoint.same_weights(checkpoint)
+    if same:
+        predictor.checkpoint = checkpoint
+    return same

@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from typing import TypeVar
 
 from models.checkpoints.catalogue import Checkpoint
-from models.images.cost import Work, work_of
-from models.images.outline import Outline, glance
+from models.images.outline import Outline
 from service.batching.batcher import Batcher
 from service.batching.limit import BatchLimit
 from service.batching.places import Places
 from service.batching.slot import DeviceSlot
 from service.domain.deadlines import Deadlines
 from service.domain.errors import DeadlineMissedError, Failure, LoadFailedError, failure_of, known_failure
-from service.domain.picture import Decoded, Picture
+from service.domain.picture import Picture
 from service.domain.prediction import Limits, Prediction
 from service.domain.quiet import Quiet
 from service.domain.snapshot import Snapshot
 from service.engines import Engine
-from service.inference.decoders import Decoders, outrun_s
-from service.inference.decoding import Crop, decode_small, is_small
+from service.inference.decoders import Decoders
 from service.profiling.forecast import Forecast
 from service.profiling.profiles import Profile
-from service.runtime.arriving import Arrival, Arriving
+from service.runtime.arriving import Arriving
+from service.runtime.decoding import Decoding
 from service.runtime.forward import ForwardPasses, Input, Output
 from service.runtime.gpu_decoding import GpuDecoding
-from service.runtime.load_failures import LoadFailures
+from service.runtime.loading import Loading
 from service.runtime.parking import Parking
 from service.runtime.residency import Residency
-from service.runtime.resident import Needs, Resident
 from service.telemetry.gauges import Reading
 from service.telemetry.picture_spans import Phases, phases_here
 from service.telemetry.recorder import PredictorMetrics
-
-T = TypeVar("T")
-
-#: How long a picture of which nothing is known counts as arriving.
-_UNKNOWN_S = 1.0
 
 
 class Predictor:
@@ -81,36 +72,36 @@ class Predictor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.checkpoint = checkpoint
-        self._load_engine = load_engine
-        self._slot = slot
-        self._decoders = decoders
-        self._loading = loading or decoders.threads
         self._limits = limits
-        self._gpu_decoding = gpu_decoding
-        self._prepare_load = prepare
-        self._prepared = False
         self._clock = clock
-        self._failures = LoadFailures(checkpoint, clock)
-        self._arriving = Arriving()
+        self._arriving = Arriving(lambda: self._batcher.arriving_changed())
         self._deadlines = Deadlines(clock)
         self._quiet = Quiet(clock)
         self._metrics = PredictorMetrics(checkpoint)
         self._passes = ForwardPasses(self._forecast(profile), self._arriving, self._metrics)
-        self._batch_limit = BatchLimit(limits.max_batch_size, lambda: self.forecast.worthwhile, self._quiet)
-        self._residency = residency or Residency(sys.maxsize, clock)
-        self._resident = Resident(
-            checkpoint.name,
-            load=self._load,
-            unload=self._unload,
-            prepare=self.prepare,
-            needs=lambda: Needs(self.forecast.footprint_bytes, self.forecast.load_peak_bytes),
-            load_s=lambda: self.forecast.wake_s if self._place.parked else self.forecast.load_s,
-            worth=(checkpoint.top1 or 50.0) / 100,
-            pinned=pinned,
-            evicted=self._metrics.evicted,
+        self._decoding = Decoding(
+            checkpoint, limits.max_pixels, decoders, gpu_decoding, self._arriving, self._passes, clock
         )
+        self._batch_limit = BatchLimit(limits.max_batch_size, lambda: self._passes.forecast.worthwhile, self._quiet)
+        self._residency = residency or Residency(sys.maxsize, clock)
+        self._loading = Loading(
+            checkpoint,
+            load_engine,
+            prepare,
+            slot,
+            loading or decoders.threads,
+            self._passes,
+            self._metrics,
+            parking or Parking(),
+            gpu_decoding,
+            max_batch_size=limits.max_batch_size,
+            pinned=pinned,
+            clock=clock,
+        )
+        self._failures = self._loading.failures
+        self._resident = self._loading.resident
+        self._place = self._loading.place
         self._residency.add(self._resident)
-        self._place = (parking or Parking()).place(self._resident, self._loading)
         self._batcher: Batcher[Input, Output] = Batcher(
             self._passes,
             slot,
@@ -307,58 +298,7 @@ class Predictor:
         Raises:
             LoadFailedError: as ``load``.
         """
-        if self._prepared:
-            return
-        self._failures.check()
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._loading, self._prepare_load, self.checkpoint)
-        except Exception as error:
-            raise self._not_loaded(error) from error
-        self._prepared = True
-
-    def _not_loaded(self, error: Exception) -> LoadFailedError:
-        self._metrics.not_loaded()
-        self._prepared = False
-        return self._failures.failed(error)
-
-    async def _load(self) -> None:
-        self._failures.check()
-        loop = asyncio.get_running_loop()
-        wake = self._place.waking()
-        try:
-            engine, load_s = await loop.run_in_executor(
-                self._loading, self._timed, wake or (lambda: self._load_engine(self.checkpoint))
-            )
-            try:
-                async with self._slot.taken():
-                    _, warm_up_s = await self._slot.run(
-                        lambda: self._timed(lambda: engine.warm_up(self._limits.max_batch_size))
-                    )
-                    if self._gpu_decoding is not None:
-                        judge = self._gpu_decoding.judge
-                        await self._slot.run(lambda: judge(self.checkpoint, engine))
-            except BaseException:
-                engine.close()
-                raise
-        except Exception as error:
-            raise self._not_loaded(error) from error
-        self._failures.succeeded()
-        self._prepared = True
-        self._metrics.loaded(load_s + warm_up_s, woken=wake is not None)
-        self._passes.use(engine)
-
-    def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
-        """Runs blocking work; returns its result and its seconds, without the wait for the thread that it runs on."""
-        started = self._clock()
-        return work(), self._clock() - started
-
-    async def _unload(self) -> None:
-        engine = self._passes.use(None)
-        if engine is not None:
-            await self._place.park(engine)
-            # On the slot's thread: another checkpoint's batch may be on the device.
-            async with self._slot.taken():
-                await self._slot.run(engine.close)
+        await self._loading.prepare()
 
     async def retire(self) -> None:
         """Answers the pictures that are here already, gives the memory back and leaves the ledger: another file has
@@ -373,7 +313,7 @@ class Predictor:
         """Lets the running batch finish and gives the memory back."""
         await self._batcher.close()
         await self._place.close()
-        await self._unload()
+        await self._loading.unload()
 
     async def _predict(
         self, image: bytes | Picture, deadline: float, whole: bool, caller: str, phases: Phases | None
@@ -389,7 +329,7 @@ class Predictor:
         try:
             await self._entered(image, deadline, caller, phases)
             try:
-                crop, decode_s = await self._decoded(image, deadline, caller, phases)
+                crop, decode_s = await self._decoding.decoded(image, deadline, caller, phases)
                 batched = await self._batcher.submit(Input(crop, whole), deadline, crop.nbytes, phases, caller)
             finally:
                 self._residency.leave(self._resident)
@@ -412,79 +352,4 @@ class Predictor:
         try:
             await self._residency.enter(self._resident)
         finally:
-            self._end(arrival)
-
-    async def _decoded(self, image: bytes | Picture, deadline: float, caller: str, phases: Phases | None) -> Decoded:
-        """The network's input, and how many seconds it took to decode."""
-        began = started = self._clock()
-        if phases is not None:
-            ahead = None if isinstance(image, bytes) else image.here(self.checkpoint.preprocess)
-            began = started if ahead is None else started - ahead.decode_s
-            phases.begin("decode", began)
-        decoded = self._decoded_at_once(image, started)
-        outline = None
-        if decoded is None:
-            outline = glance(image) if isinstance(image, bytes) else image.outline
-            decoded = await self._decoded_soon(image, outline, deadline, started, caller)
-        self._passes.forecast.learn_decode(len(image), decoded.decode_s, outline)
-        if phases is not None:
-            phases.over(began + decoded.decode_s)
-        return decoded
-
-    def _decoded_at_once(self, image: bytes | Picture, started: float) -> Decoded | None:
-        """The picture, if it is decoded already, or so small that a thread would take longer to begin."""
-        preprocess = self.checkpoint.preprocess
-        if not isinstance(image, bytes):
-            return image.here(preprocess)
-        crop = decode_small(image, preprocess, self._limits.max_pixels)
-        return None if crop is None else Decoded(crop, self._clock() - started)
-
-    async def _decoded_soon(
-        self, image: bytes | Picture, outline: Outline | None, deadline: float, started: float, caller: str
-    ) -> Decoded:
-        """The picture, once a thread, the GPU or another process has decoded it. It counts as arriving meanwhile,
-        unless it is long in coming."""
-        # Of a picture that another process has, nothing may be known, which says nothing against it.
-        unknown = outline is None and not isinstance(image, bytes)
-        work = None if unknown else work_of(outline, self.checkpoint.preprocess)
-        far = work is not None and work.dear
-        arrival = self._arriving.begin(deadline, started, len(image), caller, far=far)
-
-        def outran() -> None:
-            nonlocal arrival
-            arrival = self._arriving.outran(arrival)
-            self._batcher.arriving_changed()
-
-        timer = asyncio.get_running_loop().call_later(_UNKNOWN_S if work is None else outrun_s(work), outran)
-        try:
-            return await self._decoded_elsewhere(image, work, started, caller)
-        finally:
-            timer.cancel()
-            self._end(arrival)
-
-    async def _decoded_elsewhere(
-        self, image: bytes | Picture, work: Work | None, started: float, caller: str
-    ) -> Decoded:
-        preprocess, max_pixels = self.checkpoint.preprocess, self._limits.max_pixels
-        crop = await self._decoded_on_gpu(image)
-        if crop is None:
-            if not isinstance(image, bytes):
-                return await image.decoded(preprocess, max_pixels)
-            crop = await self._decoders.decode(image, preprocess, max_pixels, work, caller)
-        return Decoded(crop, self._clock() - started)
-
-    async def _decoded_on_gpu(self, image: bytes | Picture) -> Crop | None:
-        """The crop, if the GPU decodes such pictures for this checkpoint."""
-        gpu, checkpoint = self._gpu_decoding, self.checkpoint
-        if gpu is None or not gpu.passed(checkpoint):
-            return None
-        if isinstance(image, bytes):
-            return await gpu.decode(image, checkpoint, self._limits.max_pixels)
-        # A small picture is decoded by the time its file would be here.
-        file = None if is_small(len(image)) else await image.file()
-        return None if file is None else await gpu.decode(file, checkpoint, self._limits.max_pixels)
-
-    def _end(self, arrival: Arrival) -> None:
-        self._arriving.end(arrival)
-        # A batch must not go on waiting for a picture that will not be queued.
-        self._batcher.arriving_changed()
+            self._arriving.end(arrival)

@@ -51,7 +51,7 @@ class Policy(Router):
     def decide(
         self,
         query: Query,
-        candidates: Sequence[Checkpoint] | Ensemble,
+        candidates: Sequence[Checkpoint | Ensemble],
         arrived: float,
         encoded_bytes: int,
         caller: str = "",
@@ -70,7 +70,7 @@ class Policy(Router):
     def _pick(
         self,
         query: Query,
-        candidates: Sequence[Checkpoint] | Ensemble,
+        candidates: Sequence[Checkpoint | Ensemble],
         arrived: float,
         encoded_bytes: int,
         caller: str,
@@ -107,7 +107,7 @@ class Constant(Policy):
     def _pick(
         self,
         query: Query,
-        candidates: Sequence[Checkpoint] | Ensemble,
+        candidates: Sequence[Checkpoint | Ensemble],
         arrived: float,
         encoded_bytes: int,
         caller: str,
@@ -115,9 +115,8 @@ class Constant(Policy):
     ) -> Decision:
         if query.model is not None:
             return _named(self, query, candidates, arrived, encoded_bytes, caller, picture, guarded=self._guarded)
-        assert not isinstance(candidates, Ensemble)
         name = self._network(query)
-        mine = [c for c in candidates if c.model == name]
+        mine = [c for c in _alone(candidates) if c.model == name]
         if self._guarded:
             return super()._pick(query, mine, arrived, encoded_bytes, caller, picture)
         allowed = self._allowed(query, mine, encoded_bytes, picture)
@@ -132,7 +131,7 @@ class Cheapest(Policy):
     def _pick(
         self,
         query: Query,
-        candidates: Sequence[Checkpoint] | Ensemble,
+        candidates: Sequence[Checkpoint | Ensemble],
         arrived: float,
         encoded_bytes: int,
         caller: str,
@@ -140,8 +139,7 @@ class Cheapest(Policy):
     ) -> Decision:
         if query.model is not None:
             return _named(self, query, candidates, arrived, encoded_bytes, caller, picture)
-        assert not isinstance(candidates, Ensemble)
-        allowed = self._allowed(query, candidates, encoded_bytes, picture)
+        allowed = self._allowed(query, _alone(candidates), encoded_bytes, picture)
         within_s = query.allowed_s(self._default_ms)
         fitting = [(c, s) for c, s in allowed if s.alone_s <= within_s]
         if not fitting:
@@ -153,7 +151,7 @@ class Cheapest(Policy):
 def _named(
     policy: Policy,
     query: Query,
-    candidates: Sequence[Checkpoint] | Ensemble,
+    candidates: Sequence[Checkpoint | Ensemble],
     arrived: float,
     encoded_bytes: int,
     caller: str,
@@ -161,9 +159,14 @@ def _named(
     *,
     guarded: bool = False,
 ) -> Decision:
-    if guarded or isinstance(candidates, Ensemble):
+    if guarded or isinstance(candidates[0], Ensemble):
         return Policy._pick(policy, query, candidates, arrived, encoded_bytes, caller, picture)
     return Decision(candidates[0])
+
+
+def _alone(candidates: Sequence[Checkpoint | Ensemble]) -> list[Checkpoint]:
+    """The candidates that are one network."""
+    return [candidate for candidate in candidates if isinstance(candidate, Checkpoint)]
 
 
 def _allows(query: Query, checkpoint: Checkpoint, snapshot: Snapshot) -> bool:

@@ -125,6 +125,37 @@ def test_several_names_are_an_ensemble_too(tmp_path: Path) -> None:
     assert "ensemble 60 3 " in told(evaluate("lenet5", *files, "--data", data))
 
 
+def test_for_serving_it_keeps_what_the_catalogue_and_the_router_read(tmp_path: Path, two_label_sets: Path) -> None:
+    data = write_zip(tmp_path / "set.zip", ten_things())
+    found = document(evaluate("googlenet", "inception_v2", "--data", data, "--json", "--for-serving"))
+    told_top1 = {tuple(result["members"]): result["top1"]["accuracy"] for result in found["results"]}
+    catalogue = Catalogue(two_label_sets / "cache")
+    rows = {row.name: row for row in catalogue.checkpoints()}
+    for name in ("googlenet@cifar10", "inception_v2@cifar10"):
+        assert rows[name].top1 == pytest.approx(told_top1[name,])
+        assert rows[name].accuracy_source == "measured here on 20 pictures"
+    assert rows["googlenet@imagenet1k"].top1 == 61.5
+    ((members, together),) = catalogue.together()
+    assert [member.name for member in members] == ["googlenet@cifar10", "inception_v2@cifar10"]
+    assert together.top1 == pytest.approx(told_top1["googlenet@cifar10", "inception_v2@cifar10"])
+    assert told(evaluate("googlenet", "--data", data, "--for-serving", "--limit", "10")).endswith("accuracies.json")
+    assert catalogue.find("googlenet@cifar10").accuracy_source == "measured here on 10 pictures"
+    assert catalogue.find("inception_v2").accuracy_source == "measured here on 20 pictures"
+    assert len(catalogue.together()) == 1
+
+
+def test_without_for_serving_nothing_is_kept(tmp_path: Path) -> None:
+    data = write_zip(tmp_path / "set.zip", some_digits())
+    evaluate("lenet5", "--data", data, "--limit", "10")
+    assert not Catalogue().accuracies_path.exists()
+
+
+@pytest.mark.parametrize("more", [["--crops", "10"], ["--untrained"], ["own.safetensors"]])
+def test_only_what_is_served_as_it_was_measured_is_kept_for_serving(tmp_path: Path, more: list[str]) -> None:
+    data = write_zip(tmp_path / "set.zip", some_digits())
+    assert "--for-serving takes trained" in refused(evaluate("lenet5", "--data", data, "--for-serving", *more))
+
+
 def test_the_confusion_is_drawn(tmp_path: Path) -> None:
     data, plot = write_zip(tmp_path / "set.zip", some_digits()), tmp_path / "confusion.png"
     assert f"drawn {plot}" in told(evaluate("lenet5", "--data", data, "--plot", plot))

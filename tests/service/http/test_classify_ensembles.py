@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from models.checkpoints.accuracies import Accuracy, add_accuracies, weights_of
 from service.config.settings import Settings
 from service.domain.prediction import Limits
 from service.domain.query import Query
@@ -132,6 +133,55 @@ async def test_the_router_never_picks_an_ensemble(fakes: Fakes) -> None:
         assert (await ask(client, "labels=cifar10")).json()["model"] == "inception_v2"
         listed = (await client.get("/models")).json()["models"]
     assert not any("ensemble" in row["name"] for row in listed)
+
+
+def measure(fakes: Fakes, *names: str, top1: float) -> None:
+    """What ``topfive evaluate --for-serving`` keeps."""
+    folder = fakes.settings.cache_dir / "checkpoints"
+    members = tuple(weights_of(name, folder / f"{name}.safetensors") for name in names)
+    measured = Accuracy(members=members, top1=top1, top5=99.0, pictures=1000, measured_at="2026-11-28T12:00:00Z")
+    add_accuracies(folder / "accuracies.json", [measured])
+
+
+async def test_the_router_picks_an_ensemble_whose_accuracy_was_measured_if_it_fits(fakes: Fakes) -> None:
+    fakes.top1 = {NAMES[0]: 80.0, NAMES[1]: 86.0}
+    measure(fakes, *NAMES, top1=89.0)
+    async with fakes.client() as client:
+        answer = (await ask(client, "labels=cifar10")).json()
+        assert (answer["model"], answer["checkpoint"]["top1"], len(answer["members"])) == (PAIR, 89.0, 2)
+        assert answer["routing"]["reason"].startswith("highest top-1 (89.0 %) of the 3 that fit")
+        # Together they take 0.4 s and 50 MB.
+        assert (await ask(client, "labels=cifar10&latency_ms=439")).json()["model"] == "inception_v2"
+        assert (await ask(client, "labels=cifar10&memory_mb=49")).json()["model"] == "inception_v2"
+        assert (await ask(client, "labels=cifar10&min_top1=88&latency_ms=5000")).json()["model"] == PAIR
+        document = problem(await ask(client, "labels=cifar10&min_top1=90"), 422, "no-model-fits")
+        assert "the nearest is ensemble:googlenet@cifar10,inception_v2@cifar10 with 89 %" in document["detail"]
+        assert [entry["model"] for entry in document["considered"]] == ["googlenet", "inception_v2", PAIR]
+
+
+async def test_an_ensemble_that_was_measured_satisfies_min_top1_by_name_in_any_order(fakes: Fakes) -> None:
+    measure(fakes, *NAMES, top1=89.0)
+    turned = "ensemble:inception_v2,googlenet"
+    async with fakes.client() as client:
+        answer = (await ask(client, f"model={turned}&min_top1=88")).json()
+        assert (answer["model"], answer["checkpoint"]["top1"]) == (turned, 89.0)
+        problem(await ask(client, f"model={turned}&min_top1=90"), 422, "no-model-fits")
+        put(fakes.settings.cache_dir, *NAMES[0].split("@"), origin="imported again")
+        document = problem(await ask(client, f"model={turned}&min_top1=88"), 422, "no-model-fits")
+        assert "nobody measured how accurate an ensemble is" in document["detail"]
+        assert (await ask(client, "labels=cifar10")).json()["model"] != PAIR
+
+
+async def test_pictures_that_are_routed_to_an_ensemble_are_decided_on_one_after_the_other(fakes: Fakes) -> None:
+    """The ensemble takes 0.4 s, or 0.44 with the safety factor: one fits into 0.7 s, and no second one behind it."""
+    fakes.top1 = {NAMES[0]: 80.0, NAMES[1]: 86.0}
+    measure(fakes, *NAMES, top1=89.0)
+    async with fakes.client() as client:
+        asked = (ask(client, "labels=cifar10&latency_ms=700") for _ in range(2))
+        answers = await asyncio.gather(*asked)
+    models = [answer.json().get("model") for answer in answers]
+    assert models[0] == PAIR
+    assert models[1] != PAIR
 
 
 async def test_each_picture_of_a_bulk_request_is_averaged(fakes: Fakes) -> None:

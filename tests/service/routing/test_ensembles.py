@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.checkpoints.accuracies import Accuracy, add_accuracies, weights_of
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.domain.decision import Budget, Decision
 from service.domain.ensemble import Ensemble
 from service.domain.errors import NoModelFitsError, OverloadedError
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.choose import choose
-from service.routing.ensembles import device_times, joined, together
+from service.routing.ensembles import device_times, joined, measured
 from service.routing.safety import Safety
+from tests.cards import put
 
 UNTRAINED = Catalogue(untrained=True)
 ROWS = [row for row in UNTRAINED.checkpoints() if row.labels == "imagenet1k"]
@@ -201,13 +204,22 @@ def test_a_member_of_which_nothing_is_known_leaves_the_ensemble_unknown() -> Non
     assert candidate.checkpoint == Ensemble((PAIR.members[0], later))
 
 
-def test_an_admission_of_several_ends_all_of_them() -> None:
-    class Admission(nullcontext[None]):
-        ended = 0
+def test_ensembles_are_candidates_where_all_their_members_are(tmp_path: Path) -> None:
+    names = ("googlenet@cifar10", "inception_v2@cifar10")
+    weights = tuple(weights_of(name, put(tmp_path, *name.split("@"))) for name in names)
+    catalogue = Catalogue(tmp_path)
+    assert measured(catalogue, catalogue.checkpoints()) == ()
+    told = Accuracy(members=weights, top1=89.0, top5=99.0, pictures=100, measured_at="2026-11-28T12:00:00+00:00")
+    add_accuracies(catalogue.accuracies_path, [told])
+    members = tuple(catalogue.find(name) for name in names)
+    assert measured(catalogue, members) == [Ensemble(members, 89.0)]
+    assert measured(catalogue, members[:1]) == []
+    assert measured(catalogue, [row for row in catalogue.checkpoints() if row.labels == "imagenet1k"]) == []
 
-        def __exit__(self, *_error: object) -> None:
-            Admission.ended += 1
 
-    with pytest.raises(ZeroDivisionError), together([Admission(), Admission()]):
-        raise ZeroDivisionError
-    assert Admission.ended == 2
+def test_members_that_were_not_measured_together_have_no_accuracy() -> None:
+    known = Ensemble(PAIR.members, 89.0)
+    pairs: list[tuple[Checkpoint, Snapshot | None]] = [(member, EASY) for member in PAIR.members]
+    assert joined(known, pairs, DeviceLoad(), [Safety()])[0].checkpoint.top1 == 89.0
+    pairs[1] = replace(PAIR.members[1], origin="imported again"), EASY
+    assert joined(known, pairs, DeviceLoad(), [Safety()])[0].checkpoint.top1 is None

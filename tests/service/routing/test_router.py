@@ -101,10 +101,16 @@ def router(catalogue: Rows, placed: Placed, clock: Clock, tmp_path: Path) -> Rou
 
 
 def decide(
-    router: Router, clock: Clock, arrived: float | None = None, *, supposing: bool = False, **query: Any
+    router: Router,
+    clock: Clock,
+    arrived: float | None = None,
+    *,
+    supposing: bool = False,
+    caller: str = "",
+    **query: Any,
 ) -> Decision:
     asked, arrived = Query(**query), clock.now if arrived is None else arrived
-    return router.decide(asked, router.candidates(asked), arrived, 1000, supposing=supposing)
+    return router.decide(asked, router.candidates(asked), arrived, 1000, caller, supposing=supposing)
 
 
 def booked(router: Router) -> list[tuple[Any, ...]]:
@@ -231,6 +237,15 @@ def test_another_file_of_the_same_name_starts_with_the_least_safety_factor(
     catalogue.rows[0] = replace(catalogue.rows[0], modified_ns=1)
     clock.now += 2
     assert decide(router, clock, model="googlenet").safety == LEAST_SAFETY
+
+
+def test_a_checkpoint_whose_accuracy_was_measured_meanwhile_keeps_its_safety_factor(
+    router: Router, clock: Clock, catalogue: Rows
+) -> None:
+    router.learn(decide(router, clock, model="googlenet"), 0.25)
+    before = decide(router, clock, model="googlenet").safety
+    catalogue.rows[0] = replace(catalogue.rows[0], top1=12.0, accuracy_source="measured here on 10 pictures")
+    assert decide(router, clock, model="googlenet").safety == before > LEAST_SAFETY
 
 
 def test_a_checkpoint_is_in_use_until_its_admitted_picture_is_answered(router: Router, clock: Clock) -> None:
@@ -446,7 +461,7 @@ def test_the_network_that_answered_a_budget_answers_it_again_unless_another_fits
     router: Router, clock: Clock, placed: Placed
 ) -> None:
     """VGG-19 takes 125 ms, 137.5 with the safety factor, and has to fit into 144 ms. A tenth of that is no margin."""
-    busy, free = DeviceLoad({"one": 0.03}), DeviceLoad()
+    busy, free = DeviceLoad({"one": 0.01}), DeviceLoad()
     placed.snapshots["vgg16"] = placed.snapshots["googlenet"] = QUICK._replace(forward_s=(0.0, 0.05, 0.1))
 
     def chosen(load: DeviceLoad, latency_ms: float = 144, *, supposing: bool = False) -> str:
@@ -455,10 +470,15 @@ def test_the_network_that_answered_a_budget_answers_it_again_unless_another_fits
 
     assert chosen(free) == "vgg19"
     assert chosen(busy, supposing=True) == "vgg16"
+    assert chosen(free) == "vgg19"
     assert chosen(busy) == "vgg16"
     assert chosen(free) == "vgg16"
     assert chosen(free, supposing=True) == "vgg16"
     assert chosen(free, 145) == "vgg19"
+    # Behind a longer queue it took clearly more than now.
+    assert chosen(DeviceLoad({"one": 0.03})) == "vgg16"
+    assert chosen(free) == "vgg19"
+    assert chosen(busy) == "vgg16"
     clock.now += 3
     assert chosen(free) == "vgg19"
 

@@ -64,3 +64,15 @@ def test_of_another_caller_with_more_as_many_are_ahead_as_the_caller_has_itself(
             arriving.begin(10.0, 0.0, 1, caller)
     assert arriving.ahead_of(10.0, "busy") == 8 + 9
     assert arriving.ahead_of(10.0, "bulk") == 20 + 8
+
+
+def test_whoever_waits_is_told_when_a_picture_ends_or_is_long_in_coming() -> None:
+    told: list[int] = []
+    arriving = Arriving(lambda: told.append(arriving.soon))
+    first, second = (arriving.begin(1.0, 0.0, 10) for _ in range(2))
+    assert told == []
+    late = arriving.outran(first)
+    assert told == [1]
+    arriving.end(second)
+    arriving.end(late)
+    assert told == [1, 0, 0]

@@ -484,7 +484,7 @@ async def test_a_picture_is_answered_at_once_by_a_network_in_memory_that_nobody_
     # Asking neither loads a network nor gives it a predictor.
     assert stuck.placement._predictors == {}
     await stuck.placement.warm_up([LENET])
-    assert stuck.placement.at_once(replace(LENET), 1e6) is LENET
+    assert stuck.placement.at_once(replace(LENET), 1e6) == LENET
     assert stuck.placement.at_once(stuck.googlenet, 1e6) is None
     await stuck.free()
 

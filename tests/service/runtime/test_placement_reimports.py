@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.checkpoints.accuracies import Accuracy, add_accuracies, weights_of
 from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
 from service.config.settings import Settings
 from service.domain.prediction import Limits
@@ -230,3 +231,19 @@ def test_the_later_of_two_files_is_the_one_on_the_disk(tmp_path: Path) -> None:
     assert came_later(box, now)
     assert not came_later(now, box)
     assert not came_later(now, after)
+
+
+async def test_a_checkpoint_that_was_measured_meanwhile_is_rated_anew_and_not_loaded_again(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    async with service.client() as client:
+        before = (await client.get("/models/googlenet")).json()
+        assert (before["top1"], before["top1_origin"]) == (67.0, None)
+        weights = weights_of(GOOGLENET, tmp_path / "checkpoints" / f"{GOOGLENET}.safetensors")
+        measured = Accuracy(members=(weights,), top1=55.5, top5=80.0, pictures=1000, measured_at="2026-11-28T12:00:00Z")
+        add_accuracies(service.catalogue.accuracies_path, [measured])
+        answer = (await client.post("/classify?model=googlenet", content=photo())).json()
+        assert answer["checkpoint"]["top1"] == 55.5
+        after = (await client.get("/models/googlenet")).json()
+        assert (after["top1"], after["top5"]) == (55.5, 80.0)
+        assert after["top1_origin"] == "measured here on 1,000 pictures"
+        assert service.loads == []

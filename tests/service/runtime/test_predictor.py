@@ -6,42 +6,26 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from models.checkpoints.catalogue import Catalogue, Checkpoint, WrongWeightsError
-from models.images.cost import Price, Work
+from models.checkpoints.catalogue import Checkpoint
 from models.images.outline import Outline
-from models.images.pictures import UndecodableError
-from models.images.preprocess import Preprocess, picture_to_crop
+from models.images.preprocess import Preprocess
 from service.batching.slot import DeviceSlot
-from service.domain.errors import Failure, LoadFailedError
+from service.domain.errors import Failure
 from service.domain.prediction import Limits, Prediction
 from service.engines import Engine
 from service.engines.fake import FakeEngine
 from service.inference.decoders import Decoders
 from service.inference.decoding import decode_small
 from service.profiling.profiles import Latency
-from service.runtime.parking import Parking
 from service.runtime.predictor import Predictor
 from service.runtime.residency import Residency
-from tests.counted import counted
 from tests.pictures import photo, picture
+from tests.predicting import LENET, Held, predictor, soon
 from tests.profiles import latency, profile
-from tests.sleepers import Host, Sleeper
-
-LENET = Catalogue().find("lenet5@mnist")
-
-
-def soon() -> float:
-    return time.monotonic() + 60
-
-
-def predictor(load: object = FakeEngine, limits: Limits | None = None, **options: Any) -> Predictor:
-    return Predictor(LENET, load, DeviceSlot(), Decoders(2), limits or Limits(), **options)  # type: ignore[arg-type]
 
 
 async def test_a_picture_becomes_a_prediction() -> None:
@@ -50,25 +34,6 @@ async def test_a_picture_becomes_a_prediction() -> None:
     assert isinstance(outcome, Prediction)
     assert (outcome.indices[0], outcome.batch_size) == (5, 1)
     assert min(outcome.decode_s, outcome.queue_s, outcome.forward_s) >= 0
-    await served.close()
-
-
-async def test_the_checkpoint_is_loaded_once_however_many_pictures_ask() -> None:
-    loads = []
-
-    def load(checkpoint: Checkpoint) -> Engine:
-        loads.append(threading.current_thread())
-        time.sleep(0.05)
-        return FakeEngine(checkpoint)
-
-    served = predictor(load)
-    assert not served.ready
-    outcomes = await asyncio.gather(*(served.predict(picture(1), soon()) for _ in range(8)))
-    assert all(isinstance(outcome, Prediction) for outcome in outcomes)
-    assert served.ready
-    assert len(loads) == 1
-    # The event loop was free meanwhile.
-    assert loads[0] is not threading.current_thread()
     await served.close()
 
 
@@ -81,36 +46,6 @@ async def test_errors_are_values() -> None:
     assert isinstance(late, Failure)
     assert late.slug == "deadline-missed"
     await served.close()
-
-
-async def test_a_load_that_fails_is_tried_again_unless_the_file_is_damaged() -> None:
-    attempts = iter([OSError("busy"), None, WrongWeightsError("damaged")])
-
-    def load(checkpoint: Checkpoint) -> Engine:
-        error = next(attempts)
-        if error is not None:
-            raise error
-        return FakeEngine(checkpoint)
-
-    now = 0.0
-    served = predictor(load, clock=lambda: now)
-    for _ in range(3):  # no load is tried before the pause is over
-        assert isinstance(await served.predict(picture(), soon()), Failure)
-    assert served.failing
-    assert served.last_failure is not None
-    now = 1.0
-    # The next try is due, and the reason of the last one is still known.
-    assert (served.failure, served.failing) == (None, True)
-    assert served.last_failure is not None
-    assert isinstance(await served.predict(picture(), soon()), Prediction)
-    assert (served.failing, served.last_failure, served.failure) == (False, None, None)
-    await served.close()
-    damaged = predictor(load)
-    for _ in range(3):  # read once: the attempts are used up
-        outcome = await damaged.predict(picture(), soon())
-        assert isinstance(outcome, Failure)
-        assert (outcome.slug, outcome.status, damaged.damaged) == ("weights-damaged", 503, True)
-    await damaged.close()
 
 
 async def test_the_deadline_bounds_the_wait_for_a_load_which_goes_on_for_other_pictures() -> None:
@@ -170,66 +105,6 @@ async def test_a_defect_is_logged_with_its_traceback(caplog: pytest.LogCaptureFi
     await served.close()
 
 
-@pytest.mark.parametrize(
-    ("image", "on_the_loop"),
-    [(picture(5), True), (picture(5, side=128), True), (picture(5, side=500), False), (picture(5, side=4000), False)],
-    ids=["digit", "thumbnail", "larger", "few bytes, many pixels"],
-)
-async def test_only_what_is_small_is_decoded_on_the_event_loop(
-    monkeypatch: pytest.MonkeyPatch, image: bytes, on_the_loop: bool
-) -> None:
-    from service.inference import decoding as module
-
-    decoded_in = []
-
-    def watched(data: bytes, preprocess: Preprocess, **options: Any) -> object:
-        crop = picture_to_crop(data, preprocess, **options)
-        decoded_in.append(threading.current_thread())
-        return crop
-
-    monkeypatch.setattr(module, "picture_to_crop", watched)
-    served = predictor()
-    outcome = await served.predict(image, soon())
-    assert isinstance(outcome, Prediction)
-    assert outcome.indices[0] == 5
-    assert [thread is threading.current_thread() for thread in decoded_in] == [on_the_loop]
-    await served.close()
-
-
-async def test_a_limit_below_what_is_small_holds() -> None:
-    served = predictor(limits=Limits(max_pixels=100))
-    outcome = await served.predict(picture(5), soon())
-    assert isinstance(outcome, Failure)
-    assert outcome.slug == "too-many-pixels"
-    await served.close()
-
-
-class Broken(FakeEngine):
-    """An engine whose warm-up fails."""
-
-    closed = 0
-
-    def warm_up(self, largest: int) -> None:
-        raise ArithmeticError("no warm-up")
-
-    def close(self) -> None:
-        Broken.closed += 1
-
-
-async def test_an_engine_whose_warm_up_fails_is_closed_and_the_device_is_free(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(Broken, "closed", 0)
-    slot = DeviceSlot()
-    served = Predictor(LENET, Broken, slot, Decoders(2), Limits())
-    outcome = await served.predict(picture(), soon())
-    assert isinstance(outcome, Failure)
-    assert (outcome.slug, Broken.closed, served.ready) == ("load-failed", 1, False)
-    async with asyncio.timeout(5), slot.taken():
-        pass
-    await served.close()
-
-
 async def test_a_picture_whose_load_fails_leaves_nothing_behind() -> None:
     """No place in the queue, no bytes, no user of the memory, and nothing in flight."""
 
@@ -277,17 +152,6 @@ async def test_a_picture_of_a_checkpoint_that_must_not_be_loaded_yet_does_not_wa
     await loading
     await served.close()
     await other.close()
-
-
-class Held:
-    """Loads that end when the test lets them."""
-
-    def __init__(self) -> None:
-        self.release = threading.Event()
-
-    def load(self, checkpoint: Checkpoint) -> Engine:
-        assert self.release.wait(5)
-        return FakeEngine(checkpoint)
 
 
 @pytest.mark.parametrize(("room", "let_in"), [(2.0, 2), (2.9, 2), (3.0, 3)])
@@ -344,13 +208,6 @@ async def test_a_snapshot_tells_the_bounds_of_queue_and_batch() -> None:
     assert len(unknown.snapshot(100, soon()).forward_s) - 1 == 8
     await served.close()
     await unknown.close()
-
-
-@pytest.mark.parametrize(("top1", "worth"), [(90.0, 0.9), (None, 0.5)])
-async def test_a_use_counts_as_much_as_the_checkpoint_is_accurate(top1: float | None, worth: float) -> None:
-    served = Predictor(replace(LENET, top1=top1), FakeEngine, DeviceSlot(), Decoders(1), Limits())
-    assert served._resident.worth == pytest.approx(worth)
-    await served.close()
 
 
 async def test_decoded_pictures_in_the_queue_are_bounded_in_bytes() -> None:
@@ -425,31 +282,6 @@ async def test_a_checkpoint_that_fits_has_room_only_where_nothing_must_be_unload
     await second.close()
 
 
-async def test_an_engine_warms_up_on_the_slots_thread_when_the_device_is_free() -> None:
-    warmed_in: list[threading.Thread] = []
-
-    class Warming(FakeEngine):
-        def warm_up(self, largest: int) -> None:
-            warmed_in.append(threading.current_thread())
-
-    slot, made = DeviceSlot(), threading.Event()
-
-    def load(checkpoint: Checkpoint) -> Engine:
-        made.set()
-        return Warming(checkpoint)
-
-    served = Predictor(LENET, load, slot, Decoders(1), Limits())
-    async with slot.taken():
-        loading = asyncio.create_task(served.load())
-        assert await asyncio.to_thread(made.wait, 5)
-        await asyncio.sleep(0.01)
-        assert slot.contended
-        assert warmed_in == []
-    await loading
-    assert warmed_in == [await slot.run(threading.current_thread)]
-    await served.close()
-
-
 async def test_a_snapshot_tells_what_profile_and_load_say() -> None:
     """A twentieth of the passes takes a quarter more than the mean, and decoding takes less at the median."""
     measured = profile(forward_ms=10, footprint_mb=12, load_ms=300).model_copy(
@@ -474,98 +306,6 @@ async def test_a_snapshot_tells_what_profile_and_load_say() -> None:
     await served.close()
 
 
-async def test_a_pinned_checkpoint_stays_and_one_in_use_is_not_unloaded() -> None:
-    served = predictor(pinned=True)
-    await served.load()
-    outcome = await served.try_unload(wait=True)
-    assert outcome is not None
-    assert (outcome.slug, served.ready) == ("in-use", True)
-    await served.close()
-    served = predictor()
-    await served.load()
-    served.pin()
-    assert await served.try_unload(wait=True) is not None
-    await served.close()
-
-
-async def test_loads_and_evictions_are_counted() -> None:
-    attempts = iter([OSError("busy"), None, None])
-    now = 0.0
-
-    def load(checkpoint: Checkpoint) -> Engine:
-        nonlocal now
-        error = next(attempts)
-        if error is not None:
-            raise error
-        now += 2.0
-        return Slow(checkpoint)
-
-    class Slow(FakeEngine):
-        def warm_up(self, largest: int) -> None:
-            nonlocal now
-            assert largest == 5
-            now += 3.0
-
-    served = predictor(load, Limits(max_batch_size=5), clock=lambda: now)
-    with counted() as found:
-        assert await served.try_load() is not None
-        now += 10.0
-        assert await served.try_load() is None
-        await served.try_unload(wait=False)
-        assert await served.try_load() is None
-        await served.retire()
-    assert found.risen("topfive_loads_total") == {("lenet5", "failed"): 1, ("lenet5", "ok"): 2}
-    assert found.rise("topfive_load_seconds_sum", model="lenet5") == pytest.approx(10.0)
-    assert found.risen("topfive_evictions_total") == {("lenet5", "asked"): 1, ("lenet5", "replaced"): 1}
-
-
-async def test_what_needs_no_memory_is_prepared_once_until_a_load_fails() -> None:
-    prepared: list[str] = []
-    attempts = iter([None, OSError("busy"), None])
-
-    def load(checkpoint: Checkpoint) -> Engine:
-        error = next(attempts)
-        if error is not None:
-            raise error
-        return FakeEngine(checkpoint)
-
-    now = 0.0
-    served = predictor(load, prepare=lambda checkpoint: prepared.append(checkpoint.name), clock=lambda: now)
-    await served.prepare()
-    await served.prepare()
-    await served.load()
-    await served.prepare()
-    assert prepared == ["lenet5@mnist"]
-    # A load prepares whatever is needed by itself.
-    loaded = predictor(prepare=lambda checkpoint: prepared.append("again"))
-    await loaded.load()
-    await loaded.prepare()
-    assert prepared == ["lenet5@mnist"]
-    await loaded.close()
-    await served.try_unload(wait=False)
-    assert await served.try_load() is not None
-    with pytest.raises(LoadFailedError):
-        await served.prepare()
-    assert prepared == ["lenet5@mnist"]
-    now += 10.0
-    await served.prepare()
-    assert len(prepared) == 2
-    await served.close()
-
-
-async def test_a_preparation_that_fails_counts_as_a_load_that_failed() -> None:
-    def prepare(_checkpoint: Checkpoint) -> None:
-        raise OSError("no disk")
-
-    served = predictor(prepare=prepare)
-    with counted() as found, pytest.raises(LoadFailedError):
-        await served.prepare()
-    assert (served.failing, served.failure is not None, served.damaged) == (True, True, False)
-    assert 0 < served.again_in_s <= 1
-    assert found.risen("topfive_loads_total") == {("lenet5", "failed"): 1}
-    await served.close()
-
-
 async def test_gauges_tell_how_long_the_oldest_picture_has_waited() -> None:
     held, now = Held(), 100.0
     served = predictor(held.load, profile=profile(footprint_mb=3), clock=lambda: now)
@@ -585,41 +325,8 @@ async def test_gauges_tell_how_long_the_oldest_picture_has_waited() -> None:
     await served.close()
 
 
-async def test_a_picture_that_is_broken_keeps_no_batch_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The batch waits for it while a thread decodes it, and goes when it turns out to be broken."""
-    from service.inference import decoders as module
-
-    release, decoding = threading.Event(), threading.Event()
-
-    def broken(*_: object) -> object:
-        decoding.set()
-        assert release.wait(5)
-        raise UndecodableError("broken")
-
-    monkeypatch.setattr(module, "decode", broken)
-    served = predictor()
-    await served.load()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1000.0)  # moments never end
-    late = asyncio.create_task(served.predict(photo(), soon()))
-    assert await asyncio.get_running_loop().run_in_executor(None, decoding.wait, 5)
-    good = asyncio.create_task(served.predict(picture(5), soon()))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert not good.done()
-    release.set()
-    for _ in range(500):
-        if good.done() and late.done():
-            break
-        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.01)
-    assert good.done(), "the batch still waits"
-    assert isinstance(late.result(), Failure)
-    assert isinstance(good.result(), Prediction)
-    monkeypatch.undo()
-    await served.close()
-
-
 async def test_a_prediction_tells_the_times_of_its_phases_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    from service.runtime import predictor as module
+    from service.runtime import decoding as module
 
     now = 100.0
 
@@ -663,21 +370,6 @@ async def test_decoding_and_passes_are_learned_from() -> None:
     await served.close()
 
 
-async def test_an_unloaded_engine_is_closed_on_the_slots_thread_and_none_is_closed_twice() -> None:
-    closed_in: list[threading.Thread] = []
-
-    class Closing(FakeEngine):
-        def close(self) -> None:
-            closed_in.append(threading.current_thread())
-
-    slot = DeviceSlot()
-    served = Predictor(LENET, Closing, slot, Decoders(1), Limits())
-    await served.load()
-    await served.try_unload(wait=True)
-    await served.close()
-    assert closed_in == [await slot.run(threading.current_thread)]
-
-
 CALLERS = 16
 
 
@@ -710,19 +402,6 @@ async def test_batches_grow_under_load_where_that_gives_more_a_second() -> None:
     await served.close()
 
 
-async def test_closing_closes_the_engine() -> None:
-    closed: list[str] = []
-
-    class Closing(FakeEngine):
-        def close(self) -> None:
-            closed.append("closed")
-
-    served = predictor(Closing)
-    await served.load()
-    await served.close()
-    assert closed == ["closed"]
-
-
 async def test_what_was_learned_counts_while_pictures_are_in_flight_and_fades_when_none_are() -> None:
     """By the profile a pass takes ten milliseconds and a batch holds one picture."""
     now = 100.0
@@ -745,77 +424,6 @@ async def test_what_was_learned_counts_while_pictures_are_in_flight_and_fades_wh
     now += 60.0
     assert batch_and_pass() == (1, pytest.approx(0.010))
     await served.close()
-
-
-async def test_weights_that_leave_the_device_are_parked_and_the_next_load_wakes_them() -> None:
-    host, loads, now = Host(), 0, 0.0
-
-    class Slow(Sleeper):
-        def warm_up(self, largest: int) -> None:
-            nonlocal now
-            now += 3.0
-
-    def load(checkpoint: Checkpoint) -> Engine:
-        nonlocal loads
-        loads += 1
-        return Slow(checkpoint, host)
-
-    measured = profile(load_ms=5000).model_copy(update={"wake_ms": 400})
-    served = predictor(load, profile=measured, parking=Parking(1000), clock=lambda: now)
-    with counted() as found:
-        await served.load()
-        assert await served.try_unload(wait=False) is None
-        readings = {reading.name: reading.value for reading in served.readings()}
-        assert (readings["topfive_parked_bytes"], readings["topfive_resident_bytes"]) == (100, 0)
-        assert served.snapshot(0, soon()).load_s == 0.4
-        assert isinstance(await served.predict(picture(), soon()), Prediction)
-    assert host.events == [f"{what} lenet5@mnist" for what in ("park", "close", "wake", "free")]
-    assert (loads, host.held) == (1, {})
-    assert found.risen("topfive_loads_total") == {("lenet5", "ok"): 1, ("lenet5", "woken"): 1}
-    assert found.rise("topfive_load_seconds_sum", model="lenet5") == 6.0
-    readings = {reading.name: reading.value for reading in served.readings()}
-    assert readings["topfive_parked_bytes"] == 0
-    # A stop parks nothing.
-    await served.close()
-    assert host.events[4:] == ["close lenet5@mnist"]
-
-
-async def test_an_unloaded_checkpoint_without_parked_weights_is_expected_to_take_a_whole_load() -> None:
-    measured = profile(load_ms=5000).model_copy(update={"wake_ms": 400})
-    served = predictor(profile=measured, parking=Parking(1000))
-    assert served.snapshot(0, soon()).load_s == 5.0
-    await served.load()
-    await served.try_unload(wait=False)
-    assert served.snapshot(0, soon()).load_s == 5.0
-    await served.close()
-
-
-async def test_weights_that_cannot_be_woken_are_loaded_from_the_file_at_the_next_try() -> None:
-    host, now = Host(), 0.0
-    host.broken.add("wake")
-    served = predictor(lambda checkpoint: Sleeper(checkpoint, host), parking=Parking(1000), clock=lambda: now)
-    await served.load()
-    await served.try_unload(wait=False)
-    assert await served.try_load() is not None
-    assert host.held == {}
-    now += 1.0
-    assert await served.try_load() is None
-    await served.close()
-
-
-async def test_weights_of_a_file_that_was_replaced_are_given_up() -> None:
-    host = Host()
-    served = predictor(lambda checkpoint: Sleeper(checkpoint, host), parking=Parking(1000))
-    await served.load()
-    await served.try_unload(wait=False)
-    assert host.held
-    await served.retire()
-    assert host.held == {}
-    loaded = predictor(lambda checkpoint: Sleeper(checkpoint, host), parking=Parking(1000))
-    await loaded.load()
-    host.events.clear()
-    await loaded.retire()
-    assert host.events == ["close lenet5@mnist"]
 
 
 async def test_a_bulk_leaves_room_for_another_caller_who_is_answered_before_its_end() -> None:
@@ -851,74 +459,6 @@ async def test_a_bulk_leaves_room_for_another_caller_who_is_answered_before_its_
     await asyncio.gather(*bulk)
     assert served._places._held == {}
     await served.close()
-
-
-class Stuck:
-    """A photograph whose decode waits until the test ends it, beside digits for the same checkpoint."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from service.inference import decoders as module
-
-        self.began, self.release = threading.Event(), threading.Event()
-        real = module.decode
-
-        def held(*arguments: Any) -> Any:
-            self.began.set()
-            assert self.release.wait(10)
-            return real(*arguments)
-
-        monkeypatch.setattr(module, "decode", held)
-
-
-async def passed_by(served: Predictor, stuck: Stuck) -> None:
-    """A digit is answered while a photograph is being decoded, although moments never end."""
-    photograph = asyncio.create_task(served.predict(photo(), soon()))
-    assert await asyncio.to_thread(stuck.began.wait, 5)
-    await until(lambda: served.soon == 0)
-    assert served.queued == 1
-    # An idle device: nothing is ahead of others, and nothing waits.
-    snapshot = served.snapshot(100, soon())
-    assert (snapshot.ahead, snapshot.queued) == (0, 0)
-    assert served.waiting_s == 0
-    digit = await served.predict(picture(5), soon())
-    assert isinstance(digit, Prediction)
-    assert not photograph.done()
-    stuck.release.set()
-    assert isinstance(await photograph, Prediction)
-    assert (served.soon, served.queued) == (0, 0)
-    await served.close()
-
-
-async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not what():  # noqa: ASYNC110 - a thread or a timer changes it
-            await asyncio.sleep(0.001)
-
-
-async def test_a_dear_picture_keeps_neither_batches_nor_budgets_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    from service.batching import batcher
-    from service.runtime import predictor as module
-
-    stuck = Stuck(monkeypatch)
-    monkeypatch.setattr(module, "work_of", lambda *_: Work(Price(1.0, 1), dear=True))
-    monkeypatch.setattr(batcher, "_MOMENT_S", 60.0)
-    served = predictor()
-    await served.load()
-    await asyncio.wait_for(passed_by(served, stuck), 5)
-
-
-async def test_a_decode_that_outruns_its_price_keeps_neither_batches_nor_budgets_waiting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from service.batching import batcher
-    from service.runtime import predictor as module
-
-    stuck = Stuck(monkeypatch)
-    monkeypatch.setattr(module, "outrun_s", lambda work: 0.01 if work.price.seconds < 0.1 else 60.0)
-    monkeypatch.setattr(batcher, "_MOMENT_S", 60.0)
-    served = predictor()
-    await served.load()
-    await asyncio.wait_for(passed_by(served, stuck), 5)
 
 
 def test_a_snapshot_knows_what_the_picture_takes() -> None:

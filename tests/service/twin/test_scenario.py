@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.images.outline import glance
-from service.profiling.decoding import photograph
+from models.images.rates import photograph
 from service.twin.scenario import MIX, PICTURES, Budget, PictureKind, Scenario, ScenarioError, read_scenario
 
 ROOT = Path(__file__).parents[3]

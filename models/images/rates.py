@@ -1,6 +1,6 @@
 """Measures what decoding takes on this machine: the rates of ``models.images.cost``.
 
-python -m service.profiling.decoding    prints them; the ones in cost.py were printed by it
+python -m models.images.rates    prints them; the ones in cost.py were printed by it
 
 Each rate is the difference between two pictures that differ in one thing alone: their bytes (a photograph and one
 colour), their pixels, the size that they come out at.

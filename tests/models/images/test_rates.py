@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from models.images import cost
+from models.images import rates as decoding
 from models.images.outline import glance
 from models.images.pictures import decode
-from service.profiling import decoding
-from service.profiling.decoding import measure_rates
+from models.images.rates import measure_rates
 
 
 def test_there_is_a_rate_for_each_kind_that_prices_know() -> None:
