@@ -11,6 +11,8 @@ from rich.markup import escape
 from service.commands.console import console, errors, fail
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from service.twin.report import Report
     from service.twin.scenario import Scenario
 
@@ -44,9 +46,17 @@ def simulate(
     fronts: Annotated[int | None, typer.Option(help="Processes that decode.", show_default=False)] = None,
     cores: Annotated[int | None, typer.Option(help="Cores of each of them.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report and its plots.", show_default=False)] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="All policies over several loads and kinds of arrivals.")
+    ] = False,
+    plan: Annotated[
+        str | None,
+        typer.Option(help="How many devices and fronts for rate=10000,mix=FILE,p99_ms=200.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Simulate the service on a virtual clock: an hour in a minute or two, the same each time."""
+    from service.twin.comparison import resolved
     from service.twin.report import report
     from service.twin.running import simulate as run
     from service.twin.scenario import ScenarioError
@@ -54,7 +64,13 @@ def simulate(
     given = {name: value for name, value in locals().items() if name in _FIELDS and value is not None}
     try:
         found = _scenario(scenario, given, profile, memory_mb)
-        made = report(run(found))
+        if plan is not None:
+            _plan(plan, found, out, as_json)
+            return
+        if compare:
+            _compare(found, out or Path("comparison"), as_json)
+            return
+        made = report(run(resolved(found)))
     except ScenarioError as error:
         fail(error, 2)
     _show(made, out, as_json)
@@ -75,7 +91,10 @@ def _show(report: Report, out: Path | None, as_json: bool) -> None:
     from service.twin.document import markdown
 
     if out is not None:
-        _write(report, out)
+        from service.twin.plots import classes
+
+        texts = {"report.json": report.model_dump_json(indent=1) + "\n", "report.md": markdown(report)}
+        _write(out, texts, {"classes": classes(report)})
     if as_json:
         print(report.model_dump_json(indent=1))  # noqa: T201
         return
@@ -84,15 +103,46 @@ def _show(report: Report, out: Path | None, as_json: bool) -> None:
         errors.print(f"[green]written[/] {escape(str(out))}", highlight=False, soft_wrap=True)
 
 
-def _write(report: Report, out: Path) -> None:
+def _plan(text: str, scenario: Scenario, out: Path | None, as_json: bool) -> None:
+    from service.twin import plan
+
+    found = plan.plan(plan.read_wish(text, scenario))
+    page = plan.markdown(found)
+    if out is not None:
+        _write(out, {"plan.json": found.model_dump_json(indent=1) + "\n", "plan.md": page}, {})
+    if as_json:
+        print(found.model_dump_json(indent=1))  # noqa: T201
+    else:
+        console.print(page, markup=False, highlight=False, soft_wrap=True)
+
+
+def _compare(scenario: Scenario, out: Path, as_json: bool) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    from service.twin import comparison
+    from service.twin.plots import loads
+
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=errors) as bars:
+        task = bars.add_task("", total=None)
+        found = comparison.compare(scenario, ended=lambda done, every: bars.update(task, completed=done, total=every))
+    page = comparison.markdown(found)
+    _write(
+        out, {"comparison.json": found.model_dump_json(indent=1) + "\n", "comparison.md": page}, {"loads": loads(found)}
+    )
+    if as_json:
+        print(found.model_dump_json(indent=1))  # noqa: T201
+        return
+    console.print(page, markup=False, highlight=False, soft_wrap=True)
+    errors.print(f"[green]written[/] {escape(str(out))}", highlight=False, soft_wrap=True)
+
+
+def _write(out: Path, texts: dict[str, str], figures: dict[str, Figure]) -> None:
+    """Writes a folder of texts by their file names, and of plots by their names."""
     from loadreport.plots import svg
-    from service.twin.document import markdown
-    from service.twin.plots import classes
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        (out / "report.md").write_text(markdown(report), encoding="utf-8")
-        (out / "classes.svg").write_text(svg(classes(report)), encoding="utf-8")
+        for name, text in (texts | {f"{name}.svg": svg(figure) for name, figure in figures.items()}).items():
+            (out / name).write_text(text, encoding="utf-8")
     except OSError as error:
         fail(f"cannot write to {out}: {error.strerror}", 2)

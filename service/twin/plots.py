@@ -6,6 +6,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from loadreport.plots import BAD, MAIN, OTHER, SOFT, STYLE
+from service.twin.comparison import POLICIES, Comparison
 from service.twin.report import Figures, Report
 
 #: One colour for each policy of a comparison.
@@ -45,4 +46,31 @@ def classes(report: Report) -> Figure:
     left.invert_yaxis()
     for axes in (left, right):
         axes.set_xlim(0, 1)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def loads(comparison: Comparison) -> Figure:
+    """Attainment and mean top-1 over the load, a column for each kind of arrivals."""
+    kinds = list(dict.fromkeys(point.arrivals for point in comparison.points))
+    figure = Figure(figsize=(3.6 * len(kinds) + 0.8, 6.2), layout="constrained")
+    grid = figure.subplots(2, len(kinds), sharex=True, sharey="row", squeeze=False)
+    for column, kind in enumerate(kinds):
+        above, below = grid[0][column], grid[1][column]
+        for policy, colour in zip(POLICIES, COLOURS, strict=False):
+            points = [p for p in comparison.points if p.arrivals == kind and p.policy == policy]
+            at = [point.load for point in points]
+            width = 2.4 if policy == "router" else 1.3
+            above.plot(
+                at, [100 * p.attainment for p in points], color=colour, linewidth=width, marker="o", ms=4, label=policy
+            )
+            below.plot(at, [p.top1 for p in points], color=colour, linewidth=width, marker="o", ms=4)
+        above.set_title(f"{kind} arrivals")
+        for axes in (above, below):
+            axes.grid(visible=True)
+        below.set_xlabel("load, as a multiple of the peak")
+    grid[0][0].set_ylabel("attainment, %")
+    grid[1][0].set_ylabel("mean top-1 of answers in time, %")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
     return figure

@@ -31,6 +31,8 @@ from service.twin.policies import Policy, policy
 from service.twin.scenario import Device, Scenario, ScenarioError
 from traffic.arrivals import arrivals, rate_profile, read_trace, switching_arrivals
 
+#: A cache without checkpoints: simulated networks have no weights.
+NOWHERE = Path("/nonexistent")
 #: The quickest, with which a caller who ignores Retry-After tries again, in seconds.
 _IGNORING_S = 1.0
 #: Pictures of callers who ignore Retry-After are given up after so many tries.
@@ -124,9 +126,9 @@ class _Owner:
         self.largest = device.max_batch_size or profiles.max_batch_size
         names = list(VARIANTS) if "*" in device.variants else [find_variant(name).name for name in device.variants]
         # Only networks with a profile can be simulated.
-        every = Catalogue(Path("/nonexistent"), untrained=True, variants=names).checkpoints()
+        every = Catalogue(NOWHERE, untrained=True, variants=names).checkpoints()
         names = [c.model for c in every if profiles.nearest(c) is not None]
-        self.catalogue = Catalogue(Path("/nonexistent"), untrained=True, variants=names)
+        self.catalogue = Catalogue(NOWHERE, untrained=True, variants=names)
         self.profiles = profiles
         self._simulation = simulation
         settings = Settings.model_construct(
@@ -210,11 +212,11 @@ class _Simulation:
         picks = self.source("mix")
         rows, weights = range(len(scenario.mix)), [budget.weight for budget in scenario.mix]
         callers = self.source("callers")
-        for due in due_times(scenario):
+        for due, known in due_times(scenario):
             wait_s = self._began + due - loop.time()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
-            (row,) = picks.choices(rows, weights)
+            (row,) = picks.choices(rows, weights) if known is None else (known,)
             task = loop.create_task(self._send(row, due, f"caller {callers.randrange(scenario.callers)}"))
             self._in_flight.add(task)
             task.add_done_callback(self._in_flight.discard)
@@ -283,20 +285,29 @@ def device_profiles(name: str) -> Profiles:
     return found
 
 
-def due_times(scenario: Scenario) -> Iterator[float]:
-    """When pictures are due, in seconds after the beginning."""
+def due_times(scenario: Scenario) -> Iterator[tuple[float, int | None]]:
+    """When pictures are due, in seconds after the beginning, and the row of the mix where a trace names it.
+
+    Raises:
+        ScenarioError: the trace cannot be used.
+    """
     if scenario.arrivals == "trace":
         assert scenario.trace is not None
         try:
-            times = [recorded.seconds for recorded in read_trace(scenario.trace, [])]
+            labels = [budget.label for budget in scenario.mix]
+            trace = read_trace(scenario.trace, labels)
         except ValueError as error:
             raise ScenarioError(str(error)) from error
-        return itertools.takewhile(lambda at: at < scenario.seconds, times)
+        rows = ((r.seconds, None if r.user is None else labels.index(r.user)) for r in trace)
+        return itertools.takewhile(lambda due: due[0] < scenario.seconds, rows)
+    return ((at, None) for at in itertools.takewhile(lambda at: at < scenario.seconds, _endless(scenario)))
+
+
+def _endless(scenario: Scenario) -> Iterator[float]:
+    """The same of an arrival process, without an end."""
     rate, other = scenario.rate, scenario.rate * scenario.times
     if scenario.arrivals == "markov":
-        due = switching_arrivals(rate, scenario.times, scenario.from_s, scenario.for_s, scenario.seed)
-        return itertools.takewhile(lambda at: at < scenario.seconds, due)
+        return switching_arrivals(rate, scenario.times, scenario.from_s, scenario.for_s, scenario.seed)
     shape = scenario.arrivals if scenario.arrivals in ("step", "spike") else "constant"
     profile = rate_profile(shape, rate, other, scenario.from_s, scenario.for_s)
-    due = arrivals(profile, scenario.cv if scenario.arrivals == "gamma" else 1.0, scenario.seed)
-    return itertools.takewhile(lambda at: at < scenario.seconds, due)
+    return arrivals(profile, scenario.cv if scenario.arrivals == "gamma" else 1.0, scenario.seed)

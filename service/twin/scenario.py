@@ -129,7 +129,7 @@ class Scenario(_Table):
     for_s: float = Field(10.0, gt=0)
     """When a step or a spike begins, and how long a spike lasts; also how long Markov's calm and busy states last."""
     trace: Path | None = None
-    """A CSV file with a column ``seconds``, for ``arrivals = "trace"``."""
+    """A CSV file with a column ``seconds``, for ``arrivals = "trace"``; a column ``user`` may name rows of the mix."""
     retries: Retries = "once"
     """Whether refused callers come back when they are told, once; or never; or every second whatever they are told."""
     callers: int = Field(1000, ge=1)

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from service.commands.main import app
+from service.twin.comparison import Comparison, Point
+from service.twin.scenario import Scenario
 from tests.twins import network, profiles_in
 
 
@@ -69,6 +71,7 @@ def test_the_report_is_printed_and_written(tmp_path: Path, device: str) -> None:
         (("--policy", "clever"), "unknown policy 'clever'"),
         (("--rate", "-1"), "rate: "),
         (("nowhere.toml",), "No such file"),
+        (("--plan", "rate=many"), "--plan rate=many: "),
     ],
 )
 def test_what_cannot_be_simulated_is_status_2(arguments: tuple[str, ...], said: str) -> None:
@@ -82,3 +85,46 @@ def test_a_report_that_cannot_be_written_is_status_2(tmp_path: Path, device: str
     done = run("--profile", device, "--rate", "1", "--seconds", "2", "--out", str(tmp_path / "file" / "out"))
     assert done.exit_code == 2
     assert "cannot write to" in done.output
+
+
+def test_a_comparison_is_printed_and_written(tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compared(scenario: Scenario, **_options: object) -> Comparison:
+        point = Point(
+            arrivals="gamma",
+            load=1.0,
+            rate=12.5,
+            policy="router",
+            stands_for="router",
+            attainment=0.9,
+            attainment_accepted=1.0,
+            top1=70.0,
+            goodput=11.0,
+            flips=0,
+        )
+        return Comparison(scenario=scenario, peak=12.5, points=[point], regrets={})
+
+    monkeypatch.setattr("service.twin.comparison.compare", compared)
+    out = tmp_path / "compared"
+    done = run("--compare", "--profile", device, "--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in out.iterdir()) == ["comparison.json", "comparison.md", "loads.svg"]
+    assert "The peak is 12.5 pictures a second." in done.stdout
+    assert json.loads((out / "comparison.json").read_text())["scenario"]["device"][0]["profile"] == device
+
+
+def test_the_best_constant_is_found_before_it_runs(device: str) -> None:
+    found = reported("--profile", device, "--rate", "1", "--seconds", "5", "--policy", "best-constant")
+    assert found["scenario"]["policy"].startswith("classes:")
+
+
+def test_a_plan_is_printed_and_written(tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.twin.plan._PICTURES", 100.0)
+    monkeypatch.setattr("service.twin.plan._LEAST_S", 1.0)
+    monkeypatch.setattr("service.twin.plan._NEAR", 0.5)
+    file = tmp_path / "mix.toml"
+    file.write_text('[[mix]]\nquery = "latency_ms=400"\npicture = "thumbnail"\n')
+    out = tmp_path / "planned"
+    done = run("--plan", f"rate=5000,mix={file}", "--profile", device, "--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("# 5,000 pictures a second")
+    assert sorted(path.name for path in out.iterdir()) == ["plan.json", "plan.md"]

@@ -167,23 +167,31 @@ def test_rows_come_as_often_as_their_weights_say(tmp_path: Path) -> None:
     assert rows[0] / sum(rows.values()) == pytest.approx(0.75, abs=0.03)
 
 
-def test_arrivals_follow_the_scenario(tmp_path: Path) -> None:
+def test_arrivals_follow_the_scenario() -> None:
     asked = Scenario(rate=100.0, seconds=30.0, from_s=10, for_s=5, times=3)
-    steady = list(due_times(asked))
+
+    def times(**changes: object) -> list[float]:
+        return [at for at, row in due_times(asked.but(**changes)) if row is None]
+
+    steady, step, spike = times(), times(arrivals="step"), times(arrivals="spike")
     assert len(steady) == pytest.approx(3000, rel=0.02)
-    step, spike = list(due_times(asked.but(arrivals="step"))), list(due_times(asked.but(arrivals="spike")))
     assert len(step) == pytest.approx(1000 + 3 * 2000, rel=0.02)
     assert len(spike) == pytest.approx(1000 + 3 * 500 + 1500, rel=0.02)
-    assert len(list(due_times(asked.but(arrivals="gamma")))) == pytest.approx(3000, rel=0.1)
-    long = asked.but(arrivals="markov", seconds=2000)
-    assert len(list(due_times(long))) == pytest.approx(200_000, rel=0.1)
+    assert len(times(arrivals="gamma")) == pytest.approx(3000, rel=0.1)
+    assert len(times(arrivals="markov", seconds=2000)) == pytest.approx(200_000, rel=0.1)
     assert max(*steady, *step, *spike) < 30
+
+
+def test_a_trace_may_name_the_classes(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
-    trace.write_text("seconds\n0.5\n2\n31\n")
-    assert list(due_times(asked.but(arrivals="trace", trace=trace))) == [0.5, 2.0]
-    trace.write_text("seconds\n")
-    with pytest.raises(ScenarioError, match="there are no requests"):
-        due_times(asked.but(arrivals="trace", trace=trace))
+    asked = Scenario(arrivals="trace", trace=trace, seconds=30.0)
+    label = asked.mix[3].label
+    trace.write_text(f"seconds,user\n0.5,{label}\n2,\n31,\n")
+    assert list(due_times(asked)) == [(0.5, 3), (2.0, None)]
+    for content, said in (("seconds\n", "there are no requests"), ("seconds,user\n1,stranger\n", "user is 'stranger'")):
+        trace.write_text(content)
+        with pytest.raises(ScenarioError, match=said):
+            due_times(asked)
 
 
 def test_profiles_are_shipped_ones_or_files(tmp_path: Path) -> None:
