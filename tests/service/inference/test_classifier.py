@@ -76,8 +76,8 @@ class Scene:
         self.told.append(("admitted", deadline))
         return nullcontext()
 
-    def learn(self, _decision: Decision, took_s: float) -> None:
-        self.told.append(("learned", took_s))
+    def learn(self, _decision: Decision, took_s: float, *, missed: bool) -> None:
+        self.told.append(("learned", took_s, missed))
 
     # The placement.
     def predictor(self, checkpoint: Checkpoint) -> Any:
@@ -129,7 +129,7 @@ async def test_the_budget_is_counted_from_the_arrival_and_the_prediction_from_th
         ("admitted", 103.0),
         ("asked", b"four", 103.0),
         ("kept", "googlenet", 0.5, False),
-        ("learned", 1.0),
+        ("learned", 1.0, False),
         ("ratio", "googlenet", 2.0),
         ("answered", "googlenet", 0.001, 0.002, 0.003),
     ]
@@ -139,7 +139,7 @@ async def test_the_budget_is_counted_from_the_arrival_and_the_prediction_from_th
     ("slug", "told"),
     [
         ("overloaded", [("shed", "queue")]),
-        ("deadline-missed", [("kept", "googlenet", 0.5, True), ("learned", 1.0), ("ratio", "googlenet", 2.0),
+        ("deadline-missed", [("kept", "googlenet", 0.5, True), ("learned", 1.0, True), ("ratio", "googlenet", 2.0),
                              ("shed", "deadline")]),
         ("undecodable", []),
     ],

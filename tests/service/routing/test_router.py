@@ -242,7 +242,7 @@ def test_another_file_of_the_same_name_starts_with_the_least_safety_factor(
 def test_a_checkpoint_whose_accuracy_was_measured_meanwhile_keeps_its_safety_factor(
     router: Router, clock: Clock, catalogue: Rows
 ) -> None:
-    router.learn(decide(router, clock, model="googlenet"), 0.25)
+    router.learn(decide(router, clock, model="googlenet", latency_ms=200), 0.25)
     before = decide(router, clock, model="googlenet").safety
     catalogue.rows[0] = replace(catalogue.rows[0], top1=12.0, accuracy_source="measured here on 10 pictures")
     assert decide(router, clock, model="googlenet").safety == before > LEAST_SAFETY
@@ -503,10 +503,11 @@ def test_without_a_budget_nothing_is_late(router: Router, clock: Clock) -> None:
 
 
 def test_refusals_make_device_time_dear_and_a_smaller_network_answers(
-    router: Router, clock: Clock, placed: Placed
+    router: Router, clock: Clock, placed: Placed, catalogue: Rows
 ) -> None:
     """VGG-16 is more accurate and takes ten times as long; others are refused meanwhile."""
     placed.snapshots["vgg16"] = QUICK._replace(forward_s=(0.0, 0.5, 1.0))
+    catalogue.rows.pop()
     placed.snapshots["googlenet"] = QUICK._replace(forward_s=(0.0, 0.05, 0.1))
     assert decide(router, clock, latency_ms=10_000).checkpoint.model == "vgg16"
     placed.snapshots["vgg16"] = placed.snapshots["vgg16"]._replace(queued=512)
@@ -522,7 +523,7 @@ def test_refusals_make_device_time_dear_and_a_smaller_network_answers(
 
 def test_who_asks_what_would_be_raises_no_price(router: Router, clock: Clock, placed: Placed) -> None:
     full = QUICK._replace(queued=512)
-    placed.snapshots.update(vgg16=full, googlenet=full)
+    placed.snapshots.update(vgg16=full, vgg19=full, googlenet=full)
     for _ in range(10):
         with pytest.raises(OverloadedError):
             decide(router, clock, latency_ms=10_000, supposing=True)
