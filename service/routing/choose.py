@@ -2,8 +2,8 @@
 
 A budget says how long the answer may take, how much memory the network may need and how accurate it must be. The most
 accurate checkpoint of one label set that fits answers, and the reasons against the others are listed. The function has
-no memory. Two things that it is given keep its choices from flapping: each candidate's safety factor, which
-``safety.py`` raises when predictions were missed, and the last choice, which only a clearly better one replaces.
+no memory. What was learned is given to it: each candidate's safety factor (``safety.py``), the price of device time
+(``pressure.py``), and the last choice, which only a clearly better one replaces (``last_choices.py``).
 
 Predictions include corrections learned under load. If only these rule out a checkpoint whose device is idle, a picture
 is admitted on trial: a prediction that refuses every picture would never be corrected.
