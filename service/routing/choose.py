@@ -210,7 +210,7 @@ def _more_accurate(fit: Fit, checkpoint: Checkpoint | Ensemble) -> bool:
 
 def _ranking(candidates: Sequence[Candidate], price: Mapping[str, float]) -> Callable[[Fit], tuple[float, float, int]]:
     """Ranks those that fit, the best first: by top-1 less the price of the device time."""
-    times = (c.snapshot.per_picture_s for c in candidates if c.snapshot is not None)
+    times = (c.snapshot.per_picture_s for c in candidates if c.snapshot is not None and not c.members)
     largest_s = max(times, default=1.0) if price else 1.0
 
     def rank(fit: Fit) -> tuple[float, float, int]:

@@ -6,7 +6,7 @@ it with a budget as it does a checkpoint, and knows of one checkpoint and one de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from service.domain.ensemble import Ensemble
@@ -102,6 +102,18 @@ def _on_one(queues: DeviceQueues, parts: Sequence[Snapshot]) -> tuple[float, flo
 def _total_s(seconds: tuple[float, float, float, float, float]) -> float:
     load_s, decode_s, wait_s, own_s, _ = seconds
     return load_s + max(decode_s, wait_s) + own_s
+
+
+def with_ensembles(price: Mapping[str, float], candidates: Sequence[Candidate]) -> Mapping[str, float]:
+    """The prices of devices, and of those that the ensembles among the candidates are put on."""
+    ensembles = [(c.snapshot, device_times(c)) for c in candidates if c.members and c.snapshot is not None]
+    if not price or not ensembles:
+        return price
+    own = {
+        whole.device: sum(price.get(device, 0.0) * seconds for device, seconds in times) / whole.per_picture_s
+        for whole, times in ensembles
+    }
+    return {**price, **own}
 
 
 def device_times(candidate: Candidate) -> Sequence[tuple[str, float]]:

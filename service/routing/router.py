@@ -26,7 +26,7 @@ from service.domain.quiet import Quiet
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.admission import AdmittedPictures
 from service.routing.choose import choose, default_label_set
-from service.routing.ensembles import device_times, joined, measured
+from service.routing.ensembles import device_times, joined, measured, with_ensembles
 from service.routing.last_choices import LastChoices
 from service.routing.lookup import find
 from service.routing.pressure import Pressure
@@ -118,8 +118,7 @@ class Router:
             self._check_late(error, found, query, left_s)
             if not supposing:
                 self._book(error, found, left_s, caller, load)
-                for device in {c.snapshot.device for c in found if c.snapshot is not None and not c.snapshot.load_s}:
-                    self._pressure_of(device).refused(caller)
+                self._press(found, caller)
             raise
         chosen = next(candidate for candidate in found if candidate.checkpoint is decision.checkpoint)
         if not supposing:
@@ -277,7 +276,8 @@ class Router:
         if query.model is None:
             asked = query.labels, query.latency_ms, query.memory_mb, query.min_top1
             price = {device: price for device, p in self._pressure.items() if (price := p.price)}
-            decision = choose(candidates, budget, load._replace(last=self._last.get(asked), price=price))
+            load = load._replace(last=self._last.get(asked), price=with_ensembles(price, candidates))
+            decision = choose(candidates, budget, load)
             return decision if supposing else self._last.note(asked, decision)
         if not query.has_budget:
             decision = choose(candidates, budget, load, named=True)
@@ -318,11 +318,14 @@ class Router:
             self._loading.add(loads)
             loads.add_done_callback(self._loading.discard)
 
-    def _pressure_of(self, device: str) -> Pressure:
-        found = self._pressure.get(device)
-        if found is None:
-            found = self._pressure[device] = Pressure(self._clock)
-        return found
+    def _press(self, candidates: Sequence[Candidate], caller: str) -> None:
+        """Raises the price of the devices that a refused picture could have had, if only they had been free."""
+        here = [c for c in candidates if c.snapshot is not None and not c.snapshot.load_s]
+        for device in {device for candidate in here for device, _ in device_times(candidate)}:
+            pressure = self._pressure.get(device)
+            if pressure is None:
+                pressure = self._pressure[device] = Pressure(self._clock)
+            pressure.refused(caller)
 
     def _retries_of(self, device: str) -> RetryQueue:
         found = self._retries.get(device)

@@ -18,7 +18,7 @@ from service.domain.ensemble import Ensemble
 from service.domain.errors import NoModelFitsError, OverloadedError
 from service.domain.snapshot import Candidate, DeviceLoad, Snapshot
 from service.routing.choose import choose
-from service.routing.ensembles import device_times, joined, measured
+from service.routing.ensembles import device_times, joined, measured, with_ensembles
 from service.routing.safety import Safety
 from tests.cards import put
 
@@ -223,3 +223,28 @@ def test_members_that_were_not_measured_together_have_no_accuracy() -> None:
     assert joined(known, pairs, DeviceLoad(), [Safety()])[0].checkpoint.top1 == 89.0
     pairs[1] = replace(PAIR.members[1], origin="imported again"), EASY
     assert joined(known, pairs, DeviceLoad(), [Safety()])[0].checkpoint.top1 is None
+
+
+def test_an_ensemble_pays_for_the_time_of_each_of_its_devices() -> None:
+    members = [
+        Snapshot((0.0, 0.5, 0.6), 0.0, 1, device="one"),
+        Snapshot((0.0, 0.2), 0.0, 1, device="one"),
+        Snapshot((0.0, 0.1), 0.0, 1, device="two"),
+    ]
+    candidate, _ = whole(members)
+    own = candidate.snapshot
+    assert own is not None
+    priced = with_ensembles({"one": 10.0, "two": 3.0}, [candidate])
+    assert priced[own.device] * own.per_picture_s == pytest.approx(10 * (0.3 + 0.2) + 3 * 0.1)
+    assert {name: priced[name] for name in ("one", "two")} == {"one": 10.0, "two": 3.0}
+    assert with_ensembles({}, [candidate]) == {}
+
+
+def test_while_device_time_is_dear_a_measured_ensemble_gives_way_to_its_member() -> None:
+    first, second = (Snapshot((0.0, 0.1), 0.0, 1, profiled_forward_s=0.1) for _ in range(2))
+    ensemble, load = whole([first, second])
+    ensemble = ensemble._replace(checkpoint=replace(ensemble.checkpoint, top1=80.0))
+    single = Candidate(replace(ROWS[0], top1=70.0), first)
+    for price, best in ((0.0, 80.0), (9.0, 80.0), (11.0, 70.0)):
+        prices = with_ensembles({"": price} if price else {}, [single, ensemble])
+        assert choose([single, ensemble], Budget(1e9), load._replace(price=prices)).checkpoint.top1 == best
