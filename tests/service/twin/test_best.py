@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.twin.best import best_constant, candidates
+from service.twin.best import _searched, best_constant, candidates
 from service.twin.report import report
 from service.twin.running import simulate
 from service.twin.scenario import Budget, Scenario
@@ -53,6 +53,13 @@ def test_many_classes_are_searched_one_at_a_time(device: str) -> None:
     queries = ("latency_ms=900", "latency_ms=901", "latency_ms=902", "latency_ms=40", "latency_ms=904", "model=alexnet")
     found = best_constant(scenario(device, *queries, rate=2.0, seconds=20.0)).policy
     assert found == "classes:inception_v3,inception_v3,inception_v3,inception_v2,inception_v3,-"
+
+
+def test_one_change_may_make_another_one_worthwhile() -> None:
+    """The first class gains nothing before the last has changed."""
+    table = {("a", "d", "a"): 3, ("a", "d", "b"): 4, ("c", "d", "b"): 5}
+    choices = [["a", "c"], ["a", "d"], ["a", "b"]]
+    assert _searched(choices, lambda names: (table.get(names, 0), 0)) == ("c", "d", "b")
 
 
 def test_candidates_are_what_the_class_allows_or_what_nothing_beats(device: str) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from service.twin import comparison
 from service.twin.comparison import POLICIES, Comparison, Point, compare, markdown, peak_of, resolved
+from service.twin.running import simulate
+from service.twin.scenario import Scenario
 from tests.pages import table
 from tests.twins import network, profiles_in, scenario
 
@@ -34,6 +36,8 @@ def test_every_policy_is_under_every_load(device: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(comparison, "_LEAST_S", 3.0)
     monkeypatch.setattr(comparison, "_PICTURES", 50.0)
     monkeypatch.setattr(comparison, "ProcessPoolExecutor", Here)
+    ran: list[Scenario] = []
+    monkeypatch.setattr(comparison, "simulate", lambda asked: ran.append(asked) or simulate(asked))
     ended: list[tuple[int, int]] = []
     found = compare(
         scenario(device, "latency_ms=300", rate=4.0),
@@ -50,6 +54,9 @@ def test_every_policy_is_under_every_load(device: str, monkeypatch: pytest.Monke
     at = {(p.load, p.policy): p for p in found.points if p.arrivals == "poisson"}
     assert at[0.1, "constant:alexnet"].attainment == 1 > at[2.0, "constant:vgg16"].attainment
     assert at[0.1, "best-constant"].stands_for == "classes:vgg16"
+    # What is refused is gone: otherwise each policy would get other pictures.
+    assert {asked.retries for asked in ran} == {"never"}
+    assert {asked.seed for asked in ran} == {1}
     assert list(found.regrets) == ["router", "infaas"]
     assert found.regrets["router"]["cases"] == 2
 

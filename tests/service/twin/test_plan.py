@@ -57,6 +57,17 @@ def test_the_rows_follow_from_the_figures(tmp_path: Path) -> None:
         assert row.fronts == pytest.approx(row.cores / 4, abs=1)
 
 
+def test_where_python_is_slower_than_devices_there_are_more_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if all the trials together had taken a million seconds."""
+    times = iter((0.0, 1e6))
+    monkeypatch.setattr(module.time, "process_time", lambda: next(times))
+    found = plan(Wish(1000.0, lone(tmp_path, "latency_ms=3000"), None))
+    assert found.wished.owners == pytest.approx(1000 * found.python_us / 1e6 / 0.7, abs=1)
+    assert found.wished.owners > 10 * found.wished.devices
+
+
 def test_what_one_device_never_answers_in_time_no_number_does(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="does not even answer a lone picture in time"):
         plan(Wish(10.0, lone(tmp_path, "latency_ms=15"), None))
