@@ -58,10 +58,10 @@ def choose(
     checkpoint, predicted_s = best.candidate.checkpoint, best.predicted_s
     assert predicted_s is not None
     best_of = f"highest top-1 ({checkpoint.top1} %) of the {len(fitting)} that fit"
-    if any(_more_accurate(fit, checkpoint) for fit in steady):
+    if queues.price and any(_more_accurate(fit, checkpoint) for fit in steady):
         fits = [fit._replace(rejected="overloaded") if _more_accurate(fit, checkpoint) else fit for fit in fits]
         best_of = f"{checkpoint.top1} % top-1, of the {len(fitting)} that fit, while device time is scarce"
-    elif any(_more_accurate(fit, checkpoint) for fit in fitting):
+    elif steady is not fitting and any(_more_accurate(fit, checkpoint) for fit in fitting):
         best_of = f"answered this budget before ({checkpoint.top1} %), and none better fits by a margin"
     why = "named, and within the budget" if named else best_of
     answered_s = budget.gone_s + predicted_s
