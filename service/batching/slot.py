@@ -87,12 +87,18 @@ class DeviceSlot:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        waiting = [waiter for waiter in self._waiters if not waiter.turn.done()]
         self.freed_at = self._clock()
         self._used_s += self.freed_at - self._taken_at
         self._taken_at = self.freed_at
         # The slot stays taken while it passes to the next waiter, so that no newcomer gets in between.
-        self._taken, self.busy_until = bool(waiting), 0.0
+        self._taken, self.busy_until = self.contended, 0.0
+        if self._taken:
+            # Whoever has just released it may wait for it again by then: else two would take turns, whatever is urgent.
+            asyncio.get_running_loop().call_soon(self._grant)
+
+    def _grant(self) -> None:
+        waiting = [waiter for waiter in self._waiters if not waiter.turn.done()]
+        self._taken = bool(waiting)
         if waiting:
             following = min(waiting, key=lambda waiter: waiter.urgency())
             self.busy_until = self.freed_at + following.expected_s()

@@ -88,6 +88,9 @@ class Decision(NamedTuple):
     """The time that the answer may take, from the decision on; None if nothing is known."""
     trial: bool = False
     """Whether the picture is admitted on trial."""
+    spares: bool = False
+    """Whether a network that takes less of the device would do, by the caller's limits. Known while device time has a
+    price."""
     members: tuple[tuple[Checkpoint, Snapshot], ...] = ()
     """Only for an ensemble: the snapshots of its members."""
 

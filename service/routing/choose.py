@@ -73,7 +73,8 @@ def choose(
     if named:
         return decision
     routed_for, accuracy_debt = _better(fits, checkpoint.top1 or 0.0)
-    return decision._replace(routed_for=routed_for, accuracy_debt=accuracy_debt)
+    spares = bool(queues.price) and _less_would_do(best, fits)
+    return decision._replace(routed_for=routed_for, accuracy_debt=accuracy_debt, spares=spares)
 
 
 def default_label_set(checkpoints: Iterable[Checkpoint]) -> str:
@@ -201,6 +202,17 @@ def _in_the_way(fit: Fit) -> str:
     snapshot = fit.candidate.snapshot
     absent = fit.rejected == "overloaded" and (snapshot is None or snapshot.load_s > 0)
     return "not loaded" if absent else fit.rejected or "overloaded"
+
+
+def _less_would_do(best: Fit, fits: Sequence[Fit]) -> bool:
+    """Whether another that the caller's limits allow takes less of a device, by more than jitter."""
+    own = best.candidate.snapshot
+    return own is not None and any(
+        fit.rejected in (None, "overloaded")
+        and fit.candidate.snapshot is not None
+        and fit.candidate.snapshot.per_picture_s * _CLEARLY < own.per_picture_s
+        for fit in fits
+    )
 
 
 def _more_accurate(fit: Fit, checkpoint: Checkpoint | Ensemble) -> bool:

@@ -6,7 +6,8 @@ points of top-1: of the networks that fit, the one with the highest top-1 less t
 is the multiplier of the constraint "hardly anybody is refused" (dual ascent: Boyd and Vandenberghe, *Convex
 Optimization*, 2004, section 5.5): it rises with each refusal, and falls with each picture that is let in so that one
 refusal in two hundred holds it where it is. It moves by factors, since networks differ by factors in what they take:
-quickly up, slowly down, so that choices do not flap.
+quickly up, slowly down, so that choices do not flap. It does not rise beyond the point where everybody has the smallest
+network that will do: nobody is helped by it, and the way down would be longer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _RISE, _FALL = 0.3, 0.0015
 _LEAST, _MOST = 1.0, 3000.0
 #: It falls to the e-th part in this many seconds too.
 _CALM_S = 30.0
+#: It does not rise if for so many seconds nobody was let in for whom a smaller network would do.
+_SPARES_S = 1.0
 #: A caller's refusals count at most once in this time: nobody raises the price alone by asking again and again.
 _EACH_S = 0.1
 #: How many callers are remembered.
@@ -38,6 +41,7 @@ class Pressure:
         self._clock = clock
         self._log = 0.0
         self._at = clock()
+        self._spares_at = -math.inf
         self._raised: dict[str, float] = {}
 
     @property
@@ -53,6 +57,10 @@ class Pressure:
         now = self._clock()
         if now - self._raised.get(caller, -math.inf) < _EACH_S:
             return
+        if not self._log:
+            self._spares_at = now
+        elif now - self._spares_at > _SPARES_S:
+            return
         self._raised.pop(caller, None)
         self._raised[caller] = now
         if len(self._raised) > _MOST_CALLERS:
@@ -60,10 +68,12 @@ class Pressure:
         self._fade()
         self._log = min(math.log(_MOST / _LEAST), self._log + _RISE)
 
-    def admitted(self) -> None:
-        """Somebody was let in."""
+    def admitted(self, *, spares: bool = False) -> None:
+        """Somebody was let in; ``spares``: a smaller network would do as well."""
         if self._log:
             self._log = max(0.0, self._log - _FALL)
+            if spares:
+                self._spares_at = self._clock()
 
     def _fade(self) -> None:
         now = self._clock()

@@ -125,7 +125,7 @@ class Router:
             for device, per_picture_s in device_times(chosen):
                 self._retries_of(device).admitted(per_picture_s, caller, load.used_s.get(device))
                 if device in self._pressure:
-                    self._pressure[device].admitted()
+                    self._pressure[device].admitted(spares=decision.spares)
         return decision._replace(snapshot=chosen.snapshot, safety=chosen.safety, members=chosen.members)
 
     def _check_late(self, error: OverloadedError, candidates: Sequence[Candidate], query: Query, left_s: float) -> None:

@@ -430,6 +430,7 @@ async def test_the_slot_is_told_the_time_of_the_next_batch_when_it_passes_to_it(
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         clock.now = 5.0
+    await asyncio.sleep(0)
     assert slot.busy_until == 17.0
     await asyncio.gather(*tasks)
     await served.close()

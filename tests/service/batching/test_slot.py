@@ -75,14 +75,45 @@ async def test_without_a_deadline_a_waiter_goes_first() -> None:
     assert hall.order == ["warm-up", "soon"]
 
 
-async def test_nobody_gets_in_between_when_the_slot_passes_to_a_waiter() -> None:
+@pytest.mark.parametrize("granted", [True, False])
+async def test_nobody_gets_in_between_once_the_slot_was_passed_on(granted: bool) -> None:
     hall = Hall()
     async with hall.slot.taken():
         tasks = await hall.waiting(waits=math.inf)
-    # The slot has been passed on, but the waiter has not run yet.
+    if granted:
+        await asyncio.sleep(0)
+        # The slot has been passed on, but the waiter has not run yet.
+        assert hall.order == []
     await hall.take("comes", 0.0)
     await asyncio.gather(*tasks)
-    assert hall.order == ["waits", "comes"]
+    assert hall.order == (["waits", "comes"] if granted else ["comes", "waits"])
+
+
+async def test_whoever_has_just_released_the_slot_and_waits_again_may_be_the_most_urgent() -> None:
+    """Two batchers whose batches are small: the device's order is that of the deadlines, not one of each in turn."""
+    hall = Hall()
+    deadlines = {"near": [1.0, 2.0, 3.0, 9.0], "far": [4.0, 5.0]}
+
+    async def serve(name: str) -> None:
+        for deadline in deadlines[name]:
+            await hall.take(f"{name} {deadline:g}", deadline)
+
+    async with hall.slot.taken():
+        tasks = [asyncio.create_task(serve(name)) for name in ("far", "near")]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert hall.order == ["near 1", "near 2", "near 3", "far 4", "far 5", "near 9"]
+
+
+async def test_if_all_who_waited_have_gone_when_the_slot_is_passed_on_it_is_free() -> None:
+    hall = Hall()
+    async with hall.slot.taken():
+        (gone,) = await hall.waiting(gone=1.0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    await asyncio.wait_for(hall.take("free again", 0.0), 5)
+    assert hall.order == ["free again"]
+    assert hall.slot.busy_s == 0
 
 
 @pytest.mark.parametrize("at_its_turn", [False, True])
@@ -94,7 +125,9 @@ async def test_a_cancelled_waiter_holds_up_nobody(at_its_turn: bool) -> None:
             cancelled.cancel()
             await asyncio.sleep(0)
             assert hall.slot.contended
-    cancelled.cancel()  # where it is its turn: the slot was passed to it, and it has not run yet
+    if at_its_turn:
+        await asyncio.sleep(0)  # the slot is passed to it, and it has not run yet
+    cancelled.cancel()
     await asyncio.wait_for(stays, 5)
     assert hall.order == ["stays"]
     assert not hall.slot.contended
@@ -119,6 +152,8 @@ async def test_the_slot_tells_how_long_it_will_be_held() -> None:
         task = asyncio.create_task(hall.take("next", 0.0, expected_s=600.0))
         await asyncio.sleep(0)
         assert hall.slot.busy_until == 160.0
+    assert hall.slot.busy_s > 0
+    await asyncio.sleep(0)
     assert hall.slot.busy_until == 730.0
     await task
     assert (hall.slot.busy_until, hall.slot.busy_s) == (0.0, 0.0)

@@ -399,3 +399,16 @@ def test_min_top1_holds_whatever_device_time_costs() -> None:
     small = Candidate(replace(ROWS[1], top1=60.0, path=HERE), QUICK._replace(forward_s=(0.0, 0.1)))
     decision = choose([large, small], Budget(1.0, min_top1=65.0), DeviceLoad(price={"": 1000.0}))
     assert decision.checkpoint is large.checkpoint
+
+
+@pytest.mark.parametrize(
+    ("price", "min_top1", "spares"),
+    [({}, None, False), ({"": 1.0}, None, True), ({"": 1.0}, 65.0, False), ({"": 1000.0}, None, False)],
+    ids=["nothing has a price", "the small one would do", "not for this caller", "it answers already"],
+)
+def test_a_decision_tells_whether_a_smaller_network_would_do(
+    price: dict[str, float], min_top1: float | None, spares: bool
+) -> None:
+    large = rated(70.0, QUICK._replace(forward_s=(0.0, 0.5)))
+    small = Candidate(replace(ROWS[1], top1=60.0, path=HERE), QUICK._replace(forward_s=(0.0, 0.1)))
+    assert choose([large, small], Budget(1.0, min_top1=min_top1), DeviceLoad(price=price)).spares is spares

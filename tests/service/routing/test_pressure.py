@@ -10,7 +10,7 @@ from service.routing.pressure import Pressure
 from tests.clock import Clock
 
 
-def refused(pressure: Pressure, clock: Clock, times: int) -> None:
+def refused(pressure: Pressure, times: int) -> None:
     """By as many callers, at the same moment."""
     for number in range(times):
         pressure.refused(f"caller {number}")
@@ -28,7 +28,7 @@ def test_each_refusal_raises_it_by_a_factor_and_it_has_a_limit() -> None:
     prices = []
     for times in (1, 2, 4, 8, 100, 1000):
         pressure = Pressure(clock)
-        refused(pressure, clock, times)
+        refused(pressure, times)
         prices.append(pressure.price)
     assert prices[:4] == pytest.approx([math.exp(0.3 * times) - 1 for times in (1, 2, 4, 8)])
     assert prices[4] == prices[5] == pytest.approx(2999)
@@ -53,7 +53,7 @@ def test_one_refusal_in_two_hundred_keeps_it_where_it_is() -> None:
     for admitted, moves in ((200, 0), (400, -1), (50, 1)):
         clock = Clock()
         pressure = Pressure(clock)
-        refused(pressure, clock, 10)
+        refused(pressure, 10)
         before = pressure.price
         for number in range(5):
             pressure.refused(f"later {number}")
@@ -66,7 +66,7 @@ def test_one_refusal_in_two_hundred_keeps_it_where_it_is() -> None:
 def test_it_falls_while_time_passes() -> None:
     clock = Clock()
     pressure = Pressure(clock)
-    refused(pressure, clock, 10)
+    refused(pressure, 10)
     before = pressure.price
     clock.now += 30
     assert pressure.price == pytest.approx((before + 1) / math.e - 1)
@@ -79,5 +79,26 @@ def test_it_falls_while_time_passes() -> None:
 def test_callers_who_have_gone_are_forgotten() -> None:
     clock = Clock()
     pressure = Pressure(clock)
-    refused(pressure, clock, 5000)
+    refused(pressure, 5000)
     assert len(pressure._raised) <= 1024
+
+
+def test_it_does_not_rise_once_everybody_has_the_smallest_network_that_will_do() -> None:
+    clock = Clock()
+    pressure = Pressure(clock)
+    pressure.refused("first")
+    for number in range(60):
+        clock.now += 0.1
+        if number < 20:
+            pressure.admitted(spares=True)
+        elif number == 20:
+            at_most = pressure.price
+        pressure.refused(f"caller {number}")
+    # A second for what has been let in already; then it fades as it always does.
+    assert pressure.price < at_most * math.exp(0.3 * 12)
+    before = pressure.price
+    pressure.refused("another")
+    assert pressure.price == before
+    pressure.admitted(spares=True)
+    pressure.refused("yet another")
+    assert pressure.price > before

@@ -106,3 +106,45 @@ def test_each_decision_is_timed_and_noted(device: str) -> None:
 def test_unknown_policies_are_refused(device: str, policy: str) -> None:
     with pytest.raises(ScenarioError):
         run(device, policy, "latency_ms=9000")
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> str:
+    """VGG-16 is accurate (71.6 %) and answers a dozen pictures a second, AlexNet a hundred."""
+    return profiles_in(tmp_path, network("alexnet", 10.0), network("vgg16", 80.0))
+
+
+def test_callers_are_answered_by_a_smaller_network_before_others_are_refused(two: str) -> None:
+    """Five times what VGG-16 computes, half of what AlexNet does."""
+
+    def share(policy: str) -> float:
+        outcome = run(two, policy, "latency_ms=400", rate=50.0, seconds=60.0, retries="never")
+        return sum(sent.reason == "ok" for sent in outcome.sent) / len(outcome.sent)
+
+    assert share("constant:vgg16") < 0.4
+    assert share("guarded:vgg16") < 0.4
+    assert share("router") > 0.97
+
+
+def test_whoever_needs_the_accuracy_gets_it_all_the_same(two: str) -> None:
+    queries = ("latency_ms=400", "latency_ms=1000&min_top1=70")
+    outcome = run(two, "router", *queries, rate=16.0, seconds=60.0, retries="never")
+    assert {model for reason, model in answers(outcome, 1) if reason == "ok"} == {"vgg16"}
+    for row in (0, 1):
+        reasons = [sent.reason for sent in outcome.sent if sent.row == row]
+        assert reasons.count("ok") / len(reasons) > 0.9
+
+
+def test_after_a_rush_the_accurate_network_answers_again(two: str) -> None:
+    """Ten seconds of six times the rate at which VGG-16 answers everybody. The price that they leave is gone a minute
+    later, and in between no caller is answered worse than by AlexNet."""
+    rush = {"arrivals": "spike", "times": 12.0, "from_s": 20.0, "for_s": 10.0, "seconds": 150.0, "rate": 5.0}
+    outcome = run(two, "router", "latency_ms=400", retries="never", **rush)
+
+    def accurate(since: float, until: float) -> float:
+        models = [sent.model for sent in outcome.sent if since <= sent.due < until and sent.reason == "ok"]
+        return models.count("vgg16") / len(models)
+
+    assert accurate(0, 20) > 0.9
+    assert accurate(24, 30) < 0.2
+    assert accurate(110, 150) > 0.9
