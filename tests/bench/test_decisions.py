@@ -8,7 +8,7 @@ from bench.decisions import QUEUES, main, scene
 
 
 async def test_it_times_decisions_over_all_checkpoints() -> None:
-    figures = await main(0.01)
+    figures = await main(0.2)
     assert figures.pop("checkpoints") == 16
     assert sorted(figures) == ["choose_us", "named_budget_us", "named_us", "router_header_us", "router_us"]
     assert all(microseconds > 0 for microseconds in figures.values())

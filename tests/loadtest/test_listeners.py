@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -39,10 +40,17 @@ def wait_for_file(file: Path) -> None:
 
 
 def test_the_web_page_starts_runs_with_the_options_of_its_form(tmp_path: Path) -> None:
-    port, down = free_port(), f"http://127.0.0.1:{free_port()}"
+    port = free_port()
     closed, poisson = tmp_path / "closed.json", tmp_path / "poisson.json"
     page = f"http://127.0.0.1:{port}"
-    with stub("--delay-s", "0.02") as url, httpx.Client(base_url=page, trust_env=False) as client:
+    with (
+        # It has a port, so that nobody else gets it, and does not listen there.
+        socket.socket() as deaf,
+        stub("--delay-s", "0.02") as url,
+        httpx.Client(base_url=page, trust_env=False) as client,
+    ):
+        deaf.bind(("127.0.0.1", 0))
+        down = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         locust = Locust("--web-host", "127.0.0.1", "--web-port", str(port))
         try:
             wait_for_page(client)
