@@ -44,12 +44,12 @@ class SimulatedEngine:
             TopK(np.full((size, MAX_K), 0.1, np.float32), np.tile(np.arange(MAX_K), (size, 1)))
             for size in range(largest + 1)
         ]
-        self._on_cpu = profile.fingerprint.threads > 0
+        self._threads = profile.fingerprint.threads
 
     @property
     def any_thread(self) -> bool:
         """As the engine that the profile was measured with: ONNX Runtime's may be called from any thread."""
-        return self._on_cpu
+        return self._threads > 0
 
     @property
     def bytes_held(self) -> int:
@@ -60,7 +60,7 @@ class SimulatedEngine:
 
     def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
         size = len(crops)
-        self._loop.spend(self._durations.draw(size))
+        self._loop.spend(self._durations.draw(size), self._threads)
         return self._answers[size]
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ class SimulatedFront:
         return await self.decoders.run(lambda: self._spend(seconds), work, caller)
 
     def _spend(self, seconds: float) -> Crop:
-        self._loop.spend(seconds)
+        self._loop.spend(seconds, 1)
         return _CROP
 
 

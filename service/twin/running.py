@@ -23,6 +23,7 @@ from service.inference.classifier import Classifier
 from service.profiling.profiles import Profile, Profiles, shipped_folder
 from service.runtime.placement import LocalPlacement
 from service.telemetry.recorder import RequestMetrics
+from service.twin.cores import SharedCores
 from service.twin.durations import sigma
 from service.twin.engine import SimulatedEngine, load
 from service.twin.front import SimulatedFront, SimulatedPicture, VirtualDecoders
@@ -176,6 +177,8 @@ class _Simulation:
     def __init__(self, scenario: Scenario, loop: VirtualLoop) -> None:
         self.scenario = scenario
         self.loop = loop
+        if scenario.shared:
+            loop.cores = SharedCores(loop, scenario.cores)
         self.outcome = Outcome(scenario)
         self.queries = [budget.asked for budget in scenario.mix]
         self._outlines = [budget.outline for budget in scenario.mix]

@@ -140,6 +140,8 @@ class Scenario(_Table):
     fronts: int = Field(1, ge=1)
     cores: int = Field(2, ge=1)
     """How many pictures a front decodes at once."""
+    shared: bool = False
+    """Whether there are no other cores: all fronts, and the passes of all CPU devices, are on this one machine."""
     device: tuple[Device, ...] = Field((Device(),), min_length=1)
     mix: tuple[Budget, ...] = Field(tuple(Budget(query=query) for query in MIX), min_length=1)
 

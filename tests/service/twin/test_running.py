@@ -10,10 +10,12 @@ from statistics import fmean
 
 import pytest
 
+from models.checkpoints.catalogue import Catalogue
+from models.images.cost import price
 from service.twin.durations import Durations
 from service.twin.report import report
-from service.twin.running import Outcome, device_profiles, due_times, simulate
-from service.twin.scenario import Scenario, ScenarioError
+from service.twin.running import NOWHERE, Outcome, device_profiles, due_times, simulate
+from service.twin.scenario import PICTURES, Budget, Scenario, ScenarioError
 from tests.twins import in_batches, network, profiles_in, scenario
 
 #: Long enough for every queue here.
@@ -74,6 +76,25 @@ def test_two_devices_answer_what_is_too_much_for_one(tmp_path: Path) -> None:
     assert answered[0] == pytest.approx(50 * 40, rel=0.05)
     assert answered[1] == len(both.sent)
     assert both.busy_s == pytest.approx(75 * 40 * 0.02, rel=0.02)
+
+
+@pytest.mark.parametrize(("shared", "threads", "slower"), [(False, 2, 0.0), (True, 2, 0.5), (True, 0, 0.0)])
+def test_a_decode_slows_down_a_pass_on_the_same_cores(
+    tmp_path: Path, shared: bool, threads: int, slower: float
+) -> None:
+    """The second picture comes when the first one's pass begins. While it is decoded, three threads share two cores, so
+    that its decode and what the pass does meanwhile take half as long again. A GPU's passes use no cores."""
+    photograph = PICTURES["photograph"]
+    preprocess = Catalogue(NOWHERE, untrained=True).find("alexnet").preprocess
+    decode_s, pass_s = price(photograph.outline, preprocess).seconds, 0.1
+    trace = tmp_path / "trace.csv"
+    trace.write_text(f"seconds\n0\n{decode_s!r}\n")
+    device = lone(tmp_path, 1000 * pass_s, threads=threads)
+    asked = scenario(device, PATIENT, policy="constant:alexnet", max_batch_size=1, arrivals="trace", trace=trace)
+    mix = (Budget(query=PATIENT, picture=photograph),)
+    first, second = sorted(simulate(asked.but(shared=shared, mix=mix)).sent, key=lambda sent: sent.due)
+    assert first.took_s == pytest.approx((1 + slower) * decode_s + pass_s)
+    assert second.took_s == pytest.approx(2 * pass_s + slower * decode_s)
 
 
 def test_batches_answer_more_than_single_pictures(tmp_path: Path) -> None:
