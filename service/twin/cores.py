@@ -66,9 +66,7 @@ class SharedCores:
     def _end(self) -> None:
         self._advance()
         self._timer = None
-        end_s, _, threads, over = heapq.heappop(self._ends)
-        # What was added up may be less than the end by a rounding.
-        self._worked_s = max(self._worked_s, end_s)
+        _, _, threads, over = heapq.heappop(self._ends)
         self._threads -= threads
         if self._ends:
             self._wake_up()
