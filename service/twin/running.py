@@ -132,6 +132,7 @@ class _Owner:
         self.catalogue = Catalogue(NOWHERE, untrained=True, variants=names)
         self.profiles = profiles
         self._simulation = simulation
+        self._pace = device.pace
         settings = Settings.model_construct(
             default_latency_ms=scenario.default_latency_ms, labels="imagenet1k", untrained=True
         )
@@ -163,6 +164,7 @@ class _Owner:
             simulation.source("device", checkpoint.name),
             self.largest,
             spread=simulation.scenario.spread,
+            pace=self._pace.get(checkpoint.model, 1.0),
         )
         engine.outcome = simulation.outcome
         return engine
@@ -202,7 +204,12 @@ class _Simulation:
             deviation = sigma(medium.p95_ms / medium.mean_ms)
         rates = {} if profile.decode_rates is None else {"rates": profile.decode_rates}
         return SimulatedFront(
-            self.loop, self.scenario.cores, self.source("front", number), deviation=deviation, **rates
+            self.loop,
+            self.scenario.cores,
+            self.source("front", number),
+            deviation=deviation,
+            pace=self.scenario.decode_pace,
+            **rates,
         )
 
     async def run(self) -> Outcome:

@@ -97,6 +97,27 @@ def test_a_decode_slows_down_a_pass_on_the_same_cores(
     assert second.took_s == pytest.approx(2 * pass_s + slower * decode_s)
 
 
+def test_a_device_may_be_slower_than_its_profile_and_the_router_learns_it(tmp_path: Path) -> None:
+    """Passes of 20 ms by the profile take 60. Of ten pictures a second six in ten find the device busy, and most of them
+    cannot be answered within 100 ms, though by the profile they could: they are sent away once that is learned."""
+    device = lone(tmp_path)
+    asked = scenario(device, "latency_ms=100", rate=10.0, seconds=100.0, max_batch_size=1, retries="never")
+    slow = asked.but(device=(asked.device[0].model_copy(update={"pace": {"alexnet": 3.0}}),))
+    usual, found = report(simulate(asked)).total, simulate(slow)
+    assert usual.attainment > 0.98
+    assert min(sent.took_s for sent in found.sent if sent.reason == "ok") == pytest.approx(0.06, abs=0.002)
+    assert report(found).total.attainment_accepted > 0.9
+    assert 0.4 < report(found).total.attainment < 0.8
+
+
+def test_decodes_may_take_longer_than_their_price(tmp_path: Path) -> None:
+    mix = (Budget(query=PATIENT, picture=PICTURES["photograph"]),)
+    asked = scenario(lone(tmp_path), PATIENT, policy="constant:alexnet", rate=0.5, seconds=20.0).but(mix=mix)
+    took = [simulate(asked.but(decode_pace=pace)).sent[0].took_s for pace in (1.0, 3.0, 5.0)]
+    assert took[2] - took[1] == pytest.approx(took[1] - took[0])
+    assert took[1] - took[0] > 0.001
+
+
 def test_batches_answer_more_than_single_pictures(tmp_path: Path) -> None:
     """Four take as long as one and a half."""
     device = profiles_in(tmp_path, in_batches("alexnet", {1: 20.0, 4: 30.0}))
