@@ -146,7 +146,7 @@ def burst(bench: Bench, peak: float, calm_s: float) -> bool:
     outcomes = bench.run((3 * peak, 5.0), (0.3 * peak, calm_s), resend=True)
     late = [o for o in outcomes if o.took_ms > o.budget_ms + GRACE_MS]
     again = [o for o in outcomes if o.again]
-    succeeded = sum(o.status == 200 for o in again) / max(1, len(again))
+    succeeded = sum(o.status == 200 for o in again) / len(again) if again else 1.0
     told_s, took_s = told_and_took(outcomes)
     waits = [o.retry_after_s for o in outcomes if o.retry_after_s and not o.again]
     print(f"burst: {len(late)} of {len(outcomes)} waited past their deadlines (0); {describe(outcomes)}")

@@ -98,8 +98,9 @@ def test_a_decode_slows_down_a_pass_on_the_same_cores(
 
 
 def test_a_device_may_be_slower_than_its_profile_and_the_router_learns_it(tmp_path: Path) -> None:
-    """Passes of 20 ms by the profile take 60. Of ten pictures a second six in ten find the device busy, and most of them
-    cannot be answered within 100 ms, though by the profile they could: they are sent away once that is learned."""
+    """Passes of 20 ms by the profile take 60. Of ten pictures a second six in ten find the device busy, and most
+    of these cannot be answered within 100 ms, though by the profile they could: once that is learned, they are sent
+    away."""
     device = lone(tmp_path)
     asked = scenario(device, "latency_ms=100", rate=10.0, seconds=100.0, max_batch_size=1, retries="never")
     slow = asked.but(device=(asked.device[0].model_copy(update={"pace": {"alexnet": 3.0}}),))
