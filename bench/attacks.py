@@ -120,11 +120,11 @@ class Bench:
                 start = time.monotonic()
                 time.sleep(self._seconds)
             elif phase == "attack":
-                start, said = _attacked(name, self._service.port, self._seconds)
+                start, said = attacked(name, self._service.port, self._seconds)
                 into.attacker.append(said)
             else:
-                with _sink(2 * self._seconds + 20) as port:
-                    start, said = _attacked(name, port, self._seconds)
+                with sink(2 * self._seconds + 20) as port:
+                    start, said = attacked(name, port, self._seconds)
                 into.attacker.append(said)
         end = start + self._seconds
         # What the attack left behind is the next phase's no more; and late answers are still this one's.
@@ -141,7 +141,7 @@ class Bench:
                 return
 
 
-def _attacked(name: str, port: int, seconds: float) -> tuple[float, dict[str, Any]]:
+def attacked(name: str, port: int, seconds: float) -> tuple[float, dict[str, Any]]:
     """Runs an attacker. Returns when it began, and what it says."""
     process = _python("attackers.py", name, str(port), f"{seconds:g}")
     assert process.stdin is not None
@@ -163,7 +163,8 @@ def _attacked(name: str, port: int, seconds: float) -> tuple[float, dict[str, An
 
 
 @contextmanager
-def _sink(seconds: float) -> Iterator[int]:
+def sink(seconds: float) -> Iterator[int]:
+    """A server that does nothing; its port."""
     port = free_port()
     process = _python("attackers.py", "sink", str(port), f"{seconds:g}")
     try:

@@ -6,8 +6,10 @@ import asyncio
 import math
 import random
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 import aiohttp
@@ -23,6 +25,9 @@ MIX = (
     "model=googlenet&latency_ms=300",
     "model=alexnet&latency_ms=200",
 )
+
+#: A wave of refusals is over when nobody has been refused for so long.
+CALM_S = 2.0
 
 
 @dataclass(slots=True)
@@ -40,6 +45,9 @@ class Outcome:
     predicted_ms: float | None = None
     actual_ms: float | None = None
     """By the server's clock."""
+    timings_ms: dict[str, float] | None = None
+    """By the server's clock: decode, queue, forward, total."""
+    batch_size: int = 0
     retry_after_s: int | None = None
     again: bool = False
     """It was sent before, refused, and is sent once more."""
@@ -59,12 +67,23 @@ def arrivals(rate: float, seconds: float, seed: int, start: float = 0.0) -> list
     return list(zip(sorted(start + source.uniform(0, seconds) for _ in range(count)), queries, strict=True))
 
 
-async def send(url: str, picture: bytes, due_queries: Iterable[tuple[float, str]], *, resend: bool) -> list[Outcome]:
-    """Sends everything when it is due; with ``resend``, the refused once more after their Retry-After."""
+async def send(
+    url: str, picture: bytes, due_queries: Iterable[tuple[float, str]], *, resend: bool, address: str | None = None
+) -> list[Outcome]:
+    """Sends everything when it is due; with ``resend``, the refused once more after their Retry-After.
+
+    Args:
+        url: of the service.
+        picture: that all send.
+        due_queries: seconds after the beginning, and the query of each.
+        resend: whether the refused come back.
+        address: of this machine, from which all are sent: by it the service tells callers apart.
+    """
     outcomes: list[Outcome] = []
     began = time.monotonic()
     timeout = aiohttp.ClientTimeout(total=400)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+    connector = aiohttp.TCPConnector(limit=0, local_addr=None if address is None else (address, 0))
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
 
         async def one(due: float, query: str, again: bool) -> None:
             await asyncio.sleep(began + due - time.monotonic())
@@ -94,12 +113,25 @@ async def _post(session: aiohttp.ClientSession, url: str, picture: bytes, due: f
     if outcome.status == 200:
         outcome.model = body["model"]
         outcome.predicted_ms, outcome.actual_ms = body["routing"]["predicted_ms"], body["timings_ms"]["total"]
+        outcome.timings_ms, outcome.batch_size = body["timings_ms"], body["batch_size"]
     return outcome
 
 
 def goodput(outcomes: Sequence[Outcome], seconds: float) -> float:
     """Answers within their budgets, a second."""
     return sum(outcome.good for outcome in outcomes) / seconds
+
+
+def told_and_took(outcomes: Sequence[Outcome]) -> tuple[float, float]:
+    """What the refused were told, and what it really took: the median Retry-After, and the median time from a refusal
+    until nobody was refused for two seconds. 0 where nobody was refused."""
+    refused = sorted((o.due + o.took_ms / 1000, o.retry_after_s) for o in outcomes if o.retry_after_s is not None)
+    if not refused:
+        return 0.0, 0.0
+    times = [at for at, _ in refused]
+    ends = [at for at, following in pairwise(times) if following - at > CALM_S] + times[-1:]
+    took = [ends[bisect_left(ends, at)] - at for at in times]
+    return median(told for _, told in refused), median(took)
 
 
 def prediction_error(outcomes: Sequence[Outcome]) -> float:

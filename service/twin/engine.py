@@ -25,6 +25,7 @@ class SimulatedEngine:
         source: of random numbers.
         largest: the largest batch.
         spread: whether times are drawn; without it, each pass takes its mean.
+        pace: what passes take, as a multiple of the profile.
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class SimulatedEngine:
         largest: int,
         *,
         spread: bool = True,
+        pace: float = 1.0,
     ) -> None:
+        self._pace = pace
         self._loop = loop
         self._durations = Durations([*profile.forward.items()], largest, source, spread=spread)
         self._bytes = checkpoint.costs.params * 4
@@ -44,12 +47,12 @@ class SimulatedEngine:
             TopK(np.full((size, MAX_K), 0.1, np.float32), np.tile(np.arange(MAX_K), (size, 1)))
             for size in range(largest + 1)
         ]
-        self._on_cpu = profile.fingerprint.threads > 0
+        self._threads = profile.fingerprint.threads
 
     @property
     def any_thread(self) -> bool:
         """As the engine that the profile was measured with: ONNX Runtime's may be called from any thread."""
-        return self._on_cpu
+        return self._threads > 0
 
     @property
     def bytes_held(self) -> int:
@@ -60,7 +63,7 @@ class SimulatedEngine:
 
     def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
         size = len(crops)
-        self._loop.spend(self._durations.draw(size))
+        self._loop.spend(self._pace * self._durations.draw(size), self._threads)
         return self._answers[size]
 
     def close(self) -> None:

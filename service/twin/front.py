@@ -53,6 +53,7 @@ class SimulatedFront:
         source: of random numbers.
         rates: what decoding takes on the simulated machine.
         deviation: the standard deviation of the logarithm of a decode's seconds over its price.
+        pace: what a decode takes, as a multiple of its price.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class SimulatedFront:
         source: random.Random,
         rates: Mapping[str, Rate] = RATES,
         deviation: float = 0.0,
+        pace: float = 1.0,
     ) -> None:
+        self._pace = pace
         self._loop = loop
         self._source = source
         self._rates = rates
@@ -78,13 +81,13 @@ class SimulatedFront:
         if known is None:
             known = work_of(outline, preprocess), price(outline, preprocess, self._rates).seconds
             self._prices[outline, preprocess] = known
-        work, seconds = known
+        work, seconds = known[0], self._pace * known[1]
         if self._deviation:
             seconds *= math.exp(self._source.gauss(-self._deviation * self._deviation / 2, self._deviation))
         return await self.decoders.run(lambda: self._spend(seconds), work, caller)
 
     def _spend(self, seconds: float) -> Crop:
-        self._loop.spend(seconds)
+        self._loop.spend(seconds, 1)
         return _CROP
 
 

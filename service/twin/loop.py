@@ -2,7 +2,7 @@
 
 An hour of a service takes as long as the Python that runs in it. What blocks a thread in the real service (a forward
 pass, a decode, a load) calls ``spend`` here instead of working: its result comes when the time that it has spent is
-over, and other work goes on meanwhile.
+over, and other work goes on meanwhile. Where cores are shared, it comes later if more threads compute than there are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
+
+from service.twin.cores import SharedCores
 
 T = TypeVar("T")
 
@@ -32,6 +34,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = _BEGINNING_S
+        self.cores: SharedCores | None = None
+        """On which blocking work computes; None where nothing slows anything else down."""
+        self._computing = 0
         self._threads: dict[object, VirtualThreads] = {}
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._set = 0
@@ -40,20 +45,31 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Seconds on the virtual clock. Inside blocking work it includes what that work has spent so far."""
         return self._now
 
-    def spend(self, seconds: float) -> None:
-        """Lets time pass as if the caller blocked: a thread, or, outside of blocking work, the whole loop."""
-        self._now += seconds
+    def spend(self, seconds: float, threads: int = 0) -> None:
+        """Lets time pass as if the caller blocked: a thread, or, outside of blocking work, the whole loop.
 
-    def blocking(self, work: Callable[[], T]) -> tuple[T | None, Exception | None, float]:
-        """Runs blocking work at this moment; its result, its error, and the seconds that it has spent. The clock is
-        put back: the caller delivers the result when they have passed."""
-        began = self._now
+        Args:
+            seconds: what passes if nothing else computes.
+            threads: how many compute meanwhile on the cores; 0 of what is done elsewhere, as on a GPU.
+        """
+        self._now += seconds
+        self._computing = max(self._computing, threads)
+
+    def blocking(self, work: Callable[[], T], over: Callable[[T | None, Exception | None], None]) -> None:
+        """Runs blocking work at this moment, and puts the clock back: ``over`` is called with its result and its error
+        when what it has spent has passed."""
+        began, self._computing = self._now, 0
+        result: T | None = None
+        error: Exception | None = None
         try:
-            return work(), None, self._now - began
-        except Exception as error:
-            return None, error, self._now - began
-        finally:
-            self._now = began
+            result = work()
+        except Exception as raised:
+            error = raised
+        seconds, self._now = self._now - began, began
+        if self.cores is not None and self._computing:
+            self.cores.run(seconds, self._computing, lambda: over(result, error))
+        else:
+            self.call_later(seconds, over, result, error)
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """Runs blocking work in the one virtual thread of an executor."""
@@ -132,8 +148,7 @@ class VirtualThreads(Executor):
             self._waiting.append((work, answer))
 
     def _run(self, work: Callable[[], Any], answer: Any) -> None:
-        result, error, seconds = self._loop.blocking(work)
-        self._loop.call_later(seconds, self._over, answer, result, error)
+        self._loop.blocking(work, lambda result, error: self._over(answer, result, error))
 
     def _over(self, answer: Any, result: object, error: Exception | None) -> None:
         # Whoever waited may have gone; a thread that has begun goes on all the same.

@@ -23,6 +23,7 @@ from service.inference.classifier import Classifier
 from service.profiling.profiles import Profile, Profiles, shipped_folder
 from service.runtime.placement import LocalPlacement
 from service.telemetry.recorder import RequestMetrics
+from service.twin.cores import SharedCores
 from service.twin.durations import sigma
 from service.twin.engine import SimulatedEngine, load
 from service.twin.front import SimulatedFront, SimulatedPicture, VirtualDecoders
@@ -131,6 +132,7 @@ class _Owner:
         self.catalogue = Catalogue(NOWHERE, untrained=True, variants=names)
         self.profiles = profiles
         self._simulation = simulation
+        self._pace = device.pace
         settings = Settings.model_construct(
             default_latency_ms=scenario.default_latency_ms, labels="imagenet1k", untrained=True
         )
@@ -162,6 +164,7 @@ class _Owner:
             simulation.source("device", checkpoint.name),
             self.largest,
             spread=simulation.scenario.spread,
+            pace=self._pace.get(checkpoint.model, 1.0),
         )
         engine.outcome = simulation.outcome
         return engine
@@ -176,6 +179,8 @@ class _Simulation:
     def __init__(self, scenario: Scenario, loop: VirtualLoop) -> None:
         self.scenario = scenario
         self.loop = loop
+        if scenario.shared:
+            loop.cores = SharedCores(loop, scenario.cores)
         self.outcome = Outcome(scenario)
         self.queries = [budget.asked for budget in scenario.mix]
         self._outlines = [budget.outline for budget in scenario.mix]
@@ -199,7 +204,12 @@ class _Simulation:
             deviation = sigma(medium.p95_ms / medium.mean_ms)
         rates = {} if profile.decode_rates is None else {"rates": profile.decode_rates}
         return SimulatedFront(
-            self.loop, self.scenario.cores, self.source("front", number), deviation=deviation, **rates
+            self.loop,
+            self.scenario.cores,
+            self.source("front", number),
+            deviation=deviation,
+            pace=self.scenario.decode_pace,
+            **rates,
         )
 
     async def run(self) -> Outcome:

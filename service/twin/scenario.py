@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -112,6 +112,9 @@ class Device(_Table):
     """By default that of the profile."""
     max_queue: int = Field(512, ge=1)
     pinned: tuple[str, ...] = ()
+    pace: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """By network: what its passes really take, as a multiple of the profile. The router knows the profile alone, and
+    learns the rest as it does of a real device."""
 
 
 class Scenario(_Table):
@@ -140,6 +143,10 @@ class Scenario(_Table):
     fronts: int = Field(1, ge=1)
     cores: int = Field(2, ge=1)
     """How many pictures a front decodes at once."""
+    decode_pace: float = Field(1.0, gt=0)
+    """What a decode really takes, as a multiple of its price."""
+    shared: bool = False
+    """Whether there are no other cores: all fronts, and the passes of all CPU devices, are on this one machine."""
     device: tuple[Device, ...] = Field((Device(),), min_length=1)
     mix: tuple[Budget, ...] = Field(tuple(Budget(query=query) for query in MIX), min_length=1)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.twin.cores import SharedCores
 from service.twin.loop import StuckError, VirtualLoop, VirtualThreads
 
 
@@ -173,3 +174,35 @@ def test_shutting_down_drops_what_waits(loop: VirtualLoop) -> None:
     waiting = threads.submit(loop.spend, 1.0)
     threads.shutdown(cancel_futures=True)
     assert waiting.cancelled()
+
+
+def test_on_shared_cores_what_computes_there_slows_down_and_nothing_else(loop: VirtualLoop) -> None:
+    """Four seconds of two threads and one of one are 4.5 s of two cores; a GPU does not mind."""
+    loop.cores = SharedCores(loop, 2)
+
+    async def main() -> list[float]:
+        began = loop.time()
+
+        async def do(seconds: float, threads: int) -> float:
+            await loop.run_in_executor(ThreadPoolExecutor(1), loop.spend, seconds, threads)
+            return loop.time() - began
+
+        return await asyncio.gather(do(4.0, 2), do(1.0, 1), do(4.0, 0))
+
+    assert loop.run_until_complete(main()) == pytest.approx([4.5, 1.5, 4.0])
+
+
+def test_errors_come_late_on_shared_cores_too(loop: VirtualLoop) -> None:
+    loop.cores = SharedCores(loop, 1)
+
+    def work() -> None:
+        loop.spend(4, 2)
+        raise ValueError("no")
+
+    async def main() -> float:
+        began = loop.time()
+        with pytest.raises(ValueError, match="no"):
+            await loop.run_in_executor(None, work)
+        return loop.time() - began
+
+    assert loop.run_until_complete(main()) == pytest.approx(8)

@@ -10,10 +10,12 @@ from statistics import fmean
 
 import pytest
 
+from models.checkpoints.catalogue import Catalogue
+from models.images.cost import price
 from service.twin.durations import Durations
 from service.twin.report import report
-from service.twin.running import Outcome, device_profiles, due_times, simulate
-from service.twin.scenario import Scenario, ScenarioError
+from service.twin.running import NOWHERE, Outcome, device_profiles, due_times, simulate
+from service.twin.scenario import PICTURES, Budget, Scenario, ScenarioError
 from tests.twins import in_batches, network, profiles_in, scenario
 
 #: Long enough for every queue here.
@@ -74,6 +76,47 @@ def test_two_devices_answer_what_is_too_much_for_one(tmp_path: Path) -> None:
     assert answered[0] == pytest.approx(50 * 40, rel=0.05)
     assert answered[1] == len(both.sent)
     assert both.busy_s == pytest.approx(75 * 40 * 0.02, rel=0.02)
+
+
+@pytest.mark.parametrize(("shared", "threads", "slower"), [(False, 2, 0.0), (True, 2, 0.5), (True, 0, 0.0)])
+def test_a_decode_slows_down_a_pass_on_the_same_cores(
+    tmp_path: Path, shared: bool, threads: int, slower: float
+) -> None:
+    """The second picture comes when the first one's pass begins. While it is decoded, three threads share two cores, so
+    that its decode and what the pass does meanwhile take half as long again. A GPU's passes use no cores."""
+    photograph = PICTURES["photograph"]
+    preprocess = Catalogue(NOWHERE, untrained=True).find("alexnet").preprocess
+    decode_s, pass_s = price(photograph.outline, preprocess).seconds, 0.1
+    trace = tmp_path / "trace.csv"
+    trace.write_text(f"seconds\n0\n{decode_s!r}\n")
+    device = lone(tmp_path, 1000 * pass_s, threads=threads)
+    asked = scenario(device, PATIENT, policy="constant:alexnet", max_batch_size=1, arrivals="trace", trace=trace)
+    mix = (Budget(query=PATIENT, picture=photograph),)
+    first, second = sorted(simulate(asked.but(shared=shared, mix=mix)).sent, key=lambda sent: sent.due)
+    assert first.took_s == pytest.approx((1 + slower) * decode_s + pass_s)
+    assert second.took_s == pytest.approx(2 * pass_s + slower * decode_s)
+
+
+def test_a_device_may_be_slower_than_its_profile_and_the_router_learns_it(tmp_path: Path) -> None:
+    """Passes of 20 ms by the profile take 60. Of ten pictures a second six in ten find the device busy, and most
+    of these cannot be answered within 100 ms, though by the profile they could: once that is learned, they are sent
+    away."""
+    device = lone(tmp_path)
+    asked = scenario(device, "latency_ms=100", rate=10.0, seconds=100.0, max_batch_size=1, retries="never")
+    slow = asked.but(device=(asked.device[0].model_copy(update={"pace": {"alexnet": 3.0}}),))
+    usual, found = report(simulate(asked)).total, simulate(slow)
+    assert usual.attainment > 0.98
+    assert min(sent.took_s for sent in found.sent if sent.reason == "ok") == pytest.approx(0.06, abs=0.002)
+    assert report(found).total.attainment_accepted > 0.9
+    assert 0.4 < report(found).total.attainment < 0.8
+
+
+def test_decodes_may_take_longer_than_their_price(tmp_path: Path) -> None:
+    mix = (Budget(query=PATIENT, picture=PICTURES["photograph"]),)
+    asked = scenario(lone(tmp_path), PATIENT, policy="constant:alexnet", rate=0.5, seconds=20.0).but(mix=mix)
+    took = [simulate(asked.but(decode_pace=pace)).sent[0].took_s for pace in (1.0, 3.0, 5.0)]
+    assert took[2] - took[1] == pytest.approx(took[1] - took[0])
+    assert took[1] - took[0] > 0.001
 
 
 def test_batches_answer_more_than_single_pictures(tmp_path: Path) -> None:
