@@ -25,6 +25,7 @@ class SimulatedEngine:
         source: of random numbers.
         largest: the largest batch.
         spread: whether times are drawn; without it, each pass takes its mean.
+        slower: how many times as long as in the profile a pass takes.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class SimulatedEngine:
         largest: int,
         *,
         spread: bool = True,
+        slower: float = 1.0,
     ) -> None:
         self._loop = loop
+        self._slower = slower
         self._durations = Durations([*profile.forward.items()], largest, source, spread=spread)
         self._bytes = checkpoint.costs.params * 4
         self._answers = [
@@ -60,13 +63,13 @@ class SimulatedEngine:
 
     def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
         size = len(crops)
-        self._loop.spend(self._durations.draw(size))
+        self._loop.spend(self._slower * self._durations.draw(size))
         return self._answers[size]
 
     def close(self) -> None:
         """Takes no time."""
 
 
-def load(profile: Profile, loop: VirtualLoop) -> None:
+def load(profile: Profile, loop: VirtualLoop, slower: float = 1.0) -> None:
     """Spends the time of a load, with the graph in the cache."""
-    loop.spend(profile.load_cached_ms / 1000)
+    loop.spend(slower * profile.load_cached_ms / 1000)

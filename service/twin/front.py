@@ -53,6 +53,7 @@ class SimulatedFront:
         source: of random numbers.
         rates: what decoding takes on the simulated machine.
         deviation: the standard deviation of the logarithm of a decode's seconds over its price.
+        slower: how many times its price a decode takes.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class SimulatedFront:
         source: random.Random,
         rates: Mapping[str, Rate] = RATES,
         deviation: float = 0.0,
+        slower: float = 1.0,
     ) -> None:
         self._loop = loop
         self._source = source
         self._rates = rates
         self._deviation = deviation
+        self._slower = slower
         self.decoders = VirtualDecoders(loop, cores)
         self._prices: dict[tuple[Outline, Preprocess], tuple[Work, float]] = {}
         self.asked: dict[object, int] = {}
@@ -76,7 +79,8 @@ class SimulatedFront:
         """Decodes a picture for a network."""
         known = self._prices.get((outline, preprocess))
         if known is None:
-            known = work_of(outline, preprocess), price(outline, preprocess, self._rates).seconds
+            priced_s = price(outline, preprocess, self._rates).seconds
+            known = work_of(outline, preprocess), self._slower * priced_s
             self._prices[outline, preprocess] = known
         work, seconds = known
         if self._deviation:

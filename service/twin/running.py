@@ -131,6 +131,7 @@ class _Owner:
         self.catalogue = Catalogue(NOWHERE, untrained=True, variants=names)
         self.profiles = profiles
         self._simulation = simulation
+        self._slower = device.slower
         settings = Settings.model_construct(
             default_latency_ms=scenario.default_latency_ms, labels="imagenet1k", untrained=True
         )
@@ -153,7 +154,7 @@ class _Owner:
         simulation = self._simulation
         profile = self.profiles.nearest(checkpoint)
         assert profile is not None
-        load(profile, simulation.loop)
+        load(profile, simulation.loop, self._slower)
         simulation.outcome.loads += 1
         engine = _Counted(
             checkpoint,
@@ -162,6 +163,7 @@ class _Owner:
             simulation.source("device", checkpoint.name),
             self.largest,
             spread=simulation.scenario.spread,
+            slower=self._slower,
         )
         engine.outcome = simulation.outcome
         return engine
@@ -199,13 +201,20 @@ class _Simulation:
             deviation = sigma(medium.p95_ms / medium.mean_ms)
         rates = {} if profile.decode_rates is None else {"rates": profile.decode_rates}
         return SimulatedFront(
-            self.loop, self.scenario.cores, self.source("front", number), deviation=deviation, **rates
+            self.loop,
+            self.scenario.cores,
+            self.source("front", number),
+            deviation=deviation,
+            slower=self.scenario.device[0].slower,
+            **rates,
         )
 
     async def run(self) -> Outcome:
         scenario, loop = self.scenario, self.loop
         for owner in self._owners:
-            await owner.placement.warm_up([c for c in owner.catalogue.checkpoints() if c.state == "loadable"])
+            loadable = [c for c in owner.catalogue.checkpoints() if c.state == "loadable"]
+            await owner.placement.warm_up(loadable)
+            owner.policy.warmed(owner.placement.predictor(checkpoint).forecast for checkpoint in loadable)
         self.outcome.evictions = self.outcome.loads = 0
         used_s = sum(owner.used_s for owner in self._owners)
         self._began = loop.time()
