@@ -70,6 +70,11 @@ class BatchRunner(Protocol[Item, Output]):
         """Mean seconds of a forward pass of this number of items; 0 if unknown."""
         ...
 
+    @property
+    def alone_s(self) -> float:
+        """Mean seconds of a forward pass of one item while nothing else uses the machine; infinite if unknown."""
+        ...
+
     def at_once(self, size: int) -> bool:
         """Whether a forward pass of this number of items may run on the event loop: it is over before a thread would
         have begun."""
@@ -252,7 +257,9 @@ class Batcher(Generic[Item, Output]):
         """Takes the next batch from the queue. The slot is held meanwhile."""
         largest = self._limit.next(len(self._queue))
         each_s = self._seconds_per_item or _GUESSED_S
-        batch = self._queue.next_batch(largest, self._runner.forward_s, self._fastest_s, self._clock(), each_s)
+        # Passes that were all slow do not say how fast one is once the machine is free.
+        fastest_s = min(self._fastest_s, self._runner.alone_s)
+        batch = self._queue.next_batch(largest, self._runner.forward_s, fastest_s, self._clock(), each_s)
         if not self._queue:
             self._arrived.clear()
         return batch
