@@ -1,7 +1,8 @@
 """Ablation: what each correction of the router's predictions is worth, found by leaving it out.
 
 Every correction is left out alone, and all of them together, on a device that takes what its profile says, and on one
-that takes longer than its profile, as other work shares the machine. All get the very same pictures at the very same
+that takes longer than its profile, as other work shares the machine; and after such a time, when a load has passed and
+little comes to a device that is as its profile again. All get the very same pictures at the very same
 moments, so that differences to the whole router are of one run each, and their scatter over the seeds says how far they
 can be trusted.
 """
@@ -22,14 +23,19 @@ from service.twin.comparison import peak_of
 from service.twin.document import table
 from service.twin.report import report
 from service.twin.running import simulate
-from service.twin.scenario import Arrivals, Scenario
+from service.twin.scenario import Arrivals, Budget, Scenario
 from service.twin.without import CORRECTIONS
 
 ARRIVALS: tuple[Arrivals, ...] = ("poisson", "gamma", "markov")
 LOADS = (0.5, 1.0, 1.5)
 #: How many times as long as their profiles the devices take.
 SLOWER = (1.0, 1.5)
-SEEDS = (1, 2, 3, 4)
+SEEDS = (1, 2, 3)
+#: The kind of arrivals after a load: for so many seconds a rate in multiples of the peak comes to a device that takes
+#: so many times its profile, and then ``_LITTLE`` comes with tight budgets; only this is counted.
+AFTER, _LOAD_S, _LOAD, _LITTLE, _SLOW = "after a load", 30.0, 0.6, 0.05, 3.0
+#: Not much more than networks take alone on two cores.
+_TIGHT = ("latency_ms=100", "latency_ms=150", "latency_ms=60&min_top1=65", "latency_ms=400&min_top1=71.5")
 #: Three busy spells of Markov-modulated arrivals, on average.
 _SECONDS = 60.0
 #: What is left out: nothing, each correction, all of them.
@@ -96,19 +102,17 @@ def ablate(
     """Leaves out each correction under each condition.
 
     Args:
-        scenario: the devices and the mix; rate, arrivals, policy, seed, duration, and how much slower devices are, are
-            replaced.
+        scenario: the devices and the mix; all else is replaced, and after a load the mix too.
         workers: processes.
         ended: is told how many runs have ended, and how many there are.
     """
-    devices = {slower: slowed(scenario, slower) for slower in SLOWER}
-    peaks = {slower: peak_of(device) for slower, device in devices.items()}
+    peaks = {slower: peak_of(slowed(scenario, slower)) for slower in SLOWER}
+    cases = [Case(slower, kind, load) for slower in SLOWER for kind in ARRIVALS for load in LOADS]
+    cases.append(Case(_SLOW, AFTER, _LITTLE))
     runs = [
-        (devices[slower], peaks[slower], Case(slower, kind, load), seed, off)
+        (scenario, peaks.get(case.slower, peaks[1.0]), case, seed, off)
         for seed in SEEDS
-        for slower in SLOWER
-        for kind in ARRIVALS
-        for load in LOADS
+        for case in cases
         for off in OFF
     ]
     found = []
@@ -119,16 +123,30 @@ def ablate(
     return Ablation(scenario=scenario, peaks=peaks, runs=found)
 
 
-def slowed(scenario: Scenario, slower: float) -> Scenario:
-    """The scenario with devices that take so many times what their profiles say."""
-    return scenario.but(device=tuple(device.model_copy(update={"slower": slower}) for device in scenario.device))
+def slowed(scenario: Scenario, slower: float, for_s: float | None = None) -> Scenario:
+    """The scenario with devices that take so many times what their profiles say, for so long or always."""
+    changes = {"slower": slower, "slower_for_s": for_s}
+    return scenario.but(device=tuple(device.model_copy(update=changes) for device in scenario.device))
 
 
 def run(scenario: Scenario, peak: float, case: Case, seed: int, off: str) -> Run:
     """Runs the router once without a correction."""
     policy = f"without:{off}" if off else "router"
-    options = {"rate": peak * case.load, "arrivals": case.arrivals, "trace": None, "seconds": _SECONDS}
-    total = report(simulate(scenario.but(policy=policy, seed=seed, retries="never", **options))).total
+    asked = scenario.but(policy=policy, seed=seed, retries="never", trace=None, seconds=_SECONDS)
+    if case.arrivals == AFTER:
+        asked = slowed(asked, case.slower, _LOAD_S).but(
+            rate=peak * _LOAD,
+            arrivals="step",
+            times=case.load / _LOAD,
+            from_s=_LOAD_S,
+            seconds=_LOAD_S + _SECONDS,
+            mix=tuple(Budget(query=query) for query in _TIGHT),
+        )
+        outcome = simulate(asked)
+        outcome.sent = [sent for sent in outcome.sent if sent.due >= _LOAD_S]
+    else:
+        outcome = simulate(slowed(asked, case.slower).but(rate=peak * case.load, arrivals=case.arrivals))
+    total = report(outcome).total
     return Run(
         off=off,
         slower=case.slower,
@@ -184,10 +202,11 @@ def markdown(ablation: Ablation) -> str:
 
 def _summary(ablation: Ablation) -> str:
     """For each correction its mean differences on each device, and the condition in which attainment falls most."""
+    slownesses = list(dict.fromkeys(run.slower for run in ablation.runs))
     rows = []
     for off in OFF[1:]:
         row = [_name(off)]
-        for slower in ablation.peaks:
+        for slower in slownesses:
             cases = {Case(r.slower, r.arrivals, r.load) for r in ablation.runs if r.slower == slower}
             found = {case: difference(ablation, off, case) for case in sorted(cases)}
             means = [statistics.fmean(column[n].mean for column in found.values()) for n in range(4)]
@@ -196,7 +215,7 @@ def _summary(ablation: Ablation) -> str:
             row += [*(f"{points:+.1f}" for points in means), f"{mean:+.1f} ± {error:.1f} ({worst})"]
         rows.append(row)
     heads = ("in time", "of let in", "top-1", "refused", "in time at worst")
-    return table(("without", *(f"{head}, {slower:g}" for slower in ablation.peaks for head in heads)), rows)
+    return table(("without", *(f"{head}, {slower:g}" for slower in slownesses for head in heads)), rows)
 
 
 def _name(off: str) -> str:

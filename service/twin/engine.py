@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ class SimulatedEngine:
         source: of random numbers.
         largest: the largest batch.
         spread: whether times are drawn; without it, each pass takes its mean.
-        slower: how many times as long as in the profile a pass takes.
+        slower: how many times as long as in the profile a pass takes now.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class SimulatedEngine:
         largest: int,
         *,
         spread: bool = True,
-        slower: float = 1.0,
+        slower: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._loop = loop
         self._slower = slower
@@ -63,7 +64,7 @@ class SimulatedEngine:
 
     def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
         size = len(crops)
-        self._loop.spend(self._slower * self._durations.draw(size))
+        self._loop.spend(self._slower() * self._durations.draw(size))
         return self._answers[size]
 
     def close(self) -> None:

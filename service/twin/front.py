@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class SimulatedFront:
         source: of random numbers.
         rates: what decoding takes on the simulated machine.
         deviation: the standard deviation of the logarithm of a decode's seconds over its price.
-        slower: how many times its price a decode takes.
+        slower: how many times its price a decode takes now.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SimulatedFront:
         source: random.Random,
         rates: Mapping[str, Rate] = RATES,
         deviation: float = 0.0,
-        slower: float = 1.0,
+        slower: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._loop = loop
         self._source = source
@@ -79,10 +79,10 @@ class SimulatedFront:
         """Decodes a picture for a network."""
         known = self._prices.get((outline, preprocess))
         if known is None:
-            priced_s = price(outline, preprocess, self._rates).seconds
-            known = work_of(outline, preprocess), self._slower * priced_s
+            known = work_of(outline, preprocess), price(outline, preprocess, self._rates).seconds
             self._prices[outline, preprocess] = known
         work, seconds = known
+        seconds *= self._slower()
         if self._deviation:
             seconds *= math.exp(self._source.gauss(-self._deviation * self._deviation / 2, self._deviation))
         return await self.decoders.run(lambda: self._spend(seconds), work, caller)

@@ -131,7 +131,7 @@ class _Owner:
         self.catalogue = Catalogue(NOWHERE, untrained=True, variants=names)
         self.profiles = profiles
         self._simulation = simulation
-        self._slower = device.slower
+        self._device = device
         settings = Settings.model_construct(
             default_latency_ms=scenario.default_latency_ms, labels="imagenet1k", untrained=True
         )
@@ -154,7 +154,7 @@ class _Owner:
         simulation = self._simulation
         profile = self.profiles.nearest(checkpoint)
         assert profile is not None
-        load(profile, simulation.loop, self._slower)
+        load(profile, simulation.loop, simulation.slower(self._device))
         simulation.outcome.loads += 1
         engine = _Counted(
             checkpoint,
@@ -163,7 +163,7 @@ class _Owner:
             simulation.source("device", checkpoint.name),
             self.largest,
             spread=simulation.scenario.spread,
-            slower=self._slower,
+            slower=lambda: simulation.slower(self._device),
         )
         engine.outcome = simulation.outcome
         return engine
@@ -185,12 +185,18 @@ class _Simulation:
         self._owners = [_Owner(device, next(numbers), self) for device in scenario.device for _ in range(device.count)]
         self._fronts = [self._front(number) for number in range(scenario.fronts)]
         self._turn = itertools.cycle(self._fronts)
+        self._began = math.inf
         self._in_flight: set[asyncio.Task[None]] = set()
         self._waiting = dict.fromkeys(self._owners, 0)
 
     def source(self, *names: object) -> random.Random:
         """Random numbers of their own for each purpose: one more draw for one does not change another."""
         return random.Random(":".join(map(str, (self.scenario.seed, *names))))  # noqa: S311 - no secret
+
+    def slower(self, device: Device) -> float:
+        """How many times as long as its profile says a device takes now."""
+        over = device.slower_for_s is not None and self.loop.time() >= self._began + device.slower_for_s
+        return 1.0 if over else device.slower
 
     def _front(self, number: int) -> SimulatedFront:
         profile = self._owners[0].profiles.nearest(self._owners[0].catalogue.checkpoints()[-1])
@@ -205,7 +211,7 @@ class _Simulation:
             self.scenario.cores,
             self.source("front", number),
             deviation=deviation,
-            slower=self.scenario.device[0].slower,
+            slower=lambda: self.slower(self.scenario.device[0]),
             **rates,
         )
 

@@ -115,6 +115,8 @@ class Device(_Table):
     slower: float = Field(1.0, gt=0)
     """Passes and loads take so many times what the profile says, which the service does not know: other work shares the
     machine. So do decodes, by the first device's."""
+    slower_for_s: float | None = Field(None, gt=0)
+    """How long it is slower, from the first arrival on; by default always."""
 
 
 class Scenario(_Table):

@@ -22,21 +22,24 @@ def device(tmp_path: Path) -> str:
 
 
 def test_each_correction_is_left_out_under_each_condition(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("LOADS", (0.5,)), ("SEEDS", (1, 2)), ("ARRIVALS", ("poisson", "gamma")), ("_SECONDS", 0.2)):
+    for name, value in (
+        ("LOADS", (0.5,)),
+        ("SEEDS", (1, 2)),
+        ("ARRIVALS", ("poisson", "gamma")),
+        ("_SECONDS", 0.2),
+        ("_LOAD_S", 0.2),
+    ):
         monkeypatch.setattr(ablation, name, value)
     monkeypatch.setattr(ablation, "ProcessPoolExecutor", Here)
     monkeypatch.setattr(comparison, "_FAR_S", 4.0)
     ended: list[tuple[int, int]] = []
     asked = scenario(device, "latency_ms=300", rate=10.0, variants=("alexnet",), max_batch_size=1)
     found = ablate(asked, ended=lambda *counts: ended.append(counts))
+    cases = [*((slower, kind) for slower in (1.0, 1.5) for kind in ("poisson", "gamma")), (3.0, "after a load")]
     assert [(r.seed, r.slower, r.arrivals, r.off) for r in found.runs] == [
-        (seed, slower, kind, off)
-        for seed in (1, 2)
-        for slower in (1.0, 1.5)
-        for kind in ("poisson", "gamma")
-        for off in ("", *CORRECTIONS, "all")
+        (seed, *case, off) for seed in (1, 2) for case in cases for off in ("", *CORRECTIONS, "all")
     ]
-    assert ended == [(n, 2 * 2 * 2 * len(OFF)) for n in range(1, 1 + 2 * 2 * 2 * len(OFF))]
+    assert ended == [(n, 2 * 5 * len(OFF)) for n in range(1, 1 + 2 * 5 * len(OFF))]
     assert found.peaks[1.0] == pytest.approx(1.5 * found.peaks[1.5], rel=0.1)
     assert found.peaks[1.0] == peak_of(asked)
 
@@ -55,6 +58,19 @@ def test_a_run_is_of_its_condition(device: str, monkeypatch: pytest.MonkeyPatch)
     other = run(slow, 50.0, Case(2.0, "poisson", 2.0), 1, "promises,safety,passes")
     assert other.off == "promises,safety,passes"
     assert other.refused < 0.2 < other.attainment_accepted < 0.7
+
+
+def test_after_a_load_only_what_comes_then_is_counted(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far too much comes for 10 s, and is refused. What comes then is mostly answered."""
+    monkeypatch.setattr(ablation, "_SECONDS", 20.0)
+    monkeypatch.setattr(ablation, "_LOAD_S", 10.0)
+    asked = scenario(device, "latency_ms=150", max_batch_size=1)
+    found = run(asked, 100.0, Case(5.0, "after a load", 0.05), 1, "")
+    assert found.attainment_accepted > 0.9
+    assert found.attainment > 0.6
+    monkeypatch.setattr(ablation, "_LOAD", 0.05)
+    monkeypatch.setattr(ablation, "_LOAD_S", 0.001)
+    assert run(asked, 100.0, Case(5.0, "after a load", 0.05), 1, "").attainment > 0.6
 
 
 def one(off: str, seed: int, attainment: float, *, slower: float = 1.0, load: float = 1.0) -> Run:

@@ -222,3 +222,12 @@ def test_a_slower_device_decodes_loads_and_computes_more_slowly(tmp_path: Path) 
     for model, least_s in (("alexnet", 0.04), ("vgg16", 0.54)):
         assert took_s(model, 1.0) == pytest.approx(least_s, rel=0.02)
         assert took_s(model, 2.0) == pytest.approx(2 * took_s(model, 1.0))
+
+
+def test_a_device_may_be_slower_for_a_time(tmp_path: Path) -> None:
+    """Until ten seconds after the first picture is due."""
+    asked = scenario(lone(tmp_path, 40.0), PATIENT, rate=1.0, seconds=30.0)
+    device = asked.device[0].model_copy(update={"slower": 3.0, "slower_for_s": 10.0})
+    for sent in simulate(asked.but(device=(device,))).sent:
+        assert sent.took_s >= (0.12 if sent.due < 10 else 0.04)
+        assert sent.due < 11 or sent.took_s < 0.09
