@@ -3,7 +3,6 @@ nothing, so that the simulation shows what the correction is worth."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
@@ -24,7 +23,6 @@ from service.twin.scenario import ScenarioError
 #: The corrections, and what stands where one is switched off.
 CORRECTIONS: Mapping[str, str] = {
     "spread": "an answer's own pass takes its mean, not its 95th percentile",
-    "line": "passes of all sizes are slower by one ratio, not by a line over the size",
     "passes": "forward passes take what the profile says, whatever they took",
     "decodes": "decoding takes what the profile says, whatever it took",
     "safety": "late answers do not raise the safety factor above its minimum",
@@ -68,8 +66,6 @@ class Without(Policy):
             if "spread" in self._off:
                 forecast.profiled_forward_s /= forecast.spread
                 forecast.spread = 1.0
-            if "line" in self._off:
-                forecast._level = math.inf
             if "passes" in self._off:
                 forecast.learn = _learn_nothing  # type: ignore[method-assign]
             if "decodes" in self._off:

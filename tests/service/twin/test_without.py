@@ -46,25 +46,11 @@ class Served:
         return self.forecast.decode_s(100_000)[0]
 
 
-def doubled(size: int) -> float:
-    return 2.0 if size == 16 else 1.0
-
-
 def test_without_the_spread_a_pass_takes_its_mean() -> None:
     served = Served("spread")
     assert served.forecast.forward_s == pytest.approx(CURVE_S[:17])
     assert served.forecast.profiled_forward_s == pytest.approx(CURVE_S[1])
-    assert Served("line").forecast.forward_s == pytest.approx([SPREAD * seconds for seconds in CURVE_S[:17]])
-
-
-def test_without_the_line_one_ratio_holds_for_all_sizes() -> None:
-    served, whole = Served("line", "spread"), Served("spread")
-    for one in (served, whole):
-        one.batches(doubled)
-    ratios = [now_s / before_s for now_s, before_s in zip(served.forecast.forward_s[1:], CURVE_S[1:], strict=False)]
-    assert ratios == pytest.approx([1.5] * 16, rel=0.05)
-    assert whole.forecast.forward_s[1] < 1.2 * CURVE_S[1]
-    assert whole.forecast.forward_s[16] > 1.8 * CURVE_S[16]
+    assert Served("trials").forecast.forward_s == pytest.approx([SPREAD * seconds for seconds in CURVE_S[:17]])
 
 
 def test_without_passes_nothing_is_learned_from_them() -> None:
@@ -82,7 +68,7 @@ def test_without_decodes_nothing_is_learned_from_them() -> None:
 
 
 def test_without_fading_nothing_is_forgotten_in_quiet_times() -> None:
-    served, whole = (Served(*off, profile=FLAT) for off in (("fading",), ("line",)))
+    served, whole = (Served(*off, profile=FLAT) for off in (("fading",), ("price",)))
     for one in (served, whole):
         one.batches(lambda _: 3.0)
         one.router.safety(ALEXNET).learn(1.0, 9.0, late=True)
@@ -147,4 +133,4 @@ def test_a_simulation_runs_without_corrections(tmp_path: Path) -> None:
         return simulate(asked.but(device=(slow,), retries="never"))
 
     assert {sent.reason for sent in run("without:passes,safety,promises").sent} == {"deadline-missed"}
-    assert "overloaded" in {sent.reason for sent in run("without:line").sent}
+    assert "overloaded" in {sent.reason for sent in run("without:trials").sent}
