@@ -1,10 +1,10 @@
 """Ablation: what each correction of the router's predictions is worth, found by leaving it out.
 
-Every correction is left out alone, and all of them together, on a device that takes what its profile says, and on one
-that takes longer than its profile, as other work shares the machine; and after such a time, when a load has passed and
-little comes to a device that is as its profile again. All get the very same pictures at the very same
-moments, so that differences to the whole router are of one run each, and their scatter over the seeds says how far they
-can be trusted.
+Every correction is left out alone, and all of them together: on a device that takes what its profile says; on one that
+takes longer, as other work shares the machine; after such a time, when a load has passed and little comes to a device
+that is as its profile again; and where the service has no profile and guesses. All get the very same pictures at the
+very same moments, so that differences to the whole router are of one run each, and their scatter over the seeds says
+how far they can be trusted.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ SEEDS = (1, 2, 3)
 #: The kind of arrivals after a load: for so many seconds a rate in multiples of the peak comes to a device that takes
 #: so many times its profile, and then ``_LITTLE`` comes with tight budgets; only this is counted.
 AFTER, _LOAD_S, _LOAD, _LITTLE, _SLOW = "after a load", 30.0, 0.6, 0.05, 3.0
+#: The kind of arrivals where the service has no profile: Poisson, with tight budgets.
+UNMEASURED = "no profile"
 #: Not much more than networks take alone on two cores.
 _TIGHT = ("latency_ms=100", "latency_ms=150", "latency_ms=60&min_top1=65", "latency_ms=400&min_top1=71.5")
 #: Three busy spells of Markov-modulated arrivals, on average.
@@ -82,7 +84,14 @@ class Case(NamedTuple):
     load: float
 
     def __str__(self) -> str:
-        return f"{self.arrivals}, {self.load:g} x"
+        return f"{self.arrivals}, {self.load:g} x" + ("" if self.slower == 1 else f", {self.slower:g} times slower")
+
+    @property
+    def situation(self) -> str:
+        """What is usual or unusual about it."""
+        if self.arrivals in (AFTER, UNMEASURED):
+            return self.arrivals
+        return "as the profile" if self.slower == 1 else f"{self.slower:g} times the profile"
 
 
 class Difference(NamedTuple):
@@ -106,9 +115,9 @@ def ablate(
         workers: processes.
         ended: is told how many runs have ended, and how many there are.
     """
-    peaks = {slower: peak_of(slowed(scenario, slower)) for slower in SLOWER}
+    peaks = {slower: peak_of(changed(scenario, slower=slower)) for slower in SLOWER}
     cases = [Case(slower, kind, load) for slower in SLOWER for kind in ARRIVALS for load in LOADS]
-    cases.append(Case(_SLOW, AFTER, _LITTLE))
+    cases += [Case(_SLOW, AFTER, _LITTLE), *(Case(1.0, UNMEASURED, load) for load in LOADS)]
     runs = [
         (scenario, peaks.get(case.slower, peaks[1.0]), case, seed, off)
         for seed in SEEDS
@@ -123,9 +132,8 @@ def ablate(
     return Ablation(scenario=scenario, peaks=peaks, runs=found)
 
 
-def slowed(scenario: Scenario, slower: float, for_s: float | None = None) -> Scenario:
-    """The scenario with devices that take so many times what their profiles say, for so long or always."""
-    changes = {"slower": slower, "slower_for_s": for_s}
+def changed(scenario: Scenario, **changes: object) -> Scenario:
+    """The scenario with fields of its devices changed."""
     return scenario.but(device=tuple(device.model_copy(update=changes) for device in scenario.device))
 
 
@@ -133,19 +141,22 @@ def run(scenario: Scenario, peak: float, case: Case, seed: int, off: str) -> Run
     """Runs the router once without a correction."""
     policy = f"without:{off}" if off else "router"
     asked = scenario.but(policy=policy, seed=seed, retries="never", trace=None, seconds=_SECONDS)
+    tight = tuple(Budget(query=query) for query in _TIGHT)
     if case.arrivals == AFTER:
-        asked = slowed(asked, case.slower, _LOAD_S).but(
+        asked = changed(asked, slower=case.slower, slower_for_s=_LOAD_S).but(
             rate=peak * _LOAD,
             arrivals="step",
             times=case.load / _LOAD,
             from_s=_LOAD_S,
             seconds=_LOAD_S + _SECONDS,
-            mix=tuple(Budget(query=query) for query in _TIGHT),
+            mix=tight,
         )
         outcome = simulate(asked)
         outcome.sent = [sent for sent in outcome.sent if sent.due >= _LOAD_S]
+    elif case.arrivals == UNMEASURED:
+        outcome = simulate(changed(asked, measured=False).but(rate=peak * case.load, arrivals="poisson", mix=tight))
     else:
-        outcome = simulate(slowed(asked, case.slower).but(rate=peak * case.load, arrivals=case.arrivals))
+        outcome = simulate(changed(asked, slower=case.slower).but(rate=peak * case.load, arrivals=case.arrivals))
     total = report(outcome).total
     return Run(
         off=off,
@@ -185,37 +196,38 @@ def markdown(ablation: Ablation) -> str:
         "# What each correction is worth",
         "",
         f"The peak is, in pictures a second of a device and its profile: {peaks}. {len(seeds)} seeds. Differences are "
-        "in points, the router without the correction less the whole router.",
+        "in points, the router without the correction less the whole router: attainment, attainment of those let "
+        "in, mean top-1, refused.",
         "",
         _summary(ablation),
     ]
-    cases = list(dict.fromkeys(Case(run.slower, run.arrivals, run.load) for run in ablation.runs))
-    for (slower, kind), some in itertools.groupby(cases, key=lambda case: case[:2]):
+    for (slower, kind), some in itertools.groupby(_cases(ablation), key=lambda case: case[:2]):
         columns = list(some)
         heads = (f"{kind}, {slower:g} times the profile", *(f"{case.load:g} x" for case in columns))
         whole = ["all on", *(_figures(_of(ablation.runs, "", case)) for case in columns)]
         rows = [[_name(off), *(_changes(difference(ablation, off, case)) for case in columns)] for off in OFF if off]
         lines += ["", table(heads, [whole, *rows])]
-    lines += ["", "Cells: attainment, attainment of those let in, mean top-1, refused."]
     return "\n".join([*lines, ""])
 
 
 def _summary(ablation: Ablation) -> str:
-    """For each correction its mean differences on each device, and the condition in which attainment falls most."""
-    slownesses = list(dict.fromkeys(run.slower for run in ablation.runs))
+    """For each correction its mean differences in each situation, and the condition in which attainment falls most."""
+    cases = _cases(ablation)
+    situations = list(dict.fromkeys(case.situation for case in cases))
     rows = []
     for off in OFF[1:]:
+        found = {case: difference(ablation, off, case) for case in cases}
         row = [_name(off)]
-        for slower in slownesses:
-            cases = {Case(r.slower, r.arrivals, r.load) for r in ablation.runs if r.slower == slower}
-            found = {case: difference(ablation, off, case) for case in sorted(cases)}
-            means = [statistics.fmean(column[n].mean for column in found.values()) for n in range(4)]
-            worst = min(found, key=lambda case: found[case][0].mean)
-            mean, error = found[worst][0]
-            row += [*(f"{points:+.1f}" for points in means), f"{mean:+.1f} ± {error:.1f} ({worst})"]
-        rows.append(row)
-    heads = ("in time", "of let in", "top-1", "refused", "in time at worst")
-    return table(("without", *(f"{head}, {slower:g}" for slower in slownesses for head in heads)), rows)
+        for situation in situations:
+            columns = zip(*(found[case] for case in cases if case.situation == situation), strict=True)
+            row.append(", ".join(f"{statistics.fmean(one.mean for one in column):+.1f}" for column in columns))
+        worst = min(cases, key=lambda case: found[case][0].mean)
+        rows.append([*row, f"{found[worst][0].mean:+.1f} ± {found[worst][0].error:.1f} ({worst})"])
+    return table(("without", *situations, "in time at worst"), rows)
+
+
+def _cases(ablation: Ablation) -> list[Case]:
+    return list(dict.fromkeys(Case(run.slower, run.arrivals, run.load) for run in ablation.runs))
 
 
 def _name(off: str) -> str:

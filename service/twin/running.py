@@ -105,16 +105,16 @@ class _Counted(SimulatedEngine):
 
 
 class _OnFile:
-    """The source of profiles of a simulated device: nothing is measured."""
+    """The source of profiles of a simulated device, or none: nothing is measured."""
 
-    def __init__(self, profiles: Profiles) -> None:
+    def __init__(self, profiles: Profiles | None) -> None:
         self._profiles = profiles
 
     def nearest(self, checkpoint: Checkpoint) -> Profile | None:
-        return self._profiles.nearest(checkpoint)
+        return None if self._profiles is None else self._profiles.nearest(checkpoint)
 
     def ensure(self, checkpoint: Checkpoint, *, measure: bool = True) -> Profile | None:
-        return self._profiles.nearest(checkpoint)
+        return self.nearest(checkpoint)
 
 
 class _Owner:
@@ -139,7 +139,7 @@ class _Owner:
             self._load,
             Limits(self.largest, device.max_queue),
             decoders=VirtualDecoders(loop, 1),
-            profiles=_OnFile(profiles),
+            profiles=_OnFile(profiles if device.measured else None),
             memory_limit_bytes=sys.maxsize if device.memory_mb is None else round(device.memory_mb * 1e6),
             pinned=[find_variant(name).name for name in device.pinned],
             device=f"device {number}",

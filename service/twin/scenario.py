@@ -112,6 +112,8 @@ class Device(_Table):
     """By default that of the profile."""
     max_queue: int = Field(512, ge=1)
     pinned: tuple[str, ...] = ()
+    measured: bool = True
+    """Whether the service has the profiles too; without them it guesses."""
     slower: float = Field(1.0, gt=0)
     """Passes and loads take so many times what the profile says, which the service does not know: other work shares the
     machine. So do decodes, by the first device's."""

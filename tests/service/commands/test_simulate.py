@@ -155,7 +155,7 @@ def test_an_ablation_is_printed_and_written(tmp_path: Path, device: str, monkeyp
     done = run("--ablate", "--profile", device, "--out", str(out))
     assert done.exit_code == 0, done.output
     assert sorted(path.name for path in out.iterdir()) == ["ablation.json", "ablation.md"]
-    assert "| price | -12.5 |" in done.stdout
+    assert "| price | -12.5, +0.0, +0.0, +0.0 |" in done.stdout
     assert (out / "ablation.md").read_text() in done.stdout
     assert json.loads((out / "ablation.json").read_text())["scenario"]["device"][0]["profile"] == device
     assert json.loads(run("--ablate", "--profile", device, "--json").stdout)["peaks"] == {"1.0": 12.5}

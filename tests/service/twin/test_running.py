@@ -224,6 +224,14 @@ def test_a_slower_device_decodes_loads_and_computes_more_slowly(tmp_path: Path) 
         assert took_s(model, 2.0) == pytest.approx(2 * took_s(model, 1.0))
 
 
+def test_a_service_without_profiles_guesses(tmp_path: Path) -> None:
+    """AlexNet takes a millisecond; its guess, by its 0.7 billion multiply-adds, is above 30 ms."""
+    asked = scenario(lone(tmp_path, 1.0), "model=alexnet&latency_ms=20", rate=200.0, seconds=0.5, retries="never")
+    unmeasured = asked.but(device=(asked.device[0].model_copy(update={"measured": False}),))
+    assert {sent.reason for sent in simulate(asked).sent} == {"ok"}
+    assert "overloaded" in {sent.reason for sent in simulate(unmeasured).sent}
+
+
 def test_a_device_may_be_slower_for_a_time(tmp_path: Path) -> None:
     """Until ten seconds after the first picture is due."""
     asked = scenario(lone(tmp_path, 40.0), PATIENT, rate=1.0, seconds=30.0)
