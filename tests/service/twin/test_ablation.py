@@ -77,6 +77,15 @@ def test_after_a_load_only_what_comes_then_is_counted(device: str, monkeypatch: 
     assert run(asked, 100.0, Case(5.0, "after a load", 0.05), 1, "").attainment > 0.6
 
 
+def test_without_a_profile_the_service_guesses(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """VGG-16 takes 60 ms here, and by its 15.5 billion multiply-adds 775."""
+    monkeypatch.setattr(ablation, "_SECONDS", 3.0)
+    monkeypatch.setattr(ablation, "_TIGHT", ("latency_ms=500&min_top1=70",))
+    asked = scenario(device, "latency_ms=500&min_top1=70", max_batch_size=1)
+    known, guessed = (run(asked, 10.0, Case(1.0, kind, 0.8), 1, "trials") for kind in ("poisson", "no profile"))
+    assert (known.attainment, guessed.attainment) == (1, 0)
+
+
 def one(off: str, seed: int, attainment: float, *, slower: float = 1.0, load: float = 1.0) -> Run:
     return Run(
         off=off,
