@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -35,6 +36,7 @@ class Runner:
         self.at_once_up_to = 0
         """Batches up to this size run on the event loop."""
         self.forward_s: Sequence[float] = ()
+        self.alone_s = math.inf
         self.learned: list[tuple[Batch[int, Batched[int]], float, float, Exception | None]] = []
 
     def expected_s(self, size: int) -> float:

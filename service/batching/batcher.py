@@ -30,6 +30,8 @@ from service.domain.errors import NotReadyError
 Item = TypeVar("Item")
 Output = TypeVar("Output")
 
+#: For so many seconds after a pass, the fastest so far says which requests are hopeless. Then the profile does too.
+_TRUSTED_S = 1.0
 #: How long a batch with room waits for arriving items. Small pictures are decoded within it, whose forward pass is so
 #: short that a pass for each would be a waste; whoever is already in the batch hardly notices it.
 _MOMENT_S = 0.005
@@ -68,6 +70,11 @@ class BatchRunner(Protocol[Item, Output]):
 
     def expected_s(self, size: int) -> float:
         """Mean seconds of a forward pass of this number of items; 0 if unknown."""
+        ...
+
+    @property
+    def alone_s(self) -> float:
+        """Mean seconds of a forward pass of one item while nothing else uses the machine; infinite if unknown."""
         ...
 
     def at_once(self, size: int) -> bool:
@@ -252,7 +259,11 @@ class Batcher(Generic[Item, Output]):
         """Takes the next batch from the queue. The slot is held meanwhile."""
         largest = self._limit.next(len(self._queue))
         each_s = self._seconds_per_item or _GUESSED_S
-        batch = self._queue.next_batch(largest, self._runner.forward_s, self._fastest_s, self._clock(), each_s)
+        fastest_s = self._fastest_s
+        if self._clock() - self._ended > _TRUSTED_S:
+            # Passes that were all slow do not say how fast one is once the machine is free.
+            fastest_s = min(fastest_s, self._runner.alone_s)
+        batch = self._queue.next_batch(largest, self._runner.forward_s, fastest_s, self._clock(), each_s)
         if not self._queue:
             self._arrived.clear()
         return batch

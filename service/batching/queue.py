@@ -235,7 +235,7 @@ class DeadlineQueue(Generic[Item, Answer]):
         Args:
             largest: how many items the batch may hold.
             forward_s: seconds that a forward pass takes, by batch size, [0] unused; empty where that is unknown.
-            fastest_s: seconds that the fastest forward pass so far took.
+            fastest_s: seconds below which no forward pass is known to have been.
             now: seconds, on the deadlines' clock.
             each_s: seconds of device time that an item takes, which its caller has used then.
         """
@@ -251,7 +251,7 @@ class DeadlineQueue(Generic[Item, Answer]):
             ticket = next(in_turn, None)
             if ticket is None:
                 return Batch(batch, "drained", pressed)
-            # No forward pass was ever faster than the fastest, so only hopeless tickets are dropped.
+            # No forward pass is faster than the fastest, so only hopeless tickets are dropped.
             if now + fastest_s > ticket.deadline:
                 late_ms = (now - ticket.queued_at) * 1000
                 self._take_out(ticket)

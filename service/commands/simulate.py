@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +51,9 @@ def simulate(
     compare: Annotated[
         bool, typer.Option("--compare", help="All policies over several loads and kinds of arrivals.")
     ] = False,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="What each correction of the router's predictions is worth.")
+    ] = False,
     plan: Annotated[
         str | None,
         typer.Option(help="How many devices and fronts for rate=10000,mix=FILE,p99_ms=200.", show_default=False),
@@ -69,6 +74,9 @@ def simulate(
             return
         if compare:
             _compare(found, out or Path("comparison"), as_json)
+            return
+        if ablate:
+            _ablate(found, out, as_json)
             return
         made = report(run(resolved(found)))
     except ScenarioError as error:
@@ -116,15 +124,36 @@ def _plan(text: str, scenario: Scenario, out: Path | None, as_json: bool) -> Non
         console.print(page, markup=False, highlight=False, soft_wrap=True)
 
 
-def _compare(scenario: Scenario, out: Path, as_json: bool) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+def _ablate(scenario: Scenario, out: Path | None, as_json: bool) -> None:
+    from service.twin import ablation
 
-    from service.twin import comparison
-    from service.twin.plots import loads
+    with _progress() as ended:
+        found = ablation.ablate(scenario, ended=ended)
+    page = ablation.markdown(found)
+    if out is not None:
+        _write(out, {"ablation.json": found.model_dump_json(indent=1) + "\n", "ablation.md": page}, {})
+    if as_json:
+        print(found.model_dump_json(indent=1))  # noqa: T201
+    else:
+        console.print(page, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, and what is told how many runs have ended, and how many there are."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     with Progress(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=errors) as bars:
         task = bars.add_task("", total=None)
-        found = comparison.compare(scenario, ended=lambda done, every: bars.update(task, completed=done, total=every))
+        yield lambda done, every: bars.update(task, completed=done, total=every)
+
+
+def _compare(scenario: Scenario, out: Path, as_json: bool) -> None:
+    from service.twin import comparison
+    from service.twin.plots import loads
+
+    with _progress() as ended:
+        found = comparison.compare(scenario, ended=ended)
     page = comparison.markdown(found)
     _write(
         out, {"comparison.json": found.model_dump_json(indent=1) + "\n", "comparison.md": page}, {"loads": loads(found)}

@@ -1,21 +1,18 @@
 """A forecast: what a checkpoint will take, by its profile, corrected by what its batches took.
 
 A profile is measured alone on a quiet machine. While serving, other work shares the device, so each forward pass is
-compared with the profile: a line is fitted through the ratios of measured to profiled latency over the batch size,
-recent batches weighing more, and the profile's curve is multiplied by that line. Ratios keep the steps of the profile
-(a GPU's buckets) and make small batches count as much as large ones. Decoding is compared likewise, by size class, or
-by the kind of work where a picture's outline is known.
+compared with the profile, and the profile's curve is multiplied by the mean ratio, recent batches weighing more. Ratios
+keep the steps of the profile (a GPU's buckets) and make small batches count as much as large ones. Decoding is compared
+likewise, by size class, or by the kind of work where a picture's outline is known.
 
 The corrections fade while nobody uses the checkpoint (``quiet.py``): on an idle service the forecast is the profile.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import NamedTuple
 
 from models.checkpoints.catalogue import Checkpoint
 from models.images.cost import RATES, Rate, price
@@ -28,9 +25,6 @@ from service.profiling.profiles import Profile, size_class
 _FADE = 0.95
 #: The weight of the profile at first, in batches; it fades like theirs.
 _PROFILE_WEIGHT = 8.0
-#: How strongly the line is kept level, as a weight in batches at either end of the sizes: batches of one size say
-#: nothing about other sizes, except that all share the machine.
-_LEVEL_WEIGHT = 2.0
 #: The minimum ratio of a forward pass to its profile, or to the guess that replaces a profile.
 _LEAST_RATIO = 1e-3
 #: The largest ratio of a decode to its profile: measured decodes include the wait for a thread, which may be long.
@@ -96,9 +90,8 @@ class Forecast:
             self.footprint_bytes = 2 * weights + min(max_batch_size * activations, max(160_000_000, weights))
             self.load_peak_bytes = max(self.footprint_bytes, 3 * weights)
             self.load_s = self.wake_s = 0.5 + weights / 2e8
-        middle, half = (max_batch_size + 1) / 2, (max_batch_size - 1) / 2
-        self._prior = self._sums = _Sums().plus(middle, 1.0, _PROFILE_WEIGHT)
-        self._level = _LEVEL_WEIGHT * half * half
+        self._weight = self._total = _PROFILE_WEIGHT
+        """Of the ratios, the sum of their weights, and the weighted sum."""
         self._decode_ratios: dict[str, float] = {}
         self._learned_at = self._quiet.seconds
         # A profile that was measured for smaller batches does not say whether larger ones pay.
@@ -156,8 +149,8 @@ class Forecast:
     def learn(self, batch_size: int, forward_s: float) -> None:
         """Corrects the forecast by a measured forward pass."""
         self._settle()
-        ratio = forward_s / self._curve[batch_size]
-        self._sums = self._sums.faded(_FADE).plus(batch_size, ratio, 1.0)
+        self._weight = _FADE * self._weight + 1
+        self._total = _FADE * self._total + forward_s / self._curve[batch_size]
         if self._clock() - self._drawn_at > _DRAW_EVERY_S:
             self._draw()
 
@@ -178,50 +171,22 @@ class Forecast:
             self._quiet.touch()
         kept = self._quiet.kept(self._learned_at)
         if kept < 1:
-            self._sums = self._sums.towards(self._prior, kept)
+            self._weight, self._total = _towards_profile(self._weight, kept), _towards_profile(self._total, kept)
             self._decode_ratios = {kind: self._faded(ratio) for kind, ratio in self._decode_ratios.items()}
             self._learned_at = self._quiet.seconds
             self._draw()
 
     def _draw(self) -> None:
         self._drawn_kept = self._quiet.kept(self._learned_at)
-        a, b = self._sums.towards(self._prior, self._drawn_kept).line(self._level)
-        ratios = (max(_LEAST_RATIO, a + b * size) for size in range(len(self._curve)))
-        stretched = (seconds * ratio * self.spread for seconds, ratio in zip(self._curve, ratios, strict=True))
-        self._forward_s = tuple(itertools.accumulate(stretched, max))
+        kept = self._drawn_kept
+        ratio = max(_LEAST_RATIO, _towards_profile(self._total, kept) / _towards_profile(self._weight, kept))
+        self._forward_s = tuple(seconds * ratio * self.spread for seconds in self._curve)
         self._drawn_at = self._clock()
 
 
-class _Sums(NamedTuple):
-    """The sums from which a weighted least-squares line is computed."""
-
-    w: float = 0.0
-    x: float = 0.0
-    y: float = 0.0
-    xx: float = 0.0
-    xy: float = 0.0
-
-    def faded(self, by: float) -> _Sums:
-        return _Sums(*(by * total for total in self))
-
-    def towards(self, other: _Sums, kept: float) -> _Sums:
-        """The mixture of these sums, with weight ``kept``, and others, with the remaining weight."""
-        return _Sums(*(theirs + kept * (ours - theirs) for ours, theirs in zip(self, other, strict=True)))
-
-    def plus(self, x: float, y: float, weight: float) -> _Sums:
-        return _Sums(
-            self.w + weight,
-            self.x + weight * x,
-            self.y + weight * y,
-            self.xx + weight * x * x,
-            self.xy + weight * x * y,
-        )
-
-    def line(self, level: float) -> tuple[float, float]:
-        """Intercept and slope; ``level`` pulls the slope towards 0, as in ridge regression."""
-        across = self.xx - self.x * self.x / self.w + level
-        slope = (self.xy - self.x * self.y / self.w) / across if across > 0 else 0.0
-        return (self.y - slope * self.x) / self.w, slope
+def _towards_profile(total: float, kept: float) -> float:
+    """The mixture of a sum, with weight ``kept``, and what it is by the profile alone, with the remaining weight."""
+    return _PROFILE_WEIGHT + kept * (total - _PROFILE_WEIGHT)
 
 
 def _curve(points: Sequence[tuple[int, float]], largest: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -75,6 +76,12 @@ class ForwardPasses:
     def expected_s(self, size: int) -> float:
         """The mean of a pass in seconds."""
         return self.forecast.expected_s(size)
+
+    @property
+    def alone_s(self) -> float:
+        """The mean of a pass of one picture by the profile; infinite without one."""
+        profiled_s = self.forecast.profiled_s(1)
+        return math.inf if profiled_s is None else profiled_s
 
     def at_once(self, size: int) -> bool:
         """Whether a pass is so short, by its mean, that it runs on the event loop."""

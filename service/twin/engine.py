@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ class SimulatedEngine:
         largest: the largest batch.
         spread: whether times are drawn; without it, each pass takes its mean.
         pace: what passes take, as a multiple of the profile.
+        slower: how many times as long as in the profile a pass takes now.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class SimulatedEngine:
         *,
         spread: bool = True,
         pace: float = 1.0,
+        slower: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._pace = pace
         self._loop = loop
+        self._slower = slower
         self._durations = Durations([*profile.forward.items()], largest, source, spread=spread)
         self._bytes = checkpoint.costs.params * 4
         self._answers = [
@@ -63,13 +67,13 @@ class SimulatedEngine:
 
     def run(self, crops: npt.NDArray[np.uint8], whole: bool = False) -> TopK:
         size = len(crops)
-        self._loop.spend(self._pace * self._durations.draw(size), self._threads)
+        self._loop.spend(self._pace * self._slower() * self._durations.draw(size), self._threads)
         return self._answers[size]
 
     def close(self) -> None:
         """Takes no time."""
 
 
-def load(profile: Profile, loop: VirtualLoop) -> None:
+def load(profile: Profile, loop: VirtualLoop, slower: float = 1.0) -> None:
     """Spends the time of a load, with the graph in the cache."""
-    loop.spend(profile.load_cached_ms / 1000)
+    loop.spend(slower * profile.load_cached_ms / 1000)

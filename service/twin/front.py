@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -54,6 +54,7 @@ class SimulatedFront:
         rates: what decoding takes on the simulated machine.
         deviation: the standard deviation of the logarithm of a decode's seconds over its price.
         pace: what a decode takes, as a multiple of its price.
+        slower: how many times its price a decode takes now.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class SimulatedFront:
         rates: Mapping[str, Rate] = RATES,
         deviation: float = 0.0,
         pace: float = 1.0,
+        slower: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._pace = pace
         self._loop = loop
         self._source = source
         self._rates = rates
         self._deviation = deviation
+        self._slower = slower
         self.decoders = VirtualDecoders(loop, cores)
         self._prices: dict[tuple[Outline, Preprocess], tuple[Work, float]] = {}
         self.asked: dict[object, int] = {}
@@ -81,7 +84,7 @@ class SimulatedFront:
         if known is None:
             known = work_of(outline, preprocess), price(outline, preprocess, self._rates).seconds
             self._prices[outline, preprocess] = known
-        work, seconds = known[0], self._pace * known[1]
+        work, seconds = known[0], self._pace * self._slower() * known[1]
         if self._deviation:
             seconds *= math.exp(self._source.gauss(-self._deviation * self._deviation / 2, self._deviation))
         return await self.decoders.run(lambda: self._spend(seconds), work, caller)

@@ -9,12 +9,13 @@ has ruled out: below ``min_top1``, or above ``memory_mb``.
     guarded:NAME      the same behind the router's admission: whoever could not be answered in time is refused
     infaas            the cheapest network that fits by its profile, blind to queues (Romero et al., 2021)
     classes:A,B,...   a constant network for each row of the mix, in their order; ``-`` where the row names one
+    without:A,B,...   the service's own without these corrections of its predictions (``without.py``)
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from models.checkpoints.catalogue import Catalogue, Checkpoint
 from models.networks.variants import UnknownModelError, find_variant
@@ -26,6 +27,7 @@ from service.domain.picture import Picture
 from service.domain.placement import Placement
 from service.domain.query import Query
 from service.domain.snapshot import Snapshot
+from service.profiling.forecast import Forecast
 from service.routing.router import Router
 from service.twin.scenario import ScenarioError
 
@@ -47,6 +49,9 @@ class Policy(Router):
         """Which query was answered with which network, in the order of the decisions."""
         self.took_s: list[float] = []
         """Real seconds of each decision."""
+
+    def warmed(self, forecasts: Iterable[Forecast]) -> None:
+        """Is told the forecasts of all networks, once these are in memory."""
 
     def decide(
         self,
@@ -201,6 +206,11 @@ def policy(
                 return Policy(catalogue, placement, settings, clock)
             case "infaas" if not rest:
                 return Cheapest(catalogue, placement, settings, clock)
+            case "without":
+                # It is built on this file.
+                from service.twin.without import Without
+
+                return Without(rest.split(","), catalogue, placement, settings, clock)
             case "constant" | "guarded":
                 only = find_variant(rest).name
                 return Constant(lambda _: only, catalogue, placement, settings, clock, guarded=kind == "guarded")
@@ -217,7 +227,8 @@ def policy(
     except UnknownModelError as error:
         raise ScenarioError(f"policy {name}: {error}") from error
     raise ScenarioError(
-        f"unknown policy {name!r}; known: router, infaas, constant:NAME, guarded:NAME, classes:NAME,..."
+        f"unknown policy {name!r}; known: router, infaas, constant:NAME, guarded:NAME, classes:NAME,..., "
+        "without:CORRECTION,..."
     )
 
 

@@ -106,16 +106,16 @@ class _Counted(SimulatedEngine):
 
 
 class _OnFile:
-    """The source of profiles of a simulated device: nothing is measured."""
+    """The source of profiles of a simulated device, or none: nothing is measured."""
 
-    def __init__(self, profiles: Profiles) -> None:
+    def __init__(self, profiles: Profiles | None) -> None:
         self._profiles = profiles
 
     def nearest(self, checkpoint: Checkpoint) -> Profile | None:
-        return self._profiles.nearest(checkpoint)
+        return None if self._profiles is None else self._profiles.nearest(checkpoint)
 
     def ensure(self, checkpoint: Checkpoint, *, measure: bool = True) -> Profile | None:
-        return self._profiles.nearest(checkpoint)
+        return self.nearest(checkpoint)
 
 
 class _Owner:
@@ -133,6 +133,7 @@ class _Owner:
         self.profiles = profiles
         self._simulation = simulation
         self._pace = device.pace
+        self._device = device
         settings = Settings.model_construct(
             default_latency_ms=scenario.default_latency_ms, labels="imagenet1k", untrained=True
         )
@@ -140,7 +141,7 @@ class _Owner:
             self._load,
             Limits(self.largest, device.max_queue),
             decoders=VirtualDecoders(loop, 1),
-            profiles=_OnFile(profiles),
+            profiles=_OnFile(profiles if device.measured else None),
             memory_limit_bytes=sys.maxsize if device.memory_mb is None else round(device.memory_mb * 1e6),
             pinned=[find_variant(name).name for name in device.pinned],
             device=f"device {number}",
@@ -155,7 +156,7 @@ class _Owner:
         simulation = self._simulation
         profile = self.profiles.nearest(checkpoint)
         assert profile is not None
-        load(profile, simulation.loop)
+        load(profile, simulation.loop, simulation.slower(self._device))
         simulation.outcome.loads += 1
         engine = _Counted(
             checkpoint,
@@ -165,6 +166,7 @@ class _Owner:
             self.largest,
             spread=simulation.scenario.spread,
             pace=self._pace.get(checkpoint.model, 1.0),
+            slower=lambda: simulation.slower(self._device),
         )
         engine.outcome = simulation.outcome
         return engine
@@ -188,12 +190,18 @@ class _Simulation:
         self._owners = [_Owner(device, next(numbers), self) for device in scenario.device for _ in range(device.count)]
         self._fronts = [self._front(number) for number in range(scenario.fronts)]
         self._turn = itertools.cycle(self._fronts)
+        self._began = math.inf
         self._in_flight: set[asyncio.Task[None]] = set()
         self._waiting = dict.fromkeys(self._owners, 0)
 
     def source(self, *names: object) -> random.Random:
         """Random numbers of their own for each purpose: one more draw for one does not change another."""
         return random.Random(":".join(map(str, (self.scenario.seed, *names))))  # noqa: S311 - no secret
+
+    def slower(self, device: Device) -> float:
+        """How many times as long as its profile says a device takes now."""
+        over = device.slower_for_s is not None and self.loop.time() >= self._began + device.slower_for_s
+        return 1.0 if over else device.slower
 
     def _front(self, number: int) -> SimulatedFront:
         profile = self._owners[0].profiles.nearest(self._owners[0].catalogue.checkpoints()[-1])
@@ -209,13 +217,16 @@ class _Simulation:
             self.source("front", number),
             deviation=deviation,
             pace=self.scenario.decode_pace,
+            slower=lambda: self.slower(self.scenario.device[0]),
             **rates,
         )
 
     async def run(self) -> Outcome:
         scenario, loop = self.scenario, self.loop
         for owner in self._owners:
-            await owner.placement.warm_up([c for c in owner.catalogue.checkpoints() if c.state == "loadable"])
+            loadable = [c for c in owner.catalogue.checkpoints() if c.state == "loadable"]
+            await owner.placement.warm_up(loadable)
+            owner.policy.warmed(owner.placement.predictor(checkpoint).forecast for checkpoint in loadable)
         self.outcome.evictions = self.outcome.loads = 0
         used_s = sum(owner.used_s for owner in self._owners)
         self._began = loop.time()

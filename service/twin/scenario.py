@@ -115,6 +115,13 @@ class Device(_Table):
     pace: dict[str, Annotated[float, Field(gt=0)]] = {}
     """By network: what its passes really take, as a multiple of the profile. The router knows the profile alone, and
     learns the rest as it does of a real device."""
+    measured: bool = True
+    """Whether the service has the profiles too; without them it guesses."""
+    slower: float = Field(1.0, gt=0)
+    """Passes and loads take so many times what the profile says, which the service does not know: other work shares the
+    machine. So do decodes, by the first device's."""
+    slower_for_s: float | None = Field(None, gt=0)
+    """How long it is slower, from the first arrival on; by default always."""
 
 
 class Scenario(_Table):

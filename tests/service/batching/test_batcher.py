@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -132,6 +133,31 @@ async def test_a_hopeless_request_is_dropped_before_the_forward_pass() -> None:
     with pytest.raises(DeadlineMissedError, match="100000 ms in the queue"):
         await late
     assert gate.batches == [[0], [2]]
+    await served.close()
+
+
+@pytest.mark.parametrize(
+    ("alone_s", "later_s", "answered"), [(30.0, 2, True), (60.0, 2, False), (math.inf, 2, False), (30.0, 0.9, False)]
+)
+async def test_passes_that_were_all_slow_do_not_make_a_request_hopeless_for_long(
+    alone_s: float, later_s: float, answered: bool
+) -> None:
+    """The first pass takes 100 s while others use the machine; 50 are left for the next."""
+    clock, gate = Clock(100.0), Gate()
+    served = batcher(gate, clock=clock)
+    served._runner.alone_s = alone_s  # type: ignore[misc]
+    first = submit(served, 0)
+    await until(gate.running)
+    clock.now = 200.0
+    gate.open()
+    await first
+    clock.now += later_s
+    second = submit(served, 1, deadline=clock.now + 50)
+    if answered:
+        assert (await second).output == 10
+    else:
+        with pytest.raises(DeadlineMissedError):
+            await second
     await served.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from service.commands.main import app
+from service.twin.ablation import OFF, Ablation, Run
 from service.twin.comparison import Comparison, Point
 from service.twin.scenario import Scenario
 from tests.twins import network, profiles_in
@@ -128,3 +129,33 @@ def test_a_plan_is_printed_and_written(tmp_path: Path, device: str, monkeypatch:
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("# 5,000 pictures a second")
     assert sorted(path.name for path in out.iterdir()) == ["plan.json", "plan.md"]
+
+
+def test_an_ablation_is_printed_and_written(tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ablated(scenario: Scenario, *, ended: Any) -> Ablation:
+        runs = [
+            Run(
+                off=off,
+                slower=1.0,
+                arrivals="gamma",
+                load=1.0,
+                seed=1,
+                attainment=0.875 if off == "price" else 1.0,
+                attainment_accepted=1.0,
+                top1=70.0,
+                refused=0.0,
+            )
+            for off in OFF
+        ]
+        ended(1, 1)
+        return Ablation(scenario=scenario, peaks={1.0: 12.5}, runs=runs)
+
+    monkeypatch.setattr("service.twin.ablation.ablate", ablated)
+    out = tmp_path / "ablated"
+    done = run("--ablate", "--profile", device, "--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in out.iterdir()) == ["ablation.json", "ablation.md"]
+    assert "| price | -12.5, +0.0, +0.0, +0.0 |" in done.stdout
+    assert (out / "ablation.md").read_text() in done.stdout
+    assert json.loads((out / "ablation.json").read_text())["scenario"]["device"][0]["profile"] == device
+    assert json.loads(run("--ablate", "--profile", device, "--json").stdout)["peaks"] == {"1.0": 12.5}

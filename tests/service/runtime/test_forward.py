@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -179,3 +180,10 @@ def test_an_engine_that_overlaps_batches_is_never_run_on_the_event_loop() -> Non
 
     passes.use(Both(LENET))
     assert not passes.at_once(1)
+
+
+def test_a_pass_alone_takes_what_the_profile_says_whatever_was_learned() -> None:
+    for known, expected_s in ((PROFILE, PROFILE.forward[1].mean_ms / 1000), (None, math.inf)):
+        passes = ForwardPasses(Forecast(LENET, known, 16, Clock()), Arriving(), PredictorMetrics(LENET))
+        passes.forecast.learn(1, 9.0)
+        assert passes.alone_s == pytest.approx(expected_s)

@@ -54,3 +54,17 @@ def test_a_load_takes_its_time() -> None:
     load(network("alexnet", 1.0, load_ms=700), loop)
     assert loop.time() - began == pytest.approx(0.7)
     loop.close()
+
+
+def test_a_slower_device_takes_so_many_times_as_long() -> None:
+    loop = VirtualLoop()
+    profile = network("alexnet", 10.0, load_ms=300.0)
+    slow, began = (
+        SimulatedEngine(ALEXNET, profile, loop, random.Random(1), 1, spread=False, slower=lambda: 1.5),
+        loop.time(),
+    )
+    slow.run(np.zeros((1, 1, 1, 1), np.uint8))
+    assert loop.time() - began == pytest.approx(0.015)
+    load(profile, loop, 2.0)
+    assert loop.time() - began == pytest.approx(0.615)
+    loop.close()

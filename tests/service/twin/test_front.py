@@ -71,3 +71,7 @@ def test_a_picture_is_known_by_its_outline_alone() -> None:
     assert picture.here(WARP) is None
     assert loop.run_until_complete(picture.file()) is None
     loop.close()
+
+
+def test_a_slower_machine_takes_so_many_times_the_price() -> None:
+    assert decoded(2, 2, slower=lambda: 1.5) == [(pytest.approx(1.5 * SECONDS),) * 2] * 2

@@ -250,3 +250,35 @@ def test_what_was_sent_says_what_became_of_it(tmp_path: Path) -> None:
         assert (sent.row, sent.tries, sent.reason, sent.model, sent.told_s) == (0, 1, "ok", "alexnet", None)
         assert sent.took_s == pytest.approx(0.02, rel=0.1)
         assert sent.top1 == 54.8
+
+
+def test_a_slower_device_decodes_loads_and_computes_more_slowly(tmp_path: Path) -> None:
+    """One picture, alone, whose network is in memory or has to be loaded in the other one's place."""
+    options = {"footprint_mb": 30, "load_ms": 500.0}
+    file = profiles_in(tmp_path, network("alexnet", 40.0, **options), network("vgg16", 40.0, **options))
+
+    def took_s(model: str, slower: float) -> float:
+        asked = scenario(file, f"model={model}&latency_ms=9000", rate=0.5, seconds=4.0, memory_mb=40)
+        device = asked.device[0].model_copy(update={"slower": slower})
+        return simulate(asked.but(device=(device,))).sent[0].took_s
+
+    for model, least_s in (("alexnet", 0.04), ("vgg16", 0.54)):
+        assert took_s(model, 1.0) == pytest.approx(least_s, rel=0.02)
+        assert took_s(model, 2.0) == pytest.approx(2 * took_s(model, 1.0))
+
+
+def test_a_service_without_profiles_guesses(tmp_path: Path) -> None:
+    """AlexNet takes a millisecond; its guess, by its 0.7 billion multiply-adds, is above 30 ms."""
+    asked = scenario(lone(tmp_path, 1.0), "model=alexnet&latency_ms=20", rate=200.0, seconds=0.5, retries="never")
+    unmeasured = asked.but(device=(asked.device[0].model_copy(update={"measured": False}),))
+    assert {sent.reason for sent in simulate(asked).sent} == {"ok"}
+    assert "overloaded" in {sent.reason for sent in simulate(unmeasured).sent}
+
+
+def test_a_device_may_be_slower_for_a_time(tmp_path: Path) -> None:
+    """Until ten seconds after the first picture is due."""
+    asked = scenario(lone(tmp_path, 40.0), PATIENT, rate=1.0, seconds=30.0)
+    device = asked.device[0].model_copy(update={"slower": 3.0, "slower_for_s": 10.0})
+    for sent in simulate(asked.but(device=(device,))).sent:
+        assert sent.took_s >= (0.12 if sent.due < 10 else 0.04)
+        assert sent.due < 11 or sent.took_s < 0.09
