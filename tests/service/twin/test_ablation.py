@@ -38,7 +38,7 @@ def test_each_correction_is_left_out_under_each_condition(device: str, monkeypat
     cases = [
         *((slower, kind) for slower in (1.0, 1.5) for kind in ("poisson", "gamma")),
         (3.0, "after a load"),
-        (1.0, "no profile"),
+        *[(1.0, "no profile")] * 2,
     ]
     assert [(r.seed, r.slower, r.arrivals, r.off) for r in found.runs] == [
         (seed, *case, off) for seed in (1, 2) for case in cases for off in OFF
