@@ -38,12 +38,12 @@ def test_each_correction_is_left_out_under_each_condition(device: str, monkeypat
     cases = [
         *((slower, kind) for slower in (1.0, 1.5) for kind in ("poisson", "gamma")),
         (3.0, "after a load"),
-        (1.0, "no profile"),
+        *[(1.0, "no profile")] * 2,
     ]
     assert [(r.seed, r.slower, r.arrivals, r.off) for r in found.runs] == [
-        (seed, *case, off) for seed in (1, 2) for case in cases for off in ("", *CORRECTIONS, "all")
+        (seed, *case, off) for seed in (1, 2) for case in cases for off in OFF
     ]
-    assert ended == [(n, 2 * 6 * len(OFF)) for n in range(1, 1 + 2 * 6 * len(OFF))]
+    assert ended == [(n, 2 * 7 * len(OFF)) for n in range(1, 1 + 2 * 7 * len(OFF))]
     assert found.peaks[1.0] == pytest.approx(1.5 * found.peaks[1.5], rel=0.1)
     assert found.peaks[1.0] == peak_of(asked)
 
@@ -131,7 +131,7 @@ def test_the_page_has_a_row_for_each_correction(device: str) -> None:
     page = markdown(found(device))
     assert "2 seeds" in page
     rows = {row[0]: row[1:] for row in table(page, "without")}
-    assert list(rows) == [*CORRECTIONS, "all of them"]
+    assert list(rows) == [*CORRECTIONS, "trials and fading", "all of them"]
     assert rows["price"] == ["-3.0, +0.0, +1.0, +3.0", "+10.0, +0.0, +1.0, -10.0", "-3.0 ± 1.0 (gamma, 1 x)"]
     assert rows["spread"][0] == "+0.0, +0.0, +0.0, +0.0"
     cells = {row[0]: row[1:] for row in table(page, "gamma, 1.5 times the profile")}
