@@ -22,13 +22,14 @@ $(STAMP): pyproject.toml constraints.txt
 serve: install ## Serve on port 8000 (ARGS="--port 9000 --untrained" for options)
 	@exec $(BIN)/topfive serve $(ARGS)
 
-# Those of networks are arithmetic, two at a time; the others start services and compare times.
+# Networks, routing and simulation are arithmetic, two tests at a time; the others start services and compare times.
+ARITHMETIC := tests/models tests/service/routing tests/service/twin
 test: install ## Run the tests, without the slow ones (ARGS="-k word" or a file: those alone)
 ifdef ARGS
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 else
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 tests/models
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/models
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 $(ARITHMETIC)
+	$(BIN)/python -m pytest -m "not slow" $(ARITHMETIC:%=--ignore %)
 endif
 
 test-slow: install ## Run the slow tests: gigabytes and minutes
