@@ -20,9 +20,10 @@ import json
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from load import photograph
@@ -115,8 +116,8 @@ def write_trace(due: Sequence[tuple[float, str]], path: Path) -> None:
 
 
 def scenario(trace: Path, seconds: float, picture: bytes, profile: str, pace: Pace | None, cores: int) -> Scenario:
-    """What is simulated: one service on this machine, and one caller who never comes back. Without a pace, passes and
-    decodes take what the router expects where they are alone, and slow each other down."""
+    """What is simulated: one service on this machine, and one caller who never comes back. Passes and decodes slow each
+    other down. Without a pace, each takes what the router expects where it is alone."""
     kind, width, height, size, *_ = glance(picture)
     sent = PictureKind(kind=kind, width=width, height=height, bytes=size)
     return Scenario(
@@ -127,8 +128,7 @@ def scenario(trace: Path, seconds: float, picture: bytes, profile: str, pace: Pa
         retries="never",
         callers=1,
         cores=cores,
-        # What has been measured while they met is as slow as it was.
-        shared=pace is None,
+        shared=True,
         decode_pace=1.0 if pace is None else pace.decodes,
         device=(Device(profile=profile, pace={} if pace is None else pace.passes),),
         mix=tuple(Budget(query=query, picture=sent) for query in MIX),
@@ -143,30 +143,70 @@ class Pace:
     """By network, to its profile."""
     decodes: float
     """To their price."""
+    drift: float
+    """Of all passes: the second half of the run to the first. Far from 1, something else has used the machine."""
 
 
 def paces(outcomes: Sequence[Outcome], profile: str, picture: bytes) -> Pace:
-    """By the clock of the service. Networks that did not answer have the pace of all others together."""
-    profiles, every = device_profiles(profile), Catalogue(NOWHERE, untrained=True).checkpoints()
-    took, expected = Counter[str](), Counter[str]()
-    decodes, prices = 0.0, 0.0
-    for checkpoint in every:
-        nearest = profiles.nearest(checkpoint)
-        if nearest is None:
-            continue
-        source = random.Random(1)  # noqa: S311 - not for secrets
-        passes = Durations([*nearest.forward.items()], profiles.max_batch_size, source, spread=False)
-        decode_s = price(glance(picture), checkpoint.preprocess, nearest.decode_rates or RATES).seconds
-        for outcome in outcomes:
-            if outcome.model == checkpoint.model and outcome.timings_ms:
-                # A pass has an answer for each of its pictures.
-                took[outcome.model] += outcome.timings_ms["forward"] / outcome.batch_size
-                expected[outcome.model] += 1000 * passes.mean_s(outcome.batch_size) / outcome.batch_size
-                decodes += outcome.timings_ms["decode"]
-                prices += 1000 * decode_s
-    usual = took.total() / expected.total()
-    names = {checkpoint.model for checkpoint in every}
-    return Pace({name: took[name] / expected[name] if expected[name] else usual for name in names}, decodes / prices)
+    """By the clock of the service. Networks that did not answer have the pace of all others together.
+
+    Raises:
+        ValueError: nobody was answered in one half of the run.
+    """
+    answered = sorted((o for o in outcomes if o.timings_ms), key=attrgetter("due"))
+    expected = Expected(profile, picture)
+    halves = answered[: len(answered) // 2], answered[len(answered) // 2 :]
+    if not all(halves):
+        raise ValueError("nobody was answered")
+    first, second, usual = (expected.pace(half) for half in (*halves, answered))
+    passes = {}
+    for name in expected.names:
+        own = [outcome for outcome in answered if outcome.model == name]
+        passes[name] = expected.pace(own) if own else usual
+    return Pace(passes, expected.decode_pace(answered), second / first)
+
+
+class Expected:
+    """What the router expects of a device.
+
+    Args:
+        profile: of the device.
+        picture: that everybody sends.
+    """
+
+    def __init__(self, profile: str, picture: bytes) -> None:
+        profiles, outline = device_profiles(profile), glance(picture)
+        self._passes: dict[str, Durations] = {}
+        self._decode_ms: dict[str, float] = {}
+        for checkpoint in Catalogue(NOWHERE, untrained=True).checkpoints():
+            nearest = profiles.nearest(checkpoint)
+            if nearest is not None:
+                source = random.Random(1)  # noqa: S311 - not for secrets
+                passes = Durations([*nearest.forward.items()], profiles.max_batch_size, source, spread=False)
+                priced = price(outline, checkpoint.preprocess, nearest.decode_rates or RATES)
+                self._passes[checkpoint.model] = passes
+                self._decode_ms[checkpoint.model] = 1000 * priced.seconds
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._passes)
+
+    def pace(self, answered: Iterable[Outcome]) -> float:
+        """What passes took to what they were expected to. Each counts once, though all of its pictures tell."""
+        took = expected = 0.0
+        for o in answered:
+            took += _timing(o, "forward") / o.batch_size
+            expected += 1000 * self._passes[o.model].mean_s(o.batch_size) / o.batch_size
+        return took / expected
+
+    def decode_pace(self, answered: Sequence[Outcome]) -> float:
+        """What decodes took to their prices when they met nothing else: the lowest tenth of them."""
+        return quantile([_timing(o, "decode") / self._decode_ms[o.model] for o in answered], 0.1)
+
+
+def _timing(outcome: Outcome, name: str) -> float:
+    assert outcome.timings_ms is not None
+    return outcome.timings_ms[name]
 
 
 @contextmanager
@@ -241,6 +281,10 @@ def main() -> None:
                 f"{load:g} x: {'within' if kept[-1] else 'NOT within'} {MOST_OFF:.0%}; multiples of what was ", end=""
             )
             print(f"expected: decodes {pace.decodes:.2f}, passes of {seen}", flush=True)
+            if abs(pace.drift - 1) > MOST_OFF:
+                print(
+                    f"  the machine changed: passes took {pace.drift:.2f} times as long in the second half", flush=True
+                )
             lines += rows(load, real, own, twin)
             raw.append({"load": load, "due": due, "outcomes": [asdict(o) for o in outcomes]})
             if options.json:

@@ -41,12 +41,11 @@ def test_the_simulation_gets_the_same_arrivals(tmp_path: Path) -> None:
 
 
 def test_it_gets_the_same_pictures_on_the_same_cores(tmp_path: Path) -> None:
-    found = asked(tmp_path / "trace.csv", Pace({"alexnet": 0.7}, 1.5)).scenario
+    found = asked(tmp_path / "trace.csv", Pace({"alexnet": 0.7}, 1.5, 1.0)).scenario
     outline = found.mix[3].outline
     assert (outline.kind, outline.width, outline.height, outline.size) == ("png", 40, 30, len(picture()))
-    assert (found.shared, found.cores, found.callers, found.retries) == (False, 2, 1, "never")
-    assert (found.decode_pace, found.device[0].pace) == (1.5, {"alexnet": 0.7})
-    # Slower because they meet: not because they were measured while they met.
+    assert (found.cores, found.callers, found.retries) == (2, 1, "never")
+    assert (found.shared, found.decode_pace, found.device[0].pace) == (True, 1.5, {"alexnet": 0.7})
     as_profiled = asked(tmp_path / "trace.csv").scenario
     assert (as_profiled.shared, as_profiled.decode_pace, as_profiled.device[0].pace) == (True, 1.0, {})
 
@@ -117,6 +116,9 @@ def test_passes_are_compared_with_the_profile_each_once() -> None:
     outcomes = [outcome(200, 1.0, model) for model, *_ in named]
     for answer, (_, forward, size) in zip(outcomes, named, strict=True):
         answer.timings_ms, answer.batch_size = {"forward": forward, "decode": 4 * priced}, size
+    # Others met a pass.
+    for answer in outcomes[2:]:
+        answer.timings_ms["decode"] *= 3  # type: ignore[index]
     found = paces([*outcomes, outcome(429, 1.0)], "cpu-2-cores", photograph)
     alexnet = (2 * 27.449 + 3 * 67.156) / (27.449 + 67.156)
     assert found.passes["alexnet"] == pytest.approx(alexnet)
@@ -124,3 +126,9 @@ def test_passes_are_compared_with_the_profile_each_once() -> None:
     # Whoever did not answer: all took 54.898 + 201.468 + 16.738 ms of 27.449 + 67.156 + 33.476.
     assert found.passes["vgg16"] == pytest.approx(273.104 / 128.081, rel=1e-4)
     assert found.decodes == pytest.approx(4, rel=0.2)
+    # The first half is the lone picture and half of the four.
+    first = (2 * 27.449 + 2 * 3 * 67.156 / 4) / (27.449 + 2 * 67.156 / 4)
+    second = (2 * 3 * 67.156 / 4 + 16.738) / (2 * 67.156 / 4 + 33.476)
+    assert found.drift == pytest.approx(second / first)
+    with pytest.raises(ValueError, match="nobody"):
+        paces([outcome(429, 1.0)], "cpu-2-cores", photograph)
