@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,13 @@ def is_dead(process: psutil.Process) -> bool:
         return True
 
 
+def lives(service: Service, title: str) -> bool:
+    try:
+        return not is_dead(named(service, title))
+    except LookupError:
+        return False
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("title", ["ray::ServeReplica", "haproxy -db", "ray::HAProxyManager", "ray::ServeController"])
 def test_ray_replaces_a_process_that_dies(service: Service, handed_on: list[Service], title: str) -> None:
@@ -190,6 +198,7 @@ def test_ray_replaces_a_process_that_dies(service: Service, handed_on: list[Serv
     until(lambda: is_dead(victim))
     answers: list[int] = []
     until(lambda: answers.append(post(service.url)) or answers[-5:] == [200] * 5, within_s=100)
+    until(lambda: lives(service, title), within_s=100)
     assert set(answers) <= {0, 200, 404, 503}, "a dead process must not look like a defect of the service"
     handed_on.append(service)
 
@@ -209,18 +218,16 @@ def test_a_stop_answers_running_requests_and_leaves_nothing(in_order: Service, n
         took_s.append(time.monotonic() - began)
     # Enough pictures for two to three seconds on this machine: a stop waits for six.
     count = max(2, min(64, round(8 * 2.5 / min(took_s))))
-    answers: list[httpx.Response] = []
-    slow = threading.Thread(target=lambda: answers.append(bulk(url, count)))
-    slow.start()
-    time.sleep(0.3)
-    with Callers(url, DIGIT.read_bytes()) as callers:
-        service.process.send_signal(number)
-        until(lambda: httpx.get(f"{service.url}/readyz", timeout=5).status_code == 503)
-        assert httpx.get(f"{service.url}/healthz", timeout=5).status_code == 200
-        assert slow.is_alive(), "the request was too fast to prove anything"
-        assert service.stop() == 0
-    slow.join()
-    assert statuses(answers[0]) == [200] * count
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(bulk, url, count)
+        time.sleep(0.3)
+        with Callers(url, DIGIT.read_bytes()) as callers:
+            service.process.send_signal(number)
+            until(lambda: httpx.get(f"{service.url}/readyz", timeout=5).status_code == 503)
+            assert httpx.get(f"{service.url}/healthz", timeout=5).status_code == 200
+            assert not slow.done(), "the request was too fast to prove anything"
+            assert service.stop() == 0
+    assert statuses(slow.result()) == [200] * count
     assert {"503", "refused"} <= set(callers.outcomes) <= {"200", "503", "refused"}
     assert of_run(run) == []
     assert "Traceback" not in service.log.read_text()
