@@ -9,7 +9,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from statistics import median
 
 import aiohttp
@@ -61,10 +61,10 @@ def arrivals(rate: float, seconds: float, seed: int, start: float = 0.0) -> list
     """When which query is due: as many as the rate says, at moments that know nothing of each other, as a Poisson
     process has them, and each query as often as the others."""
     source = random.Random(seed)  # noqa: S311 - not for secrets
-    count = round(rate * seconds)
-    queries = [MIX[i % len(MIX)] for i in range(count)]
+    number = round(rate * seconds)
+    queries = [MIX[i % len(MIX)] for i in range(number)]
     source.shuffle(queries)
-    return list(zip(sorted(start + source.uniform(0, seconds) for _ in range(count)), queries, strict=True))
+    return list(zip(sorted(start + source.uniform(0, seconds) for _ in range(number)), queries, strict=True))
 
 
 async def send(
@@ -132,6 +132,26 @@ def told_and_took(outcomes: Sequence[Outcome]) -> tuple[float, float]:
     ends = [at for at, following in pairwise(times) if following - at > CALM_S] + times[-1:]
     took = [ends[bisect_left(ends, at)] - at for at in times]
     return median(told for _, told in refused), median(took)
+
+
+def queue_s(outcomes: Sequence[Outcome], peak: float) -> float:
+    """What a queue of the refused would have taken, had they waited: the median time from a refusal until its turn. The
+    service answers ``peak`` pictures a second: whoever it let in at the first time goes first, then the refused, in the
+    order of their refusals. 0 where nobody was refused."""
+    first = [o for o in outcomes if not o.again]
+    refused = sorted(o.due + o.took_ms / 1000 for o in first if o.status == 429)
+    let_in = sorted(o.due for o in first if o.status in (200, 504))
+    waited: list[float] = []
+    answered = 0
+    for turn in count(1):
+        if len(waited) == len(refused):
+            break
+        at = turn / peak
+        if answered < len(let_in) and let_in[answered] <= at:
+            answered += 1
+        elif refused[len(waited)] <= at:
+            waited.append(at - refused[len(waited)])
+    return median(waited) if waited else 0.0
 
 
 def prediction_error(outcomes: Sequence[Outcome]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from open_loop import Outcome, told_and_took
+from open_loop import Outcome, queue_s, told_and_took
 
 
 def refused(at: float, told_s: int, took_ms: float = 0.0) -> Outcome:
@@ -30,3 +30,16 @@ def test_refusals_count_from_when_they_were_answered() -> None:
 def test_where_nobody_is_refused_nobody_waits() -> None:
     assert told_and_took([answered(1)]) == (0, 0)
     assert told_and_took([]) == (0, 0)
+
+
+def test_the_refused_would_have_waited_for_those_let_in_and_for_each_other() -> None:
+    """At four a second, with turns at 0.25, 0.5 and so on: those let in take 0.25 and 0.5, the refused 0.75, 1 and 1.25;
+    another one is let in at 1.1 and takes 1.25 before the last."""
+    refused_at = [refused(0.1, 5), refused(0.2, 5), refused(0.3, 5)]
+    assert queue_s([answered(0), answered(0.1), *refused_at], 4) == pytest.approx(1 - 0.2)
+    last_waits = [answered(0), answered(0.1), answered(1.1), *refused_at[::-1]]
+    assert queue_s(last_waits, 4) == pytest.approx(1 - 0.2)
+    assert queue_s([answered(0), answered(0.1), answered(0.1), *refused_at], 4) == pytest.approx(1.25 - 0.2)
+    again = refused(3, 5)
+    again.again = True
+    assert queue_s([again, answered(1)], 4) == 0
