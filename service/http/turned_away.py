@@ -3,9 +3,9 @@
 A caller who ignores ``Retry-After`` and sends a thousand requests a second is refused nearly every time. But each
 refusal would need the whole body, and a decision by the process that owns the device. So whoever was refused far more
 often than answered is refused by the headers alone, and told the rest of the time that it was told before; one request
-every quarter of a second is decided on, to see whether there is room by now, and if so the next (a circuit breaker, half
-open). That happens only beside other callers: a lone caller in an overload is decided on each time, as nobody else is
-kept waiting.
+every quarter of a second is decided on, to see whether there is room by now, and if so the next (a half-open circuit
+breaker). That happens only beside other callers: a lone caller in an overload is decided on each time, as nobody else
+is kept waiting.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def test_where_nobody_is_refused_nobody_waits() -> None:
 
 
 def test_the_refused_would_have_waited_for_those_let_in_and_for_each_other() -> None:
-    """At four a second, with turns at 0.25, 0.5 and so on: those let in take 0.25 and 0.5, the refused 0.75, 1 and 1.25;
-    another one is let in at 1.1 and takes 1.25 before the last."""
+    """At four a second turns are at 0.25, 0.5 and so on. Those let in take 0.25 and 0.5, the refused 0.75, 1 and 1.25;
+    another one that is let in at 1.1 takes 1.25 before the last."""
     refused_at = [refused(0.1, 5), refused(0.2, 5), refused(0.3, 5)]
     assert queue_s([answered(0), answered(0.1), *refused_at], 4) == pytest.approx(1 - 0.2)
     last_waits = [answered(0), answered(0.1), answered(1.1), *refused_at[::-1]]
