@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 serve: install ## Serve on port 8000 (ARGS="--port 9000 --untrained" for options)
 	@exec $(BIN)/topfive serve $(ARGS)
 
-# Networks, routing, simulation and messages are arithmetic, two tests at a time; the others start services and compare
-# times.
+# Networks, routing, simulation, queues, keys and the link are arithmetic, two tests at a time; the others start services
+# and compare times.
 ARITHMETIC := tests/models tests/service/routing tests/service/twin tests/service/batching tests/service/access tests/service/link
 test: install ## Run the tests, without the slow ones (ARGS="-k word" or a file: those alone)
 ifdef ARGS

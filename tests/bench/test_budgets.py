@@ -64,11 +64,10 @@ def refused(at: float, told_s: int) -> list[Outcome]:
 @pytest.mark.parametrize(
     ("outcomes", "kept"),
     [
-        (many(20, 200) + 3 * refused(0, 8) + many(19, 200, again=True) + many(1, 429, again=True), False),
-        # Told 4 s; ten a second go before: 20 that were let in, and one or none of the refused.
-        (many(20, 200) + 3 * refused(0, 4) + many(19, 200, again=True) + many(1, 504, again=True), True),
-        (many(20, 200) + 3 * refused(0, 5) + many(19, 200, again=True) + many(1, 504, again=True), False),
-        (many(20, 200) + 3 * refused(0, 4) + many(18, 200, again=True) + many(2, 504, again=True), False),
+        (refused(0, 8) + refused(2, 8) + refused(4, 8) + many(19, 200, again=True) + many(1, 429, again=True), False),
+        # Told 4 s; nobody was refused any more 2 s after the one in the middle.
+        (refused(0, 4) + refused(2, 4) + refused(4, 4) + many(19, 200, again=True) + many(1, 504, again=True), True),
+        (refused(0, 4) + refused(2, 4) + refused(4, 4) + many(18, 200, again=True) + many(2, 504, again=True), False),
         (many(100, 200) + many(1, 200, took_ms=201.0), False),
         (many(100, 200), True),
     ],
